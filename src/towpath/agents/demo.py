@@ -1,0 +1,75 @@
+"""The two agents a newcomer meets: `echo` says it back, `tools` shows every kind of event.
+
+They are real agents on the public interface; nothing about them is special to the gateway.
+"""
+
+import asyncio
+import json
+import re
+import uuid
+from collections.abc import AsyncGenerator
+
+from towpath.agents.registry import AgentInput
+
+_COUNT = re.compile(r"^\s*count\s+(\d{1,6})(?:\s+at\s+(\d+(?:\.\d+)?)\s*/\s*s)?\s*$", re.IGNORECASE)
+
+
+async def echo(asked: AgentInput) -> AsyncGenerator[object, None]:
+    """Say the message back, word by word."""
+    for word in re.findall(r"\S+\s*|\s+", asked.message):
+        yield word
+        await asyncio.sleep(0)
+
+
+async def tools(asked: AgentInput) -> AsyncGenerator[object, None]:
+    """Think, call two tools and answer; `count N` says 1 to N, `count N at R/s` paces it."""
+    counting = _COUNT.match(asked.message)
+    if counting:
+        async for number in _count(int(counting[1]), float(counting[2] or 0)):
+            yield number
+        return
+    async for item in _think("The person wants to see tools at work. ", "Two will do."):
+        yield item
+    words = asked.message.split()
+    async for item in _call("count_words", {"text": asked.message}, {"words": len(words)}):
+        yield item
+    longest = max(words, key=len, default="")
+    async for item in _call("longest_word", {"text": asked.message}, {"word": longest}):
+        yield item
+    for piece in (f"Your message has {len(words)} words", f", the longest is “{longest}”", "."):
+        yield piece
+
+
+async def _count(total: int, rate: float) -> AsyncGenerator[str, None]:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for number in range(1, total + 1):
+        yield f"{number} " if number < total else f"{number}"
+        due = began + number / rate if rate else 0
+        await asyncio.sleep(max(0, due - loop.time()) if rate else 0)
+
+
+async def _think(*pieces: str) -> AsyncGenerator[object, None]:
+    key = uuid.uuid4().hex
+    yield {"type": "REASONING_START", "messageId": key}
+    yield {"type": "REASONING_MESSAGE_START", "messageId": key, "role": "reasoning"}
+    for piece in pieces:
+        yield {"type": "REASONING_MESSAGE_CONTENT", "messageId": key, "delta": piece}
+    yield {"type": "REASONING_MESSAGE_END", "messageId": key}
+    yield {"type": "REASONING_END", "messageId": key}
+
+
+async def _call(name: str, arguments: object, result: object) -> AsyncGenerator[object, None]:
+    key, text = uuid.uuid4().hex, json.dumps(arguments)
+    half = len(text) // 2
+    yield {"type": "TOOL_CALL_START", "toolCallId": key, "toolCallName": name}
+    for piece in (text[:half], text[half:]):
+        yield {"type": "TOOL_CALL_ARGS", "toolCallId": key, "delta": piece}
+    yield {"type": "TOOL_CALL_END", "toolCallId": key}
+    yield {
+        "type": "TOOL_CALL_RESULT",
+        "messageId": uuid.uuid4().hex,
+        "toolCallId": key,
+        "content": json.dumps(result),
+        "role": "tool",
+    }

@@ -1,0 +1,117 @@
+"""Who may be asked: agents by name, refused at once when they could not answer.
+
+An agent is an async generator function of one argument. It gets an `AgentInput` and yields text,
+AG-UI events, or mappings in wire form; it never sees a connection.
+"""
+
+import inspect
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from towpath.channels import is_id
+from towpath.context import UserExecutionContext
+from towpath.errors import TowpathError
+from towpath.events.fold import Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentInput:
+    """What an agent is asked: AG-UI's RunAgentInput, and for whom."""
+
+    context: UserExecutionContext
+    """Whose run this is, in which thread."""
+    message: str
+    """The text of the newest user message."""
+    messages: list[Message]
+    """The conversation, oldest first, the newest user message included; AG-UI wire form."""
+    state: Any = None
+    """The shared state of the thread."""
+    tools: list[Mapping[str, Any]] = field(default_factory=list)
+    """Tools the client offers, in AG-UI wire form."""
+    client_context: list[Mapping[str, Any]] = field(default_factory=list)
+    """What the client tells about its surroundings (AG-UI's `context`)."""
+    forwarded_props: Any = None
+    """What the client forwards uninterpreted."""
+    resume: list[Mapping[str, Any]] = field(default_factory=list)
+    """Decisions on open interrupts."""
+
+
+AgentFunction = Callable[[AgentInput], AsyncGenerator[object, None]]
+
+
+class InvalidAgent(TowpathError):
+    """What was registered cannot be asked; the sentence says why."""
+
+    def __init__(self, name: object, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"agent {self.name!r} {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """One registered agent."""
+
+    name: str
+    function: AgentFunction
+    description: str
+    deadline: float
+    """Seconds until a run of it is ended with `run.deadline`."""
+
+
+class AgentRegistry:
+    """The agents of one gateway."""
+
+    def __init__(self) -> None:
+        self._agents: dict[str, Agent] = {}
+
+    def register(
+        self, name: str, function: AgentFunction, *, deadline: float, description: str = ""
+    ) -> None:
+        """Take an agent.
+
+        Raises:
+            InvalidAgent: the name is taken or no id, or the function is not an async generator
+                function of one argument. The other agents are untouched.
+        """
+        if not isinstance(name, str) or not is_id(name):
+            raise InvalidAgent(name, "needs a name of 1 to 128 printable characters")
+        if name in self._agents:
+            raise InvalidAgent(name, "is registered already")
+        if not _yields(function):
+            raise InvalidAgent(name, "is not an async generator function: it must `yield`")
+        if not _takes_one(function):
+            raise InvalidAgent(name, "must take exactly one argument, the AgentInput")
+        if deadline <= 0:
+            raise InvalidAgent(name, "needs a deadline above 0 seconds")
+        text = description or (inspect.getdoc(function) or "").partition("\n")[0]
+        self._agents[name] = Agent(
+            name=name, function=function, description=text, deadline=deadline
+        )
+
+    def get(self, name: str) -> Agent | None:
+        """Return the agent of that name."""
+        return self._agents.get(name)
+
+    def __iter__(self) -> Iterator[Agent]:
+        return iter(self._agents.values())
+
+    def __len__(self) -> int:
+        return len(self._agents)
+
+
+def _yields(function: object) -> bool:
+    target = function if inspect.isroutine(function) else getattr(function, "__call__", None)  # noqa: B004
+    return inspect.isasyncgenfunction(target)
+
+
+def _takes_one(function: AgentFunction) -> bool:
+    try:
+        inspect.signature(function).bind(object())
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,392 @@
+"""One run as a table: what an agent yields goes in, what may be published comes out.
+
+How to think about it
+=====================
+
+A run is `PENDING` until its RUN_STARTED is made, `RUNNING` while its agent works, and then it is
+over, once, in one of the ways a run can end. What comes first wins: success, failure, deadline,
+cancel and loss all try to make the same move, and the table holds it from `RUNNING` only. Whoever
+is late is told so, and nothing happens; so there is exactly one terminal event, and nothing
+follows it.
+
+Agents may yield text, AG-UI events, or both. Text becomes a message of its own that is closed
+when something else comes. Agents that tell the lifecycle themselves are taken at their word, once:
+their RUN_STARTED is ours, their terminal event ends the run. Everything passes the legal order;
+an event that does not is refused, and refusing it is what ends the run.
+
+No I/O, no time; ids are an argument.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+from towpath import codes
+from towpath.errors import Conflict, TowpathError
+from towpath.events.digest import digest
+from towpath.events.fold import Fold, Message
+from towpath.events.kinds import DELTAS, TERMINAL, Event, IllegalEvent, parse
+
+
+class Status(Enum):
+    """Where a run is; the values are what `run.get` shows."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+class Move(Enum):
+    """What can happen to a run."""
+
+    BEGIN = "begin"
+    EVENT = "event"
+    FINISH = "finish"
+    INTERRUPT = "interrupt"
+    CANCEL = "cancel"
+    FAIL = "fail"
+    LOSE = "lose"
+
+
+TABLE: dict[tuple[Status, Move], Status] = {
+    (Status.PENDING, Move.BEGIN): Status.RUNNING,
+    (Status.RUNNING, Move.EVENT): Status.RUNNING,
+    (Status.RUNNING, Move.FINISH): Status.FINISHED,
+    (Status.RUNNING, Move.INTERRUPT): Status.INTERRUPTED,
+    (Status.RUNNING, Move.CANCEL): Status.CANCELLED,
+    (Status.RUNNING, Move.FAIL): Status.FAILED,
+    (Status.RUNNING, Move.LOSE): Status.LOST,
+}
+"""Every legal move; the diagram in the documentation is drawn from it."""
+
+OVER = frozenset(status for status in Status if (status, Move.EVENT) not in TABLE) - {
+    Status.PENDING
+}
+"""The ways in which a run can have ended."""
+
+
+class RunIsOver(TowpathError):
+    """Something came after the terminal event; it is refused."""
+
+
+class ThreadMoved(Conflict):
+    """The thread has gone on since its history was read; reading it again helps."""
+
+
+class AgentError(TowpathError):
+    """Raised by an agent to end its run with words a person may read.
+
+    Any other exception ends it too, with a general sentence, because its own may hold secrets.
+    """
+
+    def __init__(self, message: str, *, code: str = "agent.failed") -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunKey:
+    """Whose run, which one, by which agent, in which thread."""
+
+    tenant: str
+    user: str
+    thread: str
+    run: str
+    agent: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOpened:
+    """Fact: a run's first event is in the log."""
+
+    key: RunKey
+    started: Event
+    title: str
+    """For the thread, if the run makes it."""
+    thread_offset: int
+    """The offset of the thread at which its history was read; another one is a conflict."""
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunClosed:
+    """Fact: a run's terminal event is in the log."""
+
+    key: RunKey
+    status: Status
+    code: str | None
+    started: Event
+    ended: Event
+    messages: list[Message]
+    """The whole conversation after the run."""
+    state: Any
+    at: float
+
+
+class Made(NamedTuple):
+    """An event to publish and the metadata it carries (WIRE section 6)."""
+
+    event: Event
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """An item opened because text or a chunk came; anything else that comes closes it."""
+
+    prefix: str
+    """TEXT_MESSAGE, REASONING_MESSAGE or TOOL_CALL."""
+    id: str
+
+
+CHUNKS: dict[str, tuple[str, str]] = {
+    "TEXT_MESSAGE_CHUNK": ("TEXT_MESSAGE", "messageId"),
+    "REASONING_MESSAGE_CHUNK": ("REASONING_MESSAGE", "messageId"),
+    "TOOL_CALL_CHUNK": ("TOOL_CALL", "toolCallId"),
+}
+"""Chunk types, the prefix of what they stand for, and the field that names their item."""
+
+
+class Run:
+    """One run; every method returns what is to be published, in order."""
+
+    def __init__(
+        self,
+        key: RunKey,
+        *,
+        history: list[Message],
+        state: Any = None,
+        new_id: Callable[[], str],
+        keep_raw: bool = False,
+    ) -> None:
+        self.key = key
+        self.status = Status.PENDING
+        self.code: str | None = None
+        """The code of the RUN_ERROR, once there is one."""
+        self.events = 0
+        """How many events were made; the `seq` of the last one."""
+        self._fold = Fold(history, state=state)
+        self._new_id = new_id
+        self._keep_raw = keep_raw
+        self._made: list[Made] = []
+        self._stream: _Stream | None = None
+        self._halves: dict[str, str] = {}
+        """By item, the first half of a surrogate pair that a delta was cut in."""
+
+    def begin(self, run_input: Mapping[str, Any], *, parent: str | None = None) -> list[Made]:
+        """Make RUN_STARTED, with what the person said in it.
+
+        Args:
+            run_input: the new messages and what else the agent is given, in wire form.
+            parent: the run this one continues.
+        """
+        self._move(Move.BEGIN)
+        event: Event = {"type": "RUN_STARTED", **self._ids}
+        event["input"] = {**self._ids, **run_input}
+        if parent is not None:
+            event["parentRunId"] = parent
+        self._make(event)
+        return self._out()
+
+    def feed(self, item: object) -> list[Made]:
+        """Take one thing the agent yielded: text, an AG-UI event, or a mapping in wire form.
+
+        Raises:
+            IllegalEvent: it is malformed or not legal here; it has had no effect.
+            RunIsOver: the run has ended; the item is refused.
+        """
+        if self.status is not Status.RUNNING:
+            raise RunIsOver
+        if isinstance(item, str):
+            self._chunk("TEXT_MESSAGE", None, item, {"role": "assistant"})
+            return self._out()
+        event = parse(item)
+        kind = event["type"]
+        self._check_ids(event)
+        if kind == "RUN_STARTED" or (kind == "RAW" and not self._keep_raw):
+            return []
+        if kind == "RUN_FINISHED":
+            return self._agent_finished(event)
+        if kind == "RUN_ERROR":
+            return self.fail(str(event.get("code") or "agent.failed"), str(event["message"]))
+        if not self._keep_raw:
+            event.pop("rawEvent", None)
+        if kind in CHUNKS:
+            self._take_chunk(event)
+        else:
+            self._take(event)
+        return self._out()
+
+    def finish(self, *, result: Any = None) -> list[Made]:
+        """End well, closing what is open; nothing if the run is over already."""
+        return self._end(Move.FINISH, {"type": "success"}, result)
+
+    def cancel(self) -> list[Made]:
+        """End because somebody said stop; nothing if the run is over already."""
+        return self._end(Move.CANCEL, {"type": "cancelled"})
+
+    def fail(self, code: str, message: str | None = None) -> list[Made]:
+        """End with an error; nothing if the run is over already."""
+        return self._break(Move.FAIL, code, message)
+
+    def lose(self) -> list[Made]:
+        """End because the process that ran the agent is gone."""
+        return self._break(Move.LOSE, "run.lost", None)
+
+    def replay(self, event: Event) -> None:
+        """Take an event from the log, to know where a lost run stood."""
+        if event["type"] == "RUN_STARTED":
+            self._move(Move.BEGIN)
+        self._fold.feed(event)
+        self.events += 1
+
+    def closed(self, at: float) -> RunClosed:
+        """Return the fact that the run has ended, with what the conversation has become."""
+        started, ended = self._fold.started, self._fold.ended
+        assert started is not None, "the run has begun"
+        assert ended is not None, "the run has ended"
+        return RunClosed(
+            key=self.key,
+            status=self.status,
+            code=self.code,
+            started=started,
+            ended=ended,
+            messages=self._fold.messages,
+            state=self._fold.state,
+            at=at,
+        )
+
+    @property
+    def over(self) -> bool:
+        """Whether the terminal event has been made, or replayed."""
+        return self._fold.ended is not None
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation so far, this run's part included."""
+        return self._fold.messages
+
+    @property
+    def state(self) -> Any:
+        """The thread's shared state so far."""
+        return self._fold.state
+
+    @property
+    def _ids(self) -> dict[str, str]:
+        return {"threadId": self.key.thread, "runId": self.key.run}
+
+    def _move(self, move: Move) -> None:
+        try:
+            self.status = TABLE[self.status, move]
+        except KeyError:
+            raise RunIsOver from None
+
+    def _make(self, event: Event) -> None:
+        """Let an event happen, and keep it until the caller takes it."""
+        self._fold.feed(event)
+        self.events += 1
+        self._made.append(Made(event, self._tags(event)))
+
+    def _out(self) -> list[Made]:
+        made, self._made = self._made, []
+        return made
+
+    def _tags(self, event: Event) -> dict[str, str]:
+        key = self.key
+        tags = {"thread": key.thread, "run": key.run, "agent": key.agent, "seq": str(self.events)}
+        if event["type"] == "TEXT_MESSAGE_END":
+            tags["digest"] = digest(self._fold.text(event["messageId"]))
+        elif event["type"] in TERMINAL:
+            tags["digest"] = self._fold.run_digests()
+        return tags
+
+    def _take(self, event: Event) -> None:
+        self._fold.order.check(event)
+        self._close_stream()
+        if event["type"] in DELTAS:
+            event["delta"] = self._whole(event[DELTAS[event["type"]]], event["delta"])
+            if not event["delta"]:
+                return
+        self._make(event)
+
+    def _take_chunk(self, event: Event) -> None:
+        prefix, name = CHUNKS[event["type"]]
+        kept = ("role", "name", "toolCallName", "parentMessageId", "subagentRunId")
+        fields = {key: event[key] for key in kept if key in event}
+        if prefix != "TOOL_CALL":
+            fields.setdefault("role", "assistant" if prefix == "TEXT_MESSAGE" else "reasoning")
+        self._chunk(prefix, event.get(name), event.get("delta") or "", fields)
+
+    def _chunk(self, prefix: str, key: str | None, delta: str, start: Event) -> None:
+        """Continue the item that is streaming, or open it; text without an id is a message."""
+        name = "toolCallId" if prefix == "TOOL_CALL" else "messageId"
+        streaming = self._stream
+        if streaming is None or streaming.prefix != prefix or key not in (None, streaming.id):
+            if key is None and prefix != "TEXT_MESSAGE":
+                raise IllegalEvent(f"{prefix}_CHUNK", f"the first one needs a {name}")
+            self._close_stream()
+            streaming = _Stream(prefix, key or self._new_id())
+            self._make({"type": f"{prefix}_START", name: streaming.id, **start})
+            self._stream = streaming
+        if text := self._whole(streaming.id, delta):
+            suffix = "ARGS" if prefix == "TOOL_CALL" else "CONTENT"
+            self._make({"type": f"{prefix}_{suffix}", name: streaming.id, "delta": text})
+
+    def _close_stream(self) -> None:
+        if self._stream is not None:
+            prefix, key = self._stream.prefix, self._stream.id
+            self._stream = None
+            name = "toolCallId" if prefix == "TOOL_CALL" else "messageId"
+            self._make({"type": f"{prefix}_END", name: key})
+
+    def _whole(self, key: str, delta: str) -> str:
+        """Return the delta with halves of surrogate pairs joined; a half at its end waits."""
+        delta = self._halves.pop(key, "") + delta
+        if delta.isascii():
+            return delta
+        if 0xD800 <= ord(delta[-1]) <= 0xDBFF:
+            self._halves[key] = delta[-1]
+            delta = delta[:-1]
+        return delta.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+    def _check_ids(self, event: Event) -> None:
+        """Refuse a lifecycle event that names another run or thread as its own."""
+        for name, value in self._ids.items():
+            if event["type"].startswith("RUN_") and event.get(name, value) != value:
+                raise IllegalEvent(event["type"], f"{name} is another run's")
+
+    def _agent_finished(self, event: Event) -> list[Made]:
+        outcome = event.get("outcome") or {"type": "success"}
+        moves = {"interrupt": Move.INTERRUPT, "cancelled": Move.CANCEL}
+        return self._end(moves.get(outcome["type"], Move.FINISH), outcome, event.get("result"))
+
+    def _end(self, move: Move, outcome: Event, result: Any = None) -> list[Made]:
+        if self.status is not Status.RUNNING:
+            return []
+        self._stream = None
+        for event in self._fold.order.closing():
+            self._make(event)
+        ended: Event = {"type": "RUN_FINISHED", **self._ids, "outcome": outcome}
+        if result is not None:
+            ended["result"] = result
+        self._move(move)
+        self._make(ended)
+        return self._out()
+
+    def _break(self, move: Move, code: str, message: str | None) -> list[Made]:
+        if self.status is not Status.RUNNING:
+            return []
+        self.code = code
+        self._move(move)
+        sentence = message or codes.RUN_CODES.get(code, code)
+        self._make({"type": "RUN_ERROR", "code": code, "message": sentence})
+        return self._out()

@@ -1,0 +1,15 @@
+"""Who may do what. The answer is no, unless a line here says yes.
+
+Tenants never cross: nothing in one tenant is readable from another, whatever the role.
+"""
+
+from towpath.channels import Channel
+from towpath.context import Principal
+
+
+def may_read(principal: Principal, channel: Channel) -> bool:
+    """Whether this principal may receive what is published in this channel."""
+    if channel.tenant != principal.tenant:
+        return False
+    owner = channel.owner
+    return owner is None or owner == principal.user

@@ -1,0 +1,94 @@
+"""Where publications go: a tenant and a name, and the name a client may say for it.
+
+A client says `user`, `tenant` or `thread:<id>`. The tenant and the person are never part of what
+it says: `named` joins the verified principal to the name, so a channel of somebody else cannot
+even be expressed. Inside, the owner stands in the name, percent-encoded so that no id, whatever
+characters it is made of, can reach into another owner's names.
+
+Source: WIRE section 5.
+"""
+
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+from towpath.context import Principal
+
+USER = "user"
+"""The client-visible name of a person's own channel."""
+TENANT = "tenant"
+"""The client-visible name of a tenant's announcements."""
+THREAD_PREFIX = "thread:"
+"""What the client-visible name of a thread's channel starts with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One totally ordered sequence of publications.
+
+    Equality and hash are by value; `owner` and `visible` follow from `name` and are kept beside it
+    because delivery looks at both for every write.
+    """
+
+    tenant: str
+    name: str
+    """`user:<user>`, `tenant`, or `thread:<user>:<id>`, the user percent-encoded."""
+
+    @property
+    def owner(self) -> str | None:
+        """The one user who may read it; None where the whole tenant may."""
+        if self.name == TENANT:
+            return None
+        return unquote(self.name.split(":", 2)[1])
+
+    @property
+    def visible(self) -> str:
+        """The name clients say and see."""
+        if self.name == TENANT:
+            return TENANT
+        kind, _, rest = self.name.partition(":")
+        return USER if kind == USER else THREAD_PREFIX + rest.partition(":")[2]
+
+    @property
+    def thread(self) -> str | None:
+        """The thread id where this is a thread's channel."""
+        return self.visible[len(THREAD_PREFIX) :] if self.is_thread else None
+
+    @property
+    def is_thread(self) -> bool:
+        """Whether the publications are one thread's run events."""
+        return self.name.startswith(THREAD_PREFIX)
+
+
+def user_channel(tenant: str, user: str) -> Channel:
+    """Return the channel of one person."""
+    return Channel(tenant, f"{USER}:{quote(user, safe='')}")
+
+
+def tenant_channel(tenant: str) -> Channel:
+    """Return the channel of a tenant's announcements."""
+    return Channel(tenant, TENANT)
+
+
+def thread_channel(tenant: str, user: str, thread: str) -> Channel:
+    """Return the channel of one person's thread."""
+    return Channel(tenant, f"{THREAD_PREFIX}{quote(user, safe='')}:{thread}")
+
+
+def named(name: str, principal: Principal) -> Channel | None:
+    """Return the channel that `name` means when this principal says it, or None if it means none.
+
+    Existence and rights of a thread are not looked at here: a thread id names a thread of the
+    principal's own, whether or not there is one.
+    """
+    if name == USER:
+        return user_channel(principal.tenant, principal.user)
+    if name == TENANT:
+        return tenant_channel(principal.tenant)
+    if name.startswith(THREAD_PREFIX) and is_id(name[len(THREAD_PREFIX) :]):
+        return thread_channel(principal.tenant, principal.user, name[len(THREAD_PREFIX) :])
+    return None
+
+
+def is_id(value: str) -> bool:
+    """Whether `value` may be an id on the wire: 1 to 128 printable characters."""
+    return 1 <= len(value) <= 128 and value.isprintable() and not value.isspace()

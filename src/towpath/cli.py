@@ -1,0 +1,199 @@
+"""The command line: `serve` and `token`.
+
+What the operator has to mend is one line on standard error and exit status 2.
+"""
+
+import asyncio
+import contextlib
+import importlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+import uvicorn
+import uvloop
+
+from towpath.agents import demo
+from towpath.auth.keys import development_key, sign
+from towpath.errors import ConfigurationError
+from towpath.server import logs
+from towpath.server.gateway import VERSION, Gateway, settings_from_environment
+from towpath.server.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, platform_port
+
+app = typer.Typer(
+    name="towpath",
+    help="The steady path along which AI-agent events reach people.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Data = Annotated[Path | None, typer.Option(help="Data directory; default .towpath/")]
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except ConfigurationError as error:
+        _refuse(str(error))
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(f"towpath: {reason}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(VERSION)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, help="Show the version.")
+    ] = False,
+) -> None:
+    """The steady path along which AI-agent events reach people."""
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = DEFAULT_HOST,
+    port: Annotated[int | None, typer.Option(help="Port; default $PORT or 8000.")] = None,
+    data: Data = None,
+    app: Annotated[str | None, typer.Option(help="Your gateway, as module:name.")] = None,
+    dev: Annotated[
+        bool, typer.Option("--dev", help="Demo users and a key of our own; loopback only.")
+    ] = False,
+    log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+) -> None:
+    """Serve a gateway: the one of --app, or one with the demo agents."""
+    logs.configure(level=log_level.upper())
+    gateway = _load(app) if app else _demo_gateway()
+    gateway.watch(logs.Log().watch)
+    if data is not None:
+        gateway.settings = gateway.settings.model_copy(update={"data": data})
+    if dev:
+        gateway.use_development_key(host)
+    chosen = port if port is not None else platform_port() or DEFAULT_PORT
+    listening = _listen(host, chosen)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(gateway, listening, announce=dev))
+
+
+@app.command()
+def token(
+    user: Annotated[str, typer.Option(help="Whose token.")],
+    tenant: Annotated[str, typer.Option(help="Of which tenant.")],
+    role: Annotated[list[str] | None, typer.Option(help="A role; may be given again.")] = None,
+    ttl: Annotated[float, typer.Option(help="Seconds it is good for.")] = 3600.0,
+    data: Data = None,
+) -> None:
+    """Print a token signed with the development key of a data directory."""
+    key = development_key(settings_from_environment(data).data)
+    if not user.strip() or not tenant.strip():
+        raise ConfigurationError("a token needs a user and a tenant")
+    print(sign(key, user=user, tenant=tenant, roles=role or (), now=time.time(), ttl=ttl))
+
+
+def _demo_gateway() -> Gateway:
+    gateway = Gateway()
+    gateway.agent("tools")(demo.tools)
+    gateway.agent("echo")(demo.echo)
+    return gateway
+
+
+def _load(path: str) -> Gateway:
+    """Import a gateway named as module:name, looking in the current directory too.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    module_name, _, name = path.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module_name), name or "gateway")
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise
+        raise ConfigurationError(f"--app {path}: there is no module {error.name}") from None
+    except AttributeError:
+        raise ConfigurationError(f"--app {path}: {module_name} has no {name}") from None
+    if not isinstance(found, Gateway):
+        raise ConfigurationError(f"--app {path}: {name} is a {type(found).__name__}, no Gateway")
+    return found
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        ConfigurationError: the address is none, or in use.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(2048)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port"
+        ) from None
+    return listening
+
+
+class _Server(uvicorn.Server):
+    """uvicorn closes sockets with 1012 when told to stop; the gateway drains them before."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop when told to, and then end well: uvicorn would raise the signal once more."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._gateway.drain()
+        await super().shutdown(sockets)
+
+
+async def _serve(gateway: Gateway, listening: socket.socket, *, announce: bool) -> None:
+    settings: Settings = gateway.settings
+    config = uvicorn.Config(
+        gateway,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="websockets-sansio",
+        ws_max_size=settings.message_bytes,
+        ws_ping_interval=None,
+        ws_per_message_deflate=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=round(settings.drain_timeout),
+    )
+    async with gateway.lifespan():
+        if announce:
+            host, port = listening.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            print(
+                f"Towpath is ready: http://{shown}:{port}/  (data in {settings.data})", flush=True
+            )
+        await _Server(config, gateway).serve([listening])

@@ -1,0 +1,183 @@
+"""Who is asking: the verified principal, and the context application code carries about.
+
+A `Principal` is what verification yields and nothing else: opaque strings from a verified issuer
+are taken as they are. A `UserExecutionContext` is built by Python code, and Python code forgets
+things; so it refuses blank and placeholder ids, because `user="default"` is how one person's
+answer reaches another.
+"""
+
+import uuid
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from towpath.errors import TowpathError
+
+PLACEHOLDERS = frozenset(
+    [
+        "registry",
+        "placeholder",
+        "default",
+        "temp",
+        "none",
+        "null",
+        "undefined",
+        "example",
+        "test",
+        "demo",
+        "sample",
+        "template",
+        "mock",
+        "fake",
+        "dummy",
+        "0",
+        "1",
+        "xxx",
+        "yyy",
+    ]
+)
+"""Words that stand where an id was forgotten; compared case-insensitively."""
+PLACEHOLDER_PREFIX_LENGTH = 20
+"""An id shorter than this that starts with a placeholder word and `_` counts as one."""
+MAX_DEPTH = 10
+"""How many generations of child contexts there may be."""
+
+
+class InvalidContext(TowpathError):
+    """A context was built from an id that names nobody, or nested too deep."""
+
+    def __init__(self, field_name: str, reason: str) -> None:
+        super().__init__(field_name, reason)
+        self.field_name = field_name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.field_name} {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """A verified who. Only a verifier makes one; nothing a client says changes it."""
+
+    tenant: str
+    user: str
+    roles: frozenset[str] = frozenset()
+    expires_at: float | None = None
+    """Unix time in seconds of the credential's end; None for one that does not end."""
+    token_id: str | None = None
+    """The credential's `jti`, by which it may be revoked."""
+
+    def same_person(self, other: "Principal") -> bool:
+        """Whether a new credential may take this one's place on a live connection."""
+        return (self.tenant, self.user) == (other.tenant, other.user)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserExecutionContext:
+    """What one piece of work runs as: whose, in which thread, in which run.
+
+    Raises InvalidContext from the constructor for a blank or placeholder id. User ids are the
+    identity provider's business and stay opaque: only blank ones are refused.
+    """
+
+    tenant: str
+    user: str
+    thread: str | None = None
+    run: str | None = None
+    request: str = field(default_factory=lambda: uuid.uuid4().hex)
+    connection: str | None = None
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
+    expires: datetime | None = None
+    roles: frozenset[str] = frozenset()
+    depth: int = 0
+    verified: bool = field(default=False, repr=False, compare=False)
+    """Whether the ids stem from a verified principal and the wire, where they are opaque."""
+
+    def __post_init__(self) -> None:
+        _refuse_blank("user", self.user)
+        for name in ("tenant", "thread", "run", "request", "connection"):
+            value = getattr(self, name)
+            if value is not None:
+                _refuse_blank(name, value)
+                if not self.verified:
+                    _refuse_placeholder(name, value)
+        if not 0 <= self.depth <= MAX_DEPTH:
+            raise InvalidContext("depth", f"must be 0 to {MAX_DEPTH}")
+
+    @classmethod
+    def of(
+        cls,
+        principal: Principal,
+        *,
+        thread: str | None = None,
+        run: str | None = None,
+        connection: str | None = None,
+    ) -> "UserExecutionContext":
+        """Return the context of a verified principal; its ids are taken as they are."""
+        expires = principal.expires_at
+        return cls(
+            tenant=principal.tenant,
+            user=principal.user,
+            roles=principal.roles,
+            thread=thread,
+            run=run,
+            connection=connection,
+            expires=datetime.fromtimestamp(expires, UTC) if expires is not None else None,
+            verified=True,
+        )
+
+    def create_child_context(
+        self, *, thread: str | None = None, run: str | None = None
+    ) -> "UserExecutionContext":
+        """Return a context one level deeper for the same person, with a request id of its own."""
+        return replace(
+            self,
+            thread=thread or self.thread,
+            run=run or self.run,
+            request=uuid.uuid4().hex,
+            depth=self.depth + 1,
+        )
+
+    def get_scoped_key(self, key: str) -> str:
+        """Return `key` made unique to this tenant and user, for caches an application keeps."""
+        parts = (self.tenant, self.user, key)
+        return "".join(f"{len(part)}:{part}" for part in parts)
+
+    def verify_isolation(self, other: "UserExecutionContext") -> bool:
+        """Whether the two contexts belong to different people, or are one person's own."""
+        if self is other or (self.tenant, self.user) == (other.tenant, other.user):
+            return True
+        shared = {self.request, self.run, self.connection} & {
+            other.request,
+            other.run,
+            other.connection,
+        }
+        return not (shared - {None})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ids and times as plain values; a context holds no secret to leave out."""
+        return {
+            "tenant": self.tenant,
+            "user": self.user,
+            "thread": self.thread,
+            "run": self.run,
+            "request": self.request,
+            "connection": self.connection,
+            "created": self.created.isoformat(),
+            "expires": self.expires.isoformat() if self.expires else None,
+            "roles": sorted(self.roles),
+            "depth": self.depth,
+        }
+
+
+def _refuse_blank(name: str, value: str) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidContext(name, "is blank")
+
+
+def _refuse_placeholder(name: str, value: str) -> None:
+    word = value.strip().lower()
+    head = word.partition("_")[0]
+    short = len(word) < PLACEHOLDER_PREFIX_LENGTH
+    if word in PLACEHOLDERS or ("_" in word and short and head in PLACEHOLDERS):
+        raise InvalidContext(name, f"is a placeholder: {value!r}")

@@ -1,0 +1,119 @@
+"""The exception tree: one class per condition, the wire code on the class where it has one.
+
+Whose fault it is shows in the branch: `CommandError` is the caller's (it becomes the error of one
+reply), `StorageError` is ours (it becomes "temporarily unavailable"), `ConfigurationError` is the
+operator's (the process does not start; the command line prints the sentence and exits with 2).
+"""
+
+from typing import ClassVar
+
+from towpath import codes
+from towpath.codes import ErrorCode
+
+
+class TowpathError(Exception):
+    """Root of everything Towpath raises on purpose."""
+
+
+class ConfigurationError(TowpathError):
+    """The operator asked for something that cannot be started; the sentence says both ways out."""
+
+
+class StorageError(TowpathError):
+    """The log or the projection could not be read or written now."""
+
+
+class CommandError(TowpathError):
+    """A command that cannot be carried out; becomes the error of its one reply."""
+
+    code: ClassVar[ErrorCode] = codes.BAD_REQUEST
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message if message is not None else self.code.message
+        """The sentence a client reads. Never holds a credential."""
+
+    def __str__(self) -> str:
+        return f"{self.code.number} {self.message}"
+
+
+class BadRequest(CommandError):
+    """The command's fields are missing, of the wrong type or out of bounds."""
+
+
+class Unavailable(CommandError):
+    """Something the command needs is not there now; the same command may succeed later."""
+
+    code = codes.TEMPORARY
+
+
+class UnknownChannel(CommandError):
+    """No such channel, or not the caller's: the two look alike on purpose."""
+
+    code = codes.UNKNOWN_CHANNEL
+
+
+class PermissionDenied(CommandError):
+    """The policy says no."""
+
+    code = codes.PERMISSION_DENIED
+
+
+class MethodNotFound(CommandError):
+    """No command or RPC method of that name."""
+
+    code = codes.METHOD_NOT_FOUND
+
+
+class AlreadySubscribed(CommandError):
+    """The connection reads this channel already."""
+
+    code = codes.ALREADY_SUBSCRIBED
+
+
+class LimitExceeded(CommandError):
+    """A bound of this connection is reached."""
+
+    code = codes.LIMIT_EXCEEDED
+
+
+class NotAvailable(CommandError):
+    """The channel does not offer this feature."""
+
+    code = codes.NOT_AVAILABLE
+
+
+class TokenExpired(CommandError):
+    """The credential was good once; a new one is needed."""
+
+    code = codes.TOKEN_EXPIRED
+
+
+class UnrecoverablePosition(CommandError):
+    """The subscriber asked for recovery or nothing, and recovery is impossible."""
+
+    code = codes.UNRECOVERABLE_POSITION
+
+
+class NotFound(CommandError):
+    """No such thread, run or agent, or not the caller's: the two look alike on purpose."""
+
+    code = codes.NOT_FOUND
+
+
+class Conflict(CommandError):
+    """Another run is active on the thread, or the request id was used for something else."""
+
+    code = codes.CONFLICT
+
+
+class TooLarge(CommandError):
+    """The message is over its bound."""
+
+    code = codes.TOO_LARGE
+
+
+class Unprocessable(CommandError):
+    """The agent refused the input."""
+
+    code = codes.UNPROCESSABLE

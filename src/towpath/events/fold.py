@@ -1,0 +1,379 @@
+"""What a list of events amounts to: messages, state, and what is still open.
+
+A fold takes a thread's events one by one, exactly as an AG-UI client applies them, and can say at
+any point how a newcomer is brought to now: its *prelude*. A prelude starts a new legal stream:
+RUN_STARTED, the state and the messages nothing is open in as snapshots, and from the first
+message in which something is open onward, the events that rebuild it with every text folded into
+one piece. What follows in the log continues that stream. A message is never in the snapshot and
+in the events both, and nothing changes its place in the conversation.
+
+`merge_deltas` is the other fold: a *tail* that a reader continues with, in which deltas of one
+item are joined and everything else is kept.
+
+Source: WIRE sections 5 and 9; the reducer of AG-UI's own client for what each event means.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import jsonpatch
+import jsonpointer
+
+from towpath.events.digest import digest
+from towpath.events.kinds import DELTAS, TERMINAL, Event, IllegalEvent
+from towpath.events.order import Order
+
+Message = dict[str, Any]
+"""One AG-UI message in wire form."""
+
+_TEXT_BRACKETS: Final = {"text", "thought"}
+
+
+class Fold:
+    """The state a thread's events amount to. Feed it every event once, in order."""
+
+    def __init__(
+        self,
+        messages: Iterable[Message] = (),
+        *,
+        state: Any = None,
+        last_run: tuple[Event, Event] | None = None,
+    ) -> None:
+        """Start from what is stored.
+
+        Args:
+            messages: the conversation so far, oldest first.
+            state: the shared state so far; None where there is none.
+            last_run: the last finished run's RUN_STARTED and terminal event.
+        """
+        self.order = Order()
+        self.state = state
+        self.started: Event | None = last_run[0] if last_run else None
+        """The latest RUN_STARTED."""
+        self.ended: Event | None = last_run[1] if last_run else None
+        """The terminal event of the latest run, None while it is active."""
+        self._messages: dict[str, Message] = {message["id"]: message for message in messages}
+        self._texts: dict[str, list[str]] = {}
+        self._arguments: dict[str, list[str]] = {}
+        self._tool_owner: dict[str, str] = {}
+        self._run_texts: list[str] = []
+
+    def feed(self, event: Event) -> None:
+        """Take one event.
+
+        Raises:
+            IllegalEvent: it is not legal here; nothing has changed.
+        """
+        self.order.check(event)
+        apply = _APPLY.get(event["type"])
+        if apply is not None:
+            apply(self, event)
+        self.order.advance(event)
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation, oldest first, texts and arguments joined."""
+        for key in list(self._texts):
+            self._join_text(key)
+        for key in list(self._arguments):
+            self._join_arguments(key)
+        return list(self._messages.values())
+
+    def text(self, message_id: str) -> str:
+        """Return the text of a message as far as it is known."""
+        self._join_text(message_id)
+        content = self._messages[message_id].get("content", "")
+        return content if isinstance(content, str) else ""
+
+    def run_digests(self) -> str:
+        """Return `messageId:hash` pairs of the latest run's texts, the last 32, space-separated."""
+        return " ".join(f"{key}:{digest(self.text(key))}" for key in self._run_texts[-32:])
+
+    def prelude(self, *, max_bytes: int | None = None) -> list[Event]:
+        """Return the events that bring a newcomer to now; empty where no run ever was.
+
+        Args:
+            max_bytes: bound on the text of the messages in the snapshot; the oldest are left out.
+        """
+        if self.started is None:
+            return []
+        messages = self.messages
+        fluid = self._first_open(messages)
+        head = {key: value for key, value in self.started.items() if key != "input"}
+        events: list[Event] = [head]
+        if self.state is not None:
+            events.append({"type": "STATE_SNAPSHOT", "snapshot": self.state})
+        settled = _newest(messages[:fluid], max_bytes)
+        if settled:
+            events.append({"type": "MESSAGES_SNAPSHOT", "messages": settled})
+        events.extend(self._open_frames())
+        for message in messages[fluid:]:
+            events.extend(self._rebuild(message))
+        if self.ended is not None:
+            events.append(self.ended)
+        return events
+
+    def _first_open(self, messages: list[Message]) -> int:
+        """Return the index of the first message in which something is open."""
+        touched = {name for bracket, name in self.order.open if bracket in _TEXT_BRACKETS}
+        touched |= {
+            self._tool_owner[name] for bracket, name in self.order.open if bracket == "tool"
+        }
+        for index, message in enumerate(messages):
+            if message["id"] in touched:
+                return index
+        return len(messages)
+
+    def _open_frames(self) -> list[Event]:
+        """Return the openers of what holds no text itself: sub-agents, steps, reasoning."""
+        return [
+            opener
+            for (bracket, _), opener in self.order.open.items()
+            if bracket in ("subagent", "step", "reasoning")
+        ]
+
+    def _rebuild(self, message: Message) -> Iterator[Event]:
+        """Yield the events that make this message, folded, leaving open what is open."""
+        key = message["id"]
+        role = message.get("role")
+        owner = _tag(message)
+        if role == "tool":
+            yield {
+                "type": "TOOL_CALL_RESULT",
+                "messageId": key,
+                "toolCallId": message["toolCallId"],
+                "content": message["content"],
+                "role": "tool",
+                **owner,
+            }
+        elif role == "activity":
+            yield {
+                "type": "ACTIVITY_SNAPSHOT",
+                "messageId": key,
+                "activityType": message["activityType"],
+                "content": message["content"],
+                **owner,
+            }
+        elif role == "reasoning":
+            yield from self._rebuild_text(message, "thought", "REASONING_MESSAGE")
+        else:
+            if "content" in message or ("text", key) in self.order.open:
+                yield from self._rebuild_text(message, "text", "TEXT_MESSAGE")
+            for call in message.get("toolCalls", ()):
+                yield from self._rebuild_call(call, key, owner)
+
+    def _rebuild_text(self, message: Message, bracket: str, prefix: str) -> Iterator[Event]:
+        key, owner = message["id"], _tag(message)
+        is_open = self.order.open.get((bracket, key))
+        start = {"type": f"{prefix}_START", "messageId": key, "role": message["role"], **owner}
+        if "name" in message:
+            start["name"] = message["name"]
+        yield is_open or start
+        if message.get("content"):
+            delta = message["content"]
+            yield {"type": f"{prefix}_CONTENT", "messageId": key, "delta": delta, **owner}
+        if not is_open:
+            yield {"type": f"{prefix}_END", "messageId": key, **owner}
+
+    def _rebuild_call(
+        self, call: Mapping[str, Any], message_id: str, owner: Event
+    ) -> Iterator[Event]:
+        key, function = call["id"], call["function"]
+        is_open = self.order.open.get(("tool", key))
+        yield is_open or {
+            "type": "TOOL_CALL_START",
+            "toolCallId": key,
+            "toolCallName": function["name"],
+            "parentMessageId": message_id,
+            **owner,
+        }
+        if function["arguments"]:
+            delta = function["arguments"]
+            yield {"type": "TOOL_CALL_ARGS", "toolCallId": key, "delta": delta, **owner}
+        if not is_open:
+            yield {"type": "TOOL_CALL_END", "toolCallId": key, **owner}
+
+    def _on_run_started(self, event: Event) -> None:
+        self.started, self.ended = event, None
+        self._run_texts = []
+        for message in (event.get("input") or {}).get("messages", ()):
+            self._messages.setdefault(message["id"], message)
+
+    def _on_run_ended(self, event: Event) -> None:
+        self.ended = event
+
+    def _on_text_start(self, event: Event) -> None:
+        key = event["messageId"]
+        message = self._messages.setdefault(
+            key, {"id": key, "role": event.get("role", "assistant"), **_tag(event)}
+        )
+        if "name" in event:
+            message["name"] = event["name"]
+        message.setdefault("content", "")
+        self._run_texts.append(key)
+
+    def _on_thought_start(self, event: Event) -> None:
+        key = event["messageId"]
+        fresh = {"id": key, "role": "reasoning", "content": "", **_tag(event)}
+        self._messages.setdefault(key, fresh)
+
+    def _on_text(self, event: Event) -> None:
+        self._texts.setdefault(event["messageId"], []).append(event["delta"])
+
+    def _on_tool_start(self, event: Event) -> None:
+        key = event["toolCallId"]
+        owner = event.get("parentMessageId") or key
+        self._tool_owner[key] = owner
+        message = self._messages.setdefault(
+            owner, {"id": owner, "role": "assistant", **_tag(event)}
+        )
+        calls: list[Any] = message.setdefault("toolCalls", [])
+        if all(call["id"] != key for call in calls):
+            function = {"name": event["toolCallName"], "arguments": ""}
+            calls.append({"id": key, "type": "function", "function": function})
+
+    def _on_tool_args(self, event: Event) -> None:
+        self._arguments.setdefault(event["toolCallId"], []).append(event["delta"])
+
+    def _on_tool_result(self, event: Event) -> None:
+        key = event["messageId"]
+        self._messages[key] = {
+            "id": key,
+            "role": "tool",
+            "toolCallId": event["toolCallId"],
+            "content": event["content"],
+            **_tag(event),
+        }
+
+    def _on_state_snapshot(self, event: Event) -> None:
+        self.state = event["snapshot"]
+
+    def _on_state_delta(self, event: Event) -> None:
+        self.state = _patched(event["type"], self.state, event["delta"])
+
+    def _on_messages_snapshot(self, event: Event) -> None:
+        given = {message["id"]: dict(message) for message in event["messages"]}
+        roles = {message.get("role") for message in given.values()}
+        kept = {"activity", "reasoning"} - roles
+        for key, message in zip(list(self._messages), self.messages, strict=True):
+            if key not in given and message.get("role") not in kept:
+                del self._messages[key]
+        self._messages.update(given)
+
+    def _on_activity_snapshot(self, event: Event) -> None:
+        key = event["messageId"]
+        if key in self._messages and event.get("replace") is False:
+            return
+        self._messages[key] = {
+            "id": key,
+            "role": "activity",
+            "activityType": event["activityType"],
+            "content": event["content"],
+            **_tag(event),
+        }
+
+    def _on_activity_delta(self, event: Event) -> None:
+        message = self._messages.get(event["messageId"])
+        if message is None or message.get("role") != "activity":
+            return
+        message["content"] = _patched(event["type"], message["content"], event["patch"])
+
+    def _join_text(self, key: str) -> None:
+        pieces = self._texts.pop(key, None)
+        if pieces and key in self._messages:
+            message = self._messages[key]
+            message["content"] = (message.get("content") or "") + "".join(pieces)
+
+    def _join_arguments(self, key: str) -> None:
+        pieces = self._arguments.pop(key, None)
+        owner = self._messages.get(self._tool_owner.get(key, ""))
+        for call in (owner or {}).get("toolCalls", ()) if pieces else ():
+            if call["id"] == key:
+                call["function"]["arguments"] += "".join(pieces or ())
+
+
+_APPLY: Final = {
+    "RUN_STARTED": Fold._on_run_started,
+    "RUN_FINISHED": Fold._on_run_ended,
+    "RUN_ERROR": Fold._on_run_ended,
+    "TEXT_MESSAGE_START": Fold._on_text_start,
+    "TEXT_MESSAGE_CONTENT": Fold._on_text,
+    "REASONING_MESSAGE_START": Fold._on_thought_start,
+    "REASONING_MESSAGE_CONTENT": Fold._on_text,
+    "TOOL_CALL_START": Fold._on_tool_start,
+    "TOOL_CALL_ARGS": Fold._on_tool_args,
+    "TOOL_CALL_RESULT": Fold._on_tool_result,
+    "STATE_SNAPSHOT": Fold._on_state_snapshot,
+    "STATE_DELTA": Fold._on_state_delta,
+    "MESSAGES_SNAPSHOT": Fold._on_messages_snapshot,
+    "ACTIVITY_SNAPSHOT": Fold._on_activity_snapshot,
+    "ACTIVITY_DELTA": Fold._on_activity_delta,
+}
+"""What each type does to the fold; types that are not here leave it as it is."""
+
+
+def merge_deltas(events: Iterable[tuple[Event, Any]]) -> Iterator[tuple[Event, list[Any]]]:
+    """Join deltas of one item; yield each event with the marks of all it was made of, in order.
+
+    Deltas of different items may pass each other, since nobody can tell; nothing else moves, and
+    no delta passes any other event.
+    """
+    waiting: dict[tuple[str, str], tuple[Event, list[str], list[Any]]] = {}
+    for event, mark in events:
+        field = DELTAS.get(event["type"])
+        if field is None:
+            yield from _joined(waiting)
+            yield event, [mark]
+            continue
+        key = (event["type"], event[field])
+        if key in waiting:
+            waiting[key][1].append(event["delta"])
+            waiting[key][2].append(mark)
+        else:
+            waiting[key] = (event, [event["delta"]], [mark])
+    yield from _joined(waiting)
+
+
+def _joined(
+    waiting: dict[tuple[str, str], tuple[Event, list[str], list[Any]]],
+) -> Iterator[tuple[Event, list[Any]]]:
+    for event, deltas, marks in waiting.values():
+        yield (event if len(marks) == 1 else {**event, "delta": "".join(deltas)}), marks
+    waiting.clear()
+
+
+def _patched(event_type: str, document: Any, operations: list[dict[str, Any]]) -> Any:
+    """Return a copy of the document with a JSON Patch applied (RFC 6902)."""
+    try:
+        return jsonpatch.apply_patch(document, operations)
+    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
+        raise IllegalEvent(event_type, f"the patch does not apply: {error}") from None
+
+
+def _tag(source: Mapping[str, Any]) -> Event:
+    """Return the sub-agent attribution of an event or message, if it has one."""
+    return {"subagentRunId": source["subagentRunId"]} if source.get("subagentRunId") else {}
+
+
+def _newest(messages: list[Message], max_bytes: int | None) -> list[Message]:
+    """Return the newest messages whose text fits into `max_bytes`, at least one, oldest first."""
+    if max_bytes is None:
+        return messages
+    size = 0
+    for index in range(len(messages) - 1, -1, -1):
+        size += _size(messages[index])
+        if size > max_bytes and index < len(messages) - 1:
+            return messages[index + 1 :]
+    return messages
+
+
+def _size(message: Message) -> int:
+    calls = message.get("toolCalls", ())
+    return len(str(message.get("content", ""))) + sum(
+        len(call["function"]["arguments"]) for call in calls
+    )
+
+
+def is_terminal(event: Event) -> bool:
+    """Whether the event ends a run."""
+    return event["type"] in TERMINAL

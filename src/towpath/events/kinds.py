@@ -1,0 +1,120 @@
+"""The vocabulary: AG-UI 1.0 event types, how one becomes a plain dict, and the five-name view.
+
+Inside Towpath an event is a `dict` in wire form: camelCase keys, `type` a string. `parse` is the
+only way in from agent code; it validates with the models of `ag-ui-protocol` once, and everything
+after it trusts the shape.
+
+Source: AG-UI 1.0 (PyPI `ag-ui-protocol`); WIRE section 8.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ag_ui.core import Event as AnyEvent
+from ag_ui.core.events import BaseEvent, EventType
+from pydantic import TypeAdapter, ValidationError
+
+from towpath.errors import TowpathError
+
+Event = dict[str, Any]
+"""One AG-UI event in wire form."""
+
+TYPES: Final = frozenset(kind.value for kind in EventType)
+"""The 31 types of AG-UI 1.0. Others pass through and are counted."""
+
+TERMINAL: Final = frozenset({"RUN_FINISHED", "RUN_ERROR"})
+"""The types that end a run."""
+
+DELTAS: Final[Mapping[str, str]] = {
+    "TEXT_MESSAGE_CONTENT": "messageId",
+    "REASONING_MESSAGE_CONTENT": "messageId",
+    "TOOL_CALL_ARGS": "toolCallId",
+}
+"""Types whose `delta` is appended to what the field names; two of one item merge into one."""
+
+RENAMED: Final[Mapping[str, str]] = {
+    "THINKING_START": "REASONING_START",
+    "THINKING_END": "REASONING_END",
+    "THINKING_TEXT_MESSAGE_START": "REASONING_MESSAGE_START",
+    "THINKING_TEXT_MESSAGE_CONTENT": "REASONING_MESSAGE_CONTENT",
+    "THINKING_TEXT_MESSAGE_END": "REASONING_MESSAGE_END",
+}
+"""Types older agents still emit, and what they are called now. They carry no id; one is given."""
+
+LEGACY_REASONING_ID: Final = "thinking"
+"""The id a renamed event gets: older agents think about one thing at a time."""
+
+GOLDEN: Final[Mapping[str, str]] = {
+    "RUN_STARTED": "agent_started",
+    "REASONING_START": "agent_thinking",
+    "REASONING_MESSAGE_START": "agent_thinking",
+    "REASONING_MESSAGE_CONTENT": "agent_thinking",
+    "REASONING_MESSAGE_END": "agent_thinking",
+    "REASONING_MESSAGE_CHUNK": "agent_thinking",
+    "REASONING_END": "agent_thinking",
+    "REASONING_ENCRYPTED_VALUE": "agent_thinking",
+    "STEP_STARTED": "agent_thinking",
+    "TOOL_CALL_START": "tool_executing",
+    "TOOL_CALL_ARGS": "tool_executing",
+    "TOOL_CALL_CHUNK": "tool_executing",
+    "TOOL_CALL_END": "tool_executing",
+    "TOOL_CALL_RESULT": "tool_completed",
+    "RUN_FINISHED": "agent_completed",
+    "RUN_ERROR": "agent_completed",
+}
+"""The five golden-path names as a view of AG-UI types; never published in addition."""
+
+_adapter: TypeAdapter[Any] = TypeAdapter(AnyEvent)
+
+
+class IllegalEvent(TowpathError):
+    """An event that is malformed, or not legal where it stands. The agent's fault."""
+
+    def __init__(self, event_type: str, reason: str) -> None:
+        super().__init__(event_type, reason)
+        self.event_type = event_type
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.event_type}: {self.reason}"
+
+
+def golden_name(event: Mapping[str, Any]) -> str | None:
+    """Return the golden-path name of an event, None for one that has none."""
+    return GOLDEN.get(str(event.get("type")))
+
+
+def parse(value: object) -> Event:
+    """Return what agent code yielded as an event in wire form.
+
+    Takes an `ag_ui.core` event or a mapping in wire form. Optional fields that are None are left
+    out, as the protocol wants it. Unknown types are taken as they are.
+
+    Raises:
+        IllegalEvent: it is neither, or its fields do not fit its type.
+    """
+    if isinstance(value, BaseEvent):
+        event: Event = value.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return event
+    if not isinstance(value, Mapping):
+        raise IllegalEvent(type(value).__name__, "neither an AG-UI event, nor a mapping, nor text")
+    raw = dict(value)
+    name = raw.get("type")
+    if not isinstance(name, str):
+        raise IllegalEvent("event", "has no type")
+    name = str(name.value) if isinstance(name, EventType) else name
+    raw["type"] = RENAMED.get(name, name)
+    if name in RENAMED:
+        raw.setdefault("messageId", LEGACY_REASONING_ID)
+        if raw["type"] == "REASONING_MESSAGE_START":
+            raw.setdefault("role", "reasoning")
+    if raw["type"] not in TYPES:
+        return raw
+    try:
+        model = _adapter.validate_python(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"][1:]) or "event"
+        raise IllegalEvent(name, f"{where}: {first['msg']}") from None
+    dumped: Event = model.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return dumped

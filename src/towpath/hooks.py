@@ -1,0 +1,126 @@
+"""What happened, for those who only watch: logs, metrics, traces.
+
+A happening is a frozen value without secrets. Watchers hear of it after the fact, synchronously
+and briefly; one that raises is counted and otherwise ignored, so nothing that observes can change
+what it observes.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happening:
+    """Anything that happened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionOpened(Happening):
+    """A connection's credential was accepted."""
+
+    connection: str
+    tenant: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionClosed(Happening):
+    """A connection ended; told once, whichever side began."""
+
+    connection: str
+    tenant: str | None
+    user: str | None
+    code: int
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandAnswered(Happening):
+    """A command got its one reply."""
+
+    connection: str
+    command: str
+    """The command's name, for `rpc` followed by a dot and the method."""
+    error: int
+    """The error code, 0 for success."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialRefused(Happening):
+    """A credential was not accepted."""
+
+    connection: str
+    verdict: str
+    """`invalid`, `expired`, `missing` or `unknown`."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunBegan(Happening):
+    """A run's first event is in the log."""
+
+    tenant: str
+    user: str
+    thread: str
+    run: str
+    agent: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded(Happening):
+    """A run's terminal event is in the log."""
+
+    tenant: str
+    user: str
+    thread: str
+    run: str
+    agent: str
+    status: str
+    code: str | None
+    """The code of the RUN_ERROR, if it was one."""
+    events: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appended(Happening):
+    """A batch of publications became durable in one commit."""
+
+    publications: int
+    seconds: float
+    """From the first waiting append to the end of the commit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault(Happening):
+    """Something of ours went wrong; `error` is the exception, its traceback for the log only."""
+
+    where: str
+    error: BaseException
+
+
+Watcher = Callable[[Happening], None]
+"""Hears of happenings. Called on the event loop; must not block."""
+
+
+class Hooks:
+    """Tells every watcher of every happening, and survives each of them."""
+
+    def __init__(self, watchers: Iterable[Watcher] = ()) -> None:
+        self._watchers = list(watchers)
+        self.failures = 0
+        """How often a watcher raised."""
+
+    def watch(self, watcher: Watcher) -> None:
+        """Let `watcher` hear of everything from now on."""
+        self._watchers.append(watcher)
+
+    def tell(self, happening: Happening) -> None:
+        """Tell every watcher; what one of them raises is counted and goes no further."""
+        for watcher in self._watchers:
+            try:
+                watcher(happening)
+            except Exception:  # A watcher is the outermost edge of somebody else's code.
+                self.failures += 1

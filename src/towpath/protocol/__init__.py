@@ -1,0 +1,1 @@
+"""The wire, sans-I/O: bytes become commands, replies and pushes become bytes."""

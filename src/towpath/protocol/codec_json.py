@@ -1,0 +1,190 @@
+"""The JSON dialect: text frames, one or several values in a frame, separated by newlines.
+
+Decoding is one typed pass; only what that pass refuses is looked at a second time, to find out
+whether an id can be read and therefore an error be addressed. Encoding copies payloads as they
+are: they were made compact at ingress, so no newline can stand inside one.
+
+Source: WIRE section 1; Centrifuge client protocol, JSON framing.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from towpath.errors import TowpathError
+from towpath.protocol import frames
+from towpath.protocol.frames import Command, Inbound, Malformed, Pong
+
+MAX_COMMANDS = 256
+"""How many commands one frame may hold."""
+MAX_DEPTH = 64
+"""How deep arrays and objects may nest."""
+
+
+class BadFrame(TowpathError):
+    """A frame that holds something no error reply can be addressed to; the connection closes."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class _CommandFields(Struct):
+    """All a client command may hold. The first request found counts."""
+
+    id: frames.CommandId = 0
+    connect: frames.ConnectRequest | None = None
+    subscribe: frames.SubscribeRequest | None = None
+    unsubscribe: frames.UnsubscribeRequest | None = None
+    publish: frames.PublishRequest | None = None
+    presence: frames.PresenceRequest | None = None
+    presence_stats: frames.PresenceStatsRequest | None = None
+    history: frames.HistoryRequest | None = None
+    ping: frames.Empty | None = None
+    send: frames.SendRequest | None = None
+    rpc: frames.RPCRequest | None = None
+    refresh: frames.RefreshRequest | None = None
+    sub_refresh: frames.SubRefreshRequest | None = None
+
+
+_decode = msgspec.json.Decoder(_CommandFields).decode
+_decode_any = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+def decode_frame(frame: bytes) -> Iterator[Inbound]:
+    """Yield what one text frame holds, in order.
+
+    Raises:
+        BadFrame: text that is not JSON, not an object, nested deeper than `MAX_DEPTH`, without a
+            usable id, or more than `MAX_COMMANDS` commands. What stood before it was yielded.
+    """
+    lines = frame.split(b"\n")
+    if len(lines) > MAX_COMMANDS + 1:
+        raise BadFrame(f"more than {MAX_COMMANDS} commands in a frame")
+    for line in lines:
+        if line and not line.isspace():
+            yield _decode_line(line)
+
+
+def _decode_line(line: bytes) -> Inbound:
+    if too_deep(line):
+        raise BadFrame(f"JSON nested deeper than {MAX_DEPTH}")
+    try:
+        fields = _decode(line)
+    except msgspec.ValidationError as error:
+        return _addressable(line, str(error))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise BadFrame("a frame that is not JSON") from None
+    for name in frames.COMMANDS:
+        request = getattr(fields, name)
+        if request is not None:
+            if (fields.id == 0) != (name == "send"):
+                raise BadFrame("a command without an id, or a send with one")
+            return Command(fields.id, name, request)
+    if fields.id == 0:
+        return _empty(line)
+    return Malformed(fields.id, "no known command", unknown=True)
+
+
+def _addressable(line: bytes, reason: str) -> Malformed:
+    """Return the malformed command if its id can be read; else there is nobody to answer."""
+    value = _decode_any(line)
+    number = value.get("id") if isinstance(value, dict) else None
+    if type(number) is not int or not 0 < number <= frames.MAX_COMMAND_ID:
+        raise BadFrame("a command without a usable id")
+    return Malformed(number, reason)
+
+
+def _empty(line: bytes) -> Pong:
+    if _decode_any(line) != {}:
+        raise BadFrame("a command without an id")
+    return Pong()
+
+
+def too_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:
+    """Whether arrays and objects in this JSON text nest deeper than `limit`.
+
+    Brackets inside strings do not count. The common case is settled by counting bytes.
+    """
+    if text.count(b"{") + text.count(b"[") <= limit:
+        return False
+    depth = 0
+    in_string = escaped = False
+    for byte in text:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in b"{[":
+            depth += 1
+            if depth > limit:
+                return True
+        elif byte in b"}]":
+            depth -= 1
+    return False
+
+
+def compact(text: bytes) -> Raw:
+    """Return JSON text without any white space between its parts, so it can stand in a frame.
+
+    Raises:
+        msgspec.DecodeError: `text` is not JSON.
+    """
+    return Raw(msgspec.json.format(text, indent=-1))
+
+
+def encode_reply(command: str, number: int, result: frames.Result) -> bytes:
+    """Return the success reply to command `number`: its result under the command's name."""
+    return b'{"id":%d,"%s":%s}' % (number, command.encode(), _encode(result))
+
+
+def encode_error(number: int, error: frames.Error) -> bytes:
+    """Return the error reply to command `number`."""
+    return b'{"id":%d,"error":%s}' % (number, _encode(error))
+
+
+class _UnsubscribePush(Struct):
+    code: int
+    reason: str
+
+
+class _Push(Struct):
+    channel: str
+    pub: frames.Publication | UnsetType = UNSET
+    unsubscribe: _UnsubscribePush | UnsetType = UNSET
+
+
+class _PushReply(Struct):
+    push: _Push
+
+
+def encode_publication(channel: str, publication: frames.Publication) -> bytes:
+    """Return the push of one publication; the same bytes serve every reader of the channel."""
+    return _encode(_PushReply(_Push(channel, pub=publication)))
+
+
+def encode_unsubscribe(channel: str, code: int, reason: str) -> bytes:
+    """Return the push that ends one subscription."""
+    return _encode(_PushReply(_Push(channel, unsubscribe=_UnsubscribePush(code, reason))))
+
+
+PING = b"{}"
+"""The server's ping: an empty reply."""
+SEPARATOR = b"\n"
+"""What stands between the values of one frame."""
+
+
+def encode_value(value: Any) -> Raw:
+    """Return any JSON-shaped value as a payload."""
+    return Raw(_encode(value))

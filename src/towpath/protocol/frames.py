@@ -1,0 +1,286 @@
+"""What is said over a connection, independent of how it is encoded.
+
+The shapes and names are those of the Centrifuge client protocol v2 (public field list of its
+`client.proto`), cut down to our written profile; fields we do not offer are not here, and unknown
+ones are ignored when they come. Optional parts of what we send are `UNSET`, not null: an omitted
+field and a zero are different things to an SDK.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+MAX_COMMAND_ID = 2**32 - 1
+EMPTY = Raw(b"{}")
+
+CommandId = Annotated[int, msgspec.Meta(ge=0, le=MAX_COMMAND_ID)]
+Offset = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+ChannelName = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+
+
+class SubscribeRequest(Struct, frozen=True, kw_only=True):
+    """Ask to read a channel, perhaps from a position on."""
+
+    channel: str = ""
+    token: str = ""
+    recover: bool = False
+    offset: Offset = 0
+    epoch: str = ""
+    positioned: bool = False
+    recoverable: bool = False
+    flag: int = 0
+
+
+REJECT_UNRECOVERED = 2
+"""The bit of `SubscribeRequest.flag` that asks for error 112 instead of an unrecovered answer."""
+
+
+class ConnectRequest(Struct, frozen=True, kw_only=True):
+    """The first command of a connection. The repr leaves the token out."""
+
+    token: str = ""
+    data: Raw = EMPTY
+    name: str = ""
+    version: str = ""
+    subs: dict[str, SubscribeRequest] = {}
+
+    def __repr__(self) -> str:
+        return f"ConnectRequest(name={self.name!r}, subs={list(self.subs)!r})"
+
+
+class UnsubscribeRequest(Struct, frozen=True, kw_only=True):
+    """Stop reading a channel."""
+
+    channel: ChannelName
+
+
+class PublishRequest(Struct, frozen=True, kw_only=True):
+    """Publish into a channel; refused on every built-in one."""
+
+    channel: ChannelName
+    data: Raw = EMPTY
+
+
+class StreamPosition(Struct, frozen=True, kw_only=True):
+    """Where in a channel."""
+
+    offset: Offset = 0
+    epoch: str = ""
+
+
+class HistoryRequest(Struct, frozen=True, kw_only=True):
+    """Read what is stored of a channel."""
+
+    channel: ChannelName
+    limit: int = 0
+    since: StreamPosition | None = None
+    reverse: bool = False
+
+
+class PresenceRequest(Struct, frozen=True, kw_only=True):
+    """Ask who reads a channel."""
+
+    channel: ChannelName
+
+
+class PresenceStatsRequest(Struct, frozen=True, kw_only=True):
+    """Ask how many read a channel."""
+
+    channel: ChannelName
+
+
+class RPCRequest(Struct, frozen=True, kw_only=True):
+    """Call a method."""
+
+    method: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    data: Raw = EMPTY
+
+
+class RefreshRequest(Struct, frozen=True, kw_only=True):
+    """Bring a new credential for the live connection. The repr leaves it out."""
+
+    token: str = ""
+
+    def __repr__(self) -> str:
+        return "RefreshRequest()"
+
+
+class SubRefreshRequest(Struct, frozen=True, kw_only=True):
+    """Bring a new subscription token."""
+
+    channel: ChannelName
+
+    def __repr__(self) -> str:
+        return f"SubRefreshRequest(channel={self.channel!r})"
+
+
+class Empty(Struct, frozen=True):
+    """A request or result without fields."""
+
+
+class SendRequest(Struct, frozen=True, kw_only=True):
+    """A one-way message; it gets no reply."""
+
+    data: Raw = EMPTY
+
+
+Request = (
+    ConnectRequest
+    | SubscribeRequest
+    | UnsubscribeRequest
+    | PublishRequest
+    | HistoryRequest
+    | PresenceRequest
+    | PresenceStatsRequest
+    | RPCRequest
+    | RefreshRequest
+    | SubRefreshRequest
+    | SendRequest
+    | Empty
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One thing a client asks for. `id` is 0 exactly for the one-way `send`."""
+
+    id: int
+    name: str
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A command whose id could be read and whose body could not; it gets error 107, or 104.
+
+    `unknown` tells the two apart: no command of ours was named.
+    """
+
+    id: int
+    reason: str
+    unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The client's answer to a ping: an empty command."""
+
+
+Inbound = Command | Malformed | Pong
+
+
+class Error(Struct, frozen=True, kw_only=True):
+    """The error of a reply."""
+
+    code: int
+    message: str
+    temporary: bool | UnsetType = UNSET
+
+
+class Publication(Struct, frozen=True, kw_only=True):
+    """One item of a channel as a client sees it. Prelude items and all but the last of a folded
+    answer carry no offset.
+    """
+
+    data: Raw
+    offset: int | UnsetType = UNSET
+    tags: Mapping[str, str] | UnsetType = UNSET
+
+
+class SubscribeResult(Struct, frozen=True, kw_only=True):
+    """The answer to a subscribe, and one entry of a connect reply's `subs`."""
+
+    recoverable: bool = True
+    positioned: bool = True
+    epoch: str = ""
+    offset: int = 0
+    recovered: bool = False
+    was_recovering: bool = False
+    publications: list[Publication] | UnsetType = UNSET
+
+
+class ConnectResult(Struct, frozen=True, kw_only=True):
+    """The answer to connect."""
+
+    client: str
+    version: str
+    ping: int
+    pong: bool
+    expires: bool | UnsetType = UNSET
+    ttl: int | UnsetType = UNSET
+    data: Raw | UnsetType = UNSET
+    subs: dict[str, SubscribeResult] | UnsetType = UNSET
+
+
+class RefreshResult(Struct, frozen=True, kw_only=True):
+    """The answer to refresh."""
+
+    client: str
+    version: str
+    expires: bool | UnsetType = UNSET
+    ttl: int | UnsetType = UNSET
+
+
+class HistoryResult(Struct, frozen=True, kw_only=True):
+    """The answer to history."""
+
+    publications: list[Publication]
+    epoch: str
+    offset: int
+
+
+class ClientInfo(Struct, frozen=True, kw_only=True):
+    """One connection, as presence shows it."""
+
+    user: str
+    client: str
+
+
+class PresenceResult(Struct, frozen=True, kw_only=True):
+    """The answer to presence: connection id to who it is."""
+
+    presence: dict[str, ClientInfo]
+
+
+class PresenceStatsResult(Struct, frozen=True, kw_only=True):
+    """The answer to presence_stats."""
+
+    num_clients: int
+    num_users: int
+
+
+class RPCResult(Struct, frozen=True, kw_only=True):
+    """The answer to a method call."""
+
+    data: Raw
+
+
+Result = (
+    ConnectResult
+    | SubscribeResult
+    | RefreshResult
+    | HistoryResult
+    | PresenceResult
+    | PresenceStatsResult
+    | RPCResult
+    | Empty
+)
+
+COMMANDS: dict[str, type[Struct]] = {
+    "connect": ConnectRequest,
+    "subscribe": SubscribeRequest,
+    "unsubscribe": UnsubscribeRequest,
+    "publish": PublishRequest,
+    "presence": PresenceRequest,
+    "presence_stats": PresenceStatsRequest,
+    "history": HistoryRequest,
+    "ping": Empty,
+    "send": SendRequest,
+    "rpc": RPCRequest,
+    "refresh": RefreshRequest,
+    "sub_refresh": SubRefreshRequest,
+}
+"""Every command a client may send, by the name of its field, in the order they are looked for."""

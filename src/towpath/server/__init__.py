@@ -1,0 +1,1 @@
+"""Everything put together: settings, the composition root, the HTTP doors."""

@@ -1,0 +1,169 @@
+"""The REST door: every operation of the table under its method and path, and their description.
+
+What goes in is the operation's parameters, from the path, the query and a JSON body; what comes
+out is its result. Errors are `{"error": {"code", "message"}}` with the HTTP status of the code.
+"""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from towpath.auth.handshake import bearer
+from towpath.auth.tokens import Unknown, Valid
+from towpath.codes import ErrorCode
+from towpath.errors import BadRequest, CommandError, TooLarge, Unavailable
+from towpath.protocol.codec_json import too_deep
+from towpath.server.gateway import VERSION, Gateway
+from towpath.server.operations import OPERATIONS, Caller, Operation
+
+MAX_BODY = 1024 * 1024
+"""The largest request body, in bytes."""
+
+
+class Unauthorized(CommandError):
+    """No credential, or one that is not good (HTTP 401)."""
+
+    code = ErrorCode(number=401, message="a valid bearer token is needed", http_status=401)
+
+
+def api_routes(gateway: Gateway) -> list[BaseRoute]:
+    """Return the routes under `/api/v1`."""
+    by_path: dict[str, dict[str, Operation]] = defaultdict(dict)
+    for operation in OPERATIONS.values():
+        method, path = operation.http
+        by_path[path][method] = operation
+    routes: list[BaseRoute] = [Route("/openapi.json", _describe)]
+    for path, operations in by_path.items():
+        routes.append(Route(path, _handler(gateway, operations), methods=list(operations)))
+    return routes
+
+
+def _handler(
+    gateway: Gateway, operations: dict[str, Operation]
+) -> Callable[[Request], Awaitable[Response]]:
+    async def handle(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        try:
+            return await _perform(gateway, operations[method], request)
+        except CommandError as error:
+            headers = {"retry-after": "1"} if error.code.http_status in (429, 503) else {}
+            if error.code.http_status == 401:
+                headers["www-authenticate"] = "Bearer"
+            body = {"error": {"code": error.code.number, "message": error.message}}
+            return JSONResponse(body, error.code.http_status, headers=headers)
+
+    return handle
+
+
+async def _perform(gateway: Gateway, operation: Operation, request: Request) -> Response:
+    if gateway.house is None:
+        raise Unavailable("the server is starting or stopping")
+    parts = gateway.house.parts
+    verdict = parts.verifier.verify(
+        bearer(request.headers.get("authorization", "")), parts.wall_clock()
+    )
+    if isinstance(verdict, Unknown):
+        raise Unavailable("the credential cannot be verified now")
+    if not isinstance(verdict, Valid):
+        raise Unauthorized
+    given: dict[str, Any] = {**_query(operation, request), **await _body(request)}
+    given |= request.path_params
+    try:
+        params = msgspec.convert(given, operation.params)
+    except msgspec.ValidationError as error:
+        raise BadRequest(str(error)) from None
+    result = await parts.operations.perform(operation, params, Caller(principal=verdict.principal))
+    return Response(result, media_type="application/json")
+
+
+def _query(operation: Operation, request: Request) -> dict[str, Any]:
+    """Return the query's parameters that the operation has, numbers as numbers."""
+    fields = {field.name: field.type for field in msgspec.structs.fields(operation.params)}
+    given = {name: value for name, value in request.query_params.items() if name in fields}
+    for name, value in given.items():
+        try:
+            given[name] = msgspec.convert(value, fields[name], strict=False)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"{name}: {error}") from None
+    return given
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    if request.method in ("GET", "HEAD"):
+        return {}
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY:
+            raise TooLarge(f"a body may have {MAX_BODY} bytes")
+    if not body:
+        return {}
+    if too_deep(bytes(body)):
+        raise BadRequest("nested too deep")
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadRequest("the body is not JSON") from None
+    if not isinstance(value, dict):
+        raise BadRequest("the body is no object")
+    return value
+
+
+async def _describe(request: Request) -> Response:
+    return JSONResponse(openapi())
+
+
+def openapi() -> dict[str, Any]:
+    """Return the OpenAPI 3.1 description of this door, made from the table of operations."""
+    types = [item for one in OPERATIONS.values() for item in (one.params, one.result)]
+    schemas, components = msgspec.json.schema_components(
+        types, ref_template="#/components/schemas/{name}"
+    )
+    paths: dict[str, Any] = defaultdict(dict)
+    for index, operation in enumerate(OPERATIONS.values()):
+        method, path = operation.http
+        paths[f"/api/v1{path}"][method.lower()] = _describe_operation(
+            operation, schemas[2 * index + 1]
+        )
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Towpath", "version": VERSION},
+        "security": [{"bearer": []}],
+        "paths": dict(paths),
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _describe_operation(operation: Operation, result: dict[str, Any]) -> dict[str, Any]:
+    method, path = operation.http
+    described: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": (operation.params.__doc__ or "").strip(),
+        "responses": {
+            "200": {"description": "Done", "content": {"application/json": {"schema": result}}},
+            "default": {"description": "`{error: {code, message}}`; see the reference of codes"},
+        },
+    }
+    parameters = []
+    for field in msgspec.structs.fields(operation.params):
+        in_path = f"{{{field.name}}}" in path
+        if in_path or method == "GET":
+            schema = msgspec.json.schema(field.type)
+            where = "path" if in_path else "query"
+            parameters.append(
+                {"name": field.name, "in": where, "required": field.required, "schema": schema}
+            )
+    if parameters:
+        described["parameters"] = parameters
+    if method != "GET":
+        reference = {"$ref": f"#/components/schemas/{operation.params.__name__}"}
+        described["requestBody"] = {"content": {"application/json": {"schema": reference}}}
+    return described

@@ -1,0 +1,357 @@
+"""The composition root: everything is put together here, once, and every part is handed its parts.
+
+A `Gateway` is an ASGI application. It runs alone (`towpath serve`), is mounted into another
+application with `mount`, or stands anywhere an ASGI application may stand as long as somebody
+runs `lifespan`.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from towpath import codes
+from towpath.agents.bridge import AgentWebSocketBridge, BridgeLimits
+from towpath.agents.registry import AgentFunction, AgentRegistry
+from towpath.auth.keys import configured_key, development_issuer, development_key, sign
+from towpath.auth.policy import may_read
+from towpath.auth.tokens import Issuer, TokenVerifier
+from towpath.channels import tenant_channel
+from towpath.errors import ConfigurationError, StorageError
+from towpath.hooks import Hooks, Watcher
+from towpath.hub.hub import Hub
+from towpath.server.line import Line
+from towpath.server.metrics import Metrics
+from towpath.server.operations import Operations
+from towpath.server.performer import Parts
+from towpath.server.settings import Settings
+from towpath.streams.broker import Append, Broker, Item, Write, write
+from towpath.streams.sqlite import SqliteBroker
+from towpath.threads.projection import ThreadProjection
+from towpath.threads.recovery import Recovery
+from towpath.threads.store import ThreadStore
+from towpath.transports.asgi import AsgiTransport
+
+F = TypeVar("F", bound=AgentFunction)
+
+VERSION = version("towpath")
+PROBE_TENANT = ""
+"""The tenant of readiness probes: no principal can have it, so nobody reads its channel."""
+
+
+class Phase:
+    """What `/health/startup` says of where a gateway is."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+@dataclass(slots=True, eq=False)
+class House:
+    """The parts of a running gateway."""
+
+    parts: Parts
+    broker: Broker
+    bridge: AgentWebSocketBridge
+    store: ThreadStore
+    lines: set[Line] = field(default_factory=set)
+
+
+class Gateway:
+    """A realtime gateway for agent chat; an ASGI application."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Make a gateway; nothing is opened before its lifespan begins.
+
+        Args:
+            settings: what to run with; None takes them from the environment (`TOWPATH_…`).
+
+        Raises:
+            ConfigurationError: the environment holds a setting that is none.
+        """
+        self.settings = settings if settings is not None else settings_from_environment()
+        """May be replaced until the lifespan begins."""
+        self.agents = AgentRegistry()
+        self.metrics = Metrics()
+        self.phase = Phase.STOPPED
+        self.house: House | None = None
+        """The running parts, between the beginning and the end of the lifespan."""
+        self.demo_users: tuple[str, ...] = ()
+        """Whom the chat page offers in development; nobody otherwise."""
+        self._hooks = Hooks((self.metrics.watch,))
+        self._development = False
+        self._app: Starlette | None = None
+        self._show_gauges()
+
+    def agent(self, name: str, *, deadline: float | None = None) -> Callable[[F], F]:
+        """Register an async generator function as the agent of this name.
+
+        Args:
+            name: what clients call it.
+            deadline: seconds until a run of it is ended; None takes `run_deadline`.
+
+        Raises:
+            InvalidAgent: it could not be asked; the sentence says why.
+        """
+
+        def register(function: F) -> F:
+            limit = deadline if deadline is not None else self.settings.run_deadline
+            self.agents.register(name, function, deadline=limit)
+            return function
+
+        return register
+
+    def watch(self, watcher: Watcher) -> None:
+        """Let `watcher` hear of everything that happens."""
+        self._hooks.watch(watcher)
+
+    def use_development_key(self, host: str) -> None:
+        """Take tokens of the data directory's development key, and offer demo users.
+
+        Raises:
+            ConfigurationError: `host` is no loopback address.
+        """
+        if not is_loopback(host):
+            raise ConfigurationError(
+                f"--dev works on a loopback address only, and {host} is none: leave out --host, "
+                "or configure an issuer (TOWPATH_JWT_KEY) and leave out --dev"
+            )
+        self._development = True
+        self.demo_users = ("alice", "bob", "carol")
+
+    def mount(self, app: Starlette, path: str) -> None:
+        """Mount into a Starlette or FastAPI application, routes and lifespan both."""
+        app.mount(path, self)
+        outer = app.router.lifespan_context
+
+        @contextlib.asynccontextmanager
+        async def lifespan(host: Any) -> AsyncGenerator[Any, None]:
+            async with self.lifespan(), outer(host) as state:
+                yield state
+
+        app.router.lifespan_context = lifespan
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _: Any = None) -> AsyncGenerator[None, None]:
+        """Open everything in order, be ready, and close everything in the opposite order.
+
+        Raises:
+            ConfigurationError: something cannot be opened; the sentence says what to do.
+        """
+        self.phase = Phase.STARTING
+        settings = self.settings
+        verifier = TokenVerifier(self._issuer())
+        hub = Hub(may_read, max_connections=settings.user_connections)
+        broker = SqliteBroker(
+            settings.data / "towpath.db",
+            hub.deliver,
+            ThreadProjection(),
+            watchers=self._hooks,
+            synchronous=settings.synchronous,
+        )
+        await broker.start()
+        try:
+            store = ThreadStore(broker)
+            async with self._bridge(broker, store) as bridge:
+                self.house = self._furnish(hub, broker, store, bridge, verifier)
+                self.phase = Phase.READY
+                try:
+                    yield
+                finally:
+                    await self.drain()
+        finally:
+            await broker.stop()
+            self.house = None
+            self.phase = Phase.STOPPED
+
+    async def drain(self) -> None:
+        """Take no more work: end the runs, tell every connection to move elsewhere; idempotent."""
+        house = self.house
+        if house is None or self.phase == Phase.DRAINING:
+            return
+        self.phase = Phase.DRAINING
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.drain_timeout):
+                await house.bridge.drain()
+                for line in list(house.lines):
+                    line.end(codes.MOVE_ELSEWHERE)
+                for line in list(house.lines):
+                    await line.over.wait()
+
+    async def ready(self) -> None:
+        """Make a round trip through log and projection.
+
+        Raises:
+            StorageError: one of them does not answer; the sentence says which.
+        """
+        if self.house is None or self.phase != Phase.READY:
+            raise StorageError(self.phase)
+        broker, channel = self.house.broker, tenant_channel(PROBE_TENANT)
+        probe = Write((Append(channel, (Item(b"{}", {}),)),))
+        try:
+            async with asyncio.timeout(self.settings.ready_timeout):
+                written = await write(broker, probe)
+                replay = await broker.read(channel, written.spans[0].first - 1)
+                await self.house.store.exists(PROBE_TENANT, "", "")
+        except TimeoutError:
+            raise StorageError("the log does not answer in time") from None
+        if not replay.publications:
+            raise StorageError("the log does not give back what it took")
+
+    async def serve_socket(self, websocket: WebSocket) -> None:
+        """Serve one accepted socket until it is over."""
+        assert self.house is not None, "sockets are accepted while the lifespan goes on"
+        line = Line(
+            self.house.parts,
+            AsgiTransport(websocket),
+            headers=dict(websocket.headers),
+            connection_id=uuid.uuid4().hex,
+        )
+        lines = self.house.lines
+        lines.add(line)
+        try:
+            await line.serve()
+        finally:
+            lines.discard(line)
+
+    def demo_token(self, user: str, tenant: str = "demo", ttl: float = 3600.0) -> str:
+        """Return a development token for a demo user."""
+        key = development_key(self.settings.data)
+        return sign(key, user=user, tenant=tenant, now=time.time(), ttl=ttl)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve ASGI."""
+        if self._app is None:
+            from towpath.server.app import make_app  # The app's routes are made of this class.
+
+            self._app = make_app(self)
+        await self._app(scope, receive, send)
+
+    def _issuer(self) -> Issuer:
+        settings = self.settings
+        if self._development:
+            return development_issuer(development_key(settings.data))
+        if settings.jwt_key is None:
+            raise ConfigurationError(
+                "no issuer is configured, so nobody could log in: set TOWPATH_JWT_KEY (and "
+                "TOWPATH_TENANT_CLAIM or TOWPATH_TENANT), or try it out with `towpath serve --dev`"
+            )
+        return Issuer(
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+            key=configured_key(settings.jwt_key.get_secret_value(), settings.jwt_algorithm),
+            algorithm=settings.jwt_algorithm,
+            tenant_claim=settings.tenant_claim,
+            tenant=settings.tenant,
+            roles_claim=settings.roles_claim,
+        )
+
+    def _bridge(self, broker: Broker, store: ThreadStore) -> AgentWebSocketBridge:
+        settings = self.settings
+        return AgentWebSocketBridge(
+            broker,
+            store,
+            self.agents,
+            watchers=self._hooks,
+            clock=time.time,
+            limits=BridgeLimits(
+                cleanup_seconds=settings.cleanup_timeout,
+                message_bytes=settings.run_message_bytes,
+                run_bytes=settings.run_bytes,
+                keep_raw=settings.keep_raw,
+            ),
+        )
+
+    def _furnish(
+        self,
+        hub: Hub,
+        broker: SqliteBroker,
+        store: ThreadStore,
+        bridge: AgentWebSocketBridge,
+        verifier: TokenVerifier,
+    ) -> House:
+        recovery = Recovery(broker, store, snapshot_max_bytes=self.settings.snapshot_max_bytes)
+        operations = Operations(
+            bridge=bridge,
+            broker=broker,
+            store=store,
+            recovery=recovery,
+            registry=self.agents,
+            clock=time.time,
+            new_id=lambda: uuid.uuid4().hex,
+        )
+        parts = Parts(
+            settings=self.settings,
+            hub=hub,
+            broker=broker,
+            recovery=recovery,
+            operations=operations,
+            verifier=verifier,
+            may_read=may_read,
+            hooks=self._hooks,
+            version=f"towpath {VERSION}",
+            wall_clock=time.time,
+        )
+        return House(parts, broker, bridge, store)
+
+    def _show_gauges(self) -> None:
+        def read(ask: Callable[[House], float]) -> Callable[[], float]:
+            return lambda: ask(self.house) if self.house is not None else 0.0
+
+        gauge = self.metrics.gauge
+        gauge("towpath_connections", "Live connections", read(lambda h: len(h.parts.hub)))
+        gauge(
+            "towpath_subscriptions",
+            "Channels read, over all connections",
+            read(lambda h: h.parts.hub.subscriptions),
+        )
+        gauge(
+            "towpath_outbox_bytes",
+            "Waiting to be sent, over all connections",
+            read(lambda h: h.parts.hub.waiting_bytes),
+        )
+        gauge(
+            "towpath_withheld",
+            "Writes the policy refused at the last moment",
+            read(lambda h: h.parts.hub.withheld),
+        )
+        gauge("towpath_runs", "Runs in progress", read(lambda h: h.bridge.active))
+        gauge("towpath_watcher_failures", "Watchers that raised", lambda: self._hooks.failures)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def settings_from_environment(data: Path | None = None) -> Settings:
+    """Return the settings of the environment, with another data directory where one is given.
+
+    Raises:
+        ConfigurationError: one of them is none; the sentence names it.
+    """
+    try:
+        return Settings() if data is None else Settings(data=data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = "_".join(str(part) for part in first["loc"]).upper()
+        where = f"TOWPATH_{name}" if name else "the settings"
+        raise ConfigurationError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None

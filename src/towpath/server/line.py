@@ -1,0 +1,266 @@
+"""One live connection: its socket, its tasks, its verdict and its end.
+
+Three tasks share a connection. One reads messages and lets the protocol take them apart; pongs are
+noted at once, commands queue up, bounded, and a full queue stops the reading. One takes commands
+from the queue and has them performed, in order. One empties the outbox into the socket, everything
+that gathered in one message. The socket is read by the first and written by the last; nobody else
+touches it. A connection ends once: `end` notes the code, the writer sends what is still due and
+the close frame, and the tasks are gone.
+
+Source: WIRE sections 2 to 4.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+
+from msgspec import UNSET
+
+from towpath import codes, hooks
+from towpath.auth.handshake import Credential, find_credential
+from towpath.auth.tokens import Invalid, Unknown, Valid
+from towpath.codes import CloseCode, ErrorCode
+from towpath.context import Principal
+from towpath.hub.hub import Member
+from towpath.hub.outbox import Outbox
+from towpath.protocol import codec_json as codec
+from towpath.protocol import frames
+from towpath.protocol.connection import Bounds, Closed, Connection
+from towpath.protocol.frames import Command, Malformed, Pong
+from towpath.protocol.states import State
+from towpath.server.performer import Parts, Performer
+from towpath.session.keepalive import Due, KeepAlive
+from towpath.session.session import Session, SessionLimits
+from towpath.transports.transport import Transport
+
+COMMAND_QUEUE = 256
+"""Commands read and not yet performed; past it the socket is not read."""
+
+
+class Line:
+    """Sees one connection from its upgrade to its end."""
+
+    def __init__(
+        self, parts: Parts, transport: Transport, *, headers: Mapping[str, str], connection_id: str
+    ) -> None:
+        """Take a socket after its upgrade.
+
+        Args:
+            parts: what it works with.
+            transport: the socket.
+            headers: of the upgrade, names in lower case.
+            connection_id: the one id of this connection, in every layer.
+        """
+        self.id = connection_id
+        self.over = asyncio.Event()
+        """Set once nothing of the connection is left."""
+        self._parts = parts
+        self._settings = limits = parts.settings
+        self._transport = transport
+        self._headers = headers
+        self._connection = Connection(
+            Bounds(
+                early_message=limits.early_message_bytes,
+                message=limits.message_bytes,
+                waiting=limits.waiting_bytes,
+                waiting_commands=limits.waiting_commands,
+            )
+        )
+        self._wake = asyncio.Event()
+        self._outbox = Outbox(self._wake.set, max_bytes=limits.outbox_bytes)
+        self._commands: asyncio.Queue[Command | Malformed] = asyncio.Queue(COMMAND_QUEUE)
+        self._performer: Performer | None = None
+        self._end: CloseCode | None = None
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._timer = self._loop.call_later(limits.connect_timeout, self.end, codes.STALE)
+
+    async def serve(self) -> None:
+        """Serve the connection until it is over."""
+        reader = asyncio.create_task(self._read(), name=f"reader {self.id}")
+        worker = asyncio.create_task(self._work(), name=f"worker {self.id}")
+        writer = asyncio.create_task(self._write(), name=f"writer {self.id}")
+        try:
+            # The reader ends when the peer is gone, the writer when the close frame is sent.
+            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._let_go()
+            for task in (reader, worker, writer):
+                task.cancel()
+            await asyncio.gather(reader, worker, writer, return_exceptions=True)
+            self.over.set()
+
+    def end(self, code: CloseCode) -> None:
+        """End the connection with a code; the first one wins."""
+        if self._end is None:
+            self._end = code
+            self._connection.close(code)
+            if code is codes.SLOW:
+                self._outbox.clear()
+            self._outbox.close()
+            self._wake.set()
+
+    async def _read(self) -> None:
+        while (message := await self._transport.receive()) is not None:
+            for event in self._connection.receive_data(message):
+                match event:
+                    case Closed(code, _):
+                        self.end(code)
+                    case Pong():
+                        self._pong()
+                    case command:
+                        await self._commands.put(command)
+
+    async def _work(self) -> None:
+        while True:
+            command = await self._commands.get()
+            try:
+                await self._handle(command)
+            except Exception as error:  # The outermost edge of a connection.
+                self._parts.hooks.tell(hooks.Fault(where="connection", error=error))
+                self.end(codes.SERVER_FAULT)
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while message := self._outbox.take():
+                await self._transport.send(message)
+            if self._end is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.close_timeout):
+                        await self._transport.close(self._end.number, self._end.reason)
+                return
+
+    def _let_go(self) -> None:
+        """Leave nothing of this connection behind, and say how it ended."""
+        self._timer.cancel()
+        self._connection.close(codes.FORCED)
+        self._outbox.clear()
+        who = None
+        if self._performer is not None:
+            who = self._performer.member.principal
+            self._parts.hub.disconnect(self._performer.member)
+        self._parts.hooks.tell(
+            hooks.ConnectionClosed(
+                connection=self.id,
+                tenant=who.tenant if who else None,
+                user=who.user if who else None,
+                code=self._end.number if self._end else 1005,
+                reason=self._end.reason if self._end else "the peer left",
+                seconds=self._loop.time() - self._began,
+            )
+        )
+
+    async def _handle(self, command: Command | Malformed) -> None:
+        if self._connection.closed:
+            return
+        if isinstance(command, Command) and isinstance(command.request, frames.ConnectRequest):
+            await self._connect(command.id, command.request)
+        elif self._performer is not None:
+            await self._performer.perform(command)
+
+    async def _connect(self, number: int, request: frames.ConnectRequest) -> None:
+        """Find out who it is; only a valid verdict lets anybody in."""
+        credential = find_credential(request.token, self._headers)
+        if credential is None:
+            self._refused("missing", "no credential")
+            self.end(codes.INVALID_TOKEN)
+            return
+        match self._parts.verifier.verify(credential.token, self._parts.wall_clock()):
+            case Valid(principal):
+                await self._open(number, request, credential, principal)
+            case Unknown():
+                self._refused("unknown", "the verifier cannot tell")
+                self._refuse(number, codes.TEMPORARY)
+            case Invalid(reason, expired=True):
+                self._refused("expired", reason)
+                self._refuse(number, codes.TOKEN_EXPIRED)
+            case Invalid(reason):
+                self._refused("invalid", reason)
+                self.end(codes.INVALID_TOKEN)
+
+    def _refuse(self, number: int, code: ErrorCode) -> None:
+        if self._connection.state is State.AUTHENTICATING:
+            self._outbox.put(self._connection.refuse(number, code))
+            self.end(codes.CONNECT_FAILED)
+
+    def _refused(self, verdict: str, reason: str) -> None:
+        self._parts.hooks.tell(
+            hooks.CredentialRefused(connection=self.id, verdict=verdict, reason=reason)
+        )
+
+    async def _open(
+        self,
+        number: int,
+        request: frames.ConnectRequest,
+        credential: Credential,
+        principal: Principal,
+    ) -> None:
+        """Let a verified person in: their place in the hub, their channels, their reply."""
+        limits = self._settings
+        now = self._loop.time()
+        member = Member(self.id, principal, self._outbox, self.end, now)
+        if not self._parts.hub.connect(member):
+            self.end(codes.CONNECTION_LIMIT)
+            return
+        performer = self._performer = Performer(
+            self._parts,
+            self._connection,
+            member,
+            Session(
+                principal,
+                self._parts.may_read,
+                SessionLimits(subscriptions=limits.subscriptions, errors=limits.errors),
+            ),
+            KeepAlive(now, ping_interval=limits.ping_interval, pong_timeout=limits.pong_timeout),
+            renewable=credential.renewable,
+            reschedule=self._reschedule,
+        )
+        subs = await performer.server_subscriptions(request.subs)
+        if self._connection.state is not State.AUTHENTICATING:
+            return
+        expires, ttl = performer.lifetime()
+        result = frames.ConnectResult(
+            client=self.id,
+            version=self._parts.version,
+            ping=max(1, round(limits.ping_interval)),
+            pong=True,
+            expires=expires,
+            ttl=ttl,
+            subs=subs or UNSET,
+        )
+        reply, waiting = self._connection.accept(number, result)
+        self._outbox.put(reply)
+        performer.go_live(subs)
+        performer.watch_expiry()
+        self._parts.hooks.tell(
+            hooks.ConnectionOpened(connection=self.id, tenant=principal.tenant, user=principal.user)
+        )
+        for command in waiting:
+            await self._handle(command)
+
+    def _reschedule(self) -> None:
+        """Set the connection's one timer to whatever is due next."""
+        self._timer.cancel()
+        if self._performer is not None and self._end is None:
+            when = self._performer.keepalive.next_deadline
+            self._timer = self._loop.call_at(when, self._elapse)
+
+    def _elapse(self) -> None:
+        if self._performer is None:
+            return
+        match self._performer.keepalive.elapse(self._loop.time()):
+            case Due.PING:
+                self._outbox.put(codec.PING)
+            case Due.NO_PONG:
+                self.end(codes.NO_PONG)
+            case Due.EXPIRED:
+                self.end(codes.EXPIRED)
+        self._reschedule()
+
+    def _pong(self) -> None:
+        if self._performer is None or not self._performer.keepalive.pong():
+            self.end(codes.BAD_MESSAGE)
+        else:
+            self._reschedule()

@@ -1,0 +1,104 @@
+"""Numbers for operators: a watcher that counts happenings, and gauges read when asked.
+
+Labels never hold an id: a method, a code, a status, an agent's name, nothing a person chose.
+`docs/reference/metrics.md` lists them all; a test compares.
+"""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from towpath import hooks
+from towpath.hooks import Happening
+from towpath.server.operations import OPERATIONS
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+
+class Metrics:
+    """The numbers of one gateway."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        self._closed = Counter(
+            "towpath_connections_closed", "Connections that ended, by close code", ["code"],
+            registry=registry,
+        )  # fmt: skip
+        self._opened = Counter(
+            "towpath_connections_opened", "Connections whose credential was accepted",
+            registry=registry,
+        )  # fmt: skip
+        self._refused = Counter(
+            "towpath_credentials_refused", "Credentials not accepted, by verdict", ["verdict"],
+            registry=registry,
+        )  # fmt: skip
+        self._commands = Histogram(
+            "towpath_command_seconds", "From a command's turn to its reply", ["command", "error"],
+            buckets=_LATENCY, registry=registry,
+        )  # fmt: skip
+        self._runs = Counter(
+            "towpath_runs_ended", "Runs that ended, by agent, status and code",
+            ["agent", "status", "code"], registry=registry,
+        )  # fmt: skip
+        self._run_seconds = Histogram(
+            "towpath_run_seconds", "From a run's first event to its last", ["agent"],
+            buckets=(0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600), registry=registry,
+        )  # fmt: skip
+        self._events = Counter(
+            "towpath_run_events", "Events of ended runs", ["agent"], registry=registry
+        )
+        self._publications = Counter(
+            "towpath_publications", "Publications made durable", registry=registry
+        )
+        self._commit = Histogram(
+            "towpath_commit_seconds", "From the first waiting write to its commit",
+            buckets=_LATENCY, registry=registry,
+        )  # fmt: skip
+        self._faults = Counter(
+            "towpath_faults", "Things of ours that went wrong, by place", ["where"],
+            registry=registry,
+        )  # fmt: skip
+
+    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Show a number that is read whenever somebody asks."""
+        Gauge(name, text, registry=self._registry).set_function(read)
+
+    def watch(self, happening: Happening) -> None:
+        """Count one happening."""
+        match happening:
+            case hooks.ConnectionOpened():
+                self._opened.inc()
+            case hooks.ConnectionClosed(code=code):
+                self._closed.labels(str(code)).inc()
+            case hooks.CredentialRefused(verdict=verdict):
+                self._refused.labels(verdict).inc()
+            case hooks.CommandAnswered(command=command, error=error, seconds=seconds):
+                self._commands.labels(_known(command), str(error)).observe(seconds)
+            case hooks.RunEnded(agent=agent, status=status, code=code):
+                self._runs.labels(agent, status, _run_code(code)).inc()
+                self._run_seconds.labels(agent).observe(happening.seconds)
+                self._events.labels(agent).inc(happening.events)
+            case hooks.Appended(publications=count, seconds=seconds):
+                self._publications.inc(count)
+                self._commit.observe(seconds)
+            case hooks.Fault(where=where):
+                self._faults.labels(where.partition(" ")[0]).inc()
+
+    def text(self) -> bytes:
+        """Return all of it in the exposition format."""
+        return generate_latest(self._registry)
+
+
+def _known(command: str) -> str:
+    """Return a command's name as a label: what clients make up is one label, not many."""
+    if command.startswith("rpc.") and command[4:] not in OPERATIONS:
+        return "rpc.unknown"
+    return command
+
+
+def _run_code(code: str | None) -> str:
+    """Return a run's error code as a label; codes that agents make up are one label."""
+    if code is None:
+        return ""
+    return code if code.startswith("run.") else "agent"

@@ -1,0 +1,383 @@
+"""What people can do besides listening, as one table: the RPC methods and their REST twins.
+
+Each operation is a function of the principal and its parameters; both doors call the same one, so
+neither can be laxer than the other. Every mutating operation carries a `request_id`: the same id
+with the same parameters gets the same answer for a day and does nothing twice.
+
+Source: WIRE section 7.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from towpath.agents.bridge import AgentWebSocketBridge, StartRun
+from towpath.agents.registry import AgentRegistry
+from towpath.channels import is_id, thread_channel, user_channel
+from towpath.context import Principal
+from towpath.errors import BadRequest, MethodNotFound, NotFound, StorageError, Unavailable
+from towpath.streams.broker import Append, Broker, Item, Key, Position, Write, write
+from towpath.threads.projection import ThreadCreated, ThreadDeleted, ThreadKey, ThreadRenamed
+from towpath.threads.recovery import Recovery
+from towpath.threads.store import RunRow, ThreadRow, ThreadStore, run_row
+
+Id = Annotated[str, Meta(min_length=1, max_length=128)]
+Title = Annotated[str, Meta(max_length=200)]
+Limit = Annotated[int, Meta(ge=1, le=200)]
+
+
+class RunStart(Struct, frozen=True, kw_only=True):
+    """Ask an agent."""
+
+    request_id: Id
+    agent: Id
+    thread_id: Id | None = None
+    message: str | None = None
+    input: dict[str, Any] | None = None
+    resume: list[dict[str, Any]] | None = None
+
+
+class RunCancel(Struct, frozen=True, kw_only=True):
+    """Stop a run."""
+
+    request_id: Id
+    run_id: Id
+
+
+class RunGet(Struct, frozen=True, kw_only=True):
+    """Ask about a run."""
+
+    run_id: Id
+
+
+class RunList(Struct, frozen=True, kw_only=True):
+    """Ask for the runs of a thread, the latest first."""
+
+    thread_id: Id
+    limit: Limit = 50
+
+
+class ThreadList(Struct, frozen=True, kw_only=True):
+    """Ask for threads, the latest first; `before` is the `updated_at` of the last one seen."""
+
+    limit: Limit = 50
+    before: float | None = None
+
+
+class ThreadGet(Struct, frozen=True, kw_only=True):
+    """Ask for a thread's messages: the newest, or those before a message."""
+
+    thread_id: Id
+    before: Id | None = None
+    limit: Limit = 50
+
+
+class ThreadCreate(Struct, frozen=True, kw_only=True):
+    """Make a thread."""
+
+    request_id: Id
+    thread_id: Id | None = None
+    title: Title = ""
+
+
+class ThreadRename(Struct, frozen=True, kw_only=True):
+    """Give a thread another title."""
+
+    request_id: Id
+    thread_id: Id
+    title: Title
+
+
+class ThreadDelete(Struct, frozen=True, kw_only=True):
+    """Remove a thread and all of it."""
+
+    request_id: Id
+    thread_id: Id
+
+
+class Nothing(Struct, frozen=True, kw_only=True):
+    """No parameters."""
+
+
+class Accepted(Struct, frozen=True, kw_only=True):
+    """What became of a cancel: `accepted` or `too_late`."""
+
+    status: str
+
+
+class Runs(Struct, frozen=True, kw_only=True):
+    """Runs, the latest first."""
+
+    runs: list[RunRow]
+
+
+class Threads(Struct, frozen=True, kw_only=True):
+    """Threads, the latest first."""
+
+    threads: list[ThreadRow]
+
+
+class ThreadPosition(Struct, frozen=True, kw_only=True):
+    """Where to subscribe from."""
+
+    epoch: str
+    offset: int
+
+
+class ThreadView(Struct, frozen=True, kw_only=True):
+    """A thread's messages and the position that continues them."""
+
+    thread: ThreadRow
+    messages: list[dict[str, Any]]
+    more: bool
+    """Whether there are older ones."""
+    state: Any
+    position: ThreadPosition
+
+
+class Started(Struct, frozen=True, kw_only=True):
+    """A run that began, and the position before its first event."""
+
+    thread_id: str
+    run_id: str
+    position: ThreadPosition
+
+
+class Made(Struct, frozen=True, kw_only=True):
+    """A thread's id."""
+
+    thread_id: str
+
+
+class WhoAmI(Struct, frozen=True, kw_only=True):
+    """Who the server takes the caller for."""
+
+    user: str
+    tenant: str
+    roles: list[str]
+    expires_at: float | None
+    connection: str | None
+
+
+class AgentRow(Struct, frozen=True, kw_only=True):
+    """An agent that may be asked."""
+
+    name: str
+    description: str
+
+
+class Agents(Struct, frozen=True, kw_only=True):
+    """The agents of this gateway."""
+
+    agents: list[AgentRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who calls, and over which connection, if it is one."""
+
+    principal: Principal
+    connection: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing people can do."""
+
+    name: str
+    params: type[Struct]
+    result: type[Struct]
+    handler: Callable[[Any, Caller, Any], Awaitable[Any]]
+    http: tuple[str, str] = ("GET", "")
+    """Method and path under `/api/v1`; parts in braces are parameters."""
+
+
+class Operations:
+    """Carries operations out."""
+
+    def __init__(
+        self,
+        *,
+        bridge: AgentWebSocketBridge,
+        broker: Broker,
+        store: ThreadStore,
+        recovery: Recovery,
+        registry: AgentRegistry,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._bridge = bridge
+        self._broker = broker
+        self._store = store
+        self._recovery = recovery
+        self._registry = registry
+        self._clock = clock
+        self._new_id = new_id
+
+    async def call(self, method: str, data: bytes, caller: Caller) -> bytes:
+        """Carry out an operation given by name and JSON parameters; return its JSON result.
+
+        Raises:
+            CommandError: it failed; the code says how.
+        """
+        operation = OPERATIONS.get(method)
+        if operation is None:
+            raise MethodNotFound(f"no method {method[:64]!r}")
+        try:
+            params = msgspec.json.decode(data, type=operation.params)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(str(error)) from None
+        return await self.perform(operation, params, caller)
+
+    async def perform(self, operation: Operation, params: Struct, caller: Caller) -> bytes:
+        """Carry out an operation whose parameters have their shape; see `call`."""
+        for name in ("request_id", "thread_id", "run_id", "before"):
+            value = getattr(params, name, None)
+            if isinstance(value, str) and not is_id(value):
+                raise BadRequest(f"{name} must be 1 to 128 printable characters")
+        try:
+            result = await operation.handler(self, caller, params)
+        except StorageError:
+            raise Unavailable("the store cannot be used now") from None
+        return result if isinstance(result, bytes) else msgspec.json.encode(result)
+
+    async def _start(self, caller: Caller, params: RunStart) -> bytes:
+        asked = StartRun(
+            request_id=params.request_id,
+            agent=params.agent,
+            thread_id=params.thread_id,
+            message=params.message,
+            input=params.input,
+        )
+        return await self._bridge.start(caller.principal, asked)
+
+    async def _cancel(self, caller: Caller, params: RunCancel) -> bytes:
+        status = await self._bridge.cancel(caller.principal, params.run_id)
+        result = msgspec.json.encode(Accepted(status=status))
+        return await self._once(caller, "run.cancel", params, Write(result=lambda _: result))
+
+    async def _run(self, caller: Caller, params: RunGet) -> RunRow:
+        who = caller.principal
+        found = await self._store.find_run(who.tenant, who.user, params.run_id)
+        if found is None:
+            raise NotFound("no such run")
+        return run_row(found)
+
+    async def _runs(self, caller: Caller, params: RunList) -> Runs:
+        who = caller.principal
+        if not await self._store.exists(who.tenant, who.user, params.thread_id):
+            raise NotFound("no such thread")
+        rows = await self._store.runs(who.tenant, who.user, params.thread_id, limit=params.limit)
+        return Runs(runs=rows)
+
+    async def _threads(self, caller: Caller, params: ThreadList) -> Threads:
+        who = caller.principal
+        rows = await self._store.threads(
+            who.tenant, who.user, limit=params.limit, before=params.before
+        )
+        return Threads(threads=rows)
+
+    async def _thread(self, caller: Caller, params: ThreadGet) -> ThreadView:
+        who = caller.principal
+        stored = await self._store.get(who.tenant, who.user, params.thread_id)
+        if stored is None:
+            raise NotFound("no such thread")
+        channel = thread_channel(who.tenant, who.user, params.thread_id)
+        replay = await self._broker.read(channel, stored.offset, limit=0)
+        messages = stored.messages
+        if params.before is not None:
+            ids = [message["id"] for message in messages]
+            if params.before not in ids:
+                raise NotFound("no such message")
+            messages = messages[: ids.index(params.before)]
+        position = Position(replay.epoch, stored.offset)
+        return ThreadView(
+            thread=stored.row,
+            messages=messages[-params.limit :],
+            more=len(messages) > params.limit,
+            state=stored.state,
+            position=ThreadPosition(epoch=position.epoch, offset=position.offset),
+        )
+
+    async def _create(self, caller: Caller, params: ThreadCreate) -> bytes:
+        thread = params.thread_id or self._new_id()
+        fact = ThreadCreated(key=_key(caller, thread), title=params.title, at=self._clock())
+        notice = _notice(caller, "towpath.thread.created", thread)
+        result = msgspec.json.encode(Made(thread_id=thread))
+        change = Write((notice,), (fact,), result=lambda _: result)
+        return await self._once(caller, "thread.create", params, change)
+
+    async def _rename(self, caller: Caller, params: ThreadRename) -> bytes:
+        key = _key(caller, params.thread_id)
+        fact = ThreadRenamed(key=key, title=params.title, at=self._clock())
+        notice = _notice(caller, "towpath.thread.renamed", params.thread_id)
+        change = Write((notice,), (fact,), result=lambda _: b"{}")
+        return await self._once(caller, "thread.rename", params, change)
+
+    async def _delete(self, caller: Caller, params: ThreadDelete) -> bytes:
+        fact = ThreadDeleted(key=_key(caller, params.thread_id))
+        notice = _notice(caller, "towpath.thread.deleted", params.thread_id)
+        channel = thread_channel(fact.key.tenant, fact.key.user, fact.key.id)
+        change = Write((notice,), (fact,), result=lambda _: b"{}", forget=(channel,))
+        return await self._once(caller, "thread.delete", params, change)
+
+    async def _whoami(self, caller: Caller, params: Nothing) -> WhoAmI:
+        who = caller.principal
+        return WhoAmI(
+            user=who.user,
+            tenant=who.tenant,
+            roles=sorted(who.roles),
+            expires_at=who.expires_at,
+            connection=caller.connection,
+        )
+
+    async def _agents(self, caller: Caller, params: Nothing) -> Agents:
+        rows = [AgentRow(name=item.name, description=item.description) for item in self._registry]
+        return Agents(agents=rows)
+
+    async def _once(self, caller: Caller, method: str, params: Any, change: Write) -> bytes:
+        """Write a change under its request id; return what that id was answered first."""
+        who = caller.principal
+        digest = hashlib.sha256(msgspec.json.encode(params)).hexdigest()
+        key = Key((who.tenant, who.user, method), params.request_id, digest)
+        keyed = Write(change.appends, change.facts, key, change.result, change.forget)
+        return (await write(self._broker, keyed)).result
+
+
+def _key(caller: Caller, thread: str) -> ThreadKey:
+    return ThreadKey(tenant=caller.principal.tenant, user=caller.principal.user, id=thread)
+
+
+def _notice(caller: Caller, name: str, thread: str) -> Append:
+    """Return the small event by which a person's other devices learn of a change."""
+    event = {"type": "CUSTOM", "name": name, "value": {"thread_id": thread}}
+    channel = user_channel(caller.principal.tenant, caller.principal.user)
+    return Append(channel, (Item(msgspec.json.encode(event), {}),))
+
+
+_O = Operations
+OPERATIONS: dict[str, Operation] = {
+    operation.name: operation
+    for operation in (
+        Operation("run.start", RunStart, Started, _O._start, ("POST", "/runs")),
+        Operation("run.cancel", RunCancel, Accepted, _O._cancel, ("POST", "/runs/{run_id}/cancel")),
+        Operation("run.get", RunGet, RunRow, _O._run, ("GET", "/runs/{run_id}")),
+        Operation("run.list", RunList, Runs, _O._runs, ("GET", "/threads/{thread_id}/runs")),
+        Operation("thread.list", ThreadList, Threads, _O._threads, ("GET", "/threads")),
+        Operation("thread.get", ThreadGet, ThreadView, _O._thread, ("GET", "/threads/{thread_id}")),
+        Operation("thread.create", ThreadCreate, Made, _O._create, ("POST", "/threads")),
+        Operation(
+            "thread.rename", ThreadRename, Nothing, _O._rename, ("PATCH", "/threads/{thread_id}")
+        ),
+        Operation(
+            "thread.delete", ThreadDelete, Nothing, _O._delete, ("DELETE", "/threads/{thread_id}")
+        ),
+        Operation("whoami", Nothing, WhoAmI, _O._whoami, ("GET", "/whoami")),
+        Operation("agent.list", Nothing, Agents, _O._agents, ("GET", "/agents")),
+    )
+}
+"""Every operation, by its RPC name."""

@@ -1,0 +1,304 @@
+"""The only place where decisions meet deeds: what a session wants is done here.
+
+A performer belongs to one open connection. It asks the session what a command means, does it, and
+sees to it that the command gets its one reply: a result, the error that doing it raised, or the
+end of the connection.
+
+Source: WIRE sections 3, 5 and 7.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from msgspec import UNSET, Raw, UnsetType
+
+from towpath import codes, hooks
+from towpath.auth.tokens import Invalid, TokenVerifier, Unknown, Valid
+from towpath.channels import Channel, named
+from towpath.errors import CommandError, StorageError, UnrecoverablePosition
+from towpath.hooks import Hooks
+from towpath.hub.hub import Hub, MayRead, Member
+from towpath.protocol import frames
+from towpath.protocol.connection import Connection
+from towpath.protocol.frames import Command, Malformed
+from towpath.server.operations import Caller, Operations
+from towpath.server.settings import Settings
+from towpath.session.effects import (
+    Answer,
+    Call,
+    Effect,
+    End,
+    Fail,
+    Join,
+    Leave,
+    ReadHistory,
+    Renew,
+    TellPresence,
+)
+from towpath.session.keepalive import KeepAlive
+from towpath.session.session import Session
+from towpath.streams.broker import Broker, Position
+from towpath.threads.recovery import Asked, Recovery
+
+HISTORY_LIMIT = 1000
+"""How many publications one history answer may hold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What every connection works with; made once by the gateway."""
+
+    settings: Settings
+    hub: Hub
+    broker: Broker
+    recovery: Recovery
+    operations: Operations
+    verifier: TokenVerifier
+    may_read: MayRead
+    hooks: Hooks
+    version: str
+    wall_clock: Callable[[], float]
+    """Unix seconds, for credentials."""
+
+
+class Performer:
+    """Does what one open connection's session wants."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        connection: Connection,
+        member: Member,
+        session: Session,
+        keepalive: KeepAlive,
+        *,
+        renewable: bool,
+        reschedule: Callable[[], None],
+    ) -> None:
+        """Take over a connection whose verdict is valid.
+
+        Args:
+            parts: what it works with.
+            connection: the protocol state, which makes the replies.
+            member: its place in the hub; its outbox takes them.
+            session: what it may do.
+            keepalive: when it is to be looked at.
+            renewable: whether its SDK can bring a new credential over the live connection.
+            reschedule: called when `keepalive` has another next deadline.
+        """
+        self.member = member
+        self.keepalive = keepalive
+        self._parts = parts
+        self._connection = connection
+        self._session = session
+        self._renewable = renewable
+        self._reschedule = reschedule
+        self._loop = asyncio.get_running_loop()
+
+    async def perform(self, command: Command | Malformed) -> None:
+        """Do what a command means; whatever comes of it, it gets its one reply."""
+        began = self._loop.time()
+        effect = self._session.handle(command)
+        error = await self._reply_to(command.id, effect) if effect is not None else 0
+        self._parts.hooks.tell(
+            hooks.CommandAnswered(
+                connection=self.member.id,
+                command=_name(command),
+                error=error,
+                seconds=self._loop.time() - began,
+            )
+        )
+
+    async def server_subscriptions(
+        self, asked: dict[str, frames.SubscribeRequest]
+    ) -> dict[str, frames.SubscribeResult]:
+        """Begin to read the channels every connection reads; return what connect's reply says.
+
+        Until `go_live` their publications wait.
+        """
+        subs: dict[str, frames.SubscribeResult] = {}
+        for name in self._parts.settings.server_subscriptions:
+            channel = named(name, self._session.principal)
+            assert channel is not None, "the settings name channels that exist"
+            self._session.joined(channel)
+            self._parts.hub.subscribe(self.member, channel)
+            subs[name] = await self._first(channel, asked.get(name, frames.SubscribeRequest()))
+        return subs
+
+    def go_live(self, subs: dict[str, frames.SubscribeResult]) -> None:
+        """Let the channels of `server_subscriptions` flow, now that their answer is under way."""
+        for name, result in subs.items():
+            channel = named(name, self._session.principal)
+            if channel in self.member.subscriptions:
+                self._parts.hub.go_live(self.member.subscriptions[channel], result.offset)
+
+    def lifetime(self) -> tuple[bool | UnsetType, int | UnsetType]:
+        """Return `expires` and `ttl`; only for a credential that the SDK itself can renew."""
+        expires_at = self._session.principal.expires_at
+        if expires_at is None or not self._renewable:
+            return UNSET, UNSET
+        return True, max(1, int(expires_at - self._parts.wall_clock()))
+
+    def watch_expiry(self) -> None:
+        """Have the connection looked at when its credential's grace ends."""
+        expires_at = self._session.principal.expires_at
+        when = None
+        if expires_at is not None:
+            left = expires_at - self._parts.wall_clock() + self._parts.settings.expiry_grace
+            when = self._loop.time() + left
+        self.keepalive.expire_at(when)
+        self._reschedule()
+
+    async def _reply_to(self, number: int, effect: Effect) -> int:
+        """Do one thing; return the error code of the reply, 0 for success."""
+        try:
+            await self._do(effect)
+        except CommandError as error:
+            code, message = error.code, error.message
+        except StorageError:
+            code, message = codes.TEMPORARY, codes.TEMPORARY.message
+        else:
+            return effect.code.number if isinstance(effect, Fail) else 0
+        if isinstance(effect, Join):
+            self._session.left(effect.channel)
+            self._parts.hub.unsubscribe(self.member, effect.channel)
+        await self._do(self._session.failed(number, code, message))
+        return code.number
+
+    async def _do(self, effect: Effect) -> None:
+        match effect:
+            case Answer(number, result):
+                self._reply(number, result)
+            case Fail(number, code, message):
+                self._fail(number, code, message)
+            case End(code):
+                self.member.close(code)
+            case Join():
+                await self._join(effect)
+            case Leave(number, channel):
+                self._parts.hub.unsubscribe(self.member, channel)
+                self._reply(number, frames.Empty())
+            case Call(number, method, data):
+                caller = Caller(principal=self._session.principal, connection=self.member.id)
+                made = await self._parts.operations.call(method, data, caller)
+                self._reply(number, frames.RPCResult(data=Raw(made)))
+            case ReadHistory():
+                await self._history(effect)
+            case TellPresence():
+                self._presence(effect)
+            case Renew():
+                self._renew(effect)
+
+    async def _join(self, join: Join) -> None:
+        subscription = self._parts.hub.subscribe(self.member, join.channel)
+        result = await self._first(join.channel, join.request)
+        self._reply(join.id, result)
+        self._parts.hub.go_live(subscription, result.offset)
+
+    async def _first(
+        self, channel: Channel, request: frames.SubscribeRequest
+    ) -> frames.SubscribeResult:
+        """Return what a reader of this channel gets first."""
+        asked = Asked(request.recover, Position(request.epoch, request.offset))
+        user = self._session.principal.user
+        answer = await self._parts.recovery.answer(channel, user, asked)
+        if request.recover and not answer.recovered and request.flag & frames.REJECT_UNRECOVERED:
+            raise UnrecoverablePosition
+        return frames.SubscribeResult(
+            epoch=answer.epoch,
+            offset=answer.top,
+            recovered=answer.recovered,
+            was_recovering=request.recover,
+            publications=answer.publications or UNSET,
+        )
+
+    async def _history(self, effect: ReadHistory) -> None:
+        request = effect.request
+        since = request.since or frames.StreamPosition()
+        limit = min(request.limit, HISTORY_LIMIT) if request.limit >= 0 else HISTORY_LIMIT
+        window = None if request.reverse else limit
+        replay = await self._parts.broker.read(
+            effect.channel, since.offset, epoch=since.epoch or None, limit=window
+        )
+        if replay.gone:
+            raise UnrecoverablePosition
+        found = replay.publications[::-1][:limit] if request.reverse else replay.publications
+        publications = [
+            frames.Publication(data=Raw(item.data), offset=item.offset, tags=item.tags or UNSET)
+            for item in found
+        ]
+        result = frames.HistoryResult(
+            publications=publications, epoch=replay.epoch, offset=replay.top
+        )
+        self._reply(effect.id, result)
+
+    def _presence(self, effect: TellPresence) -> None:
+        readers = self._parts.hub.readers(effect.channel)
+        if effect.only_count:
+            users = {member.principal.user for member in readers}
+            stats = frames.PresenceStatsResult(num_clients=len(readers), num_users=len(users))
+            self._reply(effect.id, stats)
+            return
+        clients = {
+            member.id: frames.ClientInfo(user=member.principal.user, client=member.id)
+            for member in readers
+        }
+        self._reply(effect.id, frames.PresenceResult(presence=clients))
+
+    def _renew(self, renew: Renew) -> None:
+        """Take a new credential for the live connection (WIRE section 3, refresh)."""
+        match self._parts.verifier.verify(renew.token, self._parts.wall_clock()):
+            case Valid(principal) if self._session.renewed(principal):
+                self.member.principal = principal
+                self.watch_expiry()
+                expires, ttl = self.lifetime()
+                client, version = self.member.id, self._parts.version
+                self._reply(
+                    renew.id,
+                    frames.RefreshResult(client=client, version=version, expires=expires, ttl=ttl),
+                )
+            case Unknown():
+                self._fail(renew.id, codes.TEMPORARY)
+            case Invalid(reason, expired=True):
+                self._refused("expired", reason)
+                # Any error on refresh that is not temporary is the end for an SDK.
+                self._fail(renew.id, codes.TOKEN_EXPIRED, temporary=True)
+            case Valid():
+                self._refused("invalid", "another person's credential")
+                self.member.close(codes.INVALID_TOKEN)
+            case Invalid(reason):
+                self._refused("invalid", reason)
+                self.member.close(codes.INVALID_TOKEN)
+
+    def _refused(self, verdict: str, reason: str) -> None:
+        self._parts.hooks.tell(
+            hooks.CredentialRefused(connection=self.member.id, verdict=verdict, reason=reason)
+        )
+
+    def _reply(self, number: int, result: frames.Result) -> None:
+        if not self._connection.closed:
+            self._put(self._connection.reply(number, result))
+
+    def _fail(
+        self,
+        number: int,
+        code: codes.ErrorCode,
+        message: str | None = None,
+        *,
+        temporary: bool = False,
+    ) -> None:
+        if not self._connection.closed:
+            self._put(self._connection.fail(number, code, message, temporary=temporary))
+
+    def _put(self, frame: bytes) -> None:
+        if not self.member.outbox.put(frame):
+            self.member.close(codes.SLOW)
+
+
+def _name(command: Command | Malformed) -> str:
+    if isinstance(command, Malformed):
+        return "unknown"
+    if isinstance(command.request, frames.RPCRequest):
+        return f"rpc.{command.request.method[:64]}"
+    return command.name

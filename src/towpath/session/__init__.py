@@ -1,0 +1,1 @@
+"""What each command means for the person who sent it, sans-I/O."""

@@ -1,0 +1,60 @@
+"""When a connection is next to be looked at: pings, missing pongs, expiry.
+
+Everything is a function of the time that is handed in; whoever owns a clock asks `next_deadline`
+and calls `elapse` then. The two deadlines that matter to a person are here together, because a
+connection has one timer.
+
+Source: WIRE section 4 (ping and pong), section 3 (3005, 3012).
+"""
+
+from enum import Enum
+
+
+class Due(Enum):
+    """What the passing of time asks for."""
+
+    NOTHING = "nothing"
+    PING = "ping"
+    NO_PONG = "no pong"
+    EXPIRED = "expired"
+
+
+class KeepAlive:
+    """The clockwork of one open connection; times in seconds of one monotonic clock."""
+
+    def __init__(self, now: float, *, ping_interval: float, pong_timeout: float) -> None:
+        self._interval = ping_interval
+        self._timeout = pong_timeout
+        self._ping_at = now + ping_interval
+        self._pong_by: float | None = None
+        self._expires_at: float | None = None
+
+    def expire_at(self, when: float | None) -> None:
+        """Set when the credential's grace ends; None for one that does not end."""
+        self._expires_at = when
+
+    def pong(self) -> bool:
+        """Take a pong; False for one nobody asked for."""
+        asked = self._pong_by is not None
+        self._pong_by = None
+        return asked
+
+    @property
+    def next_deadline(self) -> float:
+        """When `elapse` wants to be called next."""
+        due = [self._ping_at if self._pong_by is None else self._pong_by]
+        if self._expires_at is not None:
+            due.append(self._expires_at)
+        return min(due)
+
+    def elapse(self, now: float) -> Due:
+        """Return what is due now; each thing once."""
+        if self._expires_at is not None and now >= self._expires_at:
+            return Due.EXPIRED
+        if self._pong_by is not None:
+            return Due.NO_PONG if now >= self._pong_by else Due.NOTHING
+        if now < self._ping_at:
+            return Due.NOTHING
+        self._pong_by = now + self._timeout
+        self._ping_at = now + self._interval
+        return Due.PING

@@ -1,0 +1,1 @@
+"""Logs of publications: appended and published in one act, ordered per channel."""

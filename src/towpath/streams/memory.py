@@ -1,0 +1,164 @@
+"""A log in memory: nothing survives the process, everything else is as the contract says.
+
+For tests, and as the measure of what durability costs. The projection lives in an in-memory
+SQLite database.
+"""
+
+import asyncio
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from towpath.channels import Channel
+from towpath.errors import CommandError, Conflict, StorageError
+from towpath.streams.broker import (
+    Append,
+    Deliver,
+    Projection,
+    Publication,
+    Replay,
+    Retention,
+    Span,
+    Write,
+    Written,
+    channel_epoch,
+    follows,
+    retention_of,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Log:
+    kept: list[tuple[float, Publication]] = field(default_factory=list)
+    top: int = 0
+    size: int = 0
+    hold: int | None = None
+
+
+class MemoryBroker:
+    """See `towpath.streams.broker` for what it promises."""
+
+    def __init__(
+        self,
+        deliver: Deliver,
+        projection: Projection,
+        *,
+        retention: Callable[[Channel], Retention] = retention_of,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._deliver = deliver
+        self._projection = projection
+        self._retention = retention
+        self._clock = clock
+        self._log_epoch = uuid.uuid4().hex
+        self._logs: dict[Channel, _Log] = {}
+        self._results: dict[tuple[tuple[str, str, str], str], tuple[str, bytes]] = {}
+        self._db = sqlite3.connect(":memory:", isolation_level=None)
+
+    async def start(self) -> None:
+        self._projection.create(self._db, 0)
+
+    async def stop(self) -> None:
+        self._db.close()
+
+    async def room(self) -> None:
+        return
+
+    def submit(self, write: Write) -> "asyncio.Future[Written]":
+        future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+        try:
+            future.set_result(self._write(write))
+        except (CommandError, StorageError) as error:
+            future.set_exception(error)
+        return future
+
+    def _write(self, write: Write) -> Written:
+        if write.key is not None:
+            earlier = self._results.get((write.key.scope, write.key.request_id))
+            if earlier is not None:
+                if earlier[0] != write.key.digest:
+                    raise Conflict("request_id was used for something else")
+                return Written(result=earlier[1], repeated=True)
+        spans = self._spans(write.appends)
+        if not follows(write.appends, spans):
+            raise StorageError("an earlier write is missing")
+        self._apply(write, spans)
+        result = write.result(spans) if write.result else b""
+        if write.key is not None:
+            self._results[write.key.scope, write.key.request_id] = (write.key.digest, result)
+        for channel in write.forget:
+            log = self._logs.setdefault(channel, _Log())
+            log.kept.clear()
+            log.size = 0
+        for append, span in zip(write.appends, spans, strict=True):
+            self._append(append, span)
+        return Written(spans=spans, result=result)
+
+    def _spans(self, appends: tuple[Append, ...]) -> tuple[Span, ...]:
+        tops: dict[Channel, int] = {}
+        spans = []
+        for append in appends:
+            top = tops.get(append.channel, self._logs.get(append.channel, _Log()).top)
+            tops[append.channel] = top + len(append.items)
+            epoch = channel_epoch(self._log_epoch, append.channel)
+            spans.append(Span(append.channel, epoch, top + 1, tops[append.channel]))
+        return tuple(spans)
+
+    def _apply(self, write: Write, spans: tuple[Span, ...]) -> None:
+        self._db.execute("BEGIN")
+        try:
+            for fact in write.facts:
+                self._projection.apply(self._db, fact, spans)
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def _append(self, append: Append, span: Span) -> None:
+        log = self._logs.setdefault(append.channel, _Log())
+        now = self._clock()
+        published = [
+            Publication(offset, item.data, item.tags)
+            for offset, item in enumerate(append.items, span.first)
+        ]
+        log.kept.extend((now, publication) for publication in published)
+        log.size += sum(len(publication.data) for publication in published)
+        log.top = span.last
+        if append.hold:
+            log.hold = span.first
+        if append.release:
+            log.hold = None
+        self._trim(append.channel, log, now)
+        self._deliver(append.channel, published)
+
+    def _trim(self, channel: Channel, log: _Log, now: float) -> None:
+        keep = self._retention(channel)
+        drop = 0
+        for at, publication in log.kept:
+            old = not keep.since_last and at < now - keep.seconds
+            many = len(log.kept) - drop > keep.publications or log.size > keep.bytes
+            held = log.hold is not None and publication.offset >= log.hold
+            if held or not (old or many):
+                break
+            log.size -= len(publication.data)
+            drop += 1
+        del log.kept[:drop]
+
+    async def read(
+        self, channel: Channel, after: int, *, epoch: str | None = None, limit: int | None = None
+    ) -> Replay:
+        log = self._logs.get(channel, _Log())
+        here = channel_epoch(self._log_epoch, channel)
+        first = log.kept[0][1].offset if log.kept else log.top + 1
+        if (epoch is not None and epoch != here) or after > log.top or after < first - 1:
+            return Replay(here, log.top, [], gone=True)
+        found = [item for _, item in log.kept if item.offset > after]
+        return Replay(here, log.top, found[:limit])
+
+    async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        return question(self._db)

@@ -1,0 +1,229 @@
+"""The projection: threads, messages and runs as tables, written in the log's own transactions.
+
+Each fact that comes with a write is applied in the same transaction, so the tables never say more
+or less than the log. They hold every thread up to its last terminal event; what an active run has
+said since is in the log alone, which retention does not touch while the run goes on. So a reader
+takes the thread from here and folds the log after `threads.offset` on top.
+
+The projection decides one thing, because only here it can be decided without a race: whether a
+run may be opened on a thread now.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from towpath.agents.run import RunClosed, RunOpened, Status, ThreadMoved
+from towpath.errors import Conflict, NotFound
+from towpath.events.fold import Message
+from towpath.streams.broker import Span
+
+_SCHEMA = """
+CREATE TABLE threads (
+    tenant TEXT NOT NULL,
+    user TEXT NOT NULL,
+    id TEXT NOT NULL,
+    title TEXT NOT NULL,
+    created REAL NOT NULL,
+    updated REAL NOT NULL,
+    offset INTEGER NOT NULL,
+    state BLOB,
+    last_started BLOB,
+    last_ended BLOB,
+    PRIMARY KEY (tenant, user, id)
+) WITHOUT ROWID;
+CREATE INDEX threads_updated ON threads (tenant, user, updated);
+CREATE TABLE messages (
+    tenant TEXT NOT NULL,
+    user TEXT NOT NULL,
+    thread TEXT NOT NULL,
+    place INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (tenant, user, thread, place)
+) WITHOUT ROWID;
+CREATE TABLE runs (
+    tenant TEXT NOT NULL,
+    user TEXT NOT NULL,
+    id TEXT NOT NULL,
+    thread TEXT NOT NULL,
+    agent TEXT NOT NULL,
+    status TEXT NOT NULL,
+    code TEXT,
+    started REAL NOT NULL,
+    ended REAL,
+    PRIMARY KEY (tenant, user, id)
+) WITHOUT ROWID;
+CREATE INDEX runs_thread ON runs (tenant, user, thread, started);
+CREATE INDEX runs_unfinished ON runs (status) WHERE ended IS NULL;
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadKey:
+    """Whose thread, and which."""
+
+    tenant: str
+    user: str
+    id: str
+
+    @property
+    def columns(self) -> tuple[str, str, str]:
+        """The primary key as the tables have it."""
+        return (self.tenant, self.user, self.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadCreated:
+    """Fact: a thread was made; NotFound never, Conflict if there is one of that id."""
+
+    key: ThreadKey
+    title: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadRenamed:
+    """Fact: a thread got another title; refused with NotFound where there is none."""
+
+    key: ThreadKey
+    title: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadDeleted:
+    """Fact: a thread and all of it is gone; refused with Conflict while a run is active."""
+
+    key: ThreadKey
+
+
+class ThreadProjection:
+    """Derives the tables; see `towpath.streams.broker.Projection`."""
+
+    def create(self, db: sqlite3.Connection, version: int) -> None:
+        if version == 0:
+            for statement in _SCHEMA.split(";"):
+                db.execute(statement)
+
+    def apply(self, db: sqlite3.Connection, fact: object, spans: Sequence[Span]) -> None:
+        match fact:
+            case RunOpened():
+                _open_run(db, fact)
+            case RunClosed():
+                _close_run(db, fact, spans[0])
+            case ThreadCreated():
+                _create_thread(db, fact)
+            case ThreadRenamed():
+                _rename_thread(db, fact)
+            case ThreadDeleted():
+                _delete_thread(db, fact)
+            case _:
+                raise TypeError(f"no such fact: {type(fact).__name__}")
+
+
+def _open_run(db: sqlite3.Connection, fact: RunOpened) -> None:
+    key = fact.key
+    thread = ThreadKey(tenant=key.tenant, user=key.user, id=key.thread)
+    if has_active_run(db, thread):
+        raise Conflict("a run is active on this thread")
+    row = db.execute(
+        "SELECT offset FROM threads WHERE tenant=? AND user=? AND id=?", thread.columns
+    ).fetchone()
+    if (row[0] if row else 0) != fact.thread_offset:
+        raise ThreadMoved
+    if row is None:
+        _create_thread(db, ThreadCreated(key=thread, title=fact.title, at=fact.at))
+    db.execute(
+        "UPDATE threads SET updated=?, title=CASE title WHEN '' THEN ? ELSE title END"
+        " WHERE tenant=? AND user=? AND id=?",
+        (fact.at, fact.title, *thread.columns),
+    )
+    db.execute(
+        "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, ?, NULL)",
+        (key.tenant, key.user, key.run, key.thread, key.agent, Status.RUNNING.value, fact.at),
+    )
+
+
+def _close_run(db: sqlite3.Connection, fact: RunClosed, span: Span) -> None:
+    key = fact.key
+    db.execute(
+        "UPDATE runs SET status=?, code=?, ended=? WHERE tenant=? AND user=? AND id=?",
+        (fact.status.value, fact.code, fact.at, key.tenant, key.user, key.run),
+    )
+    thread = ThreadKey(tenant=key.tenant, user=key.user, id=key.thread)
+    db.execute(
+        "UPDATE threads SET updated=?, offset=?, state=?, last_started=?, last_ended=?"
+        " WHERE tenant=? AND user=? AND id=?",
+        (
+            fact.at,
+            span.last,
+            None if fact.state is None else msgspec.json.encode(fact.state),
+            msgspec.json.encode({k: v for k, v in fact.started.items() if k != "input"}),
+            msgspec.json.encode(fact.ended),
+            *thread.columns,
+        ),
+    )
+    _store_messages(db, thread, fact.messages)
+
+
+def _store_messages(db: sqlite3.Connection, thread: ThreadKey, messages: list[Message]) -> None:
+    """Make the stored conversation this one, touching only what differs."""
+    stored = dict(
+        db.execute(
+            "SELECT place, body FROM messages WHERE tenant=? AND user=? AND thread=?",
+            thread.columns,
+        ).fetchall()
+    )
+    for place, message in enumerate(messages):
+        body = msgspec.json.encode(message)
+        if stored.pop(place, None) != body:
+            db.execute(
+                "INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?)",
+                (*thread.columns, place, message["id"], body),
+            )
+    for place in stored:
+        db.execute(
+            "DELETE FROM messages WHERE tenant=? AND user=? AND thread=? AND place=?",
+            (*thread.columns, place),
+        )
+
+
+def _create_thread(db: sqlite3.Connection, fact: ThreadCreated) -> None:
+    try:
+        db.execute(
+            "INSERT INTO threads VALUES (?, ?, ?, ?, ?, ?, 0, NULL, NULL, NULL)",
+            (*fact.key.columns, fact.title, fact.at, fact.at),
+        )
+    except sqlite3.IntegrityError:
+        raise Conflict("there is a thread of that id") from None
+
+
+def _rename_thread(db: sqlite3.Connection, fact: ThreadRenamed) -> None:
+    changed = db.execute(
+        "UPDATE threads SET title=?, updated=? WHERE tenant=? AND user=? AND id=?",
+        (fact.title, fact.at, *fact.key.columns),
+    )
+    if changed.rowcount == 0:
+        raise NotFound("no such thread")
+
+
+def _delete_thread(db: sqlite3.Connection, fact: ThreadDeleted) -> None:
+    if has_active_run(db, fact.key):
+        raise Conflict("a run is active on this thread: cancel it first")
+    gone = db.execute("DELETE FROM threads WHERE tenant=? AND user=? AND id=?", fact.key.columns)
+    if gone.rowcount == 0:
+        raise NotFound("no such thread")
+    for table in ("messages", "runs"):
+        db.execute(f"DELETE FROM {table} WHERE tenant=? AND user=? AND thread=?", fact.key.columns)
+
+
+def has_active_run(db: sqlite3.Connection, thread: ThreadKey) -> bool:
+    """Whether a run of this thread has no terminal event yet."""
+    row = db.execute(
+        "SELECT 1 FROM runs WHERE tenant=? AND user=? AND thread=? AND ended IS NULL LIMIT 1",
+        thread.columns,
+    ).fetchone()
+    return row is not None

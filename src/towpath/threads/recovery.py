@@ -1,0 +1,117 @@
+"""What a subscriber gets first: the tail since its position, or a prelude that brings it to now.
+
+Every answer about a thread is whole. A position of this channel's past gets what came since,
+deltas joined; anything else gets the prelude of the fold, and is told whether that was what it
+asked for. Either way the answer ends at the offset it names, and what is published after that
+offset continues it.
+
+Source: WIRE section 5 (answers a to d), section 9 (prelude).
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from towpath.channels import Channel
+from towpath.errors import UnknownChannel
+from towpath.events.fold import Fold, merge_deltas
+from towpath.protocol import frames
+from towpath.streams.broker import Broker, Position, Publication, Replay
+from towpath.threads.store import StoredThread, ThreadStore
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a subscriber said about where it is."""
+
+    recover: bool
+    position: Position
+
+    @property
+    def from_start(self) -> bool:
+        """Whether it asks for everything, having nothing."""
+        return self.recover and self.position == Position("", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a subscriber is told, up to and including `top`."""
+
+    epoch: str
+    top: int
+    recovered: bool
+    publications: list[frames.Publication]
+
+
+class Recovery:
+    """Answers subscribers from the log and the projection."""
+
+    def __init__(self, broker: Broker, store: ThreadStore, *, snapshot_max_bytes: int) -> None:
+        self._broker = broker
+        self._store = store
+        self._snapshot_max_bytes = snapshot_max_bytes
+
+    async def answer(self, channel: Channel, user: str, asked: Asked) -> Answer:
+        """Return what a subscriber to this channel gets first.
+
+        Raises:
+            UnknownChannel: a thread that does not exist, or is not this user's.
+            StorageError: the log cannot be read now.
+        """
+        if channel.is_thread:
+            return await self._answer_thread(channel, user, asked)
+        replay = await self._since(channel, asked)
+        if not asked.recover:
+            return Answer(replay.epoch, replay.top, False, [])
+        publications = [_whole(item) for item in replay.publications]
+        return Answer(replay.epoch, replay.top, not replay.gone, publications)
+
+    async def fold(self, channel: Channel, stored: StoredThread) -> tuple[Fold, Replay]:
+        """Return what a thread amounts to now, and the part of the log that was read for it."""
+        fold = stored.fold()
+        replay = await self._broker.read(channel, stored.offset)
+        for publication in replay.publications:
+            fold.feed(msgspec.json.decode(publication.data))
+        return fold, replay
+
+    async def _answer_thread(self, channel: Channel, user: str, asked: Asked) -> Answer:
+        stored = await self._store.get(channel.tenant, user, channel.thread or "")
+        if stored is None:
+            raise UnknownChannel
+        if asked.recover and not asked.from_start:
+            replay = await self._since(channel, asked)
+            if not replay.gone:
+                return Answer(replay.epoch, replay.top, True, _tail(replay))
+        fold, replay = await self.fold(channel, stored)
+        prelude = fold.prelude(max_bytes=self._snapshot_max_bytes)
+        events = [frames.Publication(data=Raw(msgspec.json.encode(event))) for event in prelude]
+        return Answer(replay.epoch, replay.top, asked.from_start, events)
+
+    async def _since(self, channel: Channel, asked: Asked) -> Replay:
+        epoch, offset = asked.position
+        if not asked.recover:
+            return await self._broker.read(channel, 0, limit=0)
+        return await self._broker.read(channel, offset, epoch=epoch or None)
+
+
+def _whole(item: Publication) -> frames.Publication:
+    return frames.Publication(data=Raw(item.data), offset=item.offset, tags=item.tags or UNSET)
+
+
+def _tail(replay: Replay) -> list[frames.Publication]:
+    """Join deltas; only the last publication carries an offset, which is the top."""
+    decoded = ((msgspec.json.decode(item.data), item) for item in replay.publications)
+    merged = [_merged(event, items) for event, items in merge_deltas(decoded)]
+    if merged:
+        last = merged[-1]
+        merged[-1] = frames.Publication(data=last.data, tags=last.tags, offset=replay.top)
+    return merged
+
+
+def _merged(event: dict[str, object], items: list[Publication]) -> frames.Publication:
+    first, last = items[0], items[-1]
+    if first is last:
+        return frames.Publication(data=Raw(last.data), tags=last.tags)
+    tags = {**last.tags, "from": first.tags.get("from", first.tags["seq"])}
+    return frames.Publication(data=Raw(msgspec.json.encode(event)), tags=tags)

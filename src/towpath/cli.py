@@ -34,6 +34,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+STALLED_MS = 35_000
+"""How long a peer may take nothing of what is sent to it, in milliseconds: ping and pong's time."""
+
 Data = Annotated[Path | None, typer.Option(help="Data directory; default .towpath/")]
 
 
@@ -145,6 +148,10 @@ def _listen(host: str, port: int) -> socket.socket:
         )[0]
         listening = socket.socket(family, kind)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Accepted sockets inherit it: a peer that takes nothing any more is let go by the
+            # kernel, whatever still waits to be sent to it.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)
         listening.bind(address)
         listening.listen(2048)
     except OSError as error:

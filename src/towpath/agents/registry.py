@@ -12,7 +12,7 @@ from typing import Any
 from towpath.channels import is_id
 from towpath.context import UserExecutionContext
 from towpath.errors import TowpathError
-from towpath.events.fold import Message
+from towpath.events.kinds import Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 from towpath import codes
 from towpath.errors import Conflict, TowpathError
 from towpath.events.digest import digest
-from towpath.events.fold import Fold, Message
-from towpath.events.kinds import DELTAS, TERMINAL, Event, IllegalEvent, parse
+from towpath.events.fold import Fold
+from towpath.events.kinds import DELTAS, TERMINAL, Event, IllegalEvent, Message, parse
 
 
 class Status(Enum):
@@ -183,18 +183,23 @@ class Run:
         """By item, the first half of a surrogate pair that a delta was cut in."""
 
     def begin(self, run_input: Mapping[str, Any], *, parent: str | None = None) -> list[Made]:
-        """Make RUN_STARTED, with what the person said in it.
+        """Make RUN_STARTED, with what the person said in it, and the state they gave.
 
         Args:
             run_input: the new messages and what else the agent is given, in wire form.
             parent: the run this one continues.
+
+        Raises:
+            IllegalEvent: the input is not what AG-UI says it is; nothing has begun.
         """
-        self._move(Move.BEGIN)
         event: Event = {"type": "RUN_STARTED", **self._ids}
-        event["input"] = {**self._ids, **run_input}
         if parent is not None:
             event["parentRunId"] = parent
-        self._make(event)
+        started = parse({**event, "input": {**self._ids, **run_input}})
+        self._move(Move.BEGIN)
+        self._make(started)
+        if (state := run_input.get("state")) is not None:
+            self._make({"type": "STATE_SNAPSHOT", "snapshot": state})
         return self._out()
 
     def feed(self, item: object) -> list[Made]:

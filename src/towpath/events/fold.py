@@ -1,11 +1,7 @@
 """What a list of events amounts to: messages, state, and what is still open.
 
 A fold takes a thread's events one by one, exactly as an AG-UI client applies them, and can say at
-any point how a newcomer is brought to now: its *prelude*. A prelude starts a new legal stream:
-RUN_STARTED, the state and the messages nothing is open in as snapshots, and from the first
-message in which something is open onward, the events that rebuild it with every text folded into
-one piece. What follows in the log continues that stream. A message is never in the snapshot and
-in the events both, and nothing changes its place in the conversation.
+any point how a newcomer is brought to now: its *prelude*.
 
 `merge_deltas` is the other fold: a *tail* that a reader continues with, in which deltas of one
 item are joined and everything else is kept.
@@ -13,20 +9,16 @@ item are joined and everything else is kept.
 Source: WIRE sections 5 and 9; the reducer of AG-UI's own client for what each event means.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import jsonpatch
 import jsonpointer
 
 from towpath.events.digest import digest
-from towpath.events.kinds import DELTAS, TERMINAL, Event, IllegalEvent
+from towpath.events.kinds import DELTAS, Event, IllegalEvent, Message
 from towpath.events.order import Order
-
-Message = dict[str, Any]
-"""One AG-UI message in wire form."""
-
-_TEXT_BRACKETS: Final = {"text", "thought"}
+from towpath.events.prelude import attribution, compose
 
 
 class Fold:
@@ -97,101 +89,15 @@ class Fold:
         """
         if self.started is None:
             return []
-        messages = self.messages
-        fluid = self._first_open(messages)
-        head = {key: value for key, value in self.started.items() if key != "input"}
-        events: list[Event] = [head]
-        if self.state is not None:
-            events.append({"type": "STATE_SNAPSHOT", "snapshot": self.state})
-        settled = _newest(messages[:fluid], max_bytes)
-        if settled:
-            events.append({"type": "MESSAGES_SNAPSHOT", "messages": settled})
-        events.extend(self._open_frames())
-        for message in messages[fluid:]:
-            events.extend(self._rebuild(message))
-        if self.ended is not None:
-            events.append(self.ended)
-        return events
-
-    def _first_open(self, messages: list[Message]) -> int:
-        """Return the index of the first message in which something is open."""
-        touched = {name for bracket, name in self.order.open if bracket in _TEXT_BRACKETS}
-        touched |= {
-            self._tool_owner[name] for bracket, name in self.order.open if bracket == "tool"
-        }
-        for index, message in enumerate(messages):
-            if message["id"] in touched:
-                return index
-        return len(messages)
-
-    def _open_frames(self) -> list[Event]:
-        """Return the openers of what holds no text itself: sub-agents, steps, reasoning."""
-        return [
-            opener
-            for (bracket, _), opener in self.order.open.items()
-            if bracket in ("subagent", "step", "reasoning")
-        ]
-
-    def _rebuild(self, message: Message) -> Iterator[Event]:
-        """Yield the events that make this message, folded, leaving open what is open."""
-        key = message["id"]
-        role = message.get("role")
-        owner = _tag(message)
-        if role == "tool":
-            yield {
-                "type": "TOOL_CALL_RESULT",
-                "messageId": key,
-                "toolCallId": message["toolCallId"],
-                "content": message["content"],
-                "role": "tool",
-                **owner,
-            }
-        elif role == "activity":
-            yield {
-                "type": "ACTIVITY_SNAPSHOT",
-                "messageId": key,
-                "activityType": message["activityType"],
-                "content": message["content"],
-                **owner,
-            }
-        elif role == "reasoning":
-            yield from self._rebuild_text(message, "thought", "REASONING_MESSAGE")
-        else:
-            if "content" in message or ("text", key) in self.order.open:
-                yield from self._rebuild_text(message, "text", "TEXT_MESSAGE")
-            for call in message.get("toolCalls", ()):
-                yield from self._rebuild_call(call, key, owner)
-
-    def _rebuild_text(self, message: Message, bracket: str, prefix: str) -> Iterator[Event]:
-        key, owner = message["id"], _tag(message)
-        is_open = self.order.open.get((bracket, key))
-        start = {"type": f"{prefix}_START", "messageId": key, "role": message["role"], **owner}
-        if "name" in message:
-            start["name"] = message["name"]
-        yield is_open or start
-        if message.get("content"):
-            delta = message["content"]
-            yield {"type": f"{prefix}_CONTENT", "messageId": key, "delta": delta, **owner}
-        if not is_open:
-            yield {"type": f"{prefix}_END", "messageId": key, **owner}
-
-    def _rebuild_call(
-        self, call: Mapping[str, Any], message_id: str, owner: Event
-    ) -> Iterator[Event]:
-        key, function = call["id"], call["function"]
-        is_open = self.order.open.get(("tool", key))
-        yield is_open or {
-            "type": "TOOL_CALL_START",
-            "toolCallId": key,
-            "toolCallName": function["name"],
-            "parentMessageId": message_id,
-            **owner,
-        }
-        if function["arguments"]:
-            delta = function["arguments"]
-            yield {"type": "TOOL_CALL_ARGS", "toolCallId": key, "delta": delta, **owner}
-        if not is_open:
-            yield {"type": "TOOL_CALL_END", "toolCallId": key, **owner}
+        return compose(
+            started=self.started,
+            ended=self.ended,
+            state=self.state,
+            messages=self.messages,
+            brackets=self.order.open,
+            tool_owner=self._tool_owner,
+            max_bytes=max_bytes,
+        )
 
     def _on_run_started(self, event: Event) -> None:
         self.started, self.ended = event, None
@@ -205,7 +111,7 @@ class Fold:
     def _on_text_start(self, event: Event) -> None:
         key = event["messageId"]
         message = self._messages.setdefault(
-            key, {"id": key, "role": event.get("role", "assistant"), **_tag(event)}
+            key, {"id": key, "role": event.get("role", "assistant"), **attribution(event)}
         )
         if "name" in event:
             message["name"] = event["name"]
@@ -214,7 +120,7 @@ class Fold:
 
     def _on_thought_start(self, event: Event) -> None:
         key = event["messageId"]
-        fresh = {"id": key, "role": "reasoning", "content": "", **_tag(event)}
+        fresh = {"id": key, "role": "reasoning", "content": "", **attribution(event)}
         self._messages.setdefault(key, fresh)
 
     def _on_text(self, event: Event) -> None:
@@ -225,7 +131,7 @@ class Fold:
         owner = event.get("parentMessageId") or key
         self._tool_owner[key] = owner
         message = self._messages.setdefault(
-            owner, {"id": owner, "role": "assistant", **_tag(event)}
+            owner, {"id": owner, "role": "assistant", **attribution(event)}
         )
         calls: list[Any] = message.setdefault("toolCalls", [])
         if all(call["id"] != key for call in calls):
@@ -242,7 +148,7 @@ class Fold:
             "role": "tool",
             "toolCallId": event["toolCallId"],
             "content": event["content"],
-            **_tag(event),
+            **attribution(event),
         }
 
     def _on_state_snapshot(self, event: Event) -> None:
@@ -269,7 +175,7 @@ class Fold:
             "role": "activity",
             "activityType": event["activityType"],
             "content": event["content"],
-            **_tag(event),
+            **attribution(event),
         }
 
     def _on_activity_delta(self, event: Event) -> None:
@@ -348,32 +254,3 @@ def _patched(event_type: str, document: Any, operations: list[dict[str, Any]]) -
         return jsonpatch.apply_patch(document, operations)
     except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
         raise IllegalEvent(event_type, f"the patch does not apply: {error}") from None
-
-
-def _tag(source: Mapping[str, Any]) -> Event:
-    """Return the sub-agent attribution of an event or message, if it has one."""
-    return {"subagentRunId": source["subagentRunId"]} if source.get("subagentRunId") else {}
-
-
-def _newest(messages: list[Message], max_bytes: int | None) -> list[Message]:
-    """Return the newest messages whose text fits into `max_bytes`, at least one, oldest first."""
-    if max_bytes is None:
-        return messages
-    size = 0
-    for index in range(len(messages) - 1, -1, -1):
-        size += _size(messages[index])
-        if size > max_bytes and index < len(messages) - 1:
-            return messages[index + 1 :]
-    return messages
-
-
-def _size(message: Message) -> int:
-    calls = message.get("toolCalls", ())
-    return len(str(message.get("content", ""))) + sum(
-        len(call["function"]["arguments"]) for call in calls
-    )
-
-
-def is_terminal(event: Event) -> bool:
-    """Whether the event ends a run."""
-    return event["type"] in TERMINAL

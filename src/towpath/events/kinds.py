@@ -19,6 +19,9 @@ from towpath.errors import TowpathError
 Event = dict[str, Any]
 """One AG-UI event in wire form."""
 
+Message = dict[str, Any]
+"""One AG-UI message in wire form."""
+
 TYPES: Final = frozenset(kind.value for kind in EventType)
 """The 31 types of AG-UI 1.0. Others pass through and are counted."""
 

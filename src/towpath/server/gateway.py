@@ -22,7 +22,8 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from towpath import codes
-from towpath.agents.bridge import AgentWebSocketBridge, BridgeLimits
+from towpath.agents.bridge import AgentWebSocketBridge
+from towpath.agents.live import RunLimits
 from towpath.agents.registry import AgentFunction, AgentRegistry
 from towpath.auth.keys import configured_key, development_issuer, development_key, sign
 from towpath.auth.policy import may_read
@@ -151,29 +152,28 @@ class Gateway:
         Raises:
             ConfigurationError: something cannot be opened; the sentence says what to do.
         """
-        self.phase = Phase.STARTING
         settings = self.settings
-        verifier = TokenVerifier(self._issuer())
-        hub = Hub(may_read, max_connections=settings.user_connections)
-        broker = SqliteBroker(
-            settings.data / "towpath.db",
-            hub.deliver,
-            ThreadProjection(),
-            watchers=self._hooks,
-            synchronous=settings.synchronous,
-        )
-        await broker.start()
+        self.phase = Phase.STARTING
         try:
-            store = ThreadStore(broker)
-            async with self._bridge(broker, store) as bridge:
-                self.house = self._furnish(hub, broker, store, bridge, verifier)
-                self.phase = Phase.READY
-                try:
-                    yield
-                finally:
-                    await self.drain()
+            verifier = TokenVerifier(self._issuer())
+            hub = Hub(may_read, max_connections=settings.user_connections)
+            broker = SqliteBroker(
+                settings.data / "towpath.db",
+                hub.deliver,
+                ThreadProjection(),
+                watchers=self._hooks,
+                synchronous=settings.synchronous,
+            )
+            async with _opened(broker):
+                store = ThreadStore(broker)
+                async with self._bridge(broker, store) as bridge:
+                    self.house = self._furnish(hub, broker, store, bridge, verifier)
+                    self.phase = Phase.READY
+                    try:
+                        yield
+                    finally:
+                        await self.drain()
         finally:
-            await broker.stop()
             self.house = None
             self.phase = Phase.STOPPED
 
@@ -267,7 +267,7 @@ class Gateway:
             self.agents,
             watchers=self._hooks,
             clock=time.time,
-            limits=BridgeLimits(
+            limits=RunLimits(
                 cleanup_seconds=settings.cleanup_timeout,
                 message_bytes=settings.run_message_bytes,
                 run_bytes=settings.run_bytes,
@@ -330,6 +330,15 @@ class Gateway:
         )
         gauge("towpath_runs", "Runs in progress", read(lambda h: h.bridge.active))
         gauge("towpath_watcher_failures", "Watchers that raised", lambda: self._hooks.failures)
+
+
+@contextlib.asynccontextmanager
+async def _opened(broker: Broker) -> AsyncGenerator[None, None]:
+    await broker.start()
+    try:
+        yield
+    finally:
+        await broker.stop()
 
 
 def is_loopback(host: str) -> bool:

@@ -21,6 +21,7 @@ from towpath.auth.handshake import Credential, find_credential
 from towpath.auth.tokens import Invalid, Unknown, Valid
 from towpath.codes import CloseCode, ErrorCode
 from towpath.context import Principal
+from towpath.errors import StorageError
 from towpath.hub.hub import Member
 from towpath.hub.outbox import Outbox
 from towpath.protocol import codec_json as codec
@@ -67,6 +68,7 @@ class Line:
             )
         )
         self._wake = asyncio.Event()
+        self._ended = asyncio.Event()
         self._outbox = Outbox(self._wake.set, max_bytes=limits.outbox_bytes)
         self._commands: asyncio.Queue[Command | Malformed] = asyncio.Queue(COMMAND_QUEUE)
         self._performer: Performer | None = None
@@ -80,14 +82,18 @@ class Line:
         reader = asyncio.create_task(self._read(), name=f"reader {self.id}")
         worker = asyncio.create_task(self._work(), name=f"worker {self.id}")
         writer = asyncio.create_task(self._write(), name=f"writer {self.id}")
+        ended = asyncio.create_task(self._ended.wait(), name=f"end of {self.id}")
         try:
-            # The reader ends when the peer is gone, the writer when the close frame is sent.
-            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            # The reader ends when the peer is gone, the writer when the close frame is sent. A
+            # peer that reads nothing any more holds the writer up; then the wait has an end.
+            await asyncio.wait((reader, writer, ended), return_when=asyncio.FIRST_COMPLETED)
+            if not reader.done():
+                await asyncio.wait((writer,), timeout=2 * self._settings.close_timeout)
         finally:
             self._let_go()
-            for task in (reader, worker, writer):
+            for task in (reader, worker, writer, ended):
                 task.cancel()
-            await asyncio.gather(reader, worker, writer, return_exceptions=True)
+            await asyncio.gather(reader, worker, writer, ended, return_exceptions=True)
             self.over.set()
 
     def end(self, code: CloseCode) -> None:
@@ -99,6 +105,7 @@ class Line:
                 self._outbox.clear()
             self._outbox.close()
             self._wake.set()
+            self._ended.set()
 
     async def _read(self) -> None:
         while (message := await self._transport.receive()) is not None:
@@ -169,7 +176,10 @@ class Line:
             return
         match self._parts.verifier.verify(credential.token, self._parts.wall_clock()):
             case Valid(principal):
-                await self._open(number, request, credential, principal)
+                try:
+                    await self._open(number, request, credential, principal)
+                except StorageError:
+                    self._refuse(number, codes.TEMPORARY)
             case Unknown():
                 self._refused("unknown", "the verifier cannot tell")
                 self._refuse(number, codes.TEMPORARY)

@@ -38,7 +38,6 @@ class RunStart(Struct, frozen=True, kw_only=True):
     thread_id: Id | None = None
     message: str | None = None
     input: dict[str, Any] | None = None
-    resume: list[dict[str, Any]] | None = None
 
 
 class RunCancel(Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ import msgspec
 
 from towpath.agents.run import RunClosed, RunOpened, Status, ThreadMoved
 from towpath.errors import Conflict, NotFound
-from towpath.events.fold import Message
+from towpath.events.kinds import Message
 from towpath.streams.broker import Span
 
 _SCHEMA = """

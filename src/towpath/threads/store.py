@@ -6,9 +6,10 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from towpath.agents.bridge import Conversation, RunRecord
+from towpath.agents.live import Conversation, RunRecord
 from towpath.agents.run import RunKey, Status
-from towpath.events.fold import Fold, Message
+from towpath.events.fold import Fold
+from towpath.events.kinds import Message
 
 T = TypeVar("T")
 
@@ -102,14 +103,14 @@ class ThreadStore:
         return await self._tables.query(question)
 
     async def conversation(self, tenant: str, user: str, thread: str) -> Conversation:
-        """See `towpath.agents.bridge.Conversations`."""
+        """See `towpath.agents.live.Conversations`."""
         stored = await self.get(tenant, user, thread)
         if stored is None:
             return Conversation()
         return Conversation(messages=stored.messages, state=stored.state, offset=stored.offset)
 
     async def find_run(self, tenant: str, user: str, run: str) -> RunRecord | None:
-        """See `towpath.agents.bridge.Conversations`."""
+        """See `towpath.agents.live.Conversations`."""
 
         def question(db: sqlite3.Connection) -> RunRecord | None:
             row = db.execute(
@@ -120,7 +121,7 @@ class ThreadStore:
         return await self._tables.query(question)
 
     async def unfinished(self) -> list[RunRecord]:
-        """See `towpath.agents.bridge.Conversations`."""
+        """See `towpath.agents.live.Conversations`."""
         return await self._tables.query(
             lambda db: [_record(row) for row in db.execute(f"{_RUN} WHERE ended IS NULL")]
         )

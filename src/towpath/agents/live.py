@@ -1,0 +1,293 @@
+"""One run in progress: its agent at work, its events on their way, its ending.
+
+The agent works in a task of its own, so that a run can end while its agent still tidies up. Ending
+a run and stopping its agent are two things: the ending is a move of the run's table and happens at
+once; the agent is then cancelled and has `cleanup_seconds` to leave. What it yields after that is
+refused by the table.
+
+Events are submitted in order and not waited for one by one: up to `in_flight` writes are under way
+while the agent goes on, each naming the offset it follows, so that none can stand in the log where
+an earlier one is missing. The terminal event is waited for, and repeated while the log refuses it,
+because a run without an ending is the one thing that may not be.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+
+from towpath import hooks
+from towpath.agents.registry import Agent, AgentInput
+from towpath.agents.run import OVER, AgentError, Made, Run, RunIsOver, RunKey, Status
+from towpath.channels import Channel, thread_channel, user_channel
+from towpath.errors import StorageError
+from towpath.events.kinds import IllegalEvent, Message
+from towpath.hooks import Hooks
+from towpath.streams.broker import Append, Broker, Item, Write, Written, failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLimits:
+    """The bounds of runs. Times in seconds, sizes in bytes."""
+
+    cleanup_seconds: float = 5.0
+    """How long a stopped agent may tidy up before it is left behind."""
+    in_flight: int = 64
+    """How many writes of one run may be under way."""
+    message_bytes: int = 256 * 1024
+    """The input of one run."""
+    run_bytes: int = 64 * 1024 * 1024
+    """All events of one run together."""
+    retry_seconds: float = 1.0
+    """Between attempts to write an ending that the log refused."""
+    keep_raw: bool = False
+    """Whether RAW events and `rawEvent` fields are kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """What is stored of a thread: everything up to its last terminal event."""
+
+    messages: list[Message] = field(default_factory=list)
+    state: Any = None
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """What is stored of a run."""
+
+    key: RunKey
+    status: Status
+    code: str | None
+    started_at: float
+    ended_at: float | None
+
+
+class Conversations(Protocol):
+    """What the bridge has to know of threads; the store of threads is handed in."""
+
+    async def conversation(self, tenant: str, user: str, thread: str) -> Conversation:
+        """Return what is stored of a thread; an empty one where there is none."""
+
+    async def find_run(self, tenant: str, user: str, run: str) -> RunRecord | None:
+        """Return what is stored of a run."""
+
+    async def unfinished(self) -> list[RunRecord]:
+        """Return every run without a terminal event."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What every run of a bridge works with."""
+
+    broker: Broker
+    conversations: Conversations
+    hooks: Hooks
+    limits: RunLimits
+    clock: Callable[[], float]
+    """Unix seconds."""
+    new_id: Callable[[], str]
+    left_behind: set["asyncio.Task[None]"] = field(default_factory=set)
+    """Agents that ignore their cancellation; kept in sight until they go."""
+
+
+class LiveRun:
+    """A run whose first event is in the log and whose terminal event may not be."""
+
+    def __init__(self, run: Run, top: int, began: float, around: Surroundings) -> None:
+        """Take over a run.
+
+        Args:
+            run: its state.
+            top: the offset of its last event in the thread's channel.
+            began: when, in Unix seconds.
+            around: what it works with.
+        """
+        self.run = run
+        self._channel = channel_of(run.key)
+        self._top = top
+        self._began = began
+        self._around = around
+        self._over = asyncio.Event()
+        self._in_flight: deque[asyncio.Future[Written]] = deque()
+        self._size = 0
+        self._ending: asyncio.Task[None] | None = None
+
+    async def see_through(self, agent: Agent, given: AgentInput) -> None:
+        """See the run to its end, and its agent out of the house."""
+        key, limits = self.run.key, self._around.limits
+        work = asyncio.create_task(self._work(agent, given), name=f"agent {key.run}")
+        self._around.left_behind.add(work)
+        work.add_done_callback(self._around.left_behind.discard)
+        over = asyncio.create_task(self._over.wait(), name=f"over {key.run}")
+        try:
+            await asyncio.wait(
+                (work, over), timeout=agent.deadline, return_when=asyncio.FIRST_COMPLETED
+            )
+            self.end(self.run.fail("run.deadline"))
+        finally:
+            over.cancel()
+            work.cancel()
+            await asyncio.wait((work,), timeout=limits.cleanup_seconds)
+            await self.ended()
+
+    def end(self, made: list[Made]) -> bool:
+        """Write the run's ending and let its agent go; return whether this call ended it.
+
+        `made` is empty where the run had ended already: then its ending is being written.
+        """
+        if not made:
+            return False
+        self._over.set()
+        self._ending = asyncio.create_task(
+            self._write_ending(made), name=f"ending {self.run.key.run}"
+        )
+        return True
+
+    async def ended(self) -> None:
+        """Wait until the ending is in the log, if there is one."""
+        if self._ending is not None:
+            await asyncio.shield(self._ending)
+
+    async def _work(self, agent: Agent, given: AgentInput) -> None:
+        """Ask the agent and carry what it says; whatever happens, the run ends here once."""
+        try:
+            await self._carry(agent.function(given))
+            made = self.run.finish()
+        except RunIsOver:
+            return
+        except AgentError as error:
+            made = self.run.fail(error.code, error.message)
+        except IllegalEvent as error:
+            made = self.run.fail("run.illegal_event", str(error))
+        except StorageError:
+            made = self.run.fail("run.storage")
+        except Exception as error:  # The outermost edge of somebody else's code.
+            self._around.hooks.tell(hooks.Fault(where=f"agent {agent.name}", error=error))
+            made = self.run.fail("run.failed")
+        self.end(made)
+
+    async def _carry(self, items: AsyncGenerator[object, None]) -> None:
+        """Take what the agent yields, one by one, and submit what it makes.
+
+        Between making events and submitting them nothing is awaited: so whoever ends the run
+        meanwhile can only come before or after, never between.
+        """
+        async with contextlib.aclosing(items):
+            async for item in items:
+                await self._room()
+                made = self.run.feed(item)
+                if self.run.status in OVER:
+                    self.end(made)
+                elif made:
+                    self._in_flight.append(self._submit(made))
+                if self._size > self._around.limits.run_bytes:
+                    self.end(self.run.fail("run.too_large"))
+
+    async def _room(self) -> None:
+        """Wait while too much is under way.
+
+        Raises:
+            StorageError: one of the run's earlier writes was refused.
+        """
+        waiting = self._in_flight
+        while waiting and (waiting[0].done() or len(waiting) >= self._around.limits.in_flight):
+            await asyncio.shield(waiting[0])
+            waiting.popleft()
+        await self._around.broker.room()
+
+    def _submit(self, made: list[Made]) -> "asyncio.Future[Written]":
+        items = tuple(map(item, made))
+        append = Append(self._channel, items, after=self._top)
+        self._top += len(items)
+        self._size += sum(len(one.data) for one in items)
+        future = self._around.broker.submit(Write((append,)))
+        future.add_done_callback(failure)  # Whoever waits for it is told; nobody has to.
+        return future
+
+    async def _write_ending(self, made: list[Made]) -> None:
+        """Write the terminal event, as often as it takes.
+
+        Where the log refused it or anything before it, what the log holds is what counts: the
+        run is read back and ended from there.
+        """
+        while made:
+            try:
+                await self._around.broker.submit(self._closing(made))
+                break
+            except StorageError as error:
+                self._around.hooks.tell(hooks.Fault(where="ending of a run", error=error))
+                await asyncio.sleep(self._around.limits.retry_seconds)
+                with contextlib.suppress(StorageError):
+                    made = await self._make_again()
+        run, key = self.run, self.run.key
+        self._around.hooks.tell(
+            hooks.RunEnded(
+                tenant=key.tenant,
+                user=key.user,
+                thread=key.thread,
+                run=key.run,
+                agent=key.agent,
+                status=run.status.value,
+                code=run.code,
+                events=run.events,
+                seconds=self._around.clock() - self._began,
+            )
+        )
+
+    def _closing(self, made: list[Made]) -> Write:
+        """Return the write of the terminal event, and that the run has ended, in one act."""
+        last = Append(self._channel, tuple(map(item, made)), after=self._top, release=True)
+        closed = self.run.closed(self._around.clock())
+        return Write((last, notice(self.run, "towpath.run.ended")), (closed,))
+
+    async def _make_again(self) -> list[Made]:
+        """Read the run back from the log and end it there; nothing if its ending is there."""
+        key, cancelled = self.run.key, self.run.status is Status.CANCELLED
+        record = await self._around.conversations.find_run(key.tenant, key.user, key.run)
+        if record is not None and record.ended_at is not None:
+            return []
+        self.run, self._top = await read_back(key, self._around)
+        return self.run.cancel() if cancelled else self.run.fail("run.storage")
+
+
+async def read_back(key: RunKey, around: Surroundings) -> tuple[Run, int]:
+    """Return an unfinished run as the log knows it, and the offset of its last event.
+
+    Raises:
+        StorageError: the log cannot be read now.
+    """
+    past = await around.conversations.conversation(key.tenant, key.user, key.thread)
+    run = Run(key, history=past.messages, state=past.state, new_id=around.new_id)
+    replay = await around.broker.read(channel_of(key), past.offset)
+    for publication in replay.publications:
+        run.replay(msgspec.json.decode(publication.data))
+    return run, replay.top
+
+
+def channel_of(key: RunKey) -> Channel:
+    """Return the channel of a run's thread."""
+    return thread_channel(key.tenant, key.user, key.thread)
+
+
+def item(made: Made) -> Item:
+    """Return an event as it is published."""
+    return Item(msgspec.json.encode(made.event), made.tags)
+
+
+def notice(run: Run, name: str) -> Append:
+    """Return the small event by which a person's other devices learn of a run."""
+    key = run.key
+    value = {
+        "thread_id": key.thread,
+        "run_id": key.run,
+        "agent": key.agent,
+        "status": run.status.value,
+    }
+    event = {"type": "CUSTOM", "name": name, "value": value}
+    return Append(user_channel(key.tenant, key.user), (Item(msgspec.json.encode(event), {}),))

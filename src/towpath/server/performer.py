@@ -186,7 +186,7 @@ class Performer:
             case ReadHistory():
                 await self._history(effect)
             case TellPresence():
-                self._presence(effect)
+                await self._presence(effect)
             case Renew():
                 self._renew(effect)
 
@@ -214,6 +214,7 @@ class Performer:
         )
 
     async def _history(self, effect: ReadHistory) -> None:
+        await self._parts.recovery.check(effect.channel, self._session.principal.user)
         request = effect.request
         since = request.since or frames.StreamPosition()
         limit = min(request.limit, HISTORY_LIMIT) if request.limit >= 0 else HISTORY_LIMIT
@@ -233,7 +234,8 @@ class Performer:
         )
         self._reply(effect.id, result)
 
-    def _presence(self, effect: TellPresence) -> None:
+    async def _presence(self, effect: TellPresence) -> None:
+        await self._parts.recovery.check(effect.channel, self._session.principal.user)
         readers = self._parts.hub.readers(effect.channel)
         if effect.only_count:
             users = {member.principal.user for member in readers}

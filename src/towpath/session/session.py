@@ -138,6 +138,9 @@ class Session:
         channel = self._read_channel(name)
         if channel is None:
             return Fail(number, codes.UNKNOWN_CHANNEL)
+        if channel.owner is None:
+            # Who else is there is nobody's business but each person's own.
+            return Fail(number, codes.NOT_AVAILABLE)
         return TellPresence(number, channel, only_count)
 
     def _read_channel(self, name: str) -> Channel | None:

@@ -67,6 +67,18 @@ class Recovery:
         publications = [_whole(item) for item in replay.publications]
         return Answer(replay.epoch, replay.top, not replay.gone, publications)
 
+    async def check(self, channel: Channel, user: str) -> None:
+        """Refuse a thread that does not exist, exactly like one that is somebody else's.
+
+        Raises:
+            UnknownChannel: there is no such thread of this user's.
+            StorageError: nobody can tell now.
+        """
+        if channel.thread is not None and not await self._store.exists(
+            channel.tenant, user, channel.thread
+        ):
+            raise UnknownChannel
+
     async def fold(self, channel: Channel, stored: StoredThread) -> tuple[Fold, Replay]:
         """Return what a thread amounts to now, and the part of the log that was read for it."""
         fold = stored.fold()

@@ -8,7 +8,7 @@ characters it is made of, can reach into another owner's names.
 Source: WIRE section 5.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
 from towpath.context import Principal
@@ -25,38 +25,32 @@ THREAD_PREFIX = "thread:"
 class Channel:
     """One totally ordered sequence of publications.
 
-    Equality and hash are by value; `owner` and `visible` follow from `name` and are kept beside it
-    because delivery looks at both for every write.
+    Equality and hash are those of `tenant` and `name`; the rest follows from the name and stands
+    beside it because delivery looks at it for every write.
     """
 
     tenant: str
     name: str
     """`user:<user>`, `tenant`, or `thread:<user>:<id>`, the user percent-encoded."""
+    owner: str | None = field(init=False, compare=False, repr=False)
+    """The one user who may read it; None where the whole tenant may."""
+    visible: str = field(init=False, compare=False, repr=False)
+    """The name clients say and see."""
+    is_thread: bool = field(init=False, compare=False, repr=False)
+    """Whether the publications are one thread's run events."""
 
-    @property
-    def owner(self) -> str | None:
-        """The one user who may read it; None where the whole tenant may."""
-        if self.name == TENANT:
-            return None
-        return unquote(self.name.split(":", 2)[1])
-
-    @property
-    def visible(self) -> str:
-        """The name clients say and see."""
-        if self.name == TENANT:
-            return TENANT
+    def __post_init__(self) -> None:
         kind, _, rest = self.name.partition(":")
-        return USER if kind == USER else THREAD_PREFIX + rest.partition(":")[2]
+        owner, _, thread = rest.partition(":")
+        is_thread = kind + ":" == THREAD_PREFIX
+        object.__setattr__(self, "owner", unquote(owner) if self.name != TENANT else None)
+        object.__setattr__(self, "visible", THREAD_PREFIX + thread if is_thread else kind)
+        object.__setattr__(self, "is_thread", is_thread)
 
     @property
     def thread(self) -> str | None:
         """The thread id where this is a thread's channel."""
         return self.visible[len(THREAD_PREFIX) :] if self.is_thread else None
-
-    @property
-    def is_thread(self) -> bool:
-        """Whether the publications are one thread's run events."""
-        return self.name.startswith(THREAD_PREFIX)
 
 
 def user_channel(tenant: str, user: str) -> Channel:

@@ -37,6 +37,7 @@ app = typer.Typer(
 STALLED_MS = 35_000
 """How long a peer may take nothing of what is sent to it, in milliseconds: ping and pong's time."""
 
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 Data = Annotated[Path | None, typer.Option(help="Data directory; default .towpath/")]
 
 
@@ -80,6 +81,8 @@ def serve(
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
 ) -> None:
     """Serve a gateway: the one of --app, or one with the demo agents."""
+    if log_level.upper() not in LOG_LEVELS:
+        raise ConfigurationError(f"--log-level {log_level}: use one of {', '.join(LOG_LEVELS)}")
     logs.configure(level=log_level.upper())
     gateway = _load(app) if app else _demo_gateway()
     gateway.watch(logs.Log().watch)
@@ -122,6 +125,8 @@ def _load(path: str) -> Gateway:
         ConfigurationError: there is none.
     """
     module_name, _, name = path.partition(":")
+    if not module_name or module_name.startswith("."):
+        raise ConfigurationError(f"--app {path}: name your gateway as module:name")
     sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module_name), name or "gateway")

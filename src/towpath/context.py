@@ -94,7 +94,8 @@ class UserExecutionContext:
     """Whether the ids stem from a verified principal and the wire, where they are opaque."""
 
     def __post_init__(self) -> None:
-        _refuse_blank("user", self.user)
+        for name in ("tenant", "user", "request"):
+            _refuse_blank(name, getattr(self, name))
         for name in ("tenant", "thread", "run", "request", "connection"):
             value = getattr(self, name)
             if value is not None:

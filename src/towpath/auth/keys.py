@@ -33,19 +33,22 @@ def configured_key(text: str, algorithm: str) -> Key:
     if algorithm not in ALGORITHMS:
         known = ", ".join(sorted(ALGORITHMS))
         raise ConfigurationError(f"algorithm {algorithm!r} is not taken: use one of {known}")
+    key_type = _key_type(algorithm)
     try:
-        if text.lstrip().startswith("{"):
-            return import_key(json.loads(text))
-        if algorithm not in SYMMETRIC:
-            return _public_key_type(algorithm).import_key(text)
+        is_jwk = text.lstrip().startswith("{")
+        key = import_key(json.loads(text)) if is_jwk else key_type.import_key(text)
     except (JoseError, ValueError) as error:
         raise ConfigurationError(f"the key is none for {algorithm}: {error}") from None
-    if len(text.encode()) < MIN_SECRET_BYTES:
+    if not isinstance(key, key_type):
+        raise ConfigurationError(f"the key is none for {algorithm}: it is of type {key.key_type}")
+    if isinstance(key, OctKey) and len(key.raw_value) < MIN_SECRET_BYTES:
         raise ConfigurationError(f"a shared secret needs at least {MIN_SECRET_BYTES} bytes")
-    return OctKey.import_key(text)
+    return key
 
 
-def _public_key_type(algorithm: str) -> type[RSAKey] | type[ECKey] | type[OKPKey]:
+def _key_type(algorithm: str) -> type[OctKey] | type[RSAKey] | type[ECKey] | type[OKPKey]:
+    if algorithm in SYMMETRIC:
+        return OctKey
     if algorithm == "EdDSA":
         return OKPKey
     return ECKey if algorithm.startswith("ES") else RSAKey
@@ -65,7 +68,7 @@ def development_key(data: Path) -> OctKey:
         return OctKey.import_key(json.loads(path.read_text()))
     except OSError as error:
         raise ConfigurationError(f"cannot use {path}: {error.strerror}") from None
-    except (JoseError, ValueError):
+    except (JoseError, ValueError, TypeError):
         raise ConfigurationError(f"{path} is no key: remove it to have a new one made") from None
 
 

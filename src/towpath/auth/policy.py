@@ -9,7 +9,4 @@ from towpath.context import Principal
 
 def may_read(principal: Principal, channel: Channel) -> bool:
     """Whether this principal may receive what is published in this channel."""
-    if channel.tenant != principal.tenant:
-        return False
-    owner = channel.owner
-    return owner is None or owner == principal.user
+    return channel.tenant == principal.tenant and channel.owner in (None, principal.user)

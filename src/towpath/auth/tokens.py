@@ -7,6 +7,7 @@ answer about the credential.
 Source: RFC 7519, RFC 8725 (best current practices); DESIGN section 7.
 """
 
+import json
 import math
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -24,6 +25,8 @@ MAX_TOKEN_BYTES = 16 * 1024
 """A longer credential is refused unread."""
 MAX_SUBJECT_BYTES = 255
 """Longest tenant and user, in UTF-8."""
+MAX_TIME = 253_402_300_799
+"""The last second a calendar date can name (year 9999); a later time is no time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,12 @@ class TokenVerifier:
         if len(token) > MAX_TOKEN_BYTES or not token.isascii():
             return Invalid("too long or not ASCII")
         try:
-            decoded = jwt.decode(token, self._issuer.key, algorithms=[self._issuer.algorithm])
+            decoded = jwt.decode(
+                token,
+                self._issuer.key,
+                algorithms=[self._issuer.algorithm],
+                decoder_cls=_ClaimsDecoder,
+            )
             claims: object = decoded.claims
         except (JoseError, ValueError, TypeError, RecursionError) as error:
             return Invalid(f"not a token of ours: {type(error).__name__}")
@@ -133,12 +141,26 @@ class TokenVerifier:
         )
 
 
+class _ClaimsDecoder(json.JSONDecoder):
+    """Refuses an object that names a member twice (RFC 7519 section 4)."""
+
+    def __init__(self) -> None:
+        super().__init__(object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member is named twice")
+    return members
+
+
 def _is_time(value: object) -> TypeGuard[float]:
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)
         and math.isfinite(value)
-        and 0 <= value < 2**53
+        and 0 <= value <= MAX_TIME
     )
 
 

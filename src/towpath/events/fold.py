@@ -72,14 +72,15 @@ class Fold:
         return list(self._messages.values())
 
     def text(self, message_id: str) -> str:
-        """Return the text of a message as far as it is known."""
+        """Return the text of a message as far as it is known; none where a snapshot dropped it."""
         self._join_text(message_id)
-        content = self._messages[message_id].get("content", "")
+        content = self._messages.get(message_id, {}).get("content", "")
         return content if isinstance(content, str) else ""
 
     def run_digests(self) -> str:
         """Return `messageId:hash` pairs of the latest run's texts, the last 32, space-separated."""
-        return " ".join(f"{key}:{digest(self.text(key))}" for key in self._run_texts[-32:])
+        shown = [key for key in self._run_texts if key in self._messages]
+        return " ".join(f"{key}:{digest(self.text(key))}" for key in shown[-32:])
 
     def prelude(self, *, max_bytes: int | None = None) -> list[Event]:
         """Return the events that bring a newcomer to now; empty where no run ever was.
@@ -155,7 +156,8 @@ class Fold:
         self.state = event["snapshot"]
 
     def _on_state_delta(self, event: Event) -> None:
-        self.state = _patched(event["type"], self.state, event["delta"])
+        before = {} if self.state is None else self.state
+        self.state = _patched(event["type"], before, event["delta"])
 
     def _on_messages_snapshot(self, event: Event) -> None:
         given = {message["id"]: dict(message) for message in event["messages"]}

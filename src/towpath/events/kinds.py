@@ -13,6 +13,7 @@ from typing import Any, Final
 from ag_ui.core import Event as AnyEvent
 from ag_ui.core.events import BaseEvent, EventType
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from towpath.errors import TowpathError
 
@@ -97,8 +98,7 @@ def parse(value: object) -> Event:
         IllegalEvent: it is neither, or its fields do not fit its type.
     """
     if isinstance(value, BaseEvent):
-        event: Event = value.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return event
+        return _dumped(value)
     if not isinstance(value, Mapping):
         raise IllegalEvent(type(value).__name__, "neither an AG-UI event, nor a mapping, nor text")
     raw = dict(value)
@@ -119,5 +119,12 @@ def parse(value: object) -> Event:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"][1:]) or "event"
         raise IllegalEvent(name, f"{where}: {first['msg']}") from None
-    dumped: Event = model.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return dumped
+    return _dumped(model)
+
+
+def _dumped(model: BaseEvent) -> Event:
+    try:
+        event: Event = model.model_dump(mode="json", by_alias=True, exclude_none=True)
+    except PydanticSerializationError as error:
+        raise IllegalEvent(str(model.type.value), f"is not JSON: {error}") from None
+    return event

@@ -3,7 +3,8 @@
 A prelude starts a new legal stream: RUN_STARTED, the state and the settled messages as snapshots,
 and from the first message in which something is open onward, the events that rebuild it with every
 text folded into one piece. What follows in the log continues that stream. A message is never in
-the snapshot and in the events both, and nothing changes its place in the conversation.
+the snapshot and in the events both, and nothing changes its place in the conversation. What a
+snapshot of the agent's dropped while it was open is opened before ours, which drops it again.
 
 Source: WIRE section 9.
 """
@@ -42,13 +43,16 @@ def compose(
     events: list[Event] = [{key: value for key, value in started.items() if key != "input"}]
     if state is not None:
         events.append({"type": "STATE_SNAPSHOT", "snapshot": state})
-    if settled := _newest(messages[:fluid], max_bytes):
-        events.append({"type": "MESSAGES_SNAPSHOT", "messages": settled})
     events.extend(
         opener
         for (bracket, _), opener in brackets.items()
         if bracket in ("subagent", "step", "reasoning")
     )
+    dropped = _dropped(messages, brackets)
+    events.extend(dropped)
+    settled = _newest(messages[:fluid], max_bytes)
+    if settled or dropped:
+        events.append({"type": "MESSAGES_SNAPSHOT", "messages": settled})
     for message in messages[fluid:]:
         events.extend(_rebuild(message, brackets))
     if ended is not None:
@@ -69,6 +73,18 @@ def _first_open(messages: list[Message], brackets: Brackets, tool_owner: Mapping
         if message["id"] in touched:
             return index
     return len(messages)
+
+
+def _dropped(messages: list[Message], brackets: Brackets) -> list[Event]:
+    """Return the openers of what is open but was dropped by a snapshot, as it will be again."""
+    shown = {message["id"] for message in messages}
+    calls = {call["id"] for message in messages for call in message.get("toolCalls") or ()}
+    here = {"text": shown, "thought": shown, "tool": calls}
+    return [
+        opener
+        for (bracket, name), opener in brackets.items()
+        if bracket in here and name not in here[bracket]
+    ]
 
 
 def _rebuild(message: Message, brackets: Brackets) -> Iterator[Event]:
@@ -95,7 +111,7 @@ def _rebuild(message: Message, brackets: Brackets) -> Iterator[Event]:
         case "reasoning":
             yield from _rebuild_text(message, brackets, "thought", "REASONING_MESSAGE")
         case _:
-            if "content" in message:
+            if "content" in message or ("text", key) in brackets:
                 yield from _rebuild_text(message, brackets, "text", "TEXT_MESSAGE")
             for call in message.get("toolCalls", ()):
                 yield from _rebuild_call(call, message, brackets)
@@ -145,6 +161,5 @@ def _newest(messages: list[Message], max_bytes: int | None) -> list[Message]:
 
 def _size(message: Message) -> int:
     calls = message.get("toolCalls", ())
-    return len(str(message.get("content", ""))) + sum(
-        len(call["function"]["arguments"]) for call in calls
-    )
+    texts = [str(message.get("content", "")), *(call["function"]["arguments"] for call in calls)]
+    return sum(len(text.encode(errors="replace")) for text in texts)

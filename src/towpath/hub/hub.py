@@ -51,7 +51,8 @@ class Member:
     outbox: Outbox
     close: Callable[[CloseCode], None]
     """Ends the connection; idempotent, must not block."""
-    connected_at: float = 0.0
+    left: Callable[[Channel], None] = lambda _: None
+    """Hears of a subscription that the hub ended by itself."""
     subscriptions: dict[Channel, Subscription] = field(default_factory=dict)
 
 
@@ -190,10 +191,17 @@ class Hub:
         waiting.extend((publication.offset, frame) for publication, frame in pairs)
 
     def _restart(self, subscription: Subscription) -> None:
-        self.unsubscribe(subscription.member, subscription.channel)
+        """Have a reader start over on a channel it can no longer follow."""
+        member, channel = subscription.member, subscription.channel
+        if not self.unsubscribe(member, channel):
+            return
+        member.left(channel)
         code, reason = INSUFFICIENT_STATE
-        frame = codec.encode_unsubscribe(subscription.channel.visible, code, reason)
-        subscription.member.outbox.put(frame)
+        frame = codec.encode_unsubscribe(channel.visible, code, reason)
+        # SDKs take up again by themselves what they asked for; a channel that came with the
+        # connection comes again with the next one.
+        if not channel.is_thread or not member.outbox.put(frame):
+            member.close(codes.SLOW)
 
 
 def _encode(channel: Channel, publication: Publication) -> bytes:

@@ -64,12 +64,11 @@ def decode_frame(frame: bytes) -> Iterator[Inbound]:
         BadFrame: text that is not JSON, not an object, nested deeper than `MAX_DEPTH`, without a
             usable id, or more than `MAX_COMMANDS` commands. What stood before it was yielded.
     """
-    lines = frame.split(b"\n")
-    if len(lines) > MAX_COMMANDS + 1:
+    lines = [line for line in frame.split(b"\n") if line and not line.isspace()]
+    if len(lines) > MAX_COMMANDS:
         raise BadFrame(f"more than {MAX_COMMANDS} commands in a frame")
     for line in lines:
-        if line and not line.isspace():
-            yield _decode_line(line)
+        yield _decode_line(line)
 
 
 def _decode_line(line: bytes) -> Inbound:
@@ -94,7 +93,10 @@ def _decode_line(line: bytes) -> Inbound:
 
 def _addressable(line: bytes, reason: str) -> Malformed:
     """Return the malformed command if its id can be read; else there is nobody to answer."""
-    value = _decode_any(line)
+    try:
+        value = _decode_any(line)
+    except msgspec.DecodeError:  # The typed pass stopped before it came to the fault.
+        raise BadFrame("a frame that is not JSON") from None
     number = value.get("id") if isinstance(value, dict) else None
     if type(number) is not int or not 0 < number <= frames.MAX_COMMAND_ID:
         raise BadFrame("a command without a usable id")

@@ -143,8 +143,8 @@ class Connection:
 
     def refuse(self, number: int, code: ErrorCode, message: str | None = None) -> bytes:
         """Answer connect with an error; what waited is dropped, and 3000 is to follow."""
-        reply = self._error(number, code, message)
         self.state = after(self.state, Move.REFUSE)
+        reply = self._error(number, code, message)
         self.close_code = codes.CONNECT_FAILED
         self._drop()
         return reply

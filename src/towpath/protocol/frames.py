@@ -22,7 +22,7 @@ ChannelName = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
 class SubscribeRequest(Struct, frozen=True, kw_only=True):
-    """Ask to read a channel, perhaps from a position on."""
+    """Ask to read a channel, perhaps from a position on. The repr leaves the token out."""
 
     channel: str = ""
     token: str = ""
@@ -32,6 +32,10 @@ class SubscribeRequest(Struct, frozen=True, kw_only=True):
     positioned: bool = False
     recoverable: bool = False
     flag: int = 0
+
+    def __repr__(self) -> str:
+        position = f"recover={self.recover}, offset={self.offset}, epoch={self.epoch!r}"
+        return f"SubscribeRequest(channel={self.channel!r}, {position})"
 
 
 REJECT_UNRECOVERED = 2

@@ -46,8 +46,8 @@ SUBPROTOCOLS = ("centrifuge-json", "towpath.v1")
 """Sub-protocols we answer with; a missing one is accepted."""
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 """Host names by which the demo-token endpoint may be asked."""
-FORWARDING = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "via")
-"""Headers that say somebody stands between."""
+FORWARDING = ("forwarded", "x-forwarded-", "via")
+"""How the names of headers begin that say somebody stands between."""
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -160,7 +160,7 @@ def _local(request: Request) -> bool:
     """Whether a request comes from a page of this machine, with nobody in between."""
     host = request.headers.get("host", "")
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    if name not in LOCAL_HOSTS or any(header in request.headers for header in FORWARDING):
+    if name not in LOCAL_HOSTS or any(header.startswith(FORWARDING) for header in request.headers):
         return False
     return origin_allowed(request.headers.get("origin"), host, request.url.scheme, frozenset())
 

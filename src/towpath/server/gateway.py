@@ -16,7 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from joserfc.jwk import OctKey
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -94,6 +96,7 @@ class Gateway:
         """Whom the chat page offers in development; nobody otherwise."""
         self._hooks = Hooks((self.metrics.watch,))
         self._development = False
+        self._development_key: OctKey | None = None
         self._app: Starlette | None = None
         self._show_gauges()
 
@@ -155,7 +158,7 @@ class Gateway:
         settings = self.settings
         self.phase = Phase.STARTING
         try:
-            verifier = TokenVerifier(self._issuer())
+            verifier = TokenVerifier(await asyncio.to_thread(self._issuer))
             hub = Hub(may_read, max_connections=settings.user_connections)
             broker = SqliteBroker(
                 settings.data / "towpath.db",
@@ -229,8 +232,8 @@ class Gateway:
 
     def demo_token(self, user: str, tenant: str = "demo", ttl: float = 3600.0) -> str:
         """Return a development token for a demo user."""
-        key = development_key(self.settings.data)
-        return sign(key, user=user, tenant=tenant, now=time.time(), ttl=ttl)
+        assert self._development_key is not None, "demo users exist in development only"
+        return sign(self._development_key, user=user, tenant=tenant, now=time.time(), ttl=ttl)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve ASGI."""
@@ -243,7 +246,8 @@ class Gateway:
     def _issuer(self) -> Issuer:
         settings = self.settings
         if self._development:
-            return development_issuer(development_key(settings.data))
+            self._development_key = development_key(settings.data)
+            return development_issuer(self._development_key)
         if settings.jwt_key is None:
             raise ConfigurationError(
                 "no issuer is configured, so nobody could log in: set TOWPATH_JWT_KEY (and "
@@ -359,6 +363,8 @@ def settings_from_environment(data: Path | None = None) -> Settings:
     """
     try:
         return Settings() if data is None else Settings(data=data)
+    except SettingsError as error:
+        raise ConfigurationError(f"the environment (TOWPATH_…): {error}") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = "_".join(str(part) for part in first["loc"]).upper()

@@ -175,6 +175,9 @@ class Line:
             self.end(codes.INVALID_TOKEN)
             return
         match self._parts.verifier.verify(credential.token, self._parts.wall_clock()):
+            case Valid(principal) if self._is_over(principal):
+                self._refused("expired", "past its grace")
+                self._refuse(number, codes.TOKEN_EXPIRED)
             case Valid(principal):
                 try:
                     await self._open(number, request, credential, principal)
@@ -189,6 +192,12 @@ class Line:
             case Invalid(reason):
                 self._refused("invalid", reason)
                 self.end(codes.INVALID_TOKEN)
+
+    def _is_over(self, principal: Principal) -> bool:
+        """Whether its connection would end at once: clocks may differ by more than the grace."""
+        if principal.expires_at is None:
+            return False
+        return self._parts.wall_clock() >= principal.expires_at + self._settings.expiry_grace
 
     def _refuse(self, number: int, code: ErrorCode) -> None:
         if self._connection.state is State.AUTHENTICATING:
@@ -210,19 +219,21 @@ class Line:
         """Let a verified person in: their place in the hub, their channels, their reply."""
         limits = self._settings
         now = self._loop.time()
-        member = Member(self.id, principal, self._outbox, self.end, now)
+        member = Member(self.id, principal, self._outbox, self.end)
         if not self._parts.hub.connect(member):
             self.end(codes.CONNECTION_LIMIT)
             return
+        session = Session(
+            principal,
+            self._parts.may_read,
+            SessionLimits(subscriptions=limits.subscriptions, errors=limits.errors),
+        )
+        member.left = session.left
         performer = self._performer = Performer(
             self._parts,
             self._connection,
             member,
-            Session(
-                principal,
-                self._parts.may_read,
-                SessionLimits(subscriptions=limits.subscriptions, errors=limits.errors),
-            ),
+            session,
             KeepAlive(now, ping_interval=limits.ping_interval, pong_timeout=limits.pong_timeout),
             renewable=credential.renewable,
             reschedule=self._reschedule,

@@ -46,6 +46,7 @@ class Log:
 
     def __init__(self) -> None:
         self._log = structlog.stdlib.get_logger("towpath")
+        self._verbose = logging.getLogger("towpath").isEnabledFor(logging.DEBUG)
 
     def watch(self, happening: Happening) -> None:
         """Write down one happening; those that come by the thousand only when debugging."""
@@ -58,7 +59,7 @@ class Log:
                 self._log.error("fault", where=where, exc_info=error)
             case hooks.CommandAnswered(error=number) if number:
                 self._log.info(_event(happening), **_fields(happening))
-            case _:
+            case _ if self._verbose:
                 self._log.debug(_event(happening), **_fields(happening))
 
 

@@ -18,7 +18,9 @@ DEFAULT_PORT = 8000
 class Settings(BaseSettings):
     """What an operator may choose. Times in seconds, sizes in bytes."""
 
-    model_config = SettingsConfigDict(env_prefix="TOWPATH_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TOWPATH_", extra="ignore", frozen=True, allow_inf_nan=False
+    )
 
     data: Path = Path(".towpath")
     """Where the log, the projection and the development key live."""
@@ -115,4 +117,4 @@ class Settings(BaseSettings):
 def platform_port() -> int | None:
     """Return the port the platform asks for (`$PORT`), if it does."""
     port = os.environ.get("PORT", "")
-    return int(port) if port.isdigit() else None
+    return int(port) if port.isdecimal() else None

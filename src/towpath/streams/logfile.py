@@ -322,7 +322,8 @@ class LogFile:
         head.publications = head.bytes = 0
         head.hold = None
         self._db.execute(
-            "UPDATE channels SET hold=NULL, publications=0, bytes=0 WHERE id=?", (head.id,)
+            "UPDATE channels SET top=?, hold=NULL, publications=0, bytes=0 WHERE id=?",
+            (head.top, head.id),
         )
 
     def _earlier(self, key: Key) -> Written | None:

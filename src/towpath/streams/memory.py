@@ -95,6 +95,7 @@ class MemoryBroker:
             log = self._logs.setdefault(channel, _Log())
             log.kept.clear()
             log.size = 0
+            log.hold = None
         for append, span in zip(write.appends, spans, strict=True):
             self._append(append, span)
         return Written(spans=spans, result=result)
@@ -110,6 +111,8 @@ class MemoryBroker:
         return tuple(spans)
 
     def _apply(self, write: Write, spans: tuple[Span, ...]) -> None:
+        if not write.facts:
+            return
         self._db.execute("BEGIN")
         try:
             for fact in write.facts:

@@ -89,7 +89,7 @@ class SqliteBroker:
         self._hooks = watchers or Hooks()
         self._retention = retention
         self._synchronous = synchronous
-        self._boot_id = boot_id if boot_id is not None else _kernel_boot_id()
+        self._boot_id = boot_id
         self._clock = clock
         self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
         self._waiting = 0
@@ -98,24 +98,7 @@ class SqliteBroker:
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._lock = _lock(self._path)
-        try:
-            self._log = await asyncio.to_thread(
-                LogFile,
-                self._path,
-                self._projection,
-                retention=self._retention,
-                synchronous=self._synchronous,
-                boot_id=self._boot_id,
-                clock=self._clock,
-            )
-            self._reader = logfile.connect(self._path, self._synchronous)
-        except sqlite3.Error as error:
-            self._lock.close()
-            raise ConfigurationError(f"cannot open {self._path}: {error}") from None
-        except ConfigurationError:
-            self._lock.close()
-            raise
+        await asyncio.to_thread(self._open)
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="towpath-reader")
         self._writer = threading.Thread(target=self._run, name="towpath-writer", daemon=True)
         self._writer.start()
@@ -124,10 +107,7 @@ class SqliteBroker:
         self._stopped = True
         self._queue.put(None)
         await asyncio.to_thread(self._writer.join)
-        await asyncio.to_thread(self._readers.shutdown)
-        self._reader.close()
-        self._log.close()
-        self._lock.close()
+        await asyncio.to_thread(self._close)
 
     async def room(self) -> None:
         while self._waiting >= QUEUE_BOUND:
@@ -161,6 +141,31 @@ class SqliteBroker:
             return await self._loop.run_in_executor(self._readers, _within, self._reader, question)
         except sqlite3.Error as error:
             raise StorageError(f"the log cannot be read: {error}") from error
+
+    def _close(self) -> None:
+        self._readers.shutdown()
+        self._reader.close()
+        self._log.close()
+        self._lock.close()
+
+    def _open(self) -> None:
+        self._lock = _lock(self._path)
+        try:
+            self._log = LogFile(
+                self._path,
+                self._projection,
+                retention=self._retention,
+                synchronous=self._synchronous,
+                boot_id=_kernel_boot_id() if self._boot_id is None else self._boot_id,
+                clock=self._clock,
+            )
+            self._reader = logfile.connect(self._path, self._synchronous)
+        except sqlite3.Error as error:
+            self._lock.close()
+            raise ConfigurationError(f"cannot open {self._path}: {error}") from None
+        except ConfigurationError:
+            self._lock.close()
+            raise
 
     # What follows runs in the writer thread, but for `_hand_back`, which runs on the loop.
 
@@ -204,7 +209,8 @@ class SqliteBroker:
         """Deliver a committed batch in order, then resolve its futures. Runs on the loop."""
         count = 0
         self._waiting -= len(batch)
-        self._has_room.set()
+        if self._waiting < QUEUE_BOUND:
+            self._has_room.set()
         for pending, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Written):
                 for append, span in zip(pending.write.appends, outcome.spans, strict=False):

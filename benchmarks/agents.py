@@ -1,0 +1,25 @@
+"""The gateway that is measured: real agents on the public interface, nothing else changed."""
+
+import gc
+from collections.abc import AsyncGenerator
+
+from benchmarks.stamps import stamped_deltas
+from towpath import Gateway
+from towpath.agents import demo
+from towpath.agents.registry import AgentInput
+
+gateway = Gateway()
+gateway.agent("tools")(demo.tools)
+
+
+@gateway.agent("stamped")
+async def stamped(asked: AgentInput) -> AsyncGenerator[object, None]:
+    """Answer `N at R` with N deltas at R per second, each carrying when it was made."""
+    async for delta in stamped_deltas(asked.message):
+        yield delta
+
+
+@gateway.agent("collect")
+async def collect(asked: AgentInput) -> AsyncGenerator[object, None]:
+    """Collect garbage, so that what is left is what is held."""
+    yield f"{gc.collect()} objects"

@@ -1,0 +1,106 @@
+"""Run the benchmarks: `make bench ARGS="latency --record"`; README.md says how to read them."""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+ROOT = Path(__file__).resolve().parents[1]
+# A script finds its own folder first; the rooms of this package are found from the root.
+sys.path[0] = str(ROOT)
+
+from benchmarks import broker, fanout, idle, latency, machine  # noqa: E402
+from benchmarks.figures import Figures, Sample, record  # noqa: E402
+
+README = ROOT / "benchmarks" / "README.md"
+QUIET_LOAD = 0.5
+"""More than this wanting a core before we begin is not a quiet machine."""
+
+
+class Benchmark(Protocol):
+    """Measures something in a server, or a log, of its own each time."""
+
+    @property
+    def name(self) -> str:
+        """What it is called on the command line and in README.md."""
+
+    @property
+    def setting(self) -> str:
+        """What is done, in a sentence."""
+
+    def sample(self) -> Sample:
+        """Measure once."""
+
+
+BENCHMARKS: dict[str, tuple[Benchmark, Benchmark]] = {
+    full.name: (full, quick)
+    for full, quick in (
+        (latency.FULL, latency.QUICK),
+        (idle.FULL, idle.QUICK),
+        (fanout.FULL, fanout.QUICK),
+        (broker.FULL, broker.QUICK),
+    )
+}
+"""Each benchmark as it counts, and small, to see that it works."""
+
+
+def main() -> int:
+    """Run what was asked for; 1 where something was lost that must not be."""
+    asked = _arguments()
+    _leave_the_environment()
+    machine.raise_file_limit()
+    machine.pin_client()
+    description = machine.description(Path(tempfile.gettempdir()))
+    print(f"On {description}.")
+    if machine.load_average() > QUIET_LOAD:
+        print(f"The machine is not quiet: load average {machine.load_average():.1f}.")
+    failures: list[str] = []
+    for name in asked.names or BENCHMARKS:
+        figures = _measure(BENCHMARKS[name][asked.quick], asked.runs or (2 if asked.quick else 5))
+        failures += figures.failures()
+        if asked.record:
+            record(README, figures, description)
+    for failure in failures:
+        print(f"FAILED: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure Towpath.")
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"{', '.join(BENCHMARKS)}; default all"
+    )
+    parser.add_argument("--quick", action="store_true", help="small, to see that it works")
+    parser.add_argument("--runs", type=int, help="how often each is run; default 5, quick 2")
+    parser.add_argument("--record", action="store_true", help="write the figures into README.md")
+    asked = parser.parse_args()
+    if unknown := set(asked.names) - set(BENCHMARKS):
+        parser.error(f"no benchmark {unknown.pop()!r}: choose from {', '.join(BENCHMARKS)}")
+    if asked.runs is not None and asked.runs < 1:
+        parser.error("--runs must be at least 1")
+    if asked.quick and asked.record:
+        parser.error("figures of --quick mean nothing and are not recorded")
+    return asked
+
+
+def _leave_the_environment() -> None:
+    """Measure the defaults, whatever this shell is set up for."""
+    for name in [name for name in os.environ if name.startswith("TOWPATH_")]:
+        del os.environ[name]
+
+
+def _measure(benchmark: Benchmark, runs: int) -> Figures:
+    print(f"\n{benchmark.name}: {benchmark.setting}; {runs} runs", flush=True)
+    samples = []
+    for number in range(1, runs + 1):
+        samples.append(benchmark.sample())
+        print(f"  run {number} done", flush=True)
+    figures = Figures(benchmark.name, benchmark.setting, samples)
+    print(f"\n{figures.table()}", flush=True)
+    return figures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

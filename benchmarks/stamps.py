@@ -1,0 +1,88 @@
+"""Deltas that carry when they were made, and the tally of their arrival.
+
+A stamp is `<number> <made> <due>;`, times in nanoseconds of CLOCK_MONOTONIC, which all processes
+of a machine share. `made` is read just before the delta is handed over; `due` is when the pace
+wanted it. Latency since `due` also shows what a busy producer hides by being late itself.
+One delta may hold several stamps: a server is free to merge text.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass, field
+
+_DELTA = b'"delta":"'
+
+
+def ask(total: int, rate: float) -> str:
+    """Return the message that asks for `total` deltas at `rate` per second."""
+    return f"{total} at {rate:g}"
+
+
+async def stamped_deltas(asked: str) -> AsyncGenerator[str, None]:
+    """Yield what `ask` asked for."""
+    total, _, rate = asked.partition(" at ")
+    period = 1e9 / float(rate)
+    began = time.monotonic_ns()
+    for number in range(1, int(total) + 1):
+        due = began + int(number * period)
+        await asyncio.sleep(max(0, due - time.monotonic_ns()) / 1e9)
+        made = time.monotonic_ns()
+        # Timers of the loop count in milliseconds: one may fire a little early.
+        yield f"{number} {made} {min(made, due)};"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of one run of stamped deltas."""
+
+    total: int
+    """How many were asked for."""
+    since_made: list[int] = field(default_factory=list)
+    """Nanoseconds, one for each delta received."""
+    since_due: list[int] = field(default_factory=list)
+    duplicated: int = 0
+    reordered: int = 0
+    started: int = 0
+    """When RUN_STARTED came; 0 until then."""
+    finished: bool = False
+    """Whether the run ended well."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by the terminal event."""
+    _next: int = 1
+    _missing: set[int] = field(default_factory=set)
+
+    @property
+    def lost(self) -> int:
+        """How many did not come."""
+        return len(self._missing) + self.total + 1 - self._next
+
+    def take(self, message: bytes, now: int) -> None:
+        """Take one message as received at `now`: one event to a line, wrapped or not."""
+        for line in message.split(b"\n"):
+            at = line.find(_DELTA)
+            if at >= 0:
+                at += len(_DELTA)
+                self._stamps(line[at : line.index(b'"', at)].split(b";")[:-1], now)
+            elif b'"type":"RUN_STARTED"' in line:
+                self.started = self.started or now
+            elif b'"type":"RUN_FINISHED"' in line or b'"type":"RUN_ERROR"' in line:
+                self.finished = b'"type":"RUN_FINISHED"' in line
+                self.over.set()
+
+    def _stamps(self, stamps: Iterable[bytes], now: int) -> None:
+        for stamp in stamps:
+            number, made, due = map(int, stamp.split(b" "))
+            self._count(number)
+            self.since_made.append(now - made)
+            self.since_due.append(now - due)
+
+    def _count(self, number: int) -> None:
+        if number >= self._next:
+            self._missing.update(range(self._next, number))
+            self._next = number + 1
+        elif number in self._missing:
+            self._missing.remove(number)
+            self.reordered += 1
+        else:
+            self.duplicated += 1

@@ -1,0 +1,175 @@
+"""What a person sees when the line, the server or the credential fails them."""
+
+import re
+
+from playwright.sync_api import Browser, BrowserContext, WebSocketRoute, expect
+
+from tests.browser.page import Chat, count
+from towpath.testing.server import ServerProcess
+
+
+def test_r73_r74_a_reload_in_the_middle_misses_nothing(chat: Chat) -> None:
+    """Who reloads while an answer is written reads all of it, once, with what was asked."""
+    chat.enter("alice").say("count 60 at 30/s")
+    chat.expect_counting(15)
+    chat.page.reload()
+    chat.expect_phase("writing")
+    chat.expect_phase("finished")
+    expect(chat.answer).to_have_text(count(60))
+    expect(chat.said).to_have_text("count 60 at 30/s")
+    expect(chat.page.locator(".differs:not([hidden])")).to_have_count(0)
+
+
+def test_r73_a_cut_in_the_middle_loses_and_doubles_nothing(chat: Chat) -> None:
+    """Offline in mid-run and back again, the page says both and ends with the exact text."""
+    chat.enter("alice").say("count 90 at 30/s")
+    chat.expect_counting(15)
+    chat.page.context.set_offline(True)
+    expect(chat.connection).to_have_text("Reconnecting")
+    before = chat.answer.inner_text()
+    chat.page.wait_for_timeout(500)
+    assert chat.answer.inner_text() == before, "the line is really cut"
+    chat.page.context.set_offline(False)
+    chat.expect_online()
+    chat.expect_phase("finished")
+    expect(chat.answer).to_have_text(count(90))
+    expect(chat.said).to_have_count(1)
+    assert chat.sockets >= 2
+    expect(chat.page.locator(".differs:not([hidden])")).to_have_count(0)
+
+
+def test_r47_a_killed_server_leaves_a_failed_run_and_all_its_text(
+    context: BrowserContext, own_server: ServerProcess
+) -> None:
+    """After kill -9 and a new start the run has failed as lost; what was read is there, once."""
+    chat = Chat(context, own_server.http).enter("alice")
+    chat.say("count 900 at 30/s")
+    chat.expect_counting(30)
+    own_server.kill()
+    expect(chat.connection).to_have_text("Reconnecting")
+    seen = chat.answer.inner_text().strip()
+    own_server.start()
+    chat.try_now().expect_online()
+    chat.expect_phase("failed")
+    expect(chat.status).to_contain_text("run.lost")
+    text = chat.answer.inner_text().strip()
+    assert text == count(len(text.split())), "each number once, in order"
+    assert text.startswith(seen)
+    expect(chat.said).to_have_count(1)
+
+    chat.say("still there?", agent="echo")
+    expect(chat.answer).to_have_text("still there?")
+
+
+def test_r65_a_message_without_a_line_is_not_lost(chat: Chat) -> None:
+    """What could not be sent stays in its field with the reason, and can be sent later."""
+    chat.enter("carol")
+    chat.page.context.set_offline(True)
+    expect(chat.connection).to_have_text("Reconnecting")
+    chat.say("hold the line", agent="echo")
+    expect(chat.problem).to_contain_text("Not sent")
+    expect(chat.composer).to_have_value("hold the line")
+    chat.page.context.set_offline(False)
+    chat.expect_online()
+    chat.composer.press("Enter")
+    expect(chat.answer).to_have_text("hold the line")
+    expect(chat.threads.filter(has_text="hold the line")).to_have_count(1)
+
+
+def test_r65_r81_a_lost_answer_makes_no_second_run(
+    context: BrowserContext, server: ServerProcess
+) -> None:
+    """When only the answer to a message is lost, sending it again shows the run that began."""
+    lost: list[str] = []
+
+    def lose_one(socket: WebSocketRoute) -> None:
+        upstream = socket.connect_to_server()
+
+        def pass_on(said: str | bytes) -> None:
+            text = str(said)
+            if not lost and '"run_id"' in text and '"position"' in text:
+                lost.append(text)
+            else:
+                socket.send(text)
+
+        upstream.on_message(pass_on)
+
+    context.route_web_socket(re.compile("connection/websocket"), lose_one)
+    chat = Chat(context, server.http).enter("bob")
+    chat.say("only once", agent="echo")
+    expect(chat.problem).to_contain_text("it will not be done twice")
+    chat.composer.press("Enter")
+    expect(chat.answer).to_have_text("only once")
+    expect(chat.said).to_have_count(1)
+    expect(chat.threads.filter(has_text="only once")).to_have_count(1)
+    assert len(lost) == 1
+
+
+def test_r63_a_page_without_a_credential_opens_no_connection(
+    context: BrowserContext, own_server: ServerProcess
+) -> None:
+    """Where there are no demo users the page asks for a token, and connects only with one."""
+    context.route("**/page.json", lambda route: route.fulfill(json={"demo_users": []}))
+    chat = Chat(context, own_server.http)
+    chat.page.goto(chat.url)
+    expect(chat.page.get_by_label("Your token")).to_be_visible()
+    assert chat.sockets == 0
+
+    chat.page.get_by_label("Your token").fill("nonsense")
+    chat.click("Sign in")
+    expect(chat.page.get_by_role("alert")).to_have_text("Signed out. The token was not accepted.")
+    assert chat.sockets == 1
+
+    chat.page.get_by_label("Your token").fill(own_server.token("dora"))
+    chat.click("Sign in")
+    chat.expect_online()
+    expect(chat.page.locator("#who")).to_have_text("dora")
+
+
+def test_r64_an_expired_token_ends_in_words_and_not_in_a_loop(
+    context: BrowserContext, own_server: ServerProcess
+) -> None:
+    """A pasted token that is over is tried once and then said to be over."""
+    context.route("**/page.json", lambda route: route.fulfill(json={"demo_users": []}))
+    chat = Chat(context, own_server.http)
+    chat.page.goto(chat.url)
+    chat.page.get_by_label("Your token").fill(own_server.token("dora", ttl=-3600))
+    chat.click("Sign in")
+    expect(chat.page.get_by_role("alert")).to_contain_text("no longer good")
+    chat.page.wait_for_timeout(1500)
+    assert chat.sockets <= 2
+
+
+def test_r64_a_server_that_is_away_is_not_hammered(
+    context: BrowserContext, own_server: ServerProcess
+) -> None:
+    """While the server is away a tab tries again a few times a second at most."""
+    chat = Chat(context, own_server.http).enter("alice")
+    own_server.kill()
+    expect(chat.connection).to_have_text("Reconnecting")
+    before = chat.sockets
+    chat.page.wait_for_timeout(3000)
+    assert 1 <= chat.sockets - before <= 8
+
+
+def test_text_that_differs_from_what_was_sent_is_marked(
+    browser: Browser, server: ServerProcess
+) -> None:
+    """When a piece of an answer is damaged on its way, the digest tells the person."""
+    context = browser.new_context()
+
+    def damage(socket: WebSocketRoute) -> None:
+        upstream = socket.connect_to_server()
+        upstream.on_message(
+            lambda said: socket.send(re.sub(r'"delta":"fine', '"delta":"fire', str(said)))
+        )
+
+    context.route_web_socket(re.compile("connection/websocket"), damage)
+    chat = Chat(context, server.http).enter("alice")
+    chat.say("first", agent="echo")
+    expect(chat.answer).to_have_text("first")
+    expect(chat.page.locator(".differs:not([hidden])")).to_have_count(0)
+    chat.say("all is fine", agent="echo")
+    expect(chat.answer).to_have_text("all is fire")
+    expect(chat.page.locator(".differs").last).to_be_visible()
+    context.close()

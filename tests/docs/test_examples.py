@@ -1,0 +1,233 @@
+"""What the documentation tells a newcomer to type works, and every link leads somewhere."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from joserfc import jwt
+from joserfc.jwk import OctKey
+
+from tools.docs import ROOT, pages
+from towpath.testing.server import ServerProcess, free_port
+
+README = ROOT / "README.md"
+TUTORIAL = ROOT / "docs/tutorial/first-agent.md"
+FROM_PYTHON = ROOT / "docs/how-to/connect-from-python.md"
+FROM_JAVASCRIPT = ROOT / "docs/how-to/connect-from-javascript.md"
+FROM_A_SOCKET = ROOT / "docs/how-to/connect-from-a-raw-socket.md"
+TOKENS = ROOT / "docs/how-to/bring-your-own-tokens.md"
+PAGES = [str(page.relative_to(ROOT)) for page in pages()]
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+SECRET = "a shared secret of thirty-two bytes or more"
+
+
+def block(page: Path, language: str, holding: str) -> str:
+    """Return the one code block of a page that holds this text."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    (found,) = [code for code in blocks if holding in code]
+    return str(found)
+
+
+def run(code: str, where: Path, *arguments: str, port: int) -> str:
+    """Run a program of the documentation against a port and return what it printed."""
+    program = where / "program.py"
+    program.write_text(code.replace(":8000", f":{port}"))
+    done = subprocess.run(
+        [sys.executable, str(program), *arguments],
+        cwd=where,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def serve(tmp_path: Path, agent: str) -> ServerProcess:
+    """Return a server of an agent's module, in a directory of its own."""
+    (tmp_path / "my_agent.py").write_text(agent)
+    return ServerProcess(tmp_path / "data", "--app", "my_agent:gateway", cwd=tmp_path)
+
+
+@pytest.mark.servers
+def test_the_agent_and_the_client_of_the_readme_work(tmp_path: Path) -> None:
+    """Ten lines are an agent, and thirty are a client that reads it."""
+    with serve(tmp_path, block(README, "python", "yield word.upper()")) as server:
+        client = block(README, "python", "from centrifuge import")
+        said = run(client, tmp_path, server.token("alice", "demo"), port=server.port)
+    assert "HELLO THERE" in said
+    assert said.split()[-1] == "RUN_FINISHED"
+
+
+@pytest.mark.servers
+def test_the_example_file_serves(tmp_path: Path) -> None:
+    """The typed twin of the README's agent answers as the README's does."""
+    with serve(tmp_path, (ROOT / "examples/own_agent.py").read_text()) as server:
+        client = block(README, "python", "from centrifuge import")
+        said = run(client, tmp_path, server.token("alice", "demo"), port=server.port)
+    assert "HELLO THERE" in said
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("asked", "printed"),
+    [
+        ("plums", 'tool said {"price": 0.2}\nOne plum costs 0.20. '),
+        ("gold", "grocer.unknown We have no gold.\n"),
+    ],
+)
+def test_the_tutorial_ends_where_it_says(tmp_path: Path, asked: str, printed: str) -> None:
+    """The grocer calls its tool and streams, or says in its own words why it cannot."""
+    with serve(tmp_path, block(TUTORIAL, "python", "PRICES")) as server:
+        client = block(TUTORIAL, "python", "from centrifuge import")
+        token = server.token("alice", "demo")
+        assert run(client, tmp_path, token, asked, port=server.port) == printed
+
+
+@pytest.mark.servers
+def test_the_python_client_of_the_guide_follows_a_run(tmp_path: Path) -> None:
+    """The guide's client gets a token by itself and reads all of a paced answer."""
+    with ServerProcess(tmp_path / "data") as server:
+        program = tmp_path / "follow.py"
+        code = block(FROM_PYTHON, "python", "get_token").replace(":8000", f":{server.port}")
+        program.write_text(code)
+        environment = {**os.environ, "TOWPATH_DATA": str(server.data)}
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+        done = subprocess.run(
+            [sys.executable, str(program)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert "1 2 3 4 5" in done.stdout
+
+
+@pytest.mark.servers
+def test_the_raw_socket_of_the_guide_speaks_the_wire(tmp_path: Path) -> None:
+    """Thirty lines over a plain WebSocket library get an answer, without any SDK."""
+    with ServerProcess(tmp_path / "data") as server:
+        code = block(FROM_A_SOCKET, "python", "websockets")
+        said = run(code, tmp_path, server.token("alice", "demo"), port=server.port)
+    assert "hello there" in said.replace("\n", "")
+
+
+@pytest.mark.servers
+@pytest.mark.sdk_js
+@pytest.mark.parametrize("page", [README, FROM_JAVASCRIPT], ids=["readme", "guide"])
+def test_the_javascript_of_the_pages_runs(tmp_path: Path, page: Path) -> None:
+    """The unmodified SDK runs the snippet and prints the run to its end."""
+    node = shutil.which("node")
+    sdk = ROOT / "web/node_modules/centrifuge"
+    assert node is not None, "make test brings a Node"
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules/centrifuge").symlink_to(sdk)
+    with serve(tmp_path, block(README, "python", "yield word.upper()")) as server:
+        code = block(page, "js", "newSubscription").replace(":8000", f":{server.port}")
+        head = f'globalThis.location = {{ origin: "{server.http}" }};\n'
+        head += f'const token = "{server.token("alice", "demo")}";\n'
+        tail = '\nthread.on("publication", ({ data }) => {\n'
+        tail += '  if (data.type === "RUN_FINISHED") process.exit(0);\n});\n'
+        program = tmp_path / "program.mjs"
+        program.write_text(head + code + tail)
+        done = subprocess.run(
+            [node, "--experimental-websocket", "--no-warnings", str(program)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert "HELLO" in done.stdout
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("page", [README, TOKENS], ids=["readme", "guide"])
+def test_the_mounted_gateway_takes_the_tokens_it_was_configured_for(
+    tmp_path: Path, page: Path
+) -> None:
+    """Inside another application, with a shared secret, it lets its own people in and no others."""
+    (tmp_path / "main.py").write_text(block(README, "python", "gateway.mount"))
+    port = free_port()
+    environment = {**os.environ, "TOWPATH_JWT_KEY": SECRET, "TOWPATH_TENANT": "acme"}
+    command = [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port)]
+    log = (tmp_path / "log").open("wb")
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+    try:
+        base = f"http://127.0.0.1:{port}/towpath"
+        until_ready(f"{base}/health/ready", process, tmp_path / "log")
+        token = minted(page)
+        request = urllib.request.Request(f"{base}/api/v1/whoami")
+        request.add_header("Authorization", f"Bearer {token}")
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            assert b'"tenant":"acme"' in answer.read()
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+        log.close()
+
+
+def minted(page: Path) -> str:
+    """Return a token for alice: made by the guide's own code where the page has any."""
+    if page is README:
+        claims = {"sub": "alice", "exp": int(time.time()) + 600}
+        return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(SECRET))
+    names: dict[str, str] = {}
+    code = block(page, "python", "jwt.encode").replace('os.environ["TOWPATH_JWT_KEY"]', "SECRET")
+    exec(compile(code, page.name, "exec"), {"SECRET": SECRET}, names)
+    return names["token"]
+
+
+def until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until a server says that it is ready."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page: str) -> None:
+    """A relative link names a file that is there, and a heading that stands in it."""
+    here = ROOT / page
+    for link in LINK.findall(without_code(here.read_text())):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, heading = link.partition("#")
+        target = (here.parent / path).resolve() if path else here
+        assert target.exists(), f"{page} links to {link}, which is not there"
+        assert not heading or heading in anchors(target), f"{page}: {path} has no #{heading}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what a link may name after `#` in a page."""
+    if page.suffix != ".md":
+        return set()
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def without_code(text: str) -> str:
+    """Return a page without its code blocks, where brackets mean other things."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_names_a_machine(page: str) -> None:
+    """No path of somebody's own machine stands in the documentation."""
+    assert not re.search(r"(?<![\w.])/(?:work|home|root|Users|tmp)/", (ROOT / page).read_text())

@@ -1,0 +1,89 @@
+"""The documentation says what the code says, today."""
+
+import re
+
+import pytest
+
+from tools.docs import PARTS, ROOT, pages, render
+from towpath import codes
+from towpath.server.gateway import Gateway
+from towpath.server.operations import OPERATIONS
+from towpath.server.settings import Settings
+
+REFERENCE = ROOT / "docs/reference"
+EXPLANATION = ROOT / "docs/explanation"
+PAGES = [str(page.relative_to(ROOT)) for page in pages()]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_is_up_to_date(page: str) -> None:
+    """What is printed from the code is what stands in the page; `make docs` brings it there."""
+    text = (ROOT / page).read_text()
+    assert render(text) == text
+
+
+def test_every_part_stands_in_some_page() -> None:
+    """No table is printed for nobody, and no part is marked twice in one page."""
+    markers = [
+        name
+        for page in pages()
+        for name in re.findall(r"<!-- begin: ([a-z-]+) -->", page.read_text())
+    ]
+    assert sorted(markers) == sorted(PARTS)
+
+
+def test_a_page_that_says_something_else_is_found() -> None:
+    """A number changed by hand is put right."""
+    text = (REFERENCE / "codes.md").read_text()
+    wrong = text.replace("| 3008 | too slow |", "| 3008 | too fast |")
+    assert wrong != text
+    assert render(wrong) == text
+
+
+def test_the_codes_page_misses_none() -> None:
+    """Every number a client may meet is in the reference."""
+    text = (REFERENCE / "codes.md").read_text()
+    numbers = [*codes.ERRORS, *codes.CLOSES]
+    assert [number for number in numbers if f"| {number} |" not in text] == []
+    assert [code for code in codes.RUN_CODES if f"`{code}`" not in text] == []
+
+
+def test_the_settings_page_misses_none() -> None:
+    """Every setting is in the reference, with a meaning."""
+    text = (REFERENCE / "settings.md").read_text()
+    explained = set(re.findall(r"^\| `(\w+)` \|.*\| \S.* \|$", text, re.MULTILINE))
+    assert Settings.model_fields.keys() - explained == set()
+
+
+def test_the_metrics_page_misses_none() -> None:
+    """Every number of `/metrics` is in the reference."""
+    exposed = Gateway(Settings.model_construct()).metrics.text().decode()
+    names = re.findall(r"^# TYPE (\w+) (?:counter|histogram|gauge)$", exposed, re.MULTILINE)
+    shown = {name for name in names if not name.endswith("_created")}
+    text = (REFERENCE / "metrics.md").read_text()
+    assert len(shown) > 10
+    assert [name for name in sorted(shown) if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("page", ["wire.md", "rest.md"])
+def test_both_doors_name_every_operation(page: str) -> None:
+    """What people can do is in the reference of the wire and of REST."""
+    text = (REFERENCE / page).read_text()
+    assert [name for name in OPERATIONS if f"`{name}`" not in text] == []
+
+
+def test_the_table_of_failures_is_whole() -> None:
+    """R01 to R99 stand in order, one row each, so that `make failures` can read them."""
+    text = (EXPLANATION / "failures.md").read_text()
+    ids = re.findall(r"^\| (R\d\d) \| [^|]+ \|", text, re.MULTILINE)
+    assert ids == [f"R{number:02}" for number in range(1, 100)]
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    """A promise's guard is a test of the suite, or the promise says that it is open."""
+    text = (EXPLANATION / "promises.md").read_text()
+    promised = re.findall(r"^## (P\d+)", text, re.MULTILINE)
+    assert promised == [f"P{number}" for number in range(1, 11)]
+    suite = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    tests = set(re.findall(r"`(test_\w+)`", text))
+    assert [name for name in sorted(tests) if f"def {name}(" not in suite] == []

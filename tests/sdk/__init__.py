@@ -1,0 +1,1 @@
+"""Towpath seen through the official SDKs, unmodified, over real sockets."""

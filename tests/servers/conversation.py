@@ -1,0 +1,104 @@
+"""What a person does in these tests: open a thread, ask an agent, look at what came."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from towpath.events.kinds import TERMINAL, golden_name
+from towpath.testing.client import WireClient
+
+GOLDEN_PATH = (
+    "agent_started",
+    "agent_thinking",
+    "tool_executing",
+    "tool_completed",
+    "agent_completed",
+)
+"""The five names in the order in which they first arrive."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run that was asked for, and where its events go."""
+
+    run: str
+    thread: str
+
+    @property
+    def channel(self) -> str:
+        """The channel of the run's thread."""
+        return f"thread:{self.thread}"
+
+
+async def open_thread(client: WireClient) -> str:
+    """Make a thread and read it; return its id."""
+    made = await client.rpc("thread.create", request_id=uuid.uuid4().hex)
+    reply = await client.command("subscribe", channel=f"thread:{made['thread_id']}")
+    assert "subscribe" in reply, reply
+    return str(made["thread_id"])
+
+
+async def ask(
+    client: WireClient, message: str, *, agent: str = "tools", thread: str | None = None
+) -> Started:
+    """Start a run in a thread this client reads, a new one where none is given."""
+    thread = thread or await open_thread(client)
+    started = await client.rpc(
+        "run.start", request_id=uuid.uuid4().hex, agent=agent, thread_id=thread, message=message
+    )
+    return Started(started["run_id"], thread)
+
+
+async def until_over(client: WireClient, started: Started, *, seconds: float = 20.0) -> Any:
+    """Wait for the run's terminal event and return it."""
+    await client.until_event(started.channel, *TERMINAL, seconds=seconds)
+    return next(one for one in client.events(started.channel) if one["type"] in TERMINAL)
+
+
+async def until_text(client: WireClient, started: Started, *, seconds: float = 10.0) -> None:
+    """Wait until the agent has begun to speak."""
+    await client.until_event(started.channel, "TEXT_MESSAGE_CONTENT", seconds=seconds)
+
+
+def text_of(events: Iterable[dict[str, Any]]) -> str:
+    """Return what the assistant said in these events, those of a prelude included."""
+    said = ""
+    for event in events:
+        if event["type"] == "TEXT_MESSAGE_CONTENT":
+            said += event["delta"]
+        elif event["type"] == "MESSAGES_SNAPSHOT":
+            spoken = [one for one in event["messages"] if one["role"] == "assistant"]
+            said = "".join(one.get("content") or "" for one in spoken)
+    return said
+
+
+def golden_names(events: Iterable[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the golden-path names in the order of their first arrival."""
+    names = (golden_name(event) for event in events)
+    return tuple(dict.fromkeys(name for name in names if name is not None))
+
+
+def seen_in(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the events in the reply to a subscribe."""
+    assert "subscribe" in answer, answer
+    return [item["data"] for item in answer["subscribe"].get("publications", [])]
+
+
+async def from_the_start(client: WireClient, thread: str) -> dict[str, Any]:
+    """Subscribe to a thread from its start and return the whole reply."""
+    return await client.command(
+        "subscribe", channel=f"thread:{thread}", recover=True, offset=0, epoch=""
+    )
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]], *, seconds: float = 10.0) -> None:
+    """Ask again until it holds; for what no push tells of.
+
+    Raises:
+        TimeoutError: it does not come to hold.
+    """
+    async with asyncio.timeout(seconds):
+        while not await holds():  # noqa: ASYNC110 - what is asked is in another process.
+            await asyncio.sleep(0.02)

@@ -1,0 +1,148 @@
+"""A gateway inside another application, behind that application's middleware."""
+
+import asyncio
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from joserfc.jwk import OctKey
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tests.servers.conversation import GOLDEN_PATH, ask, golden_names, until_over
+from towpath.agents import demo
+from towpath.auth.keys import sign
+from towpath.errors import ConfigurationError
+from towpath.server.gateway import Gateway
+from towpath.server.settings import Settings
+from towpath.testing.client import wire_client
+from towpath.testing.server import ServerProcess
+
+pytestmark = pytest.mark.servers
+
+SECRET = "a shared secret of more than 32 bytes"
+
+
+class CookieMiddleware:
+    """Sets a cookie on each answer, as session middleware does."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"set-cookie", b"session=1")]
+            await send(message)
+
+        scope["session"] = {}
+        await self.app(scope, receive, marked)
+
+
+MIDDLEWARE = (
+    Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1"]),
+    Middleware(GZipMiddleware, minimum_size=1),
+    Middleware(CORSMiddleware, allow_origins=["https://app.example"]),
+    Middleware(CookieMiddleware),
+)
+
+
+def make_gateway(data: Path) -> Gateway:
+    """Return a gateway with an issuer, as one that is mounted needs."""
+    settings = Settings(data=data, jwt_key=SecretStr(SECRET), tenant_claim="tenant")
+    gateway = Gateway(settings)
+    gateway.agent("tools")(demo.tools)
+    return gateway
+
+
+def mounted(gateway: Gateway, middleware: tuple[Middleware, ...] = ()) -> Starlette:
+    """Return an application with the gateway in it."""
+    app = Starlette(middleware=middleware)
+    gateway.mount(app, "/towpath")
+    return app
+
+
+@contextmanager
+def served(app: ASGIApp) -> Iterator[str]:
+    """Serve an application in a thread with uvicorn as it comes; yield its address."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        while not server.started and thread.is_alive():
+            time.sleep(0.005)
+        assert server.started
+        try:
+            yield f"127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+async def types_of_a_run(url: str, token: str) -> list[str]:
+    """Run the golden path and return the types of its events, in order."""
+    async with wire_client(url, token) as client:
+        started = await ask(client, "hello wonderful world")
+        await until_over(client, started)
+        events = client.events(started.channel)
+    assert golden_names(events) == GOLDEN_PATH
+    return [event["type"] for event in events]
+
+
+def token() -> str:
+    """Return a token of the issuer the mounted gateways trust."""
+    key = OctKey.import_key(SECRET)
+    return sign(key, user="guest", tenant="acme", now=time.time(), ttl=60)
+
+
+@pytest.mark.parametrize("first", range(len(MIDDLEWARE)))
+def test_r54_the_golden_path_passes_behind_middleware(tmp_path: Path, first: int) -> None:
+    """Host check, compression, CORS and cookies around it, in every order: all five names."""
+    rest = [one for one in MIDDLEWARE if one is not MIDDLEWARE[first]]
+    for number, order in enumerate(itertools.permutations(rest)):
+        gateway = make_gateway(tmp_path / str(number))
+        with served(mounted(gateway, (MIDDLEWARE[first], *order))) as address:
+            url = f"ws://{address}/towpath/connection/websocket"
+            asyncio.run(types_of_a_run(url, token()))
+
+
+def test_r49_every_construction_path_delivers_the_same(
+    tmp_path: Path, server: ServerProcess
+) -> None:
+    """`gateway.mount`, `app.mount` with its lifespan, and `towpath serve`: identical events."""
+    with served(mounted(make_gateway(tmp_path / "mount"))) as address:
+        url = f"ws://{address}/towpath/connection/websocket"
+        by_gateway = asyncio.run(types_of_a_run(url, token()))
+    plain = make_gateway(tmp_path / "plain")
+    app = Starlette(lifespan=plain.lifespan)
+    app.mount("/deep/down", plain)
+    with served(app) as address:
+        url = f"ws://{address}/deep/down/connection/websocket"
+        by_app = asyncio.run(types_of_a_run(url, token()))
+    with served(make_gateway(tmp_path / "alone")) as address:
+        alone = asyncio.run(types_of_a_run(f"ws://{address}/connection/websocket", token()))
+    by_serve = asyncio.run(types_of_a_run(server.ws, server.token("guest")))
+    assert by_gateway == by_app == alone == by_serve
+
+
+async def test_a_mounted_gateway_needs_an_issuer(tmp_path: Path) -> None:
+    """Without one the host does not start, and the line names both ways out."""
+    gateway = Gateway(Settings(data=tmp_path / "data"))
+    app = mounted(gateway)
+    with pytest.raises(ConfigurationError, match=r"TOWPATH_JWT_KEY.*--dev"):
+        async with app.router.lifespan_context(app):
+            pass
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,276 @@
+"""What each command means for the person who sent it."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from towpath import codes
+from towpath.auth.policy import may_read
+from towpath.channels import thread_channel, user_channel
+from towpath.context import Principal
+from towpath.protocol import codec_json, frames
+from towpath.protocol.frames import Command, Malformed
+from towpath.session.effects import (
+    Answer,
+    Call,
+    Effect,
+    End,
+    Fail,
+    Join,
+    Leave,
+    ReadHistory,
+    Renew,
+    TellPresence,
+)
+from towpath.session.session import Session, SessionLimits
+
+MIA = Principal(tenant="acme", user="mia")
+OWN = user_channel("acme", "mia")
+THREAD = thread_channel("acme", "mia", "t1")
+
+
+def session(limits: SessionLimits | None = None, principal: Principal = MIA) -> Session:
+    return Session(principal, may_read, limits)
+
+
+def command(name: str, number: int = 7, **body: Any) -> Command | Malformed:
+    """Return a command as the wire would bring it."""
+    fields = {name: body} if name == "send" else {"id": number, name: body}
+    [inbound] = codec_json.decode_frame(json.dumps(fields).encode())
+    assert isinstance(inbound, Command | Malformed)
+    return inbound
+
+
+def subscribe(name: str, number: int = 7) -> Command | Malformed:
+    return command("subscribe", number, channel=name)
+
+
+ASKED = frames.SubscribeRequest(channel="thread:t1")
+HISTORY = frames.HistoryRequest(channel="user", limit=5)
+
+EFFECTS: list[tuple[str, dict[str, Any], Effect | None]] = [
+    ("subscribe", {"channel": "thread:t1"}, Join(7, THREAD, ASKED)),
+    ("subscribe", {"channel": "doc:1"}, Fail(7, codes.UNKNOWN_CHANNEL)),
+    ("subscribe", {}, Fail(7, codes.UNKNOWN_CHANNEL)),
+    ("subscribe", {"channel": "user:leo"}, Fail(7, codes.UNKNOWN_CHANNEL)),
+    ("unsubscribe", {"channel": "thread:t1"}, Answer(7, frames.Empty())),
+    ("unsubscribe", {"channel": "doc:1"}, Answer(7, frames.Empty())),
+    ("history", {"channel": "user", "limit": 5}, ReadHistory(7, OWN, HISTORY)),
+    ("history", {"channel": "doc:1"}, Fail(7, codes.UNKNOWN_CHANNEL)),
+    ("presence", {"channel": "user"}, TellPresence(7, OWN, False)),
+    ("presence", {"channel": "thread:t1"}, TellPresence(7, THREAD, False)),
+    ("presence", {"channel": "tenant"}, Fail(7, codes.NOT_AVAILABLE)),
+    ("presence_stats", {"channel": "tenant"}, Fail(7, codes.NOT_AVAILABLE)),
+    ("presence", {"channel": "doc:1"}, Fail(7, codes.UNKNOWN_CHANNEL)),
+    ("presence_stats", {"channel": "user"}, TellPresence(7, OWN, True)),
+    ("presence_stats", {"channel": "doc:1"}, Fail(7, codes.UNKNOWN_CHANNEL)),
+    ("publish", {"channel": "user", "data": 1}, Fail(7, codes.PERMISSION_DENIED)),
+    ("publish", {"channel": "tenant", "data": 1}, Fail(7, codes.PERMISSION_DENIED)),
+    ("publish", {"channel": "thread:t1", "data": 1}, Fail(7, codes.PERMISSION_DENIED)),
+    ("publish", {"channel": "doc:1", "data": 1}, Fail(7, codes.UNKNOWN_CHANNEL)),
+    ("rpc", {"method": "whoami", "data": {"a": 1}}, Call(7, "whoami", b'{"a": 1}')),
+    ("rpc", {}, Call(7, "", b"{}")),
+    ("refresh", {"token": "new"}, Renew(7, "new")),
+    ("refresh", {}, Fail(7, codes.BAD_REQUEST)),
+    ("sub_refresh", {"channel": "user"}, Fail(7, codes.NOT_AVAILABLE)),
+    ("ping", {}, Answer(7, frames.Empty())),
+    ("send", {"data": 1}, None),
+    ("unheard_of", {}, Fail(7, codes.METHOD_NOT_FOUND)),
+]
+
+
+@pytest.mark.parametrize(("name", "body", "effect"), EFFECTS)
+def test_r66_each_command_has_one_meaning(
+    name: str, body: dict[str, Any], effect: Effect | None
+) -> None:
+    """The table of commands: exactly one effect each, and none but success looks like success."""
+    assert session().handle(command(name, **body)) == effect
+
+
+def test_r66_the_table_above_holds_every_command() -> None:
+    """A command added to the profile without a meaning here is noticed."""
+    assert {name for name, _, _ in EFFECTS} >= frames.COMMANDS.keys() - {"connect"}
+
+
+def test_r66_a_malformed_command_gets_the_reason() -> None:
+    """A wrong body is 107 with the sentence that names the field."""
+    effect = session().handle(command("unsubscribe", channel=5))
+    assert isinstance(effect, Fail)
+    assert effect.code is codes.BAD_REQUEST
+    assert effect.message
+    assert "channel" in effect.message
+
+
+def test_a_second_connect_is_nothing_a_session_can_mean() -> None:
+    """The protocol never lets it through; if it did, that would be loud."""
+    with pytest.raises(AssertionError):
+        session().handle(command("connect"))
+
+
+# Subscriptions.
+
+
+def test_a_channel_is_read_once() -> None:
+    """Subscribing to what one reads already is 105, until one has left."""
+    reader = session()
+    reader.handle(subscribe("thread:t1"))
+    assert reader.handle(subscribe("thread:t1")) == Fail(7, codes.ALREADY_SUBSCRIBED)
+    assert reader.handle(command("unsubscribe", channel="thread:t1")) == Leave(7, THREAD)
+    assert isinstance(reader.handle(subscribe("thread:t1")), Join)
+
+
+def test_a_server_side_subscription_counts_as_one() -> None:
+    """What the connect reply subscribed cannot be subscribed again."""
+    reader = session()
+    reader.joined(OWN)
+    assert reader.handle(subscribe("user")) == Fail(7, codes.ALREADY_SUBSCRIBED)
+    assert reader.channels == {OWN}
+
+
+def test_leaving_twice_is_leaving_once() -> None:
+    """The second unsubscribe has nothing to do and is answered all the same."""
+    reader = session()
+    reader.handle(subscribe("thread:t1"))
+    reader.handle(command("unsubscribe", channel="thread:t1"))
+    assert reader.handle(command("unsubscribe", channel="thread:t1")) == Answer(7, frames.Empty())
+    assert reader.channels == frozenset()
+
+
+def test_a_subscription_that_failed_may_be_tried_again() -> None:
+    """What could not be joined is not held against the reader."""
+    reader = session()
+    reader.handle(subscribe("thread:t1"))
+    reader.left(THREAD)
+    reader.left(THREAD)
+    assert isinstance(reader.handle(subscribe("thread:t1")), Join)
+
+
+def test_r67_128_channels_are_read_at_once_and_no_more() -> None:
+    """The 128th is joined, server-side ones included; the 129th is 106, and adds nothing."""
+    reader = session()
+    reader.joined(OWN)
+    for number in range(127):
+        assert isinstance(reader.handle(subscribe(f"thread:{number}")), Join)
+    assert len(reader.channels) == 128
+    assert reader.handle(subscribe("thread:more")) == Fail(7, codes.LIMIT_EXCEEDED)
+    assert len(reader.channels) == 128
+    reader.handle(command("unsubscribe", channel="thread:0"))
+    assert isinstance(reader.handle(subscribe("thread:more")), Join)
+
+
+def test_r67_at_the_bound_a_double_is_still_called_a_double() -> None:
+    """The answer names the real reason."""
+    reader = session(SessionLimits(subscriptions=1))
+    reader.handle(subscribe("thread:t1"))
+    assert reader.handle(subscribe("thread:t1")) == Fail(7, codes.ALREADY_SUBSCRIBED)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        subscribe("thread:t1"),
+        command("history", channel="thread:t1"),
+        command("presence", channel="thread:t1"),
+        command("presence_stats", channel="thread:t1"),
+    ],
+)
+def test_r35_what_the_policy_refuses_looks_as_if_it_did_not_exist(asked: Command) -> None:
+    """Every way to read a channel asks the one policy, and a no is 102."""
+    reader = Session(MIA, lambda *_: False)
+    assert reader.handle(asked) == Fail(7, codes.UNKNOWN_CHANNEL)
+    assert reader.channels == frozenset()
+
+
+@given(
+    st.sampled_from(["subscribe", "history", "presence", "presence_stats", "unsubscribe"]),
+    st.text(min_size=1, max_size=30) | st.sampled_from(["user:leo", "thread:leo:t", "thread:x"]),
+)
+def test_r39_no_name_leads_out_of_ones_own(name: str, channel: str) -> None:
+    """Whatever is asked for, an effect names a channel of the principal's own."""
+    reader = session()
+    effect = reader.handle(Command(7, name, _request(name, channel)))
+    if isinstance(effect, Join | Leave | ReadHistory | TellPresence):
+        assert may_read(MIA, effect.channel)
+    assert all(may_read(MIA, read) for read in reader.channels)
+
+
+def _request(name: str, channel: str) -> frames.Request:
+    kinds: dict[str, Callable[..., frames.Request]] = {
+        "subscribe": frames.SubscribeRequest,
+        "history": frames.HistoryRequest,
+        "presence": frames.PresenceRequest,
+        "presence_stats": frames.PresenceStatsRequest,
+        "unsubscribe": frames.UnsubscribeRequest,
+    }
+    return kinds[name](channel=channel)
+
+
+# Too many errors.
+
+
+def test_r64_a_connection_ends_after_100_errors() -> None:
+    """A hundred errors are answered, the next ends the connection with 3013."""
+    reader = session()
+    for number in range(1, 101):
+        assert reader.handle(command("unheard_of", number)) == Fail(number, codes.METHOD_NOT_FOUND)
+    assert reader.handle(command("unheard_of")) == End(codes.TOO_MANY_ERRORS)
+
+
+def test_r64_a_command_that_fails_while_it_is_performed_counts_too() -> None:
+    """Errors are counted wherever they come from, and success does not count."""
+    reader = session(SessionLimits(errors=2))
+    reader.handle(command("ping"))
+    assert reader.failed(1, codes.NOT_FOUND, "no such run") == Fail(
+        1, codes.NOT_FOUND, "no such run"
+    )
+    reader.handle(command("unheard_of"))
+    reader.handle(command("ping"))
+    assert reader.failed(3, codes.CONFLICT) == End(codes.TOO_MANY_ERRORS)
+
+
+def test_one_way_messages_never_end_a_connection() -> None:
+    """A send has no reply, so it has no error either."""
+    reader = session(SessionLimits(errors=1))
+    assert [reader.handle(command("send")) for _ in range(5)] == [None] * 5
+
+
+# Renewal.
+
+
+def test_r85_a_new_credential_of_the_same_person_takes_over() -> None:
+    """Roles and expiry are those of the new credential."""
+    reader = session()
+    renewed = Principal(tenant="acme", user="mia", roles=frozenset({"ops"}), expires_at=99.0)
+    assert reader.renewed(renewed)
+    assert reader.principal is renewed
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Principal(tenant="acme", user="leo"),
+        Principal(tenant="other", user="mia"),
+        Principal(tenant="acme", user="Mia"),
+        Principal(tenant="mia", user="acme"),
+    ],
+)
+def test_r86_another_persons_credential_changes_nothing(other: Principal) -> None:
+    """Tenant and user may not change on a live connection."""
+    reader = session()
+    reader.handle(subscribe("thread:t1"))
+    assert not reader.renewed(other)
+    assert reader.principal is MIA
+    assert reader.channels == {THREAD}
+
+
+def test_r17_no_effect_shows_a_credential() -> None:
+    """An effect that is logged by accident gives no token away."""
+    renew = session().handle(command("refresh", token="eyJ.SECRET.x"))
+    join = session().handle(command("subscribe", channel="user", token="eyJ.SECRET.x"))
+    assert isinstance(renew, Renew)
+    assert renew.token == "eyJ.SECRET.x"
+    assert "SECRET" not in f"{renew!r} {join!r}"

@@ -1,0 +1,406 @@
+"""What only the embedded log promises: one commit for many, epochs, faults, and kill -9."""
+
+import asyncio
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.streams.brokers import AMPLE, TALK, Deliveries, Engine, Notes, asked, items, said
+from towpath.channels import Channel
+from towpath.errors import ConfigurationError, Conflict, StorageError
+from towpath.hooks import Appended, Fault, Happening, Hooks
+from towpath.streams import logfile, sqlite
+from towpath.streams.broker import Append, Item, Retention, Span, Write, write
+from towpath.streams.sqlite import SqliteBroker
+
+
+@asynccontextmanager
+async def opened(
+    path: Path,
+    *,
+    boot_id: str = "life",
+    synchronous: str = "NORMAL",
+    deliveries: Deliveries | None = None,
+    watchers: Hooks | None = None,
+) -> AsyncIterator[SqliteBroker]:
+    broker = SqliteBroker(
+        path,
+        deliveries or Deliveries(),
+        Notes(),
+        watchers=watchers,
+        retention=lambda _: AMPLE,
+        boot_id=boot_id,
+        synchronous=synchronous,
+    )
+    await broker.start()
+    try:
+        yield broker
+    finally:
+        await broker.stop()
+
+
+@contextmanager
+def writer_held(broker: SqliteBroker) -> Iterator[None]:
+    """Keep the writer inside a batch, so that what is submitted meanwhile gathers."""
+    go = threading.Event()
+
+    def wait(_: object) -> bytes:
+        go.wait(10)
+        return b""
+
+    held = asked("held", "held")
+    broker.submit(Write(held.appends, held.facts, key=held.key, result=wait))
+    try:
+        yield
+    finally:
+        go.set()
+
+
+async def test_writes_that_gathered_share_a_commit_and_a_row(tmp_path: Path) -> None:
+    """Many writes behind a busy disk become one commit and one row per channel."""
+    happened: list[Happening] = []
+    async with opened(tmp_path / "log", watchers=Hooks([happened.append])) as broker:
+        with writer_held(broker):
+            await asyncio.sleep(0.05)
+            futures = [broker.submit(said(str(n))) for n in range(500)]
+        await asyncio.gather(*futures)
+        rows = await broker.query(lambda db: db.execute("SELECT first, last FROM log").fetchall())
+    commits = [one for one in happened if isinstance(one, Appended)]
+    assert len(commits) == 2
+    assert sum(one.publications for one in commits) == 501
+    assert rows == [(1, 1), (2, 501)]
+
+
+async def test_room_yields_while_more_wait_than_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writes beyond the bound (endings do not ask for room) leave the loop free to take them."""
+    monkeypatch.setattr(sqlite, "QUEUE_BOUND", 4)
+
+    def stuck(*_: object) -> None:
+        raise AssertionError("the loop spins")
+
+    signal.signal(signal.SIGALRM, stuck)
+    async with opened(tmp_path / "log") as broker:
+        with writer_held(broker):
+            await asyncio.sleep(0.05)
+            futures = [broker.submit(said(str(n))) for n in range(9)]
+        signal.alarm(5)
+        await asyncio.gather(*(broker.room() for _ in range(3)))
+        await asyncio.gather(*futures)
+        signal.alarm(0)
+
+
+async def test_an_unclean_stop_in_one_batch_with_forget_counts_on(tmp_path: Path) -> None:
+    """What was appended and forgotten in one commit still counts after a restart."""
+    async with opened(tmp_path / "log") as broker:
+        with writer_held(broker):
+            await asyncio.sleep(0.05)
+            broker.submit(said("a", "b"))
+            broker.submit(Write(forget=(TALK,)))
+    async with opened(tmp_path / "log") as broker:
+        assert (await write(broker, said("c"))).spans[0].first == 4
+
+
+async def test_whole_rows_are_dropped(tmp_path: Path) -> None:
+    """Retention drops rows, never parts of one, so it may keep more than asked, never less."""
+    keep = Retention(publications=4, bytes=1 << 30, seconds=1e9, since_last=True)
+    engine = Engine("sqlite", tmp_path / "log")
+    async with engine.running(retention=lambda _: keep) as broker:
+        await write(broker, said("a", "b", "c"))
+        await write(broker, said("d", "e"))
+        assert (await broker.read(TALK, 3)).publications[0].offset == 4
+        assert (await broker.read(TALK, 2)).gone
+        await write(broker, said("f", "g"))
+        assert len((await broker.read(TALK, 3)).publications) == 4
+
+
+async def test_the_log_of_a_thread_goes_a_while_after_its_last_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted since the last one all of it is kept or all goes; what is held stays; keys go too."""
+    monkeypatch.setattr(sqlite, "SWEEP_SECONDS", 0.02)
+    now = [1e6]
+    keep = Retention(publications=1000, bytes=1 << 30, seconds=60, since_last=True)
+    engine = Engine("sqlite", tmp_path / "log")
+    held = Channel("acme", "thread:alice:held")
+
+    async def swept() -> None:
+        await asyncio.sleep(0.1)
+
+    async with engine.running(retention=lambda _: keep, clock=lambda: now[0]) as broker:
+        await write(broker, asked("r1", "a"))
+        await write(broker, Write((Append(held, items("h"), hold=True),)))
+        now[0] += 50
+        await write(broker, said("b"))
+        now[0] += 50
+        await swept()
+        assert len((await broker.read(TALK, 0)).publications) == 2
+        now[0] += 20
+        await swept()
+        assert (await broker.read(TALK, 0)).gone
+        assert len((await broker.read(held, 0)).publications) == 1
+        assert (await write(broker, said("c"))).spans[0].first == 3
+        assert (await write(broker, asked("r1", "a"))).repeated
+        now[0] += logfile.KEY_SECONDS + 1
+        await swept()
+        assert not (await write(broker, asked("r1", "a"))).repeated
+
+
+async def epoch_of(broker: SqliteBroker) -> str:
+    return (await broker.read(TALK, 0)).epoch
+
+
+@pytest.mark.parametrize(
+    ("stop", "boot_id", "synchronous", "kept"),
+    [
+        ("kill", "life", "NORMAL", True),
+        ("kill", "next life", "NORMAL", False),
+        ("kill", "", "NORMAL", False),
+        ("kill", "next life", "FULL", True),
+        ("clean", "next life", "NORMAL", True),
+        ("clean", "life", "NORMAL", True),
+    ],
+)
+async def test_r78_the_epoch_changes_when_something_may_be_lost(
+    tmp_path: Path, stop: str, boot_id: str, synchronous: str, kept: bool
+) -> None:
+    """After an unclean stop in another life of the machine, below FULL, old positions are void."""
+    path, crashed = tmp_path / "a" / "log", tmp_path / "b" / "log"
+    async with opened(path, synchronous=synchronous) as broker:
+        await write(broker, said("a"))
+        before = await epoch_of(broker)
+        crashed.parent.mkdir()
+        for suffix in ("", "-wal"):
+            part = path.with_name(path.name + suffix)
+            crashed.with_name(part.name).write_bytes(part.read_bytes())
+    again = crashed if stop == "kill" else path
+    async with opened(again, boot_id=boot_id, synchronous="NORMAL") as broker:
+        assert (await epoch_of(broker) == before) == kept
+        replay = await broker.read(TALK, 0, epoch=before)
+        assert replay.gone != kept
+        assert replay.top == 1
+
+
+async def test_r78_a_machine_without_an_id_counts_as_another_one(tmp_path: Path) -> None:
+    """Where no life has a name, none is the same: an unclean stop costs the epoch."""
+    path, crashed = tmp_path / "a" / "log", tmp_path / "b" / "log"
+    async with opened(path, boot_id="") as broker:
+        before = await epoch_of(broker)
+        crashed.parent.mkdir()
+        for suffix in ("", "-wal"):
+            part = path.with_name(path.name + suffix)
+            crashed.with_name(part.name).write_bytes(part.read_bytes())
+    async with opened(crashed, boot_id="") as broker:
+        assert await epoch_of(broker) != before
+
+
+async def test_r78_a_new_file_is_a_new_epoch(tmp_path: Path) -> None:
+    """A log that was removed and made anew shares no position with the old one."""
+    async with opened(tmp_path / "a") as broker:
+        before = await epoch_of(broker)
+    async with opened(tmp_path / "b") as broker:
+        assert await epoch_of(broker) != before
+
+
+async def test_r81_a_request_is_remembered_over_a_restart(tmp_path: Path) -> None:
+    """The same request after a restart gives the old result and does nothing."""
+    async with opened(tmp_path / "log") as broker:
+        await write(broker, asked("r1", "a"))
+    async with opened(tmp_path / "log") as broker:
+        again = await write(broker, asked("r1", "a"))
+        assert (again.result, again.repeated) == (b"1", True)
+        with pytest.raises(Conflict):
+            await write(broker, asked("r1", "a", digest="other"))
+        assert (await broker.read(TALK, 0)).top == 1
+
+
+async def test_a_newer_file_is_not_opened(tmp_path: Path) -> None:
+    """A file of a newer schema is refused with both versions named, and left as it was."""
+    path = tmp_path / "log"
+    async with opened(path) as broker:
+        await write(broker, said("a"))
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 9")
+    with pytest.raises(ConfigurationError, match="schema 9.*knows 1"):
+        async with opened(path):
+            pass
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (9,)
+        db.execute("PRAGMA user_version = 1")
+    async with opened(path) as broker:
+        assert (await broker.read(TALK, 0)).top == 1
+
+
+async def test_a_directory_belongs_to_one_broker(tmp_path: Path) -> None:
+    """A second broker on the same directory is refused; once the first has stopped, it may."""
+    async with opened(tmp_path / "log"):
+        with pytest.raises(ConfigurationError, match="in use"):
+            async with opened(tmp_path / "log"):
+                pass
+    async with opened(tmp_path / "log"):
+        pass
+
+
+async def test_an_impossible_directory_is_named(tmp_path: Path) -> None:
+    """A directory that cannot be made or written is the operator's fault, said in one sentence."""
+    (tmp_path / "file").write_text("not a directory")
+    for path in (tmp_path / "file" / "log", Path("/proc/nothing/log")):
+        with pytest.raises(ConfigurationError, match="cannot be written"):
+            async with opened(path):
+                pass
+
+
+async def test_a_file_that_is_no_log_is_refused(tmp_path: Path) -> None:
+    """Garbage where the log should be is a configuration error, and the lock is free again."""
+    path = tmp_path / "log"
+    path.write_bytes(b"garbage" * 1000)
+    with pytest.raises(ConfigurationError, match="cannot open"):
+        async with opened(path):
+            pass
+    path.unlink()
+    async with opened(path):
+        pass
+
+
+async def test_r53_a_full_disk_fails_its_writers_and_heals_without_restart(tmp_path: Path) -> None:
+    """While the disk is full writers are told and readers served; afterwards it goes on gap-free."""
+    deliveries, happened = Deliveries(), list[Happening]()
+    path = tmp_path / "log"
+    async with opened(path, deliveries=deliveries, watchers=Hooks([happened.append])) as broker:
+        await write(broker, said("a"))
+        db = broker._log._db
+        db.execute("PRAGMA max_page_count = 1")
+        big = "x" * 100_000
+        futures = [broker.submit(said(big)) for _ in range(5)]
+        outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {StorageError}
+        assert len(deliveries.heard) == 1
+        assert (await broker.read(TALK, 0)).top == 1
+        db.execute("PRAGMA max_page_count = 1000000")
+        assert (await write(broker, said(big))).spans[0].first == 2
+        replay = await broker.read(TALK, 0)
+    assert [p.offset for p in replay.publications] == [1, 2]
+    assert [p.offset for p in deliveries.of(TALK)] == [1, 2]
+    assert any(isinstance(one, Fault) for one in happened)
+
+
+async def test_a_locked_database_fails_the_batch_only(tmp_path: Path) -> None:
+    """Somebody else's lock on the file is an outage like any other: said, survived, healed."""
+    path = tmp_path / "log"
+    async with opened(path) as broker:
+        await write(broker, said("a"))
+        broker._log._db.execute("PRAGMA busy_timeout = 20")
+        intruder = sqlite3.connect(path, isolation_level=None)
+        intruder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError):
+            await write(broker, asked("r1", "b"))
+        assert (await broker.read(TALK, 0)).top == 1
+        intruder.execute("ROLLBACK")
+        intruder.close()
+        assert (await write(broker, asked("r1", "b"))).spans[0].first == 2
+
+
+async def test_one_writers_mistake_is_not_anothers_outage(tmp_path: Path) -> None:
+    """A write that makes the projection raise is refused alone; its neighbours are written."""
+
+    class Picky(Notes):
+        def apply(self, db: sqlite3.Connection, fact: object, spans: object) -> None:
+            raise TypeError("no such fact")
+
+    broker = SqliteBroker(tmp_path / "log", Deliveries(), Picky(), retention=lambda _: AMPLE)
+    await broker.start()
+    try:
+        bad = broker.submit(Write((Append(TALK, items("x")),), ("odd",)))
+        with pytest.raises(StorageError):
+            await bad
+        assert (await write(broker, said("a"))).spans[0].first == 1
+    finally:
+        await broker.stop()
+
+
+async def test_a_stopped_log_refuses(tmp_path: Path) -> None:
+    """What was submitted before the stop is written; afterwards every use is refused."""
+    async with opened(tmp_path / "log") as broker:
+        last = broker.submit(said("a"))
+    assert (await last).spans[0].last == 1
+    with pytest.raises(StorageError):
+        await broker.submit(said("b"))
+    with pytest.raises(StorageError):
+        await broker.read(TALK, 0)
+
+
+async def test_tags_and_bytes_come_back_as_they_were(tmp_path: Path) -> None:
+    """What is stored is opaque: every byte and every tag returns unchanged."""
+    odd = Item(bytes(range(256)), {"thread": "ünïcode ✓", "": ""})
+    async with opened(tmp_path / "log") as broker:
+        await write(broker, Write((Append(TALK, (odd,)),)))
+        assert await epoch_of(broker) == Span(TALK, await epoch_of(broker), 1, 1).before.epoch
+    async with opened(tmp_path / "log") as broker:
+        publication = (await broker.read(TALK, 0)).publications[0]
+    assert (publication.data, dict(publication.tags)) == odd
+
+
+KILLED = """
+import asyncio, sys
+from pathlib import Path
+from tests.streams.brokers import Deliveries, Notes, said
+from towpath.streams.sqlite import SqliteBroker
+
+async def main():
+    broker = SqliteBroker(Path(sys.argv[1]), Deliveries(), Notes(), boot_id="life")
+    await broker.start()
+    async def produce(n):
+        while True:
+            written = await broker.submit(said(str(n)))
+            sys.stdout.write(f"{written.spans[0].last} {n}\\n")
+            sys.stdout.flush()
+    await asyncio.gather(*(produce(n) for n in range(5)))
+asyncio.run(main())
+"""
+
+
+def test_p4_r42_r78_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+    """After kill -9 at any moment the log opens, in the same epoch, with all it had promised."""
+    path = tmp_path / "log"
+    promised: dict[int, bytes] = {}
+    chance = random.Random()
+    epoch: str | None = None
+    for _ in range(5):
+        child = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        for _ in range(chance.randint(1, 400)):
+            note(promised, child.stdout.readline())
+        os.kill(child.pid, signal.SIGKILL)
+        for line in child.stdout.read().splitlines(keepends=True):
+            note(promised, line)
+        child.wait()
+        child.stdout.close()
+        epoch = asyncio.run(holds(path, promised, epoch))
+
+
+def note(promised: dict[int, bytes], line: bytes) -> None:
+    if line.endswith(b"\n"):
+        offset, text = line.split()
+        assert int(offset) not in promised
+        promised[int(offset)] = text
+
+
+async def holds(path: Path, promised: dict[int, bytes], epoch: str | None) -> str:
+    """Open what was left, without a clean stop, and compare."""
+    async with opened(path) as broker:
+        replay = await broker.read(TALK, 0, epoch=epoch)
+    assert not replay.gone
+    assert [p.offset for p in replay.publications] == list(range(1, replay.top + 1))
+    found = {p.offset: p.data for p in replay.publications}
+    assert promised.items() <= found.items()
+    return replay.epoch

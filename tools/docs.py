@@ -1,0 +1,357 @@
+"""Print the parts of the documentation that come from tables in the code.
+
+A page holds `<!-- begin: NAME -->` and `<!-- end: NAME -->`; what stands between them is made here
+and nowhere else. `python tools/docs.py` writes the pages, `--check` only says which are out of
+date, with exit status 1.
+"""
+
+import ast
+import inspect
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import typer
+from prometheus_client.parser import text_string_to_metric_families
+
+from towpath import cli, codes, hooks
+from towpath.agents import run
+from towpath.events import order
+from towpath.events.kinds import GOLDEN
+from towpath.protocol import frames, states
+from towpath.server.gateway import Gateway
+from towpath.server.operations import OPERATIONS, Operation
+from towpath.server.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+NONE = "none"
+MARKED = re.compile(r"(<!-- begin: ([a-z-]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
+
+
+def pages(root: Path = ROOT) -> Iterator[Path]:
+    """Yield every page of the documentation, the README among them."""
+    yield root / "README.md"
+    yield from sorted((root / "docs").rglob("*.md"))
+
+
+def render(text: str) -> str:
+    """Return a page with its marked parts made anew.
+
+    Raises:
+        KeyError: a marker names a part that nobody makes.
+    """
+    return MARKED.sub(lambda found: f"{found[1]}{PARTS[found[2]]()}\n{found[3]}", text)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table."""
+    columns = list(head)
+    lines = [columns, ["---"] * len(columns), *map(list, rows)]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def errors() -> str:
+    """Return the errors of replies."""
+    rows = (
+        (str(code.number), code.message, "yes" if code.temporary else "no", str(code.http_status))
+        for code in codes.ERRORS.values()
+    )
+    return table(("code", "message", "temporary", "HTTP status at the REST door"), rows)
+
+
+def closes() -> str:
+    """Return the codes of close frames."""
+    rows = (
+        (str(code.number), code.reason, "come back" if code.come_back else "do not come back")
+        for code in codes.CLOSES.values()
+    )
+    return table(("code", "reason", "advice"), rows)
+
+
+def run_codes() -> str:
+    """Return the codes of the RUN_ERROR events that the gateway writes."""
+    rows = ((f"`{code}`", sentence) for code, sentence in codes.RUN_CODES.items())
+    return table(("code", "message"), rows)
+
+
+def settings_table() -> str:
+    """Return every setting with its variable, default and meaning."""
+    sentences = dict(_attribute_docstrings(Settings))
+    prefix = Settings.model_config["env_prefix"]
+    rows = (
+        (f"`{name}`", f"`{prefix}{name.upper()}`", _default(field.default), sentences[name])
+        for name, field in Settings.model_fields.items()
+    )
+    return table(("setting", "environment variable", "default", "meaning"), rows)
+
+
+def _attribute_docstrings(owner: type) -> Iterator[tuple[str, str]]:
+    """Yield the attributes of a class and the strings below them."""
+    body = ast.parse(inspect.getsource(owner)).body[0]
+    assert isinstance(body, ast.ClassDef), "the source of a class is a class"
+    for here, below in zip(body.body, body.body[1:], strict=False):
+        if (
+            isinstance(here, ast.AnnAssign)
+            and isinstance(here.target, ast.Name)
+            and isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+        ):
+            yield here.target.id, str(below.value.value)
+
+
+def _default(value: object) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple | frozenset):
+        return f"`{msgspec.json.encode(sorted(value, reverse=True)).decode()}`"
+    if isinstance(value, int) and value >= 1024:
+        unit, size = ("MiB", 1024**2) if value % 1024**2 == 0 else ("KiB", 1024)
+        return f"`{value}` ({value // size} {unit})"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+HAPPENINGS: tuple[hooks.Happening, ...] = (
+    hooks.ConnectionClosed(connection="", tenant="", user="", code=0, reason="", seconds=0),
+    hooks.CredentialRefused(connection="", verdict="", reason=""),
+    hooks.CommandAnswered(connection="", command="", error=0, seconds=0),
+    hooks.RunEnded(
+        tenant="", user="", thread="", run="", agent="", status="", code="", events=0, seconds=0
+    ),
+    hooks.Fault(where="", error=Exception()),
+)
+"""One of each kind that is counted under labels: labels show only once something was counted."""
+
+
+def metrics() -> str:
+    """Return every metric with its labels and meaning, as an empty gateway shows them."""
+    gateway = Gateway(Settings.model_construct())
+    for happening in HAPPENINGS:
+        gateway.metrics.watch(happening)
+    rows = []
+    for family in text_string_to_metric_families(gateway.metrics.text().decode()):
+        if family.name.endswith("_created"):
+            continue
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = sorted({label for sample in family.samples for label in sample.labels} - {"le"})
+        shown = ", ".join(f"`{label}`" for label in labels) or NONE
+        rows.append((f"`{name}`", family.type, shown, family.documentation))
+    return table(("metric", "type", "labels", "meaning"), rows)
+
+
+def rpc() -> str:
+    """Return every method with its parameters and its result."""
+    return "\n\n".join(_method(operation) for operation in OPERATIONS.values())
+
+
+def _method(operation: Operation) -> str:
+    parts = [f"### `{operation.name}`", _purpose(operation)]
+    fields = msgspec.structs.fields(operation.params)
+    if fields:
+        rows = (
+            (f"`{field.name}`", _shape(field.type), "required" if field.required else "optional")
+            for field in fields
+        )
+        parts.append(table(("parameter", "type", ""), rows))
+    else:
+        parts.append("No parameters.")
+    results = msgspec.structs.fields(operation.result)
+    if results:
+        rows = ((f"`{field.name}`", _shape(field.type), "") for field in results)
+        parts.append("Result:\n\n" + table(("field", "type"), (row[:2] for row in rows)))
+    else:
+        parts.append("Result: `{}`.")
+    return "\n\n".join(parts)
+
+
+def rows_of_results() -> str:
+    """Return the objects that stand inside results."""
+    _, components = msgspec.json.schema_components(
+        [operation.result for operation in OPERATIONS.values()], ref_template="{name}"
+    )
+    tops = {operation.result.__name__ for operation in OPERATIONS.values()}
+    parts = []
+    for name in sorted(components.keys() - (tops - {"RunRow"})):
+        fields = components[name]["properties"].items()
+        rows = ((f"`{field}`", _schema_shape(schema)) for field, schema in fields)
+        parts.append(f"### {name}\n\n" + table(("field", "type"), rows))
+    return "\n\n".join(parts)
+
+
+def rest() -> str:
+    """Return every method's path at the REST door."""
+    rows = (
+        (
+            f"`{operation.http[0]}`",
+            f"`/api/v1{operation.http[1]}`",
+            f"`{operation.name}`",
+            _purpose(operation),
+        )
+        for operation in OPERATIONS.values()
+    )
+    return table(("method", "path", "operation", "what it does"), rows)
+
+
+def _purpose(operation: Operation) -> str:
+    """Return what an operation is for: in its parameters' words, or its result's without any."""
+    asked = msgspec.structs.fields(operation.params)
+    return _sentence(operation.params if asked else operation.result)
+
+
+def _sentence(owner: type) -> str:
+    """Return a class's docstring on one line, without what only its reader in Python wants."""
+    return re.sub(r" The repr leaves .*", "", " ".join((owner.__doc__ or "").split()))
+
+
+def _shape(kind: Any) -> str:
+    (schema,), _ = msgspec.json.schema_components([kind], ref_template="{name}")
+    return _schema_shape(schema)
+
+
+def _schema_shape(schema: Mapping[str, Any]) -> str:
+    """Return in words what a JSON schema allows."""
+    if "anyOf" in schema:
+        return " or ".join(_schema_shape(one) for one in schema["anyOf"])
+    if "$ref" in schema:
+        return f"[{schema['$ref']}](#{schema['$ref'].lower()})"
+    kind = schema.get("type", "any JSON")
+    if kind == "array":
+        return f"list of {_schema_shape(schema.get('items', {}))}"
+    low, high = schema.get("minLength", 0), schema.get("maxLength")
+    if high is not None:
+        return f"{kind}, {low} to {high} characters"
+    if "maximum" in schema:
+        return f"{kind}, {schema['minimum']} to {schema['maximum']}"
+    return str(kind)
+
+
+def commands() -> str:
+    """Return every command of the wire with the fields it may hold."""
+    rows = []
+    for name, shape in frames.COMMANDS.items():
+        fields = ", ".join(f"`{field.name}`" for field in msgspec.structs.fields(shape))
+        sentence = _sentence(shape) if shape is not frames.Empty else "Ask for an empty reply."
+        rows.append((f"`{name}`", fields or NONE, sentence))
+    return table(("command", "fields", "what it asks"), rows)
+
+
+def golden() -> str:
+    """Return the five golden-path names and the event types they stand for."""
+    types: dict[str, list[str]] = defaultdict(list)
+    for kind, name in GOLDEN.items():
+        types[name].append(f"`{kind}`")
+    rows = ((f"`{name}`", ", ".join(kinds)) for name, kinds in types.items())
+    return table(("golden-path name", "AG-UI events"), rows)
+
+
+def options() -> str:
+    """Return every command of the command line with its options."""
+    command = typer.main.get_command(cli.app)
+    parts = []
+    for name, sub in vars(command)["commands"].items():
+        rows = []
+        for option in sub.params:
+            given = "required" if option.required else _option_default(option.default)
+            rows.append((f"`{'`, `'.join(option.opts)}`", given, str(option.help)))
+        head = f"## `towpath {name}`\n\n{(sub.help or '').strip()}"
+        parts.append(f"{head}\n\n{table(('option', 'default', 'meaning'), rows)}")
+    return "\n\n".join(parts)
+
+
+def _option_default(value: object) -> str:
+    return NONE if value is None or value is False or value == [] else f"`{value}`"
+
+
+def connection_diagram() -> str:
+    """Return the life of a connection as a diagram."""
+    moves = ((a.value, move.value, b.value) for (a, move), b in states.TABLE.items())
+    return _diagram(states.State.OPENING.value, moves, {states.State.CLOSED.value})
+
+
+def run_diagram() -> str:
+    """Return the life of a run as a diagram."""
+    moves = ((a.value, move.value, b.value) for (a, move), b in run.TABLE.items())
+    return _diagram(run.Status.PENDING.value, moves, {status.value for status in run.OVER})
+
+
+def _diagram(start: str, moves: Iterable[tuple[str, str, str]], ends: set[str]) -> str:
+    """Return a Mermaid diagram; moves between the same two states share an arrow."""
+    arrows: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for before, move, after in moves:
+        # A colon ends a label in Mermaid.
+        arrows[before, after].append(move.replace(":", ""))
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {start}"]
+    lines += [f"    {a} --> {b} : {', '.join(names)}" for (a, b), names in arrows.items()]
+    lines += [f"    {end} --> [*]" for end in sorted(ends)]
+    return "\n".join([*lines, "```"])
+
+
+def order_diagram() -> str:
+    """Return the brackets of a run as a diagram: open, used, closed."""
+    names = {order.Act.OPEN: "run --> {0}", order.Act.USE: "{0} --> {0}"}
+    arrows: dict[str, list[str]] = defaultdict(list)
+    for kind, rule in order.RULES.items():
+        arrows[names.get(rule.act, "{0} --> run").format(rule.bracket)].append(kind)
+    lines = ["```mermaid", "stateDiagram-v2", "    [*] --> run : RUN_STARTED"]
+    lines += [f"    {arrow} : {', '.join(kinds)}" for arrow, kinds in arrows.items()]
+    lines.append("    run --> [*] : RUN_FINISHED, RUN_ERROR")
+    return "\n".join([*lines, "```"])
+
+
+def order_rules() -> str:
+    """Return the legal order as a table."""
+    rows = (
+        (f"`{kind}`", rule.act.value, rule.bracket, f"`{rule.field}`")
+        for kind, rule in order.RULES.items()
+    )
+    return table(("event", "what it does", "bracket", "named by"), rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "errors": errors,
+    "closes": closes,
+    "run-codes": run_codes,
+    "settings": settings_table,
+    "metrics": metrics,
+    "rpc": rpc,
+    "rpc-objects": rows_of_results,
+    "rest": rest,
+    "commands": commands,
+    "golden": golden,
+    "cli": options,
+    "connection-states": connection_diagram,
+    "run-states": run_diagram,
+    "event-order": order_diagram,
+    "event-rules": order_rules,
+}
+"""What stands between the markers of each name."""
+
+
+def main(arguments: list[str]) -> int:
+    """Write the pages, or with `--check` only say which are out of date."""
+    stale = []
+    for page in pages():
+        text = page.read_text()
+        made = render(text)
+        if made == text:
+            continue
+        stale.append(page.relative_to(ROOT))
+        if "--check" not in arguments:
+            page.write_text(made)
+    verb = "is out of date: run `make docs`" if "--check" in arguments else "written"
+    for page in stale:
+        print(f"{page} {verb}")
+    return int(bool(stale) and "--check" in arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -20,7 +20,7 @@ COMPILE := $(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --universal 
 # A Node in the environment, where there is one, is found like any other.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test lint types fmt failures lock bench wheel clean
+.PHONY: help run test lint types fmt docs failures lock bench wheel clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -50,6 +50,9 @@ types: $(STAMPS)/dev ## check the types
 fmt: $(STAMPS)/dev ## format, and fix what can be fixed safely
 	@$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMPS)/dev ## print the tables of the documentation from the code
+	@$(BIN)/python tools/docs.py
 
 failures: $(STAMPS)/dev ## show which tests guard against each known failure
 	@$(BIN)/python tools/failures.py

@@ -38,6 +38,7 @@ STALLED_MS = 35_000
 """How long a peer may take nothing of what is sent to it, in milliseconds: ping and pong's time."""
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
 Data = Annotated[Path | None, typer.Option(help="Data directory; default .towpath/")]
 
 
@@ -72,7 +73,9 @@ def _options(
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = DEFAULT_HOST,
-    port: Annotated[int | None, typer.Option(help="Port; default $PORT or 8000.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; default $PORT or 8000.")
+    ] = None,
     data: Data = None,
     app: Annotated[str | None, typer.Option(help="Your gateway, as module:name.")] = None,
     dev: Annotated[
@@ -94,6 +97,8 @@ def serve(
     listening = _listen(host, chosen)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(gateway, listening, announce=dev))
+        if asyncio.all_tasks(runner.get_loop()):
+            _leave_behind()
 
 
 @app.command()
@@ -109,6 +114,13 @@ def token(
     if not user.strip() or not tenant.strip():
         raise ConfigurationError("a token needs a user and a tenant")
     print(sign(key, user=user, tenant=tenant, roles=role or (), now=time.time(), ttl=ttl))
+
+
+def _leave_behind() -> NoReturn:
+    """Exit although agents go on that ignore their cancellation: everything else is closed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _demo_gateway() -> Gateway:

@@ -45,6 +45,7 @@ def test_r21_a_configured_key_is_a_jwk_a_pem_or_a_secret(
     assert isinstance(configured_key(text, algorithm), kind)
 
 
+@pytest.mark.filterwarnings("ignore:Key size")
 @pytest.mark.parametrize("secret", ["", "short", "s" * 31])
 def test_r21_a_short_secret_is_refused(secret: str) -> None:
     """31 bytes are too few, whatever the algorithm."""
@@ -141,6 +142,7 @@ def test_r21_eight_who_make_it_at_once_agree_on_one_key(tmp_path: Path) -> None:
         assert [file.name for file in data.iterdir()] == ["dev-key.json"]
 
 
+@pytest.mark.filterwarnings("ignore:Key size")
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", '{"kty":"RSA"}', '{"kty":"oct"}'])
 def test_r21_a_file_that_is_no_key_says_what_to_do(tmp_path: Path, text: str) -> None:
     """A broken file is never replaced by itself: whoever put it there decides."""

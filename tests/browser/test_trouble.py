@@ -26,9 +26,10 @@ def test_r73_a_cut_in_the_middle_loses_and_doubles_nothing(chat: Chat) -> None:
     chat.expect_counting(15)
     chat.page.context.set_offline(True)
     expect(chat.connection).to_have_text("Reconnecting")
-    before = chat.answer.inner_text()
-    chat.page.wait_for_timeout(500)
-    assert chat.answer.inner_text() == before, "the line is really cut"
+    at_the_cut = len(chat.answer.inner_text().split())
+    chat.page.wait_for_timeout(600)
+    # What had arrived may still be drawn; with a line, 600 ms would bring 18 more.
+    assert len(chat.answer.inner_text().split()) < at_the_cut + 9, "the line is really cut"
     chat.page.context.set_offline(False)
     chat.expect_online()
     chat.expect_phase("finished")

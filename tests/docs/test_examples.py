@@ -43,7 +43,7 @@ def run(code: str, where: Path, *arguments: str, port: int) -> str:
         cwd=where,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -105,7 +105,7 @@ def test_the_python_client_of_the_guide_follows_a_run(tmp_path: Path) -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=90,
             check=False,
         )
     assert done.returncode == 0, done.stderr
@@ -144,7 +144,7 @@ def test_the_javascript_of_the_pages_runs(tmp_path: Path, page: Path) -> None:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=90,
             check=False,
         )
     assert done.returncode == 0, done.stderr

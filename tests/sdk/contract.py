@@ -295,13 +295,13 @@ class SdkContract:
         async with self.open(server.ws, token) as client:
             await client.connect()
             await client.until_connected()
-            channel, _ = await client.start_run("count 60 at 100/s")
+            channel, _ = await client.start_run("count 150 at 100/s")
             await asyncio.sleep(0.2)
             reader = await client.subscribe(channel)
             await reader.until_over()
         assert not reader.joins[0].recovered
         assert not reader.joins[0].was_recovering
-        check_whole(reader, counted(60))
+        check_whole(reader, counted(150))
 
     async def test_r74_join_after_the_run(self, server: ServerProcess) -> None:
         """A device that comes when a run is over gets its prelude, and it is whole."""
@@ -363,9 +363,10 @@ class SdkContract:
     async def test_get_state_renders_and_subscribes_from_there(self, server: ServerProcess) -> None:
         """State from `thread.get` and the events since its position are the whole conversation."""
         token = server.token(someone())
-        async with self.open(server.ws, token) as client:
-            await client.connect()
-            await client.until_connected()
+        async with self.open(server.ws, token) as client, self.open(server.ws, token) as device:
+            for each in (client, device):
+                await each.connect()
+                await each.until_connected()
             channel, position = await client.start_run("count 5")
             thread = channel.removeprefix("thread:")
             earlier = await client.subscribe(channel, position)
@@ -374,14 +375,12 @@ class SdkContract:
             shown: list[list[Event]] = []
 
             async def get_state() -> Position:
-                view = await client.rpc("thread.get", {"thread_id": thread})
+                view = await device.rpc("thread.get", {"thread_id": thread})
                 shown.append(view["messages"])
                 return Position(view["position"]["offset"], view["position"]["epoch"])
 
-            async with self.open(server.ws, token) as device:
-                await device.connect()
-                reader = await device.subscribe(channel, get_state=get_state)
-                await reader.until_over()
+            reader = await device.subscribe(channel, get_state=get_state)
+            await reader.until_over()
         assert [message["content"] for message in shown[0]] == ["count 5", counted(5)]
         assert len(shown) == 1
         assert reader.joins[0].recovered

@@ -34,18 +34,18 @@ class TestNodeSdk(SdkContract):
     async def test_connect_and_subscribe_in_one_frame(self, server: ServerProcess) -> None:
         """A reload sends connect and its subscribes in one frame, and everything works."""
         token = server.token(someone())
-        async with open_node(server.ws, token) as client:
+        async with open_node(server.ws, token) as client, open_node(server.ws, token) as reloaded:
             await client.connect()
             await client.until_connected()
-            channel, position = await client.start_run("count 60 at 100/s")
+            channel, position = await client.start_run("count 150 at 100/s")
             watching = await client.subscribe(channel, position)
-            async with open_node(server.ws, token) as reloaded:
-                joining = await reloaded.subscribe(channel, START)
-                await reloaded.connect()
-                for reader in (watching, joining):
-                    await reader.until_over()
+            await watching.until_words(5)
+            joining = await reloaded.subscribe(channel, START)
+            await reloaded.connect()
+            for reader in (watching, joining):
+                await reader.until_over()
         assert reloaded.frames[0] == ["connect", "subscribe"]
-        check_whole(joining, counted(60))
+        check_whole(joining, counted(150))
 
     async def test_close_frames_carry_reasons(self, server: ServerProcess) -> None:
         """The socket itself sees 3500 with a reason, and 3000 with one after an error."""
@@ -68,7 +68,7 @@ class TestNodeSdk(SdkContract):
             for each in (client, device):
                 await each.connect()
                 await each.until_connected()
-            channel, position = await client.start_run("count 60 at 100/s")
+            channel, position = await client.start_run("count 150 at 100/s")
             uncut = await client.subscribe(channel, position)
             await uncut.until_words(10)
             joined = await device.subscribe(channel, START)

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,43 +34,51 @@ def resident(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-async def test_r42_r47_r78_kill_9_loses_nothing_anybody_saw(own_server: ServerProcess) -> None:
-    """After each of five kills: one RUN_ERROR run.lost, all that was seen, the same epoch."""
-    moments = random.Random(SEED)
-    token = own_server.token("survivor")
-    for _ in range(5):
-        async with wire_client(own_server.ws, token) as client:
-            started = await ask(client, "count 100000 at 2000/s")
-            await until_text(client, started)
-            half = len(client.publications(started.channel))
-            await asyncio.sleep(moments.uniform(0.0, 0.25))
-            await asyncio.to_thread(own_server.kill)
-            await client.until_closed()
-            seen = client.publications(started.channel)
-            subscribed = next(f for f in client.frames if "subscribe" in f)["subscribe"]
-        await asyncio.to_thread(own_server.start)
-        said = text_of(item["data"] for item in seen)
-        position = {"recover": True, "offset": seen[half - 1]["offset"], "epoch": ""}
-        position["epoch"] = subscribed["epoch"]
-        async with wire_client(own_server.ws, token) as client:
-            run = await client.rpc("run.get", run_id=started.run)
-            assert (run["status"], run["code"]) == ("lost", "run.lost")
-            answer = await from_the_start(client, started.thread)
-            assert answer["subscribe"]["epoch"] == subscribed["epoch"]
-            assert answer["subscribe"]["offset"] > seen[-1]["offset"]
-            events = seen_in(answer)
-            terminal = [event for event in events if event["type"] in TERMINAL]
-            assert [event.get("code") for event in terminal] == ["run.lost"]
-            assert events[-1] == terminal[0]
-            assert text_of(events).startswith(said)
-            await client.command("unsubscribe", channel=started.channel)
-            again = await client.command("subscribe", channel=started.channel, **position)
-            assert again["subscribe"]["recovered"] is True
-            before = text_of(item["data"] for item in seen[:half])
-            assert before + text_of(seen_in(again)) == text_of(events)
-            history = await client.command("history", channel=started.channel, limit=-1)
-            offsets = [item["offset"] for item in history["history"]["publications"]]
-            assert offsets == list(range(1, len(offsets) + 1))
+@pytest.fixture(scope="module")
+def killable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server over one data directory that is killed again and again."""
+    with ServerProcess(tmp_path_factory.mktemp("killable") / "data") as process:
+        yield process
+
+
+@pytest.mark.parametrize("delay", [random.Random(SEED + n).uniform(0, 0.25) for n in range(5)])
+async def test_r42_r47_r78_kill_9_loses_nothing_anybody_saw(
+    killable: ServerProcess, delay: float
+) -> None:
+    """After a kill at a random moment: one run.lost, all that was seen, the same epoch."""
+    token = killable.token("survivor")
+    async with wire_client(killable.ws, token) as client:
+        started = await ask(client, "count 100000 at 2000/s")
+        await until_text(client, started)
+        half = len(client.publications(started.channel))
+        await asyncio.sleep(delay)
+        await asyncio.to_thread(killable.kill)
+        await client.until_closed()
+        seen = client.publications(started.channel)
+        subscribed = next(f for f in client.frames if "subscribe" in f)["subscribe"]
+    await asyncio.to_thread(killable.start)
+    said = text_of(item["data"] for item in seen)
+    position = {"recover": True, "offset": seen[half - 1]["offset"], "epoch": ""}
+    position["epoch"] = subscribed["epoch"]
+    async with wire_client(killable.ws, token) as client:
+        run = await client.rpc("run.get", run_id=started.run)
+        assert (run["status"], run["code"]) == ("lost", "run.lost")
+        answer = await from_the_start(client, started.thread)
+        assert answer["subscribe"]["epoch"] == subscribed["epoch"]
+        assert answer["subscribe"]["offset"] > seen[-1]["offset"]
+        events = seen_in(answer)
+        terminal = [event for event in events if event["type"] in TERMINAL]
+        assert [event.get("code") for event in terminal] == ["run.lost"]
+        assert events[-1] == terminal[0]
+        assert text_of(events).startswith(said)
+        await client.command("unsubscribe", channel=started.channel)
+        again = await client.command("subscribe", channel=started.channel, **position)
+        assert again["subscribe"]["recovered"] is True
+        before = text_of(item["data"] for item in seen[:half])
+        assert before + text_of(seen_in(again)) == text_of(events)
+        history = await client.command("history", channel=started.channel, limit=-1)
+        offsets = [item["offset"] for item in history["history"]["publications"]]
+        assert offsets == list(range(1, len(offsets) + 1))
 
 
 async def test_r59_sigterm_ends_runs_and_moves_clients_on(own_server: ServerProcess) -> None:

@@ -7,6 +7,7 @@ the request id), carried through even when whoever asked for it leaves meanwhile
 
 import asyncio
 import contextlib
+import copy
 import hashlib
 import uuid
 from collections.abc import Callable
@@ -277,13 +278,14 @@ def _start_result(key: RunKey, span: Span) -> bytes:
 
 def _agent_input(run: Run, principal: Principal, asked: StartRun) -> AgentInput:
     given = asked.input or {}
-    messages = run.messages
+    # The agent's own copies: what it does to them is no event.
+    messages, state = copy.deepcopy((run.messages, run.state))
     newest = next((item for item in reversed(messages) if item["role"] == "user"), None)
     return AgentInput(
         context=UserExecutionContext.of(principal, thread=run.key.thread, run=run.key.run),
         message=_text_of(newest) if newest else "",
         messages=messages,
-        state=run.state,
+        state=state,
         tools=given.get("tools") or [],
         client_context=given.get("context") or [],
         forwarded_props=given.get("forwardedProps"),

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
+import msgspec
+
 from towpath import codes
 from towpath.errors import Conflict, TowpathError
 from towpath.events.digest import digest
@@ -216,6 +218,7 @@ class Run:
             return self._out()
         event = parse(item)
         kind = event["type"]
+        _check_writable(event)
         self._check_ids(event)
         if kind == "RUN_STARTED" or (kind == "RAW" and not self._keep_raw):
             return []
@@ -338,6 +341,8 @@ class Run:
         if streaming is None or streaming.prefix != prefix or key not in (None, streaming.id):
             if key is None and prefix != "TEXT_MESSAGE":
                 raise IllegalEvent(f"{prefix}_CHUNK", f"the first one needs a {name}")
+            if prefix == "TOOL_CALL" and "toolCallName" not in start:
+                raise IllegalEvent(f"{prefix}_CHUNK", "the first one needs a toolCallName")
             self._close_stream()
             streaming = _Stream(prefix, key or self._new_id())
             self._make({"type": f"{prefix}_START", name: streaming.id, **start})
@@ -361,7 +366,7 @@ class Run:
         if 0xD800 <= ord(delta[-1]) <= 0xDBFF:
             self._halves[key] = delta[-1]
             delta = delta[:-1]
-        return delta.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return _unicode(delta)
 
     def _check_ids(self, event: Event) -> None:
         """Refuse a lifecycle event that names another run or thread as its own."""
@@ -390,8 +395,25 @@ class Run:
     def _break(self, move: Move, code: str, message: str | None) -> list[Made]:
         if self.status is not Status.RUNNING:
             return []
-        self.code = code
+        self.code = _unicode(code)
         self._move(move)
-        sentence = message or codes.RUN_CODES.get(code, code)
-        self._make({"type": "RUN_ERROR", "code": code, "message": sentence})
+        sentence = _unicode(message or codes.RUN_CODES.get(code, code))
+        self._make({"type": "RUN_ERROR", "code": self.code, "message": sentence})
         return self._out()
+
+
+def _unicode(text: str) -> str:
+    """Return the text with surrogate pairs joined and half ones replaced, so it can be written."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _check_writable(event: Event) -> None:
+    """Refuse an event that is no JSON before it has any effect.
+
+    Text deltas are left out: they may end in half a surrogate pair, which waits for the other one.
+    """
+    text = isinstance(event.get("delta"), str)
+    try:
+        msgspec.json.encode({**event, "delta": ""} if text else event)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise IllegalEvent(_unicode(event["type"]), f"is not JSON: {error}") from None

@@ -65,11 +65,14 @@ def development_key(data: Path) -> OctKey:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
             _write_once(path, json.dumps(OctKey.generate_key(256).as_dict(private=True)))
-        return OctKey.import_key(json.loads(path.read_text()))
+        key = OctKey.import_key(json.loads(path.read_text()))
     except OSError as error:
         raise ConfigurationError(f"cannot use {path}: {error.strerror}") from None
     except (JoseError, ValueError, TypeError):
-        raise ConfigurationError(f"{path} is no key: remove it to have a new one made") from None
+        key = None
+    if key is None or len(key.raw_value) < MIN_SECRET_BYTES:
+        raise ConfigurationError(f"{path} is no key: remove it to have a new one made")
+    return key
 
 
 def _write_once(path: Path, text: str) -> None:

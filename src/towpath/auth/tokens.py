@@ -8,7 +8,6 @@ Source: RFC 7519, RFC 8725 (best current practices); DESIGN section 7.
 """
 
 import json
-import math
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -156,12 +155,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_time(value: object) -> TypeGuard[float]:
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and 0 <= value <= MAX_TIME
-    )
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_TIME
 
 
 def _is_name(value: object) -> TypeGuard[str]:

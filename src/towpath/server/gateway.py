@@ -188,6 +188,8 @@ class Gateway:
         self.phase = Phase.DRAINING
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.drain_timeout):
+                for line in house.lines:
+                    line.drain()
                 await house.bridge.drain()
                 for line in list(house.lines):
                     line.end(codes.MOVE_ELSEWHERE)

@@ -107,6 +107,11 @@ class Line:
             self._wake.set()
             self._ended.set()
 
+    def drain(self) -> None:
+        """Note that the connection will be told to move elsewhere; it goes on until `end`."""
+        if self._connection.state is State.OPEN:
+            self._connection.drain()
+
     async def _read(self) -> None:
         while (message := await self._transport.receive()) is not None:
             for event in self._connection.receive_data(message):

@@ -9,7 +9,7 @@ Source: WIRE section 7.
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import msgspec
@@ -255,9 +255,12 @@ class Operations:
         return await self._bridge.start(caller.principal, asked)
 
     async def _cancel(self, caller: Caller, params: RunCancel) -> bytes:
+        key = _request_key(caller, "run.cancel", params)
+        if (earlier := await self._broker.remembered(key)) is not None:
+            return earlier
         status = await self._bridge.cancel(caller.principal, params.run_id)
         result = msgspec.json.encode(Accepted(status=status))
-        return await self._once(caller, "run.cancel", params, Write(result=lambda _: result))
+        return (await write(self._broker, Write(key=key, result=lambda _: result))).result
 
     async def _run(self, caller: Caller, params: RunGet) -> RunRow:
         who = caller.principal
@@ -340,11 +343,15 @@ class Operations:
 
     async def _once(self, caller: Caller, method: str, params: Any, change: Write) -> bytes:
         """Write a change under its request id; return what that id was answered first."""
-        who = caller.principal
-        digest = hashlib.sha256(msgspec.json.encode(params)).hexdigest()
-        key = Key((who.tenant, who.user, method), params.request_id, digest)
-        keyed = Write(change.appends, change.facts, key, change.result, change.forget)
+        keyed = replace(change, key=_request_key(caller, method, params))
         return (await write(self._broker, keyed)).result
+
+
+def _request_key(caller: Caller, method: str, params: Any) -> Key:
+    """Return what makes a repeated request the same: who, what, which id, and its parameters."""
+    who = caller.principal
+    digest = hashlib.sha256(msgspec.json.encode(params)).hexdigest()
+    return Key((who.tenant, who.user, method), params.request_id, digest)
 
 
 def _key(caller: Caller, thread: str) -> ThreadKey:

@@ -212,6 +212,14 @@ class Broker(Protocol):
             StorageError: the log cannot be read now.
         """
 
+    async def remembered(self, key: Key) -> bytes | None:
+        """Return what a request was answered under this key; None where it has not been used.
+
+        Raises:
+            Conflict: it was used for something else.
+            StorageError: nobody can tell now.
+        """
+
     async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
         """Ask the projection's tables something; sees every write whose future is resolved.
 

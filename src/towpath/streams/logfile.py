@@ -233,8 +233,8 @@ class LogFile:
             CommandError: its key or one of its facts is refused.
             StorageError: it does not follow on what it says it follows.
         """
-        if write.key is not None and (earlier := self._earlier(write.key)) is not None:
-            return earlier
+        if write.key is not None and (earlier := remembered(self._db, write.key)) is not None:
+            return Written(result=earlier, repeated=True)
         if not follows(write.appends, spans):
             raise StorageError("an earlier write is missing")
         for fact in write.facts:
@@ -326,18 +326,6 @@ class LogFile:
             (head.top, head.id),
         )
 
-    def _earlier(self, key: Key) -> Written | None:
-        row = self._db.execute(
-            "SELECT digest, result FROM requests"
-            " WHERE tenant=? AND user=? AND method=? AND request_id=?",
-            (*key.scope, key.request_id),
-        ).fetchone()
-        if row is None:
-            return None
-        if row[0] != key.digest:
-            raise Conflict("request_id was used for something else")
-        return Written(result=row[1], repeated=True)
-
     def _remember(self, key: Key, result: bytes) -> None:
         self._db.execute(
             "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -394,6 +382,20 @@ def read(
             if offset > after
         )
     return Replay(here, top, found if limit is None else found[:limit])
+
+
+def remembered(db: sqlite3.Connection, key: Key) -> bytes | None:
+    """Answer `Broker.remembered` from the file."""
+    row = db.execute(
+        "SELECT digest, result FROM requests WHERE tenant=? AND user=? AND method=?"
+        " AND request_id=?",
+        (*key.scope, key.request_id),
+    ).fetchone()
+    if row is None:
+        return None
+    if row[0] != key.digest:
+        raise Conflict("request_id was used for something else")
+    return bytes(row[1])
 
 
 def connect(path: Path, synchronous: str) -> sqlite3.Connection:

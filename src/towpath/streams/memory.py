@@ -17,6 +17,7 @@ from towpath.errors import CommandError, Conflict, StorageError
 from towpath.streams.broker import (
     Append,
     Deliver,
+    Key,
     Projection,
     Publication,
     Replay,
@@ -78,12 +79,8 @@ class MemoryBroker:
         return future
 
     def _write(self, write: Write) -> Written:
-        if write.key is not None:
-            earlier = self._results.get((write.key.scope, write.key.request_id))
-            if earlier is not None:
-                if earlier[0] != write.key.digest:
-                    raise Conflict("request_id was used for something else")
-                return Written(result=earlier[1], repeated=True)
+        if write.key is not None and (earlier := self._remembered(write.key)) is not None:
+            return Written(result=earlier, repeated=True)
         spans = self._spans(write.appends)
         if not follows(write.appends, spans):
             raise StorageError("an earlier write is missing")
@@ -162,6 +159,15 @@ class MemoryBroker:
             return Replay(here, log.top, [], gone=True)
         found = [item for _, item in log.kept if item.offset > after]
         return Replay(here, log.top, found[:limit])
+
+    async def remembered(self, key: Key) -> bytes | None:
+        return self._remembered(key)
+
+    def _remembered(self, key: Key) -> bytes | None:
+        digest, result = self._results.get((key.scope, key.request_id), (key.digest, None))
+        if digest != key.digest:
+            raise Conflict("request_id was used for something else")
+        return result
 
     async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
         return question(self._db)

@@ -27,6 +27,7 @@ from towpath.streams import logfile
 from towpath.streams.broker import (
     Append,
     Deliver,
+    Key,
     Projection,
     Publication,
     Replay,
@@ -133,6 +134,9 @@ class SqliteBroker:
             return logfile.read(db, channel, here, after, epoch, limit)
 
         return await self.query(question)
+
+    async def remembered(self, key: Key) -> bytes | None:
+        return await self.query(lambda db: logfile.remembered(db, key))
 
     async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
         if self._stopped:

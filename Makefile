@@ -31,10 +31,10 @@ run: $(STAMPS)/serve $(BUNDLE) ## start the gateway for development; ARGS="--por
 test: $(STAMPS)/dev $(BUNDLE) ## run every test this machine can run; ARGS="-k outbox"
 	@mkdir -p $(dir $(RESULTS))
 	if tools/chromium; then
-	  exec $(BIN)/python -m pytest -n 2 --junit-xml=$(RESULTS) $(ARGS)
+	  exec $(BIN)/python -m pytest -n 2 --dist loadfile --junit-xml=$(RESULTS) $(ARGS)
 	fi
 	status=0
-	$(BIN)/python -m pytest -n 2 --junit-xml=$(RESULTS) -m "not browser" $(ARGS) || status=$$?
+	$(BIN)/python -m pytest -n 2 --dist loadfile --junit-xml=$(RESULTS) -m "not browser" $(ARGS) || status=$$?
 	echo "NOT RUN, Chromium is missing:"
 	$(BIN)/python -m pytest --collect-only -q -m browser $(ARGS) | sed -n '/::/s/^/  /p' || true
 	exit $$status

@@ -41,7 +41,7 @@ class CommandAnswered(Happening):
 
     connection: str
     command: str
-    """The command's name, for `rpc` followed by a dot and the method."""
+    """The command's name; for `rpc` followed by a dot and the method, `unknown` for no method."""
     error: int
     """The error code, 0 for success."""
     seconds: float

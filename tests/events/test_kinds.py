@@ -82,6 +82,27 @@ def test_older_names_become_the_present_ones(old: str, new: dict[str, Any]) -> N
     assert parse({"type": old, **fields, "messageId": "own"})["messageId"] == "own"
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "STATE_SNAPSHOT", "snapshot": None},
+        {"type": "STATE_SNAPSHOT", "snapshot": {"a": None}},
+        {"type": "STATE_DELTA", "delta": [{"op": "add", "path": "/a", "value": None}]},
+        {
+            "type": "ACTIVITY_DELTA",
+            "messageId": "a",
+            "activityType": "P",
+            "patch": [{"op": "replace", "path": "/a", "value": None}, {"op": "remove", "path": "/b"}],
+        },
+        {"type": "CUSTOM", "name": "x", "value": None},
+        {"type": "RAW", "event": None},
+    ],
+)
+def test_a_null_that_is_a_value_stays(event: dict[str, Any]) -> None:
+    """Setting something to null is not leaving it out."""
+    assert parse(event) == event
+
+
 def test_unknown_types_pass_as_they_are() -> None:
     """A type of a later AG-UI goes through unchanged."""
     event = {"type": "META_EVENT", "payload": {"a": [1, None]}}

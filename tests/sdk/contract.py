@@ -637,11 +637,11 @@ class SdkContract:
             await closed.wait()
             return server.token(me)
 
-        token = server.token(me, ttl=2)
-        async with self.open(server.ws, token, get_token=get_token) as client:
+        async with self.open(server.ws, get_token=get_token) as client:
+            await client.set_token(server.token(me, ttl=2))
             await client.connect()
             await client.until_connected()
-            channel, position = await client.start_run("count 250 at 50/s")
+            channel, position = await client.start_run("count 200 at 50/s")
             reader = await client.subscribe(channel, position)
             await client.news.until(lambda: bool(client.closes))
             closed.set()
@@ -652,26 +652,27 @@ class SdkContract:
         check_closes(client)
         assert attempts == 2, "the expired token opens nothing"
         reader.check_sequence(first=1)
-        check_whole(reader, counted(250))
+        check_whole(reader, counted(200))
 
     async def test_r20_token_that_ends_does_not_end_the_run(self, server: ServerProcess) -> None:
         """A run outlives the token it was started with; its person finds it with another."""
         me = someone()
-        async with self.open(server.ws, server.token(me, ttl=1)) as client:
+        async with self.open(server.ws) as client, self.open(server.ws) as device:
+            await client.set_token(server.token(me, ttl=2))
             await client.connect()
             await client.until_connected()
-            channel, position = await client.start_run("count 250 at 50/s")
+            channel, position = await client.start_run("count 225 at 50/s")
             reader = await client.subscribe(channel, position)
             await client.until_disconnected()
             assert not reader.over
-        async with self.open(server.ws, server.token(me)) as client:
-            await client.connect()
-            later = await client.subscribe(channel, position)
+            await device.set_token(server.token(me))
+            await device.connect()
+            later = await device.subscribe(channel, position)
             await later.until_joined()
             assert not later.over, "the run still goes on"
             await later.until_over()
         later.check_sequence(first=1)
-        check_whole(later, counted(250))
+        check_whole(later, counted(225))
 
     # -- people ---------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ class Forwarder:
         """Whether new lines are reset at once."""
         self._target = target
         self._lines: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def ws(self) -> str:
@@ -35,9 +36,23 @@ class Forwarder:
             _reset(writer)
         return len(self._lines)
 
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Join a new line with one to the server until either ends."""
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take a new line."""
         self.accepted += 1
+        task = asyncio.create_task(self._join(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def end(self) -> None:
+        """Cut every line and wait until none is left."""
+        self.refusing = True
+        self.cut()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Join a line with one to the server until either ends."""
         if self.refusing:
             _reset(writer)
             return
@@ -80,4 +95,4 @@ async def forward(target: int) -> AsyncGenerator[Forwarder, None]:
         yield forwarder
     finally:
         listening.close()
-        forwarder.cut()
+        await forwarder.end()

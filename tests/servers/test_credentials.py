@@ -89,7 +89,7 @@ async def test_r16_r17_no_piece_of_a_credential_is_logged_or_answered(
         told.append(json.dumps(c.frames) + str(c.close_reason))
     async with wire_client(server.ws, good) as c:
         wrong = await c.command("rpc", method=refresh, data={"token": refresh})
-        told.append(json.dumps(wrong["error"]).replace(repr(refresh[:64]), ""))
+        told.append(json.dumps(wrong))
     async with httpx2.AsyncClient(base_url=server.http, trust_env=False) as http:
         for path in ("/api/v1/whoami", f"/api/v1/whoami?token={query}", f"/{query}"):
             for credential in (rest, forged, expired):

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.streams.brokers import ENGINES, NOTICES, OTHER, TALK, Engine, items
 from towpath.channels import Channel
@@ -156,7 +162,7 @@ def test_p2_r78_replay_from_anywhere_is_the_suffix(kind: str) -> None:
     Nothing is shrunk: a failing case is some twenty steps, and each costs a file.
     """
     machine = {"memory": Against, "sqlite": AgainstSqlite}[kind]
-    machine.TestCase.settings = settings(
+    bounds = settings(
         max_examples=40, stateful_step_count=20, deadline=None, phases=[Phase.generate]
     )
-    machine.TestCase().runTest()
+    run_state_machine_as_test(machine, settings=bounds)

@@ -105,6 +105,8 @@ class AgentRegistry:
 
 
 def _yields(function: object) -> bool:
+    if inspect.isclass(function):
+        return False
     target = function if inspect.isroutine(function) else getattr(function, "__call__", None)  # noqa: B004
     return inspect.isasyncgenfunction(target)
 

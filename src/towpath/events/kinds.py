@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ag_ui.core import Event as AnyEvent
 from ag_ui.core.events import BaseEvent, EventType
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from towpath.errors import TowpathError
@@ -127,4 +127,17 @@ def _dumped(model: BaseEvent) -> Event:
         event: Event = model.model_dump(mode="json", by_alias=True, exclude_none=True)
     except PydanticSerializationError as error:
         raise IllegalEvent(str(model.type.value), f"is not JSON: {error}") from None
+    _restore_nulls(model, event)
+    for name in ("delta", "patch"):
+        operations = getattr(model, name, None)
+        if isinstance(operations, list):
+            for operation, wire in zip(operations, event[name], strict=True):
+                _restore_nulls(operation, wire)
     return event
+
+
+def _restore_nulls(model: BaseModel, wire: Event) -> None:
+    """Put back the None of required fields: there it is a value, such as a state set to null."""
+    for name, field in type(model).model_fields.items():
+        if field.is_required() and getattr(model, name) is None:
+            wire[field.alias or name] = None

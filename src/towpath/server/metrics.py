@@ -10,7 +10,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from towpath import hooks
 from towpath.hooks import Happening
-from towpath.server.operations import OPERATIONS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -74,7 +73,7 @@ class Metrics:
             case hooks.CredentialRefused(verdict=verdict):
                 self._refused.labels(verdict).inc()
             case hooks.CommandAnswered(command=command, error=error, seconds=seconds):
-                self._commands.labels(_known(command), str(error)).observe(seconds)
+                self._commands.labels(command, str(error)).observe(seconds)
             case hooks.RunEnded(agent=agent, status=status, code=code):
                 self._runs.labels(agent, status, _run_code(code)).inc()
                 self._run_seconds.labels(agent).observe(happening.seconds)
@@ -88,13 +87,6 @@ class Metrics:
     def text(self) -> bytes:
         """Return all of it in the exposition format."""
         return generate_latest(self._registry)
-
-
-def _known(command: str) -> str:
-    """Return a command's name as a label: what clients make up is one label, not many."""
-    if command.startswith("rpc.") and command[4:] not in OPERATIONS:
-        return "rpc.unknown"
-    return command
 
 
 def _run_code(code: str | None) -> str:

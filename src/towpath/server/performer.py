@@ -22,7 +22,7 @@ from towpath.hub.hub import Hub, MayRead, Member
 from towpath.protocol import frames
 from towpath.protocol.connection import Connection
 from towpath.protocol.frames import Command, Malformed
-from towpath.server.operations import Caller, Operations
+from towpath.server.operations import OPERATIONS, Caller, Operations
 from towpath.server.settings import Settings
 from towpath.session.effects import (
     Answer,
@@ -302,5 +302,7 @@ def _name(command: Command | Malformed) -> str:
     if isinstance(command, Malformed):
         return "unknown"
     if isinstance(command.request, frames.RPCRequest):
-        return f"rpc.{command.request.method[:64]}"
+        # What clients make up is neither logged nor counted by name: it may hold anything.
+        known = command.request.method in OPERATIONS
+        return f"rpc.{command.request.method}" if known else "rpc.unknown"
     return command.name

@@ -15,7 +15,7 @@ from typing import Self
 
 from towpath.auth.keys import development_key, sign
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 """How long a server may take to be ready."""
 
 

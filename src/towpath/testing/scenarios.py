@@ -1,0 +1,203 @@
+"""Scenarios for explored schedules: small worlds in which whatever may be late is.
+
+Each is a coroutine function without arguments for `detangle.explore`. It builds a bridge over a
+log in memory, lets people and agents act at once, and checks what must hold whoever was first. The
+explorer decides which task runs next, how long an agent takes, and when and in which order the log
+answers, or that it refuses.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import detangle
+import msgspec
+
+from towpath.agents.bridge import AgentWebSocketBridge, StartRun
+from towpath.agents.live import RunLimits
+from towpath.agents.registry import AgentInput, AgentRegistry
+from towpath.channels import Channel, thread_channel
+from towpath.context import Principal
+from towpath.errors import Conflict, StorageError, Unavailable
+from towpath.events.fold import Fold
+from towpath.events.kinds import TERMINAL
+from towpath.hooks import Fault, Happening, Hooks
+from towpath.streams.broker import Publication, Write, Written
+from towpath.streams.memory import MemoryBroker
+from towpath.threads.projection import ThreadProjection
+from towpath.threads.store import ThreadStore
+
+ALICE = Principal(tenant="acme", user="alice")
+BOB = Principal(tenant="acme", user="bob")
+MOMENTS = (0.0, 0.1, 0.2, 0.3)
+"""How long things take, in virtual seconds."""
+
+
+class LateBroker(MemoryBroker):
+    """A log that keeps the order of writes, and answers each when the explorer likes."""
+
+    refusals = 0.0
+    """How likely a write is refused with StorageError."""
+
+    def submit(self, write: Write) -> "asyncio.Future[Written]":
+        answer: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+        if detangle.flip(self.refusals):
+            outcome: Written | BaseException = StorageError("refused by the explorer")
+        else:
+            done = super().submit(write)
+            outcome = done.exception() or done.result()
+        asyncio.get_running_loop().call_later(
+            detangle.choice(MOMENTS), self._settle, answer, outcome
+        )
+        return answer
+
+    @staticmethod
+    def _settle(answer: "asyncio.Future[Written]", outcome: Written | BaseException) -> None:
+        if answer.cancelled():
+            return
+        if isinstance(outcome, BaseException):
+            answer.set_exception(outcome)
+        else:
+            answer.set_result(outcome)
+
+
+class World:
+    """A bridge, its log and what its agents were asked."""
+
+    def __init__(self, *, refusals: float = 0.0, deadline: float = 10.0) -> None:
+        self.heard: list[tuple[Channel, Publication]] = []
+        self.asked: list[AgentInput] = []
+        self.faults: list[BaseException] = []
+        self.broker = LateBroker(self._hear, ThreadProjection())
+        self.broker.refusals = refusals
+        self.store = ThreadStore(self.broker)
+        registry = AgentRegistry()
+        registry.register("agent", self._agent, deadline=deadline)
+        self.bridge = AgentWebSocketBridge(
+            self.broker,
+            self.store,
+            registry,
+            watchers=Hooks([self._watch]),
+            clock=detangle.now,
+            limits=RunLimits(cleanup_seconds=0.2, retry_seconds=0.1, in_flight=2),
+        )
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["World"]:
+        """Run the bridge until everything in it is over."""
+        await self.broker.start()
+        async with self.bridge:
+            yield self
+            while self.bridge.active:
+                await asyncio.sleep(0.1)
+        assert self.faults == []
+
+    async def start(self, who: Principal, request_id: str, thread: str | None = "t") -> str:
+        """Ask the agent something and return the id of the run."""
+        asked = StartRun(request_id=request_id, agent="agent", thread_id=thread, message=who.user)
+        return str(msgspec.json.decode(await self.bridge.start(who, asked))["run_id"])
+
+    async def check(self, who: Principal, thread: str = "t") -> list[dict[str, Any]]:
+        """Check a thread's log, and return its events.
+
+        Runs have one terminal event, their last; their numbers have no gap; everything was said by
+        this person's agent; and the store holds what the log amounts to.
+        """
+        channel = thread_channel(who.tenant, who.user, thread)
+        replay = await self.broker.read(channel, 0)
+        assert replay.publications == [one for where, one in self.heard if where == channel]
+        fold, seqs = Fold(), dict[str, int]()
+        events = []
+        for one in replay.publications:
+            event = msgspec.json.decode(one.data)
+            fold.feed(event)
+            events.append(event)
+            seqs[one.tags["run"]] = seqs.get(one.tags["run"], 0) + 1
+            assert one.tags["seq"] == str(seqs[one.tags["run"]]), "numbers have no gap"
+            assert event.get("delta", f"{who.user} ") == f"{who.user} ", "nobody else's words"
+        ends = [event for event in events if event["type"] in TERMINAL]
+        assert len(ends) == len(seqs), "each run has one ending"
+        stored = await self.store.get(who.tenant, who.user, thread)
+        assert stored is not None
+        assert (stored.messages, stored.state) == (fold.messages, fold.state)
+        return events
+
+    async def _agent(self, asked: AgentInput) -> AsyncGenerator[object, None]:
+        """Say the person's name a few times, as fast as the explorer likes."""
+        self.asked.append(asked)
+        for _ in range(3):
+            yield f"{asked.context.user} "
+            await asyncio.sleep(detangle.choice(MOMENTS))
+
+    def _hear(self, channel: Channel, publications: Sequence[Publication]) -> None:
+        self.heard.extend((channel, one) for one in publications)
+
+    def _watch(self, happening: Happening) -> None:
+        if isinstance(happening, Fault) and not isinstance(happening.error, StorageError):
+            self.faults.append(happening.error)
+
+
+async def endings() -> None:
+    """Stop, the agent's own end and its deadline meet in one run: one ending, and it is true."""
+    async with World(deadline=0.4).open() as world:
+        run = await world.start(ALICE, "r1")
+
+        async def stop() -> str:
+            await asyncio.sleep(detangle.choice((0.0, 0.1, 0.3, 0.4, 0.5)))
+            return await world.bridge.cancel(ALICE, run)
+
+        answers = await asyncio.gather(stop(), stop())
+    last = (await world.check(ALICE))[-1]
+    record = await world.store.find_run("acme", "alice", run)
+    assert record is not None
+    cancelled = last.get("outcome") == {"type": "cancelled"}
+    assert answers.count("accepted") == int(cancelled)
+    told = "cancelled" if cancelled else "failed" if "code" in last else "finished"
+    assert record.status.value == told
+
+
+async def refusals() -> None:
+    """The log refuses some writes while a run goes on and is stopped: no gap, one ending."""
+    async with World(refusals=0.2).open() as world:
+        try:
+            run = await world.start(ALICE, "r1")
+        except Unavailable:
+            return
+        await asyncio.sleep(detangle.choice(MOMENTS))
+        await world.bridge.cancel(ALICE, run)
+    await world.check(ALICE)
+
+
+async def strangers() -> None:
+    """Two people use threads of one name at once: neither sees a word of the other."""
+    async with World().open() as world:
+        alice, bob = await asyncio.gather(world.start(ALICE, "r1"), world.start(BOB, "r1"))
+        assert alice != bob
+    for who, run in ((ALICE, alice), (BOB, bob)):
+        events = await world.check(who)
+        assert events[0]["runId"] == run
+        assert [message["content"] for message in events[0]["input"]["messages"]] == [who.user]
+        assert (
+            await world.store.find_run(who.tenant, who.user, bob if run is alice else alice) is None
+        )
+    assert all(one.context.user == one.message for one in world.asked)
+
+
+async def twins() -> None:
+    """The same request twice at once, on a new thread, is one run; another one is a conflict."""
+    thread = detangle.choice((None, "t"))
+    async with World().open() as world:
+        first, twin, other = await asyncio.gather(
+            world.start(ALICE, "r1", thread),
+            world.start(ALICE, "r1", thread),
+            world.start(ALICE, "r2", "t"),
+            return_exceptions=True,
+        )
+    outcomes = (first, twin) if thread is None else (first, twin, other)
+    runs = {one for one in outcomes if isinstance(one, str)}
+    refused = [one for one in outcomes if not isinstance(one, str)]
+    assert all(isinstance(one, Conflict) for one in refused)
+    assert first == twin or all(isinstance(one, Conflict) for one in (first, twin))
+    assert len(runs) == 1
+    assert len(world.asked) == (2 if thread is None else 1)

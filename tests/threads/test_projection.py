@@ -1,0 +1,234 @@
+"""The projection: what is stored is what the log amounts to, and belongs to one person."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.agents.stage import ALICE, BOB, Stage, saying, staged, waiting
+from tests.events.legal import threads
+from towpath.agents.registry import AgentInput
+from towpath.channels import thread_channel
+from towpath.errors import Conflict, NotFound
+from towpath.streams.broker import Write, Written, write
+from towpath.threads.projection import ThreadCreated, ThreadDeleted, ThreadKey, ThreadRenamed
+
+ENGINES = ("memory", "sqlite")
+KEY = ThreadKey(tenant="acme", user="alice", id="t1")
+
+
+@pytest.fixture(params=ENGINES)
+def kind(request: pytest.FixtureRequest) -> str:
+    """One of the engines."""
+    return str(request.param)
+
+
+@dataclass
+class Act:
+    """What one run of a generated thread does."""
+
+    said: list[dict[str, Any]]
+    ending: str
+
+
+acts = st.builds(
+    Act,
+    said=threads(runs=1, length=20).map(lambda events: events[1:-1]),
+    ending=st.sampled_from(["return", "raise", "cancel", "garbage"]),
+)
+
+
+@given(st.lists(acts, min_size=1, max_size=3))
+@settings(max_examples=25)
+def test_the_tables_are_the_fold_of_the_log(played: list[Act]) -> None:
+    """After any runs, rebuilt from all publications, messages, state and last run are the same."""
+    import asyncio
+
+    asyncio.run(play(played))
+
+
+async def play(played: list[Act]) -> None:
+    async with staged("memory", Path()) as stage:
+        for number, act in enumerate(played):
+            agent = performing(act, number, stage)
+            run = await stage.cast(agent, f"a{number}").start(agent=f"a{number}")
+            if act.ending == "cancel":
+                await stage.bridge.cancel(ALICE, run)
+            await stage.done(run)
+            await stage.check()
+
+
+def performing(act: Act, number: int, stage: Stage) -> Any:
+    """Return an agent that says what was drawn, under ids that are new in this thread."""
+
+    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+        for event in act.said:
+            yield renamed(event, f"run{number}-")
+        if act.ending == "raise":
+            raise RuntimeError
+        if act.ending == "garbage":
+            yield 42
+
+    return agent
+
+
+def renamed(value: Any, prefix: str) -> Any:
+    """Prefix every id of an event."""
+    ids = ("messageId", "toolCallId", "parentMessageId", "subagentRunId", "id")
+    if isinstance(value, list):
+        return [renamed(one, prefix) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: prefix + part if name in ids else renamed(part, prefix)
+        for name, part in value.items()
+    }
+
+
+async def tell(stage: Stage, fact: object, *, forget: bool = False) -> Written:
+    channels = (thread_channel("acme", "alice", "t1"),) if forget else ()
+    return await write(stage.broker, Write(facts=(fact,), forget=channels))
+
+
+async def test_a_thread_is_made_named_listed_and_deleted(kind: str, tmp_path: Path) -> None:
+    """Each fact shows in the list of its owner, the latest first."""
+    async with staged(kind, tmp_path) as stage:
+        for number, name in enumerate(("t1", "t2", "t3")):
+            key = ThreadKey(tenant="acme", user="alice", id=name)
+            await tell(stage, ThreadCreated(key=key, title=name.upper(), at=float(number)))
+        with pytest.raises(Conflict):
+            await tell(stage, ThreadCreated(key=KEY, title="again", at=9.0))
+        await tell(stage, ThreadRenamed(key=KEY, title="renamed", at=10.0))
+        rows = await stage.store.threads("acme", "alice", limit=10)
+        assert [(row.id, row.title) for row in rows] == [
+            ("t1", "renamed"),
+            ("t3", "T3"),
+            ("t2", "T2"),
+        ]
+        assert [row.id for row in await stage.store.threads("acme", "alice", limit=1)] == ["t1"]
+        older = await stage.store.threads("acme", "alice", limit=9, before=2.0)
+        assert [row.id for row in older] == ["t2"]
+        await tell(stage, ThreadDeleted(key=KEY))
+        assert not await stage.store.exists("acme", "alice", "t1")
+        for fact in (ThreadDeleted(key=KEY), ThreadRenamed(key=KEY, title="x", at=1.0)):
+            with pytest.raises(NotFound):
+                await tell(stage, fact)
+
+
+async def test_a_title_is_the_first_question_unless_given(kind: str, tmp_path: Path) -> None:
+    """A thread a run makes is named by its question; a name that was given stays."""
+    async with staged(kind, tmp_path) as stage:
+        stage.cast(saying("a"))
+        await stage.done(await stage.start(message="  what\n is   it? " + "x" * 90))
+        await tell(stage, ThreadCreated(key=ThreadKey(tenant="acme", user="alice", id="t2"),
+                                        title="mine", at=1.0))
+        await tell(stage, ThreadCreated(key=ThreadKey(tenant="acme", user="alice", id="t3"),
+                                        title="", at=1.0))
+        for thread in ("t2", "t3"):
+            await stage.done(await stage.start(thread, message="question"))
+        titles = {row.id: row.title for row in await stage.store.threads("acme", "alice", limit=9)}
+        assert titles == {
+            "t1": ("what is it? " + "x" * 90)[:60],
+            "t2": "mine",
+            "t3": "question",
+        }
+
+
+async def test_p1_r39_r79_nobody_else_sees_a_thread(kind: str, tmp_path: Path) -> None:
+    """The same id in another person's or tenant's mouth is another thread, or none."""
+    async with staged(kind, tmp_path) as stage:
+        stage.cast(saying("secret"))
+        run = await stage.start()
+        await stage.done(run)
+        for tenant, user in (("acme", "bob"), ("other", "alice"), ("acme", ""), ("", "alice")):
+            assert await stage.store.get(tenant, user, "t1") is None
+            assert not await stage.store.exists(tenant, user, "t1")
+            assert await stage.store.threads(tenant, user, limit=9) == []
+            assert await stage.store.runs(tenant, user, "t1", limit=9) == []
+            assert await stage.store.find_run(tenant, user, run) is None
+            assert (await stage.store.conversation(tenant, user, "t1")).messages == []
+        theirs = ThreadKey(tenant="acme", user="bob", id="t1")
+        for fact in (ThreadDeleted(key=theirs), ThreadRenamed(key=theirs, title="x", at=1.0)):
+            with pytest.raises(NotFound):
+                await tell(stage, fact)
+        await stage.done(await stage.start(who=BOB), who=BOB)
+        await stage.check(who=BOB)
+        await stage.check()
+        assert len(await stage.store.runs("acme", "alice", "t1", limit=9)) == 1
+
+
+async def test_a_thread_with_an_active_run_stays(kind: str, tmp_path: Path) -> None:
+    """While a run goes on its thread is not deleted; the list names the run."""
+    async with staged(kind, tmp_path) as stage:
+        stage.cast(waiting("a"))
+        run = await stage.start()
+        (row,) = await stage.store.threads("acme", "alice", limit=9)
+        assert row.active_run == run
+        with pytest.raises(Conflict):
+            await tell(stage, ThreadDeleted(key=KEY), forget=True)
+        assert await stage.log()
+        await stage.bridge.cancel(ALICE, run)
+        (row,) = await stage.store.threads("acme", "alice", limit=9)
+        assert row.active_run is None
+        await tell(stage, ThreadDeleted(key=KEY), forget=True)
+
+
+async def test_runs_are_shown_with_how_they_ended(kind: str, tmp_path: Path) -> None:
+    """`run.get` and `run.list` agree with the log: status, code and times."""
+    async with staged(kind, tmp_path) as stage:
+        stage.cast(saying("a")).cast(saying(raises=ValueError()), "breaks").cast(waiting(), "waits")
+        runs = [await stage.start()]
+        await stage.done(runs[0])
+        runs.append(await stage.start(agent="breaks"))
+        await stage.done(runs[1])
+        runs.append(await stage.start(agent="waits"))
+        shown = {row.run_id: row for row in await stage.store.runs("acme", "alice", "t1", limit=9)}
+        assert [(shown[run].status, shown[run].code, shown[run].agent) for run in runs] == [
+            ("finished", None, "agent"),
+            ("failed", "run.failed", "breaks"),
+            ("running", None, "waits"),
+        ]
+        assert [shown[run].ended_at for run in runs] == [1000.0, 1000.0, None]
+
+
+@pytest.mark.parametrize("made", [False, True])
+async def test_a_deleted_thread_begins_clean(kind: str, tmp_path: Path, made: bool) -> None:
+    """The log of a deleted thread is gone, and a new one of the same id knows nothing of it."""
+    async with staged(kind, tmp_path) as stage:
+        stage.cast(saying("old secret", {"type": "STATE_SNAPSHOT", "snapshot": {"s": 1}}))
+        await stage.done(await stage.start())
+        await tell(stage, ThreadDeleted(key=KEY), forget=True)
+        channel = thread_channel("acme", "alice", "t1")
+        assert (await stage.broker.read(channel, 0)).gone
+        assert await stage.store.runs("acme", "alice", "t1", limit=9) == []
+        if made:
+            await tell(stage, ThreadCreated(key=KEY, title="new", at=1.0))
+        stage.cast(waiting("new"), "waits")
+        run = await stage.start(agent="waits")
+        before = (await stage.store.conversation("acme", "alice", "t1")).offset
+        replay = await stage.broker.read(channel, before)
+        assert not replay.gone
+        assert b"RUN_STARTED" in replay.publications[0].data
+        await stage.bridge.cancel(ALICE, run)
+        stored = await stage.store.get("acme", "alice", "t1")
+        assert stored is not None
+        assert [message["content"] for message in stored.messages] == ["hello", "new"]
+        assert stored.state is None
+
+
+async def test_what_an_earlier_run_said_is_stored_once(kind: str, tmp_path: Path) -> None:
+    """Messages keep their place; one that changes is replaced, one that is dropped goes."""
+    async with staged(kind, tmp_path) as stage:
+        kept = [{"id": "u1", "role": "user", "content": "edited"}]
+        stage.cast(saying("answer"))
+        stage.cast(saying({"type": "MESSAGES_SNAPSHOT", "messages": kept}), "cuts")
+        for agent in ("agent", "agent", "cuts", "agent"):
+            await stage.done(await stage.start(agent=agent))
+            await stage.check()
+        stored = await stage.store.get("acme", "alice", "t1")
+        assert stored is not None
+        assert [message["content"] for message in stored.messages] == ["edited", "hello", "answer"]

@@ -4,6 +4,7 @@ import json
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
@@ -132,8 +133,18 @@ def test_r12_a_development_key_is_made_once_and_only_we_can_read_it(tmp_path: Pa
     assert [file.name for file in data.iterdir()] == ["dev-key.json"]
 
 
-def test_r21_eight_who_make_it_at_once_agree_on_one_key(tmp_path: Path) -> None:
+def test_r21_eight_who_make_it_at_once_agree_on_one_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever is first wins, and nothing temporary stays behind."""
+    all_found_none = Barrier(8)
+    generate = OctKey.generate_key
+
+    def generate_together(size: int) -> OctKey:
+        all_found_none.wait(10)
+        return generate(size)
+
+    monkeypatch.setattr(OctKey, "generate_key", generate_together)
     for attempt in range(5):
         data = tmp_path / str(attempt)
         with ThreadPoolExecutor(8) as pool:

@@ -306,6 +306,13 @@ def test_brackets_inside_a_string_do_not_count(text: str) -> None:
     assert isinstance(one(json.dumps(command)), Command)
 
 
+def test_r67_the_last_depth_allowed_passes_among_siblings() -> None:
+    """Many brackets in all do not make the deepest of them deeper."""
+    deepest = b"[" * 63 + b"]" * 63
+    assert not codec.too_deep(b"[" + deepest + b",[]," + deepest + b"]")
+    assert codec.too_deep(b"[" + deepest + b",[[" + deepest + b"]]]")
+
+
 def test_siblings_do_not_count_as_depth() -> None:
     """Many brackets side by side are flat."""
     assert not codec.too_deep(b"[" + b"[]," * 5000 + b"[]]")

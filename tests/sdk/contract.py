@@ -630,10 +630,8 @@ class SdkContract:
         """A token nobody refreshes in time ends in 3005; with a new one all is recovered."""
         me = someone()
         closed = asyncio.Event()
-        asked: list[float] = []
 
         async def get_token() -> str:
-            asked.append(time.monotonic())
             await closed.wait()
             return server.token(me)
 

@@ -66,6 +66,13 @@ CHANNELS = [
     *(tenant_channel(tenant) for tenant in ("acme", "other")),
 ]
 NAMES = ["user", "tenant", *(f"thread:{thread}" for thread in THREADS)]
+WRONG = [
+    "nonsense",
+    '{"id":1',
+    '{"ping":{}}',
+    '{"id":999,"connect":{}}\n{"id":998,"ping":{}}',
+    b"x",
+]
 LIMITS = SessionLimits(subscriptions=4, errors=5)
 OUTBOX_BYTES = 2500
 PING_INTERVAL, PONG_TIMEOUT = 25.0, 10.0
@@ -156,21 +163,28 @@ class Interleavings(RuleBasedStateMachine):
     """See the module's docstring."""
 
     peers = Bundle("peers")
-    pending = Bundle("pending")
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(target=peers, batch=st.lists(st.sampled_from(NAMES), max_size=3))
+    def begin(self, batch: list[str]) -> Any:
+        """One person of each kind is there, and has asked to be let in."""
         self.now = 0.0
         self.hub = Hub(may_read, max_connections=3)
         self.log = Log(self.hub)
         self.everyone: list[Peer] = []
         self.joins: list[Pending] = []
+        self.ends = 0
+        peers = [self.upgrade(who) for who in PEOPLE]
+        for peer in peers:
+            self.connects(peer, batch)
+        return multiple(*peers)
 
     @rule(target=peers, who=st.sampled_from(PEOPLE))
-    def upgrade(self, who: Principal) -> Any:
-        """Somebody's socket is there."""
-        if len(self.everyone) >= 5:
-            return multiple()
+    @precondition(lambda self: len(self.everyone) < 8)
+    def arrives(self, who: Principal) -> Any:
+        """One more connection of somebody."""
+        return self.upgrade(who)
+
+    def upgrade(self, who: Principal) -> Peer:
         peer = Peer(who, f"c{len(self.everyone)}")
         self.everyone.append(peer)
         return peer
@@ -180,6 +194,8 @@ class Interleavings(RuleBasedStateMachine):
     @rule(peer=peers, batch=st.lists(st.sampled_from(NAMES), max_size=3))
     def connects(self, peer: Peer, batch: list[str]) -> None:
         """Connect and subscribe in one frame, as SDKs do."""
+        if peer.connection.state is not State.OPENING:
+            return
         subscribes: list[dict[str, Any]] = [{"subscribe": {"channel": name}} for name in batch]
         commands = [{"connect": {}}, *subscribes]
         self.send(peer, [self.numbered(peer, command) for command in commands])
@@ -211,20 +227,25 @@ class Interleavings(RuleBasedStateMachine):
     )
     def asks(self, peer: Peer, batch: list[dict[str, Any]], separate: bool) -> None:
         """Any commands, in one frame or in one each."""
+        if peer.connection.state is State.OPENING:
+            return
         lines = [self.numbered(peer, command) for command in batch]
         for frame in [[line] for line in lines] if separate else [lines]:
             self.send(peer, frame)
 
-    @rule(peer=peers, message=st.sampled_from(["nonsense", '{"id":1', '{"ping":{}}', b"x", "{}"]))
-    @precondition(lambda self: len(self.everyone) > 2)
+    @rule(peer=peers, message=st.sampled_from(WRONG))
+    @precondition(lambda self: self.ends < 3)
     def misbehaves(self, peer: Peer, message: str | bytes) -> None:
         """Something no correct client sends."""
+        self.ends += 1
         self.receive(peer, message)
+        assert peer.connection.closed
 
     @rule(peer=peers)
     def repeats_an_id(self, peer: Peer) -> None:
         """A command id that is in flight is used again."""
-        if peer.connection.owed:
+        if peer.connection.owed and self.ends < 3:
+            self.ends += 1
             number = min(peer.connection.owed)
             self.receive(peer, f'{{"id":{number},"ping":{{}}}}')
             assert peer.connection.closed
@@ -252,7 +273,7 @@ class Interleavings(RuleBasedStateMachine):
 
     # What happens to it.
 
-    @rule(peer=peers, verdict=st.sampled_from(["valid", "valid", "valid", "invalid", "unknown"]))
+    @rule(peer=peers, verdict=st.sampled_from(["valid"] * 6 + ["invalid", "unknown"]))
     def verdict(self, peer: Peer, verdict: str) -> None:
         """The verifier answers, at whatever moment."""
         if peer.connection.state is not State.AUTHENTICATING:
@@ -331,9 +352,14 @@ class Interleavings(RuleBasedStateMachine):
         self.joins.remove(pending)
         self.complete(pending, fails=fails)
 
-    @rule(seconds=st.sampled_from([1.0, 9.0, 10.0, 25.0]))
-    def time_passes(self, seconds: float) -> None:
-        """The clock moves, and every timer that is due goes off."""
+    @rule(
+        seconds=st.sampled_from([1.0, 9.0, 10.0, 25.0]), answer=st.sampled_from([True, True, False])
+    )
+    def time_passes(self, seconds: float, answer: bool) -> None:
+        """The clock moves, and every timer that is due goes off; most clients answer."""
+        if answer:
+            for peer in self.everyone:
+                self.pongs(peer)
         self.now += seconds
         for peer in self.everyone:
             if peer.keepalive is None or peer.closed_with:
@@ -350,7 +376,8 @@ class Interleavings(RuleBasedStateMachine):
     @rule(peer=peers)
     def expires(self, peer: Peer) -> None:
         """The credential's grace ends soon."""
-        if peer.keepalive is not None:
+        if peer.keepalive is not None and self.ends < 3:
+            self.ends += 1
             peer.keepalive.expire_at(self.now + 9)
 
     @rule(peer=peers)
@@ -360,9 +387,10 @@ class Interleavings(RuleBasedStateMachine):
             peer.connection.drain()
 
     @rule(peer=peers, code=st.sampled_from([codes.MOVE_ELSEWHERE, codes.FORCED, codes.NOT_ALLOWED]))
-    @precondition(lambda self: len(self.everyone) > 1)
+    @precondition(lambda self: self.ends < 3)
     def is_closed(self, peer: Peer, code: CloseCode) -> None:
         """Somebody ends the connection, perhaps for the second time."""
+        self.ends += 1
         peer.end(code)
 
     @rule(peer=peers, channel=st.sampled_from(CHANNELS), count=st.integers(1, 2))

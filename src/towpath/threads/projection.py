@@ -111,7 +111,7 @@ class ThreadProjection:
     def apply(self, db: sqlite3.Connection, fact: object, spans: Sequence[Span]) -> None:
         match fact:
             case RunOpened():
-                _open_run(db, fact)
+                _open_run(db, fact, spans[0])
             case RunClosed():
                 _close_run(db, fact, spans[0])
             case ThreadCreated():
@@ -124,7 +124,7 @@ class ThreadProjection:
                 raise TypeError(f"no such fact: {type(fact).__name__}")
 
 
-def _open_run(db: sqlite3.Connection, fact: RunOpened) -> None:
+def _open_run(db: sqlite3.Connection, fact: RunOpened, span: Span) -> None:
     key = fact.key
     thread = ThreadKey(tenant=key.tenant, user=key.user, id=key.thread)
     if has_active_run(db, thread):
@@ -137,9 +137,10 @@ def _open_run(db: sqlite3.Connection, fact: RunOpened) -> None:
     if row is None:
         _create_thread(db, ThreadCreated(key=thread, title=fact.title, at=fact.at))
     db.execute(
-        "UPDATE threads SET updated=?, title=CASE title WHEN '' THEN ? ELSE title END"
-        " WHERE tenant=? AND user=? AND id=?",
-        (fact.at, fact.title, *thread.columns),
+        "UPDATE threads SET updated=?, title=CASE title WHEN '' THEN ? ELSE title END,"
+        # A deleted thread's channel counts on; a new one of the same id begins there.
+        " offset=CASE offset WHEN 0 THEN ? ELSE offset END WHERE tenant=? AND user=? AND id=?",
+        (fact.at, fact.title, span.first - 1, *thread.columns),
     )
     db.execute(
         "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, ?, NULL)",

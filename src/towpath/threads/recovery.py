@@ -101,10 +101,10 @@ class Recovery:
         return Answer(replay.epoch, replay.top, asked.from_start, events)
 
     async def _since(self, channel: Channel, asked: Asked) -> Replay:
-        epoch, offset = asked.position
         if not asked.recover:
             return await self._broker.read(channel, 0, limit=0)
-        return await self._broker.read(channel, offset, epoch=epoch or None)
+        epoch, offset = asked.position
+        return await self._broker.read(channel, offset, epoch=None if asked.from_start else epoch)
 
 
 def _whole(item: Publication) -> frames.Publication:

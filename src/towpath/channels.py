@@ -19,6 +19,8 @@ TENANT = "tenant"
 """The client-visible name of a tenant's announcements."""
 THREAD_PREFIX = "thread:"
 """What the client-visible name of a thread's channel starts with."""
+MAX_NAME_BYTES = 255
+"""The longest client-visible name, in UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,14 @@ def named(name: str, principal: Principal) -> Channel | None:
         return user_channel(principal.tenant, principal.user)
     if name == TENANT:
         return tenant_channel(principal.tenant)
-    if name.startswith(THREAD_PREFIX) and is_id(name[len(THREAD_PREFIX) :]):
+    if name.startswith(THREAD_PREFIX) and is_thread_id(name[len(THREAD_PREFIX) :]):
         return thread_channel(principal.tenant, principal.user, name[len(THREAD_PREFIX) :])
     return None
+
+
+def is_thread_id(value: str) -> bool:
+    """Whether `value` may be a thread's id: an id whose channel's name has its place on the wire."""
+    return is_id(value) and len((THREAD_PREFIX + value).encode()) <= MAX_NAME_BYTES
 
 
 def is_id(value: str) -> bool:

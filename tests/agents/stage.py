@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -29,6 +29,12 @@ BOB = Principal(tenant="acme", user="bob")
 QUICK = RunLimits(cleanup_seconds=0.05, retry_seconds=0.02)
 
 
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until a condition holds; the test's own time bounds it."""
+    while not await condition():  # noqa: ASYNC110 - what others did is seen in the log only
+        await asyncio.sleep(0.005)
+
+
 class Faulty:
     """A broker whose log refuses writes while `broken`; everything else is the broker's own."""
 
@@ -40,6 +46,10 @@ class Faulty:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._broker, name)
+
+    async def refused_thrice(self) -> bool:
+        """Whether so many writes were refused."""
+        return self.refused >= 3
 
     def submit(self, write: Write) -> "asyncio.Future[Written]":
         if not self.broken and not self.refuse_next:
@@ -89,9 +99,18 @@ class Stage:
         """Wait until a run is over in the store and its task has gone."""
         while True:
             record = await self.store.find_run(who.tenant, who.user, run)
-            if record is not None and record.ended_at is not None and not self.bridge.active:
+            gone = (who.tenant, who.user, run) not in self.bridge._live
+            if gone and record is not None and record.ended_at is not None:
                 return
             await asyncio.sleep(0.005)
+
+    async def logged(self, count: int, thread: str = "t1") -> None:
+        """Wait until a thread's log holds so many publications."""
+
+        async def enough() -> bool:
+            return len(await self.log(thread)) >= count
+
+        await eventually(enough)
 
     async def log(self, thread: str = "t1", *, who: Principal = ALICE) -> list[Publication]:
         channel = thread_channel(who.tenant, who.user, thread)

@@ -1,14 +1,14 @@
 """The bridge over both engines: whatever an agent does, its run is told whole and ends once."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from tests.agents.stage import ALICE, BOB, QUICK, Stage, saying, staged, waiting
+from tests.agents.stage import ALICE, BOB, Stage, eventually, saying, staged, waiting
 from towpath.agents.bridge import StartRun
 from towpath.agents.live import RunLimits
 from towpath.agents.registry import AgentInput
@@ -150,8 +150,7 @@ async def test_r89_an_agent_that_ignores_its_cancellation_is_left_behind(
     async with staged(kind, place) as stage:
         stage.cast(stubborn)
         run = await stage.start()
-        while len(await stage.log()) < 3:
-            await asyncio.sleep(0.005)
+        await stage.logged(3)
         assert await stage.bridge.cancel(ALICE, run) == "accepted"
         await stage.done(run)
         before = await stage.log()
@@ -244,8 +243,7 @@ async def test_r43_r47_garbage_ends_the_run_and_nothing_else(
         other = await stage.start("t2", agent="other")
         stage.cast(saying("before", item, "after"))
         run = await stage.start()
-        while len(await stage.log()) < 4:
-            await asyncio.sleep(0.005)
+        await stage.logged(4)
         await stage.bridge.cancel(ALICE, other)
         await stage.done(run)
         await stage.check()
@@ -292,9 +290,7 @@ async def test_r47_words_that_cannot_be_written_still_end_the_run(
         assert events[-1]["type"] == "RUN_ERROR"
 
 
-async def test_r47_an_agent_that_says_the_conversation_anew_can_end(
-    kind: str, place: Path
-) -> None:
+async def test_r47_an_agent_that_says_the_conversation_anew_can_end(kind: str, place: Path) -> None:
     """A messages snapshot that drops this run's texts costs no run its ending."""
     async with staged(kind, place) as stage:
         anew = {"type": "MESSAGES_SNAPSHOT", "messages": []}
@@ -360,8 +356,11 @@ async def test_r91_a_busy_thread_takes_no_second_run(kind: str, place: Path) -> 
         await stage.bridge.cancel(ALICE, run)
         again = await stage.start()
         assert again != run
-        assert (await stage.events())[-1]["type"] in ("RUN_STARTED", "TEXT_MESSAGE_CONTENT",
-                                                      "TEXT_MESSAGE_START")
+        assert (await stage.events())[-1]["type"] in (
+            "RUN_STARTED",
+            "TEXT_MESSAGE_CONTENT",
+            "TEXT_MESSAGE_START",
+        )
 
 
 @pytest.mark.parametrize(
@@ -408,7 +407,9 @@ async def test_r67_the_last_allowed_byte_passes(kind: str, place: Path) -> None:
 
 async def test_p7_a_run_that_says_too_much_ends(kind: str, place: Path) -> None:
     """All events of a run together have a bound; past it the run ends with run.too_large."""
-    async with staged(kind, place, limits=RunLimits(run_bytes=2_000, cleanup_seconds=0.05)) as stage:
+    async with staged(
+        kind, place, limits=RunLimits(run_bytes=2_000, cleanup_seconds=0.05)
+    ) as stage:
         events = await stage.played(saying(*["x" * 100] * 1000))
         assert events[-1]["code"] == "run.too_large"
         assert len(msgspec.json.encode(events)) < 6_000
@@ -441,8 +442,8 @@ async def crash(stage: Stage) -> dict[str, str]:
     stage.cast(waiting(text)).cast(saying("past"), "quick")
     await stage.done(await stage.start("t2", agent="quick"))
     runs = {thread: await stage.start(thread) for thread in ("t1", "t2")}
-    while not all("messageId" in event for event in [(await stage.events(t))[-1] for t in runs]):
-        await asyncio.sleep(0.005)
+    await stage.logged(2)
+    await stage.logged(7, "t2")
     stage.broker.broken = True
     for task in asyncio.all_tasks():
         if task is not asyncio.current_task() and task.get_name().startswith(("run ", "agent ")):
@@ -479,8 +480,7 @@ async def test_r42_a_run_goes_on_without_listeners(kind: str, place: Path) -> No
         asking = asyncio.create_task(stage.start())
         await asyncio.sleep(0)
         asking.cancel()
-        while not await stage.store.exists("acme", "alice", "t1"):
-            await asyncio.sleep(0.005)
+        await eventually(lambda: stage.store.exists("acme", "alice", "t1"))
         (run,) = await stage.store.runs("acme", "alice", "t1", limit=9)
         await stage.done(run.run_id)
         await stage.check()
@@ -509,8 +509,7 @@ async def test_p5_r47_an_outage_mid_run_leaves_no_gap_and_one_ending(
         stage.cast(agent)
         run = await stage.start()
         if outage == "until the end":
-            while stage.broker.refused < 3:
-                await asyncio.sleep(0.005)
+            await eventually(stage.broker.refused_thrice)
             stage.broker.broken = False
         await stage.done(run)
         await stage.check()
@@ -519,7 +518,8 @@ async def test_p5_r47_an_outage_mid_run_leaves_no_gap_and_one_ending(
         record = await stage.store.find_run("acme", "alice", run)
         assert record is not None
         assert record.code == "run.storage"
-        assert [one for one in stage.happened if isinstance(one, RunEnded)][0].code == "run.storage"
+        (ended,) = [one for one in stage.happened if isinstance(one, RunEnded)]
+        assert ended.code == "run.storage"
 
 
 async def test_p5_a_stop_during_an_outage_is_still_a_stop(kind: str, place: Path) -> None:
@@ -527,8 +527,7 @@ async def test_p5_a_stop_during_an_outage_is_still_a_stop(kind: str, place: Path
     async with staged(kind, place) as stage:
         stage.cast(waiting("a"))
         run = await stage.start()
-        while len(await stage.log()) < 3:
-            await asyncio.sleep(0.005)
+        await stage.logged(3)
         stage.broker.broken = True
         stopping = asyncio.create_task(stage.bridge.cancel(ALICE, run))
         await asyncio.sleep(0.05)
@@ -542,7 +541,7 @@ async def test_p5_a_stop_during_an_outage_is_still_a_stop(kind: str, place: Path
 
 
 async def test_p6_an_outage_at_start_is_temporary(kind: str, place: Path) -> None:
-    """A run that cannot be written does not exist: Unavailable, and the same request works later."""
+    """A run that cannot be written does not exist, and the same request works later."""
     async with staged(kind, place) as stage:
         stage.cast(saying("a"))
         stage.broker.broken = True

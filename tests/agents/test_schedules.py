@@ -9,7 +9,7 @@ import pytest
 
 from towpath.agents import bridge
 from towpath.agents.live import LiveRun
-from towpath.agents.run import OVER
+from towpath.agents.run import OVER, RunKey
 from towpath.context import Principal
 from towpath.testing import scenarios
 
@@ -67,10 +67,9 @@ def test_a_pause_between_making_and_submitting_is_found(monkeypatch: pytest.Monk
 
 def test_a_person_left_out_of_the_key_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that is not keyed by its user mixes two people, and is seen to."""
-    real = bridge.RunKey
 
-    def careless(**fields: Any) -> bridge.RunKey:
-        return real(**{**fields, "user": "anybody"})
+    def careless(**fields: Any) -> RunKey:
+        return RunKey(**{**fields, "user": "anybody"})
 
     monkeypatch.setattr(bridge, "RunKey", careless)
     with pytest.raises(detangle.BugFound):

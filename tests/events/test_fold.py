@@ -30,7 +30,11 @@ def started(**more: Any) -> Event:
 def text(key: str, *deltas: str, end: bool = True) -> list[Event]:
     content = [{"type": "TEXT_MESSAGE_CONTENT", "messageId": key, "delta": d} for d in deltas]
     ending = [{"type": "TEXT_MESSAGE_END", "messageId": key}] if end else []
-    return [{"type": "TEXT_MESSAGE_START", "messageId": key, "role": "assistant"}, *content, *ending]
+    return [
+        {"type": "TEXT_MESSAGE_START", "messageId": key, "role": "assistant"},
+        *content,
+        *ending,
+    ]
 
 
 @given(threads())
@@ -46,6 +50,7 @@ def test_the_fold_shows_what_a_client_shows(events: list[Event]) -> None:
 
 
 @given(threads(runs=2, length=18))
+@settings(max_examples=150)
 def test_r73_r74_every_cut_renders_like_the_uncut_run(events: list[Event]) -> None:
     """Prelude and tail show the same messages in the same order and the same state."""
     uncut = screen(events)
@@ -56,6 +61,7 @@ def test_r73_r74_every_cut_renders_like_the_uncut_run(events: list[Event]) -> No
 
 
 @given(threads(runs=2, length=18))
+@settings(max_examples=150)
 def test_r75_every_cut_is_a_legal_stream(events: list[Event]) -> None:
     """Prelude and tail pass our own order from a fresh start, and AG-UI's validator."""
     assert errors_of(events) == []
@@ -112,9 +118,10 @@ def test_deltas_of_interleaved_items_are_joined() -> None:
         {"type": "TEXT_MESSAGE_CONTENT", "messageId": key, "delta": delta}
         for key, delta in (("a", "1"), ("b", "2"), ("a", "3"), ("b", "4"))
     ]
-    merged = [(event["messageId"], event["delta"], marks) for event, marks in merge_deltas(
-        (event, at) for at, event in enumerate(deltas)
-    )]
+    merged = [
+        (event["messageId"], event["delta"], marks)
+        for event, marks in merge_deltas((event, at) for at, event in enumerate(deltas))
+    ]
     assert merged == [("a", "13", [0, 2]), ("b", "24", [1, 3])]
 
 
@@ -189,7 +196,9 @@ def test_r75_an_open_message_is_in_the_events_only() -> None:
 @given(threads(runs=2), st.data())
 def test_a_fold_goes_on_from_what_was_stored(events: list[Event], data: st.DataObject) -> None:
     """Stored after a run and continued, it is the fold that was never interrupted."""
-    ends = [at for at, event in enumerate(events, 1) if event["type"] in ("RUN_FINISHED", "RUN_ERROR")]
+    ends = [
+        at for at, event in enumerate(events, 1) if event["type"] in ("RUN_FINISHED", "RUN_ERROR")
+    ]
     cut = data.draw(st.sampled_from(ends))
     first = folded(events[:cut])
     assert first.started is not None

@@ -92,7 +92,10 @@ def test_older_names_become_the_present_ones(old: str, new: dict[str, Any]) -> N
             "type": "ACTIVITY_DELTA",
             "messageId": "a",
             "activityType": "P",
-            "patch": [{"op": "replace", "path": "/a", "value": None}, {"op": "remove", "path": "/b"}],
+            "patch": [
+                {"op": "replace", "path": "/a", "value": None},
+                {"op": "remove", "path": "/b"},
+            ],
         },
         {"type": "CUSTOM", "name": "x", "value": None},
         {"type": "RAW", "event": None},
@@ -117,7 +120,10 @@ def test_unknown_types_pass_as_they_are() -> None:
         ({"type": "TOOL_CALL_START", "toolCallId": "c"}, "toolCallName|tool_call_name"),
         ({"type": "TEXT_MESSAGE_START", "messageId": "m", "role": "tool"}, "role"),
         ({"type": "STATE_DELTA", "delta": "x"}, "delta"),
-        ({"type": "RUN_FINISHED", "threadId": "t", "runId": "r", "outcome": {"type": "x"}}, "outcome"),
+        (
+            {"type": "RUN_FINISHED", "threadId": "t", "runId": "r", "outcome": {"type": "x"}},
+            "outcome",
+        ),
         ({"type": "CUSTOM", "name": "x", "value": object()}, "CUSTOM"),
         ({"delta": "x"}, "has no type"),
         ({"type": 7}, "has no type"),

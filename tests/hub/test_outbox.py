@@ -67,6 +67,17 @@ def test_r67_a_message_is_filled_up_to_its_bound() -> None:
         assert all(len(message) <= MESSAGE_BYTES for message in sent)
 
 
+def test_r97_the_level_is_what_still_waits() -> None:
+    """After each message that leaves, the level is that of the frames left behind."""
+    box = outbox(MESSAGE_BYTES * 3)
+    for size in (MESSAGE_BYTES, 10, 20, MESSAGE_BYTES):
+        box.put(b"x" * size)
+    levels = [box.level]
+    while box.take():
+        levels.append(box.level)
+    assert levels == [2 * MESSAGE_BYTES + 30, MESSAGE_BYTES + 30, MESSAGE_BYTES, 0]
+
+
 def test_a_frame_over_the_message_size_leaves_whole() -> None:
     """A frame is never cut, and goes alone."""
     box = outbox(MESSAGE_BYTES * 3)

@@ -168,9 +168,12 @@ def test_a_blank_frame_holds_nothing(text: str) -> None:
         '{"id":1e400,"ping":{}}',
         '{"id":"x"',
         '{"id":1,"connect":{"token":7}}{',
+        '{"zzz":1e999}',
+        b'{"zzz":"\xff"}',
+        b'{"id":1,"ping":5,"zzz":"\xed\xa0\x80"}',
     ],
 )
-def test_what_is_not_json_can_have_no_answer(text: str) -> None:
+def test_what_is_not_json_can_have_no_answer(text: str | bytes) -> None:
     """Broken text ends the frame, also where a wrong field stands before the break."""
     with pytest.raises(BadFrame, match="not JSON"):
         decode(text)
@@ -178,6 +181,7 @@ def test_what_is_not_json_can_have_no_answer(text: str) -> None:
 
 @given(st.binary(max_size=80) | commands().map(lambda c: json.dumps(c).encode()), st.data())
 @example(b'{"id":1,"subscribe":5,', None)
+@example(b'{"zzz":"\xff"}', None)
 def test_r01_no_bytes_raise_anything_but_bad_frame(line: bytes, data: st.DataObject | None) -> None:
     """Whatever a peer sends, however it is damaged, decoding has one way to fail."""
     if data is not None and line:

@@ -70,7 +70,7 @@ WRONG = [
     "nonsense",
     '{"id":1',
     '{"ping":{}}',
-    '{"id":999,"connect":{}}\n{"id":998,"ping":{}}',
+    '{"id":999,"connect":{}}\n{"id":998,"connect":{}}',
     b"x",
 ]
 LIMITS = SessionLimits(subscriptions=4, errors=5)

@@ -87,7 +87,9 @@ class Against(RuleBasedStateMachine):
         self.grow(channel, ["p"])
 
     @rule(
-        request=st.sampled_from(["r1", "r2", "r3"]), digest=st.sampled_from(["d1", "d2"]), said=texts
+        request=st.sampled_from(["r1", "r2", "r3"]),
+        digest=st.sampled_from(["d1", "d2"]),
+        said=texts,
     )
     def write_keyed(self, request: str, digest: str, said: list[str]) -> None:
         result = f"{request} {digest} {len(self.keys)}".encode()

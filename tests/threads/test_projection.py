@@ -124,10 +124,16 @@ async def test_a_title_is_the_first_question_unless_given(kind: str, tmp_path: P
     async with staged(kind, tmp_path) as stage:
         stage.cast(saying("a"))
         await stage.done(await stage.start(message="  what\n is   it? " + "x" * 90))
-        await tell(stage, ThreadCreated(key=ThreadKey(tenant="acme", user="alice", id="t2"),
-                                        title="mine", at=1.0))
-        await tell(stage, ThreadCreated(key=ThreadKey(tenant="acme", user="alice", id="t3"),
-                                        title="", at=1.0))
+        await tell(
+            stage,
+            ThreadCreated(
+                key=ThreadKey(tenant="acme", user="alice", id="t2"), title="mine", at=1.0
+            ),
+        )
+        await tell(
+            stage,
+            ThreadCreated(key=ThreadKey(tenant="acme", user="alice", id="t3"), title="", at=1.0),
+        )
         for thread in ("t2", "t3"):
             await stage.done(await stage.start(thread, message="question"))
         titles = {row.id: row.title for row in await stage.store.threads("acme", "alice", limit=9)}

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UnsetType
 
-from tests.agents.stage import ALICE, BOB, Stage, saying, staged, waiting
+from tests.agents.stage import ALICE, BOB, Stage, eventually, saying, staged, waiting
 from tests.events.client import screen
 from towpath.channels import tenant_channel, thread_channel, user_channel
 from towpath.errors import UnknownChannel
@@ -46,7 +47,9 @@ class Reading:
         self.stage = stage
         self.recovery = Recovery(stage.broker, stage.store, snapshot_max_bytes=1 << 20)
 
-    async def ask(self, position: Position | None, channel: Any = TALK, user: str = "alice") -> Answer:
+    async def ask(
+        self, position: Position | None, channel: Any = TALK, user: str = "alice"
+    ) -> Answer:
         asked = Asked(position is not None, position or START)
         return await self.recovery.answer(channel, user, asked)
 
@@ -58,8 +61,7 @@ async def reading(kind: str, place: Path) -> AsyncIterator[Reading]:
         stage.cast(saying("one ", "two ", state)).cast(waiting("th", "ree ", "four"), "waits")
         await stage.done(await stage.start())
         await stage.start(agent="waits")
-        while len(await stage.log()) < 12:
-            await asyncio.sleep(0.002)
+        await stage.logged(12)
         yield Reading(stage)
 
 
@@ -76,9 +78,12 @@ async def test_r80_a_valid_position_gets_the_tail(kind: str, tmp_path: Path) -> 
             named = offsets(answer.publications)
             assert named[:-1] == [None] * (len(named) - 1)
             assert named[-1:] == ([len(log)] if at < len(log) else [])
-            seqs = [(one.tags.get("from", one.tags["seq"]), one.tags["seq"])
-                    for one in answer.publications if isinstance(one.tags, dict)]
-            covered = [n for first, last in seqs for n in range(int(first), int(last) + 1)]
+            seqs = [
+                (int(one.tags.get("from", one.tags["seq"])), int(one.tags["seq"]))
+                for one in answer.publications
+                if not isinstance(one.tags, UnsetType)
+            ]
+            covered = [n for first, last in seqs for n in range(first, last + 1)]
             assert covered == [int(one.tags["seq"]) for one in log[at:]]
 
 
@@ -121,8 +126,11 @@ async def test_r80_past_retention_is_not_recovered(kind: str, tmp_path: Path) ->
     """Where the log is gone the projection still tells the whole thread, and says so."""
     async with reading(kind, tmp_path) as there:
         stage = there.stage
-        (run,) = [row for row in await stage.store.runs("acme", "alice", "t1", limit=9)
-                  if row.ended_at is None]
+        (run,) = [
+            row
+            for row in await stage.store.runs("acme", "alice", "t1", limit=9)
+            if row.ended_at is None
+        ]
         await stage.bridge.cancel(ALICE, run.run_id)
         whole = await stage.events()
         epoch = (await there.ask(None)).epoch
@@ -142,8 +150,7 @@ async def test_r74_a_thread_made_anew_shows_its_active_run(kind: str, tmp_path: 
         gone = ThreadDeleted(key=ThreadKey(tenant="acme", user="alice", id="t1"))
         await write(stage.broker, Write(facts=(gone,), forget=(TALK,)))
         await stage.start(agent="waits")
-        while (await stage.broker.read(TALK, 4)).gone or not await told(stage):
-            await asyncio.sleep(0.002)
+        await eventually(lambda: told(stage))
         answer = await Reading(stage).ask(START)
         assert "old" not in screen(events(answer.publications))
         assert "new" in screen(events(answer.publications))
@@ -158,9 +165,7 @@ async def told(stage: Stage) -> bool:
 async def test_an_empty_thread_has_a_position(kind: str, tmp_path: Path) -> None:
     """A thread nothing was said on answers with nothing, from offset 0."""
     async with staged(kind, tmp_path) as stage:
-        made = ThreadCreated(
-            key=ThreadKey(tenant="acme", user="alice", id="t1"), title="", at=1.0
-        )
+        made = ThreadCreated(key=ThreadKey(tenant="acme", user="alice", id="t1"), title="", at=1.0)
         await write(stage.broker, Write(facts=(made,)))
         answer = await Reading(stage).ask(START)
         assert (answer.top, answer.publications, answer.recovered) == (0, [], True)
@@ -172,7 +177,11 @@ async def test_r39_a_strangers_thread_is_no_thread(kind: str, tmp_path: Path) ->
     async with reading(kind, tmp_path) as there:
         epoch = (await there.ask(None)).epoch
         theirs = thread_channel("acme", "bob", "t1")
-        for channel, user in ((theirs, "bob"), (TALK, "bob"), (thread_channel("acme", "alice", "x"), "alice")):
+        for channel, user in (
+            (theirs, "bob"),
+            (TALK, "bob"),
+            (thread_channel("acme", "alice", "x"), "alice"),
+        ):
             for position in (None, START, Position(epoch, 3)):
                 with pytest.raises(UnknownChannel):
                     await there.ask(position, channel, user)
@@ -182,7 +191,7 @@ async def test_r39_a_strangers_thread_is_no_thread(kind: str, tmp_path: Path) ->
 
 
 async def test_notices_are_never_folded(kind: str, tmp_path: Path) -> None:
-    """On `user` and `tenant` a reader gets each publication with its offset, or is told it cannot."""
+    """On `user` and `tenant` each publication comes with its offset, or none and a no."""
     async with staged(kind, tmp_path) as stage:
         there = Reading(stage)
         for channel in (user_channel("acme", "alice"), tenant_channel("acme")):
@@ -206,7 +215,9 @@ positions = st.none() | st.builds(Position, epochs, st.integers(0, 20) | st.inte
 
 @given(st.lists(positions, max_size=30))
 @settings(max_examples=20)
-def test_p1_r39_r79_r80_any_position_yields_only_the_readers_own(asked: list[Position | None]) -> None:
+def test_p1_r39_r79_r80_any_position_yields_only_the_readers_own(
+    asked: list[Position | None],
+) -> None:
     """Whatever position is said, a reader sees its own thread whole, and recovered is the truth."""
     asyncio.run(fuzz(asked))
 
@@ -226,7 +237,9 @@ async def fuzz(asked: list[Position | None]) -> None:
         for one in asked:
             position = one and Position(real.get(one.epoch, one.epoch), one.offset)
             answer = await there.ask(position)
-            known = position is not None and position.epoch == here and position.offset <= len(whole)
+            known = (
+                position is not None and position.epoch == here and position.offset <= len(whole)
+            )
             assert answer.recovered == (known or position == START)
             assert (answer.epoch, answer.top) == (here, len(whole))
             seen = whole[: position.offset] if known and position is not None else []

@@ -31,7 +31,7 @@ from towpath.agents.live import (
 )
 from towpath.agents.registry import Agent, AgentInput, AgentRegistry
 from towpath.agents.run import Made, Run, RunKey, RunOpened, Status, ThreadMoved
-from towpath.channels import is_id
+from towpath.channels import is_id, is_thread_id
 from towpath.context import Principal, UserExecutionContext
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, TooLarge, Unavailable
 from towpath.events.kinds import IllegalEvent, Message
@@ -152,8 +152,8 @@ class AgentWebSocketBridge:
             raise Unavailable("the server is being taken out of service")
         if not is_id(asked.request_id):
             raise BadRequest("request_id must be 1 to 128 printable characters")
-        if asked.thread_id is not None and not is_id(asked.thread_id):
-            raise BadRequest("thread_id must be 1 to 128 printable characters")
+        if asked.thread_id is not None and not is_thread_id(asked.thread_id):
+            raise BadRequest("thread_id must be 1 to 128 printable characters, 248 bytes at most")
         agent = self._registry.get(asked.agent)
         if agent is None:
             raise NotFound("no such agent")

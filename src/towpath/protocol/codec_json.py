@@ -93,10 +93,7 @@ def _decode_line(line: bytes) -> Inbound:
 
 def _addressable(line: bytes, reason: str) -> Malformed:
     """Return the malformed command if its id can be read; else there is nobody to answer."""
-    try:
-        value = _decode_any(line)
-    except msgspec.DecodeError:  # The typed pass stopped before it came to the fault.
-        raise BadFrame("a frame that is not JSON") from None
+    value = _whole(line)
     number = value.get("id") if isinstance(value, dict) else None
     if type(number) is not int or not 0 < number <= frames.MAX_COMMAND_ID:
         raise BadFrame("a command without a usable id")
@@ -104,9 +101,17 @@ def _addressable(line: bytes, reason: str) -> Malformed:
 
 
 def _empty(line: bytes) -> Pong:
-    if _decode_any(line) != {}:
+    if _whole(line) != {}:
         raise BadFrame("a command without an id")
     return Pong()
+
+
+def _whole(line: bytes) -> Any:
+    """Return all a line holds, also what the typed pass skipped or did not come to."""
+    try:
+        return _decode_any(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadFrame("a frame that is not JSON") from None
 
 
 def too_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 
 from towpath.agents.bridge import AgentWebSocketBridge, StartRun
 from towpath.agents.registry import AgentRegistry
-from towpath.channels import is_id, thread_channel, user_channel
+from towpath.channels import is_id, is_thread_id, thread_channel, user_channel
 from towpath.context import Principal
 from towpath.errors import BadRequest, MethodNotFound, NotFound, StorageError, Unavailable
 from towpath.streams.broker import Append, Broker, Item, Key, Position, Write, write
@@ -307,6 +307,8 @@ class Operations:
 
     async def _create(self, caller: Caller, params: ThreadCreate) -> bytes:
         thread = params.thread_id or self._new_id()
+        if not is_thread_id(thread):
+            raise BadRequest("thread_id must have 248 bytes at most")
         fact = ThreadCreated(key=_key(caller, thread), title=params.title, at=self._clock())
         notice = _notice(caller, "towpath.thread.created", thread)
         result = msgspec.json.encode(Made(thread_id=thread))

@@ -89,7 +89,7 @@ class World:
         await self.broker.start()
         async with self.bridge:
             yield self
-            while self.bridge.active:
+            while self.bridge.active:  # noqa: ASYNC110 - the time is virtual
                 await asyncio.sleep(0.1)
         assert self.faults == []
 

@@ -86,7 +86,7 @@ def named(name: str, principal: Principal) -> Channel | None:
 
 
 def is_thread_id(value: str) -> bool:
-    """Whether `value` may be a thread's id: an id whose channel's name has its place on the wire."""
+    """Whether `value` may be a thread's id: one whose channel's name fits on the wire."""
     return is_id(value) and len((THREAD_PREFIX + value).encode()) <= MAX_NAME_BYTES
 
 

@@ -219,7 +219,8 @@ class Author:
         for message in self.client.messages:
             fixed = message["id"] in touched | homes or message["role"] in ("tool", "reasoning")
             if fixed or self.draw(st.integers(0, 4)):
-                told.append(copy.deepcopy(message))
+                thought = {"content": ""} if message["role"] == "reasoning" else {}
+                told.append({**thought, **copy.deepcopy(message)})
         self.add("MESSAGES_SNAPSHOT", messages=told)
 
     def do_custom(self) -> None:

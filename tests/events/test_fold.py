@@ -296,3 +296,17 @@ def test_an_illegal_event_changes_nothing() -> None:
             with pytest.raises(IllegalEvent):
                 fold.feed(event)
     assert (fold.messages, fold.state, fold.order.open, fold.prelude()) == before
+
+
+def test_what_is_open_is_reopened_by_the_event_that_opened_it() -> None:
+    """A newcomer hears the opener itself, with whatever the agent said in it."""
+    opener = {**text("m")[0], "name": "poet", "metadata": {"mood": "blue"}, "timestamp": 7}
+    call = {
+        "type": "TOOL_CALL_START",
+        "toolCallId": "c",
+        "toolCallName": "f",
+        "metadata": {"n": 1},
+    }
+    prelude = folded([started(), opener, call]).prelude()
+    assert opener in prelude
+    assert call in prelude

@@ -97,7 +97,7 @@ def test_the_errors_are_those_of_the_wire() -> None:
     assert codes.ERRORS.keys() == ERRORS_OF_THE_WIRE
 
 
-def test_r22_only_outages_and_limits_are_temporary() -> None:
+def test_only_outages_and_limits_are_temporary() -> None:
     """A client asks again by itself exactly where nothing has to change first."""
     assert {number for number, code in codes.ERRORS.items() if code.temporary} == {100, 111}
 

@@ -143,7 +143,7 @@ def test_a_child_is_the_same_person_with_a_request_of_its_own() -> None:
 
 
 @given(st.tuples(OPAQUE, OPAQUE, OPAQUE), st.tuples(OPAQUE, OPAQUE, OPAQUE))
-def test_r27_a_scoped_key_belongs_to_one_person(
+def test_a_scoped_key_belongs_to_one_person(
     one: tuple[str, str, str], other: tuple[str, str, str]
 ) -> None:
     """Two keys are equal exactly where tenant, user and key are."""

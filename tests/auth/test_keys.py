@@ -189,7 +189,7 @@ def test_r12_another_development_key_opens_nothing(tmp_path: Path) -> None:
     assert isinstance(verifier.verify(made, 1000), Invalid)
 
 
-def test_r27_two_tokens_of_one_person_are_two(tmp_path: Path) -> None:
+def test_two_tokens_of_one_person_are_two(tmp_path: Path) -> None:
     """Each token has an id of its own, by which it alone can be revoked."""
     key = development_key(tmp_path)
     made = {sign(key, user="mia", tenant="demo", now=1000, ttl=60) for _ in range(10)}

@@ -131,9 +131,7 @@ def test_r97_clearing_forgets_everything() -> None:
     st.lists(st.binary(min_size=1, max_size=50) | st.none(), max_size=60),
     st.integers(0, 200),
 )
-def test_r99_nothing_is_lost_doubled_or_reordered(
-    steps: list[bytes | None], max_bytes: int
-) -> None:
+def test_nothing_is_lost_doubled_or_reordered(steps: list[bytes | None], max_bytes: int) -> None:
     """At any interleaving of puts and takes: what was accepted leaves once, in order, and the
     level is what waits and never over the bound.
     """

@@ -304,7 +304,7 @@ def test_p8_a_command_is_answered_once() -> None:
         (codes.TOKEN_EXPIRED, True, True),
     ],
 )
-def test_r22_an_error_says_whether_to_ask_again(
+def test_an_error_says_whether_to_ask_again(
     code: codes.ErrorCode, temporary: bool, told: bool | None
 ) -> None:
     """The code says it by itself, or the caller does."""

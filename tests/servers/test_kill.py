@@ -117,7 +117,7 @@ async def test_r59_sigterm_ends_runs_and_moves_clients_on(own_server: ServerProc
         assert [item["offset"] for item in kept][: len(seen)] == [item["offset"] for item in seen]
 
 
-async def test_r97_r98_r99_a_reader_that_stops_is_dropped_and_no_other_notices(
+async def test_r97_a_reader_that_stops_is_dropped_and_no_other_notices(
     tmp_path: Path,
 ) -> None:
     """Beside one who never reads, a fast reader gets everything, and memory stays bounded."""

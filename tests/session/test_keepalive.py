@@ -92,7 +92,7 @@ def test_r85_a_refresh_moves_the_one_expiry() -> None:
     st.lists(st.tuples(st.floats(0, 60), st.booleans()), max_size=30),
     st.none() | st.floats(0, 500),
 )
-def test_r25_whenever_it_is_looked_at_only_what_is_due_is_due(
+def test_whenever_it_is_looked_at_only_what_is_due_is_due(
     looks: list[tuple[float, bool]], expires: float | None
 ) -> None:
     """At any times of looking: no ping early, no pong missed early, no two pings in a row."""

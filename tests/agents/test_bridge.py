@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from tests.agents.stage import ALICE, BOB, Stage, eventually, saying, staged, waiting
+from tests.agents.stage import ALICE, BOB, QUICK, Stage, eventually, saying, staged, waiting
 from towpath.agents.bridge import StartRun
 from towpath.agents.live import RunLimits
 from towpath.agents.registry import AgentInput
@@ -127,6 +128,29 @@ async def test_r47_an_agent_that_hangs_meets_its_deadline(kind: str, place: Path
         events = await stage.played(hanging, deadline=0.05)
         assert (events[-1]["type"], events[-1]["code"]) == ("RUN_ERROR", "run.deadline")
     assert left == [True]
+
+
+async def test_r47_an_agent_that_cancels_itself_has_failed(kind: str, place: Path) -> None:
+    """Who cancels itself did not hang: the run ends at once and as failed."""
+    async with staged(kind, place) as stage:
+        events = await stage.played(saying("half", raises=asyncio.CancelledError()))
+        assert (events[-1]["type"], events[-1]["code"]) == ("RUN_ERROR", "run.failed")
+
+
+async def test_r59_a_log_that_refuses_does_not_hold_the_exit_up(kind: str, place: Path) -> None:
+    """Endings that cannot be written are given up after a bound, for the next start to write."""
+    limits = replace(QUICK, drain_seconds=0.2)
+    async with staged(kind, place, limits=limits, enter=False) as stage:
+        async with stage.bridge:
+            stage.cast(waiting("thinking"))
+            run = await stage.start()
+            stage.broker.broken = True
+        record = await stage.store.find_run(ALICE.tenant, ALICE.user, run)
+        assert record is not None
+        assert record.ended_at is None
+        stage.broker.broken = False
+        async with stage.new_bridge():
+            assert (await stage.events())[-1]["code"] == "run.lost"
 
 
 async def test_r89_an_agent_that_ignores_its_cancellation_is_left_behind(

@@ -405,3 +405,34 @@ def test_a_sub_agents_chunks_stay_its_own() -> None:
     start = {"type": "RUN_STARTED", **IDS}
     assert errors_of([start, *(one.event for one in made)]) == []
     assert run.messages[-1]["subagentRunId"] == "s"
+
+
+def test_older_agents_thoughts_are_messages_of_their_own() -> None:
+    """Each time an older agent begins to think, in whichever run, it is a new thought."""
+    ids = (f"id-{number}" for number in range(100))
+    key = RunKey(tenant="acme", user="alice", thread="t1", run="r1", agent="old")
+    run = Run(key, history=[], new_id=lambda: next(ids))
+    run.begin({"messages": []})
+    for text in ("one", "two"):
+        for item in (
+            {"type": "THINKING_START"},
+            {"type": "THINKING_TEXT_MESSAGE_START"},
+            {"type": "THINKING_TEXT_MESSAGE_CONTENT", "delta": text},
+            {"type": "THINKING_TEXT_MESSAGE_END"},
+            {"type": "THINKING_END"},
+        ):
+            run.feed(item)
+    run.finish()
+    assert [message["content"] for message in run.messages] == ["one", "two"]
+
+
+def test_a_text_cannot_stream_into_a_thought() -> None:
+    """A message id names one message: text under the id of a thought is refused, with no effect."""
+    key = RunKey(tenant="acme", user="alice", thread="t1", run="r1", agent="odd")
+    run = Run(key, history=[], new_id=lambda: "new")
+    run.begin({"messages": []})
+    run.feed({"type": "REASONING_MESSAGE_START", "messageId": "m", "role": "reasoning"})
+    run.feed({"type": "REASONING_MESSAGE_END", "messageId": "m"})
+    with pytest.raises(IllegalEvent, match="another kind"):
+        run.feed({"type": "TEXT_MESSAGE_START", "messageId": "m", "role": "assistant"})
+    assert [message["role"] for message in run.messages] == ["reasoning"]

@@ -1,4 +1,4 @@
-"""A browser for all tests of a worker, and devices for each of them."""
+"""A browser for all tests of a module, and devices for each of them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +19,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The Chromium of this machine."""
+    """The Chromium of this machine; it holds a loop, so it may not outlive the module's tests."""
     with sync_playwright() as playwright:
         browser = launch(playwright)
         yield browser

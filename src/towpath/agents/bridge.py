@@ -93,7 +93,12 @@ class AgentWebSocketBridge:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.drain()
+        try:
+            async with asyncio.timeout(self._around.limits.drain_seconds):
+                await self.drain()
+        except TimeoutError:
+            for live in self._live.values():
+                live.give_up()
         await self._group.__aexit__(kind, error, traceback)
 
     @property

@@ -42,6 +42,8 @@ class RunLimits:
     """The input of one run."""
     run_bytes: int = 64 * 1024 * 1024
     """All events of one run together."""
+    drain_seconds: float = 8.0
+    """How long the endings of a drain may take; what is not written then is written as lost."""
     retry_seconds: float = 1.0
     """Between attempts to write an ending that the log refused."""
     keep_raw: bool = False
@@ -126,10 +128,11 @@ class LiveRun:
         work.add_done_callback(self._around.left_behind.discard)
         over = asyncio.create_task(self._over.wait(), name=f"over {key.run}")
         try:
-            await asyncio.wait(
+            done, _ = await asyncio.wait(
                 (work, over), timeout=agent.deadline, return_when=asyncio.FIRST_COMPLETED
             )
-            self.end(self.run.fail("run.deadline"))
+            # An agent that ends without ending its run has cancelled itself.
+            self.end(self.run.fail("run.failed" if work in done else "run.deadline"))
         finally:
             over.cancel()
             work.cancel()
@@ -153,6 +156,11 @@ class LiveRun:
         """Wait until the ending is in the log, if there is one."""
         if self._ending is not None:
             await asyncio.shield(self._ending)
+
+    def give_up(self) -> None:
+        """Stop trying to write the ending; whoever opens the log next writes it."""
+        if self._ending is not None:
+            self._ending.cancel()
 
     async def _work(self, agent: Agent, given: AgentInput) -> None:
         """Ask the agent and carry what it says; whatever happens, the run ends here once."""

@@ -28,7 +28,15 @@ from towpath import codes
 from towpath.errors import Conflict, TowpathError
 from towpath.events.digest import digest
 from towpath.events.fold import Fold
-from towpath.events.kinds import DELTAS, TERMINAL, Event, IllegalEvent, Message, parse
+from towpath.events.kinds import (
+    DELTAS,
+    LEGACY_REASONING_ID,
+    TERMINAL,
+    Event,
+    IllegalEvent,
+    Message,
+    parse,
+)
 
 
 class Status(Enum):
@@ -181,6 +189,8 @@ class Run:
         self._keep_raw = keep_raw
         self._made: list[Made] = []
         self._stream: _Stream | None = None
+        self._thought = LEGACY_REASONING_ID
+        """The id of what an older agent thinks now; its events carry none."""
         self._halves: dict[str, str] = {}
         """By item, the first half of a surrogate pair that a delta was cut in."""
 
@@ -219,6 +229,7 @@ class Run:
         event = parse(item)
         kind = event["type"]
         _check_writable(event)
+        self._name_thoughts(event)
         self._check_ids(event)
         if kind == "RUN_STARTED" or (kind == "RAW" and not self._keep_raw):
             return []
@@ -367,6 +378,16 @@ class Run:
             self._halves[key] = delta[-1]
             delta = delta[:-1]
         return _unicode(delta)
+
+    def _name_thoughts(self, event: Event) -> None:
+        """Give what an older agent thinks an id: a new one for each time it begins to think."""
+        if event.get("messageId") != LEGACY_REASONING_ID:
+            return
+        within = ("reasoning", self._thought) in self._fold.order.open
+        begins = event["type"] == "REASONING_MESSAGE_START" and not within
+        if event["type"] == "REASONING_START" or begins:
+            self._thought = self._new_id()
+        event["messageId"] = self._thought
 
     def _check_ids(self, event: Event) -> None:
         """Refuse a lifecycle event that names another run or thread as its own."""

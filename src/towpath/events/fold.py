@@ -9,6 +9,7 @@ item are joined and everything else is kept.
 Source: WIRE sections 5 and 9; the reducer of AG-UI's own client for what each event means.
 """
 
+import copy
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -104,13 +105,14 @@ class Fold:
         self.started, self.ended = event, None
         self._run_texts = []
         for message in (event.get("input") or {}).get("messages", ()):
-            self._messages.setdefault(message["id"], message)
+            self._messages.setdefault(message["id"], copy.deepcopy(message))
 
     def _on_run_ended(self, event: Event) -> None:
         self.ended = event
 
     def _on_text_start(self, event: Event) -> None:
         key = event["messageId"]
+        self._refuse_another_kind(event, thought=False)
         message = self._messages.setdefault(
             key, {"id": key, "role": event.get("role", "assistant"), **attribution(event)}
         )
@@ -121,8 +123,17 @@ class Fold:
 
     def _on_thought_start(self, event: Event) -> None:
         key = event["messageId"]
+        self._refuse_another_kind(event, thought=True)
         fresh = {"id": key, "role": "reasoning", "content": "", **attribution(event)}
         self._messages.setdefault(key, fresh)
+
+    def _refuse_another_kind(self, event: Event, *, thought: bool) -> None:
+        """Refuse to stream text into a message that cannot hold it, or not this kind of it."""
+        message = self._messages.get(event["messageId"], {})
+        role = message.get("role", "reasoning" if thought else "assistant")
+        fits = (role == "reasoning") is thought and role not in ("tool", "activity")
+        if not fits or not isinstance(message.get("content", ""), str):
+            raise IllegalEvent(event["type"], f"message {event['messageId']} is of another kind")
 
     def _on_text(self, event: Event) -> None:
         self._texts.setdefault(event["messageId"], []).append(event["delta"])
@@ -160,7 +171,7 @@ class Fold:
         self.state = _patched(event["type"], before, event["delta"])
 
     def _on_messages_snapshot(self, event: Event) -> None:
-        given = {message["id"]: dict(message) for message in event["messages"]}
+        given = {message["id"]: message for message in copy.deepcopy(event["messages"])}
         roles = {message.get("role") for message in given.values()}
         kept = {"activity", "reasoning"} - roles
         for key, message in zip(list(self._messages), self.messages, strict=True):

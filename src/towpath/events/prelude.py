@@ -111,9 +111,10 @@ def _rebuild(message: Message, brackets: Brackets) -> Iterator[Event]:
         case "reasoning":
             yield from _rebuild_text(message, brackets, "thought", "REASONING_MESSAGE")
         case _:
-            if "content" in message or ("text", key) in brackets:
+            calls = message.get("toolCalls") or ()
+            if "content" in message or ("text", key) in brackets or not calls:
                 yield from _rebuild_text(message, brackets, "text", "TEXT_MESSAGE")
-            for call in message.get("toolCalls", ()):
+            for call in calls:
                 yield from _rebuild_call(call, message, brackets)
 
 

@@ -275,6 +275,7 @@ class Gateway:
             clock=time.time,
             limits=RunLimits(
                 cleanup_seconds=settings.cleanup_timeout,
+                drain_seconds=settings.drain_timeout,
                 message_bytes=settings.run_message_bytes,
                 run_bytes=settings.run_bytes,
                 keep_raw=settings.keep_raw,

@@ -17,6 +17,7 @@ from joserfc.jwk import Key
 
 from towpath.context import Principal
 from towpath.errors import ConfigurationError
+from towpath.protocol.codec_json import too_deep
 
 LEEWAY = 30.0
 """Seconds by which clocks may differ."""
@@ -141,10 +142,18 @@ class TokenVerifier:
 
 
 class _ClaimsDecoder(json.JSONDecoder):
-    """Refuses an object that names a member twice (RFC 7519 section 4)."""
+    """Refuses an object that names a member twice (RFC 7519 section 4), and deep nesting.
+
+    How deep an interpreter gets by itself differs from one to the next; a verdict may not.
+    """
 
     def __init__(self) -> None:
         super().__init__(object_pairs_hook=_unique)
+
+    def decode(self, text: str, *args: Any) -> Any:
+        if too_deep(text.encode()):
+            raise ValueError("nested too deep")
+        return super().decode(text, *args)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

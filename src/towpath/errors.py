@@ -53,40 +53,10 @@ class UnknownChannel(CommandError):
     code = codes.UNKNOWN_CHANNEL
 
 
-class PermissionDenied(CommandError):
-    """The policy says no."""
-
-    code = codes.PERMISSION_DENIED
-
-
 class MethodNotFound(CommandError):
     """No command or RPC method of that name."""
 
     code = codes.METHOD_NOT_FOUND
-
-
-class AlreadySubscribed(CommandError):
-    """The connection reads this channel already."""
-
-    code = codes.ALREADY_SUBSCRIBED
-
-
-class LimitExceeded(CommandError):
-    """A bound of this connection is reached."""
-
-    code = codes.LIMIT_EXCEEDED
-
-
-class NotAvailable(CommandError):
-    """The channel does not offer this feature."""
-
-    code = codes.NOT_AVAILABLE
-
-
-class TokenExpired(CommandError):
-    """The credential was good once; a new one is needed."""
-
-    code = codes.TOKEN_EXPIRED
 
 
 class UnrecoverablePosition(CommandError):
@@ -111,9 +81,3 @@ class TooLarge(CommandError):
     """The message is over its bound."""
 
     code = codes.TOO_LARGE
-
-
-class Unprocessable(CommandError):
-    """The agent refused the input."""
-
-    code = codes.UNPROCESSABLE

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towpath.hub.outbox import MESSAGE_BYTES, SEPARATOR, Outbox
+from towpath.hub.outbox import MESSAGE_BYTES, Outbox
+from towpath.protocol.codec_json import SEPARATOR
 
 
 class Alarm:

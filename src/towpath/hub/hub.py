@@ -17,7 +17,7 @@ from towpath import codes
 from towpath.channels import Channel
 from towpath.codes import CloseCode
 from towpath.context import Principal
-from towpath.hub.outbox import SEPARATOR, Outbox
+from towpath.hub.outbox import Outbox
 from towpath.protocol import codec_json as codec
 from towpath.protocol import frames
 from towpath.streams.broker import Publication
@@ -156,7 +156,7 @@ class Hub:
         if not readers or not publications:
             return
         encoded = [_encode(channel, publication) for publication in publications]
-        joined = SEPARATOR.join(encoded)
+        joined = codec.SEPARATOR.join(encoded)
         first, last = publications[0].offset, publications[-1].offset
         for subscription in list(readers.values()):
             if not self._may_read(subscription.member.principal, channel):

@@ -8,8 +8,8 @@ when it stops being empty.
 from collections import deque
 from collections.abc import Callable
 
-SEPARATOR = b"\n"
-"""Stands between the values of one message in the JSON dialect."""
+from towpath.protocol.codec_json import SEPARATOR
+
 MESSAGE_BYTES = 64 * 1024
 """A message is not filled beyond this; a single larger frame still leaves whole."""
 

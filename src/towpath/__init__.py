@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 from towpath.agents.bridge import AgentWebSocketBridge
 from towpath.agents.registry import AgentInput
 from towpath.agents.run import AgentError
+from towpath.auth.breaker import CircuitBreaker
+from towpath.auth.service import UnifiedAuthenticationService
+from towpath.auth.websocket import UnifiedWebSocketAuth
 from towpath.context import Principal, UserExecutionContext
 
 if TYPE_CHECKING:
@@ -15,9 +18,12 @@ __all__ = [
     "AgentError",
     "AgentInput",
     "AgentWebSocketBridge",
+    "CircuitBreaker",
     "Gateway",
     "Principal",
     "Settings",
+    "UnifiedAuthenticationService",
+    "UnifiedWebSocketAuth",
     "UserExecutionContext",
 ]
 

@@ -55,6 +55,10 @@ class Channel:
         return self.visible[len(THREAD_PREFIX) :] if self.is_thread else None
 
 
+CONTROL = Channel("", "control")
+"""What nodes tell each other. No principal has this tenant, so nobody else reads or writes it."""
+
+
 def user_channel(tenant: str, user: str) -> Channel:
     """Return the channel of one person."""
     return Channel(tenant, f"{USER}:{quote(user, safe='')}")

@@ -1,4 +1,4 @@
-"""The command line: `serve` and `token`.
+"""The command line: `serve`, `token`, `revoke` and `config check`.
 
 What the operator has to mend is one line on standard error and exit status 2.
 """
@@ -11,19 +11,27 @@ import signal
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import httpx2
 import typer
 import uvicorn
 import uvloop
+from pydantic import BaseModel
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from towpath.agents import demo
-from towpath.auth.keys import development_key, sign
+from towpath.auth.development import development_key, sign
+from towpath.auth.policy import Action
 from towpath.errors import ConfigurationError
 from towpath.server import logs
 from towpath.server.gateway import VERSION, Gateway, settings_from_environment
+from towpath.server.issuers import problems
 from towpath.server.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, platform_port
 
 app = typer.Typer(
@@ -33,6 +41,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+config = typer.Typer(help="Look at the settings.", no_args_is_help=True)
+app.add_typer(config, name="config")
 
 STALLED_MS = 35_000
 """How long a peer may take nothing of what is sent to it, in milliseconds: ping and pong's time."""
@@ -114,6 +125,93 @@ def token(
     if not user.strip() or not tenant.strip():
         raise ConfigurationError("a token needs a user and a tenant")
     print(sign(key, user=user, tenant=tenant, roles=role or (), now=time.time(), ttl=ttl))
+
+
+@app.command()
+def revoke(
+    user: Annotated[str | None, typer.Option(help="Take back all of this user's.")] = None,
+    jti: Annotated[str | None, typer.Option(help="Take back one token, by its id.")] = None,
+    everybody: Annotated[
+        bool, typer.Option("--everybody", help="Take back all of the tenant's.")
+    ] = False,
+    tenant: Annotated[str | None, typer.Option(help="Of which tenant.")] = None,
+    url: Annotated[str, typer.Option(help="Where the server is.")] = (
+        f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
+    ),
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TOWPATH_TOKEN",
+            help="A token with the role towpath:revoke; default: one of the development key.",
+        ),
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Take credentials back on a running server, and end the connections they opened."""
+    if (user is not None) + (jti is not None) + everybody != 1:
+        raise ConfigurationError("say what to take back: one of --user, --jti and --everybody")
+    if tenant is None and (everybody or token is None):
+        raise ConfigurationError("say of which tenant: --tenant")
+    bearer = token or _operator_token(tenant or "", data)
+    what = {"user": user, "jti": jti, "tenant": tenant if everybody else None}
+    given = {name: value for name, value in what.items() if value is not None}
+    _delete_sessions(url, bearer, {"request_id": uuid.uuid4().hex, **given})
+    print("revoked")
+
+
+def _operator_token(tenant: str, data: Path | None) -> str:
+    """Return a token of the development key that may revoke in this tenant."""
+    key = development_key(settings_from_environment(data).data)
+    roles = (f"towpath:{Action.REVOKE.value}",)
+    return sign(key, user="operator", tenant=tenant, roles=roles, now=time.time(), ttl=60)
+
+
+def _delete_sessions(url: str, token: str, given: dict[str, str]) -> None:
+    """Ask a server to revoke.
+
+    Raises:
+        ConfigurationError: it cannot be reached, or says no.
+    """
+    headers = {"authorization": f"Bearer {token}"}
+    try:
+        answer = httpx2.delete(
+            f"{url.rstrip('/')}/api/v1/sessions", params=given, headers=headers, trust_env=False
+        )
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise ConfigurationError(f"{url} does not answer: {type(error).__name__}") from None
+    if answer.status_code != 200:
+        try:
+            reason = answer.json()["error"]["message"]
+        except (ValueError, KeyError, TypeError):
+            reason = "no answer of a gateway"
+        raise ConfigurationError(f"{url} says no ({answer.status_code}): {reason}")
+
+
+@config.command()
+def check(data: Data = None) -> None:
+    """Print the settings as they are in force, secrets masked, and what would refuse to start."""
+    settings = settings_from_environment(data)
+    table = Table("setting", "value", "from", box=None)
+    for name in Settings.model_fields:
+        origin = "environment" if name in settings.model_fields_set else "default"
+        table.add_row(name, escape(_shown(getattr(settings, name))), origin)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    found = list(problems(settings))
+    for problem in found:
+        print(f"towpath: would refuse to start: {problem}", file=sys.stderr)
+    if found:
+        raise SystemExit(2)
+    print("towpath serve would start with this")
+
+
+def _shown(value: object) -> str:
+    """Return a setting as one line; what is secret shows as asterisks only."""
+    if isinstance(value, tuple | frozenset):
+        return ", ".join(sorted(map(_shown, value))) or "none"
+    if isinstance(value, BaseModel):
+        fields = value.model_dump(exclude_unset=True)
+        return " ".join(f"{name}={_shown(one)}" for name, one in fields.items())
+    return "not set" if value is None else str(value)
 
 
 def _leave_behind() -> NoReturn:

@@ -100,6 +100,9 @@ NO_PONG: Final = _close(3012, "no pong")
 TOO_MANY_ERRORS: Final = _close(3013, "too many errors")
 REAUTHORISE: Final = _close(3014, "authorisation changed")
 INVALID_TOKEN: Final = _close(3500, "invalid token")
+NO_CREDENTIAL: Final = _close(
+    3500, "no credential: send the bare JWT or ticket as connect.token, or Authorization: Bearer"
+)
 BAD_MESSAGE: Final = _close(3501, "bad request")
 STALE: Final = _close(3502, "no connect command")
 FORCED: Final = _close(3503, "disconnected by the server")

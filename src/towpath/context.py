@@ -66,6 +66,10 @@ class Principal:
     """Unix time in seconds of the credential's end; None for one that does not end."""
     token_id: str | None = None
     """The credential's `jti`, by which it may be revoked."""
+    issued_at: float | None = None
+    """Unix time in seconds of its `iat`: what was issued before a revocation ends with it."""
+    issuer: str | None = None
+    """Who vouches; None for the one issuer whose key alone tells."""
 
     def same_person(self, other: "Principal") -> bool:
         """Whether a new credential may take this one's place on a live connection."""

@@ -59,6 +59,24 @@ class MethodNotFound(CommandError):
     code = codes.METHOD_NOT_FOUND
 
 
+class PermissionDenied(CommandError):
+    """The caller may not do this; nothing was done."""
+
+    code = codes.FORBIDDEN
+
+
+class LimitExceeded(CommandError):
+    """A bound that asking again later does not change."""
+
+    code = codes.LIMIT_EXCEEDED
+
+
+class TooManyRequests(CommandError):
+    """Too much at once; the same command may succeed later."""
+
+    code = codes.TOO_MANY_REQUESTS
+
+
 class UnrecoverablePosition(CommandError):
     """The subscriber asked for recovery or nothing, and recovery is impossible."""
 

@@ -52,9 +52,52 @@ class CredentialRefused(Happening):
     """A credential was not accepted."""
 
     connection: str
+    """Empty at the HTTP doors."""
     verdict: str
-    """`invalid`, `expired`, `missing` or `unknown`."""
+    """`invalid`, `expired`, `revoked`, `missing`, `unknown` or `limited`."""
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialAccepted(Happening):
+    """A credential was good."""
+
+    connection: str
+    """Empty at the HTTP doors."""
+    source: str
+    """Where it was found, as `towpath.auth.handshake.Source` names it."""
+    age: float
+    """Seconds since it was verified; 0 for one that was verified just now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysFetched(Happening):
+    """A call to an identity provider is over."""
+
+    issuer: str
+    failure: str
+    """Why it failed, empty for success."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerMoved(Happening):
+    """A circuit breaker changed its state."""
+
+    dependency: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsRevoked(Happening):
+    """Credentials were taken back."""
+
+    tenant: str
+    what: str
+    """`token`, `user` or `tenant`."""
+    closed: int
+    """How many connections on this node ended by it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,27 +1,129 @@
-"""Keys: the configured one of an issuer, and the development key of a data directory."""
+"""Keys: what each may be used with, the configured one of an issuer, and the sets issuers publish.
 
-import contextlib
+A key and the algorithms it is used with are one thing. Which they are follows from the key itself
+(its type, its curve, its own `alg`), never from what a token asks for; that alone rules out the
+confusion of a public key with a shared secret.
+
+Source: RFC 7517, RFC 7518; RFC 8725 sections 3.1 and 3.2.
+"""
+
 import json
-import os
-import secrets
-import uuid
 from collections.abc import Iterable
-from pathlib import Path
+from typing import Any
 
-from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey, import_key
 
-from towpath.auth.tokens import Issuer
 from towpath.errors import ConfigurationError
 
-DEVELOPMENT_ISSUER = "towpath-dev"
-"""The `iss` of tokens signed with a development key."""
 SYMMETRIC = frozenset({"HS256", "HS384", "HS512"})
-ALGORITHMS = SYMMETRIC | {"RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"}
+RSA = frozenset({"RS256", "RS384", "RS512", "PS256"})
+CURVES = {
+    "P-256": frozenset({"ES256"}),
+    "P-384": frozenset({"ES384"}),
+    "Ed25519": frozenset({"EdDSA", "Ed25519"}),
+}
+"""What a key on a curve may be used with."""
+ASYMMETRIC = RSA.union(*CURVES.values())
+"""What a fetched key may be used with: nothing whose key both sides would have to know."""
+ALGORITHMS = SYMMETRIC | ASYMMETRIC
 """What a configured key may be used with."""
 MIN_SECRET_BYTES = 32
 """A shorter shared secret is refused."""
+MIN_RSA_BITS = 2048
+"""A shorter RSA key is refused (RFC 7518 section 3.3)."""
+MAX_KEYS = 100
+"""How many keys of a published set are read."""
+
+
+class FixedKey:
+    """The one configured key of an issuer; see `towpath.auth.tokens.Keys`."""
+
+    def __init__(self, key: Key) -> None:
+        self._key = key
+        self._algorithms = algorithms_of(key)
+
+    async def find(self, kid: str | None, algorithm: str) -> Key | None:
+        """Return the key, whatever id the token gives it."""
+        return self._key if algorithm in self._algorithms else None
+
+
+class KeyRing:
+    """The keys of a published set, by id and algorithm."""
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self._by_name: dict[tuple[str, str], Key] = {}
+        self._by_algorithm: dict[str, list[Key]] = {}
+        for key in keys:
+            for algorithm in algorithms_of(key):
+                self._by_algorithm.setdefault(algorithm, []).append(key)
+                if key.kid is not None:
+                    self._by_name.setdefault((key.kid, algorithm), key)
+
+    def __len__(self) -> int:
+        return len({id(key) for keys in self._by_algorithm.values() for key in keys})
+
+    def find(self, kid: str | None, algorithm: str) -> Key | None:
+        """Return the key of this id, or without an id the only one there is; None for no key."""
+        if kid is not None:
+            return self._by_name.get((kid, algorithm))
+        candidates = self._by_algorithm.get(algorithm, [])
+        return candidates[0] if len(candidates) == 1 else None
+
+
+def read_key_set(document: Any) -> KeyRing:
+    """Return the usable keys of a JWK Set: public ones for signatures, of sufficient strength.
+
+    A key that is not usable is left out, whatever is wrong with it: a provider may publish keys of
+    kinds we do not take beside those we do.
+
+    Raises:
+        ValueError: the document is no key set, or holds no usable key.
+    """
+    entries = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError("not a key set")
+    ring = KeyRing(key for entry in entries[:MAX_KEYS] if (key := _read_key(entry)) is not None)
+    if not len(ring):
+        raise ValueError("a key set without a usable key")
+    return ring
+
+
+def _read_key(entry: Any) -> Key | None:
+    """Return one published key; None where it is none for verifying signatures."""
+    if not isinstance(entry, dict) or entry.get("kty") not in ("RSA", "EC", "OKP"):
+        return None
+    operations = entry.get("key_ops", ["verify"])
+    if entry.get("use", "sig") != "sig" or "verify" not in operations:
+        return None
+    members = ("kty", "kid", "alg", "n", "e", "crv", "x", "y")
+    try:
+        key = import_key({name: entry[name] for name in members if name in entry})
+        usable = not weakness(key) and algorithms_of(key) and isinstance(key.kid, str | None)
+    except (JoseError, ValueError, TypeError, KeyError):
+        return None
+    return key if usable else None
+
+
+def algorithms_of(key: Key) -> frozenset[str]:
+    """Return the algorithms a key is made for; none for a key that is not for signatures."""
+    if isinstance(key, OctKey):
+        possible = SYMMETRIC
+    elif isinstance(key, RSAKey):
+        possible = RSA
+    else:
+        possible = CURVES.get(key.curve_name, frozenset())
+    own = key.get("alg")
+    return possible if own is None else possible & {own}
+
+
+def weakness(key: Key) -> str | None:
+    """Return why a key is too weak to be used; None where it is not."""
+    if isinstance(key, OctKey) and len(key.raw_value) < MIN_SECRET_BYTES:
+        return f"a shared secret needs at least {MIN_SECRET_BYTES} bytes"
+    if isinstance(key, RSAKey) and key.raw_value.key_size < MIN_RSA_BITS:
+        return f"an RSA key needs at least {MIN_RSA_BITS} bits"
+    return None
 
 
 def configured_key(text: str, algorithm: str) -> Key:
@@ -33,81 +135,21 @@ def configured_key(text: str, algorithm: str) -> Key:
     if algorithm not in ALGORITHMS:
         known = ", ".join(sorted(ALGORITHMS))
         raise ConfigurationError(f"algorithm {algorithm!r} is not taken: use one of {known}")
-    key_type = _key_type(algorithm)
     try:
         is_jwk = text.lstrip().startswith("{")
-        key = import_key(json.loads(text)) if is_jwk else key_type.import_key(text)
+        kind = OctKey if algorithm in SYMMETRIC else _pem_type(algorithm)
+        key = import_key(json.loads(text)) if is_jwk else kind.import_key(text)
     except (JoseError, ValueError) as error:
         raise ConfigurationError(f"the key is none for {algorithm}: {error}") from None
-    if not isinstance(key, key_type):
-        raise ConfigurationError(f"the key is none for {algorithm}: it is of type {key.key_type}")
-    if isinstance(key, OctKey) and len(key.raw_value) < MIN_SECRET_BYTES:
-        raise ConfigurationError(f"a shared secret needs at least {MIN_SECRET_BYTES} bytes")
+    if algorithm not in algorithms_of(key):
+        made_for = ", ".join(sorted(algorithms_of(key))) or "no algorithm of ours"
+        raise ConfigurationError(f"the key is none for {algorithm}: it is made for {made_for}")
+    if (reason := weakness(key)) is not None:
+        raise ConfigurationError(reason)
     return key
 
 
-def _key_type(algorithm: str) -> type[OctKey] | type[RSAKey] | type[ECKey] | type[OKPKey]:
-    if algorithm in SYMMETRIC:
-        return OctKey
-    if algorithm == "EdDSA":
+def _pem_type(algorithm: str) -> type[RSAKey] | type[ECKey] | type[OKPKey]:
+    if algorithm in CURVES["Ed25519"]:
         return OKPKey
     return ECKey if algorithm.startswith("ES") else RSAKey
-
-
-def development_key(data: Path) -> OctKey:
-    """Return the development key of a data directory, making it on first use, readable by us alone.
-
-    Raises:
-        ConfigurationError: it can neither be read nor made.
-    """
-    path = data / "dev-key.json"
-    try:
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not path.exists():
-            _write_once(path, json.dumps(OctKey.generate_key(256).as_dict(private=True)))
-        key = OctKey.import_key(json.loads(path.read_text()))
-    except OSError as error:
-        raise ConfigurationError(f"cannot use {path}: {error.strerror}") from None
-    except (JoseError, ValueError, TypeError):
-        key = None
-    if key is None or len(key.raw_value) < MIN_SECRET_BYTES:
-        raise ConfigurationError(f"{path} is no key: remove it to have a new one made")
-    return key
-
-
-def _write_once(path: Path, text: str) -> None:
-    """Make a file only we can read; whoever made it first wins."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    with contextlib.suppress(FileExistsError):
-        os.link(temporary, path)
-    temporary.unlink()
-
-
-def development_issuer(key: Key) -> Issuer:
-    """Return the issuer whose tokens `sign` makes."""
-    return Issuer(
-        issuer=DEVELOPMENT_ISSUER,
-        audience=None,
-        key=key,
-        algorithm="HS256",
-        tenant_claim="tenant",
-        tenant=None,
-    )
-
-
-def sign(
-    key: Key, *, user: str, tenant: str, roles: Iterable[str] = (), now: float, ttl: float
-) -> str:
-    """Return a token of the development issuer, valid for `ttl` seconds from `now`."""
-    claims = {
-        "iss": DEVELOPMENT_ISSUER,
-        "sub": user,
-        "tenant": tenant,
-        "roles": list(roles),
-        "iat": int(now),
-        "exp": int(now + ttl),
-        "jti": uuid.uuid4().hex,
-    }
-    return jwt.encode({"alg": "HS256"}, claims, key)

@@ -1,22 +1,25 @@
-"""Verifying JSON Web Tokens: one issuer, one key, one algorithm, and no exceptions.
+"""Verifying JSON Web Tokens: a configured issuer, a key of its, an algorithm of that key.
 
-A verdict is one of three. `Valid` carries the principal. `Invalid` says why, for our logs and in
-one word for the client; it is final. `Unknown` means that nobody can tell now, and is never an
-answer about the credential.
+What a token says of itself chooses nothing but a row in our own configuration: its `kid` and
+`alg` pick one of the issuer's keys, and a key is used only with the algorithms it was made for.
+Keys that a token brings along, or addresses where some could be had, are not looked at.
 
-Source: RFC 7519, RFC 8725 (best current practices); DESIGN section 7.
+Source: RFC 7515, RFC 7519, RFC 8725 (best current practices); DESIGN section 7.
 """
 
+import binascii
 import json
+from base64 import urlsafe_b64decode
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import Key
 
+from towpath.auth.verdicts import Invalid, Unknown, Valid, Verdict
 from towpath.context import Principal
-from towpath.errors import ConfigurationError
+from towpath.errors import ConfigurationError, TowpathError
 from towpath.protocol.codec_json import too_deep
 
 LEEWAY = 30.0
@@ -25,36 +28,10 @@ MAX_TOKEN_BYTES = 16 * 1024
 """A longer credential is refused unread."""
 MAX_SUBJECT_BYTES = 255
 """Longest tenant and user, in UTF-8."""
+MAX_KID_CHARACTERS = 256
+"""A longer key id names no key."""
 MAX_TIME = 253_402_300_799
 """The last second a calendar date can name (year 9999); a later time is no time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Valid:
-    """The credential is good; this is who."""
-
-    principal: Principal
-
-
-@dataclass(frozen=True, slots=True)
-class Invalid:
-    """The credential is not good, and will not be."""
-
-    reason: str
-    """For our own eyes; never holds a piece of the credential."""
-    expired: bool = False
-    """True where it was good once: the client gets 109 instead of 3500."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """Nobody can tell now."""
-
-    retry_after: float
-    """Seconds."""
-
-
-Verdict = Valid | Invalid | Unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +42,14 @@ class Issuer:
     """The exact `iss`; None where the key alone says who signed."""
     audience: str | None
     """What `aud` must be or contain; None where none is asked for."""
-    key: Key
-    algorithm: str
-    """The one algorithm this key is used with."""
+    algorithms: frozenset[str]
+    """What its tokens may be signed with; each key is used with those it is made for."""
     tenant_claim: str | None
-    """The claim that is the tenant."""
+    """The claim that is the tenant: a name, or a JSON pointer (`/realm/tenant`)."""
     tenant: str | None
     """The one tenant of this issuer, where no claim tells."""
     roles_claim: str = "roles"
-    """The claim that lists roles; none by default."""
+    """The claim that lists roles, a name or a JSON pointer; none by default."""
 
     def __post_init__(self) -> None:
         if (self.tenant_claim is None) == (self.tenant is None):
@@ -83,27 +59,72 @@ class Issuer:
             )
 
 
+class KeysUnavailable(TowpathError):
+    """The key a token asks for cannot be had now, which says nothing about the token."""
+
+    def __init__(self, reason: str, retry_after: float = 0.0, *, suspect: bool = False) -> None:
+        super().__init__(reason, retry_after)
+        self.reason = reason
+        self.retry_after = retry_after
+        """Seconds until asking again may help."""
+        self.suspect = suspect
+        """True where the token is the likelier cause."""
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Keys(Protocol):
+    """Where an issuer's keys come from."""
+
+    async def find(self, kid: str | None, algorithm: str) -> Key | None:
+        """Return the key for this id and algorithm; None where the issuer has none.
+
+        Raises:
+            KeysUnavailable: nobody can tell now.
+        """
+
+
 class TokenVerifier:
-    """Verifies the tokens of one issuer. Needs no network, so it never answers Unknown."""
+    """Verifies the tokens of one issuer; see `towpath.auth.service.Verifier`."""
 
-    def __init__(self, issuer: Issuer) -> None:
+    def __init__(self, issuer: Issuer, keys: Keys) -> None:
         self._issuer = issuer
+        self._keys = keys
 
-    def verify(self, token: str, now: float) -> Verdict:
+    def takes(self, credential: str) -> bool:
+        """Whether a token claims to be this issuer's."""
+        return self._issuer.issuer is None or claimed_issuer(credential) == self._issuer.issuer
+
+    async def verify(self, credential: str, now: float) -> Verdict:
         """Return the verdict about a token.
 
         Args:
-            token: as it was presented.
+            credential: as it was presented.
             now: Unix time in seconds.
         """
-        if len(token) > MAX_TOKEN_BYTES or not token.isascii():
+        if len(credential) > MAX_TOKEN_BYTES or not credential.isascii():
             return Invalid("too long or not ASCII")
+        header = _read_part(credential, 0)
+        if header is None:
+            return Invalid("not a token")
+        algorithm, kid = header.get("alg"), header.get("kid")
+        if not isinstance(algorithm, str) or algorithm not in self._issuer.algorithms:
+            return Invalid("not an algorithm of this issuer")
+        if kid is not None and not (isinstance(kid, str) and len(kid) <= MAX_KID_CHARACTERS):
+            return Invalid("the key id is none")
+        try:
+            key = await self._keys.find(kid, algorithm)
+        except KeysUnavailable as outage:
+            return Unknown(outage.reason, outage.retry_after, suspect=outage.suspect)
+        if key is None:
+            return Invalid("not a key of this issuer")
+        return self._read(credential, key, algorithm, now)
+
+    def _read(self, credential: str, key: Key, algorithm: str, now: float) -> Verdict:
         try:
             decoded = jwt.decode(
-                token,
-                self._issuer.key,
-                algorithms=[self._issuer.algorithm],
-                decoder_cls=_ClaimsDecoder,
+                credential, key, algorithms=[algorithm], decoder_cls=_StrictDecoder
             )
             claims: object = decoded.claims
         except (JoseError, ValueError, TypeError, RecursionError) as error:
@@ -121,12 +142,12 @@ class TokenVerifier:
         expires, starts, issued = claims.get("exp"), claims.get("nbf", 0), claims.get("iat", 0)
         if not _is_time(expires) or not _is_time(starts) or not _is_time(issued):
             return Invalid("exp is missing, or a time is no number")
-        if now < max(starts, issued) - LEEWAY:
-            return Invalid("not valid yet")
         user = claims.get("sub")
-        tenant = claims.get(issuer.tenant_claim) if issuer.tenant_claim else issuer.tenant
+        tenant = _claim(claims, issuer.tenant_claim) if issuer.tenant_claim else issuer.tenant
         if not _is_name(user) or not _is_name(tenant):
             return Invalid("sub or tenant is missing")
+        if now < max(starts, issued) - LEEWAY:
+            return Invalid("not valid yet", passing=True)
         if now >= expires + LEEWAY:
             return Invalid("expired", expired=True)
         token_id = claims.get("jti")
@@ -134,14 +155,25 @@ class TokenVerifier:
             Principal(
                 tenant=tenant,
                 user=user,
-                roles=_roles(claims.get(issuer.roles_claim)),
+                roles=_roles(_claim(claims, issuer.roles_claim)),
                 expires_at=float(expires),
                 token_id=token_id if isinstance(token_id, str) else None,
+                issued_at=float(issued) if "iat" in claims else None,
+                issuer=issuer.issuer,
             )
         )
 
 
-class _ClaimsDecoder(json.JSONDecoder):
+def claimed_issuer(token: str) -> str | None:
+    """Return the `iss` a token claims, unverified: it chooses who verifies it, and nothing else."""
+    if len(token) > MAX_TOKEN_BYTES or not token.isascii():
+        return None
+    claims = _read_part(token, 1)
+    issuer = claims.get("iss") if claims is not None else None
+    return issuer if isinstance(issuer, str) else None
+
+
+class _StrictDecoder(json.JSONDecoder):
     """Refuses an object that names a member twice (RFC 7519 section 4), and deep nesting.
 
     How deep an interpreter gets by itself differs from one to the next; a verdict may not.
@@ -156,11 +188,35 @@ class _ClaimsDecoder(json.JSONDecoder):
         return super().decode(text, *args)
 
 
+def _read_part(token: str, part: int) -> dict[str, Any] | None:
+    """Return the header (0) or the claims (1) of a compact token; None where it is none."""
+    segments = token.split(".")
+    if len(segments) != 3:
+        return None
+    try:
+        text = urlsafe_b64decode(segments[part] + "=" * (-len(segments[part]) % 4)).decode()
+        value = _StrictDecoder().decode(text)
+    except (ValueError, binascii.Error, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("a member is named twice")
     return members
+
+
+def _claim(claims: dict[str, Any], name: str) -> object:
+    """Return a claim by its name or, where that begins with a slash, by its pointer (RFC 6901)."""
+    if not name.startswith("/"):
+        return claims.get(name)
+    value: object = claims
+    for step in name[1:].split("/"):
+        member = step.replace("~1", "/").replace("~0", "~")
+        value = value.get(member) if isinstance(value, dict) else None
+    return value
 
 
 def _is_time(value: object) -> TypeGuard[float]:

@@ -8,6 +8,7 @@ answer and the live stream meet without a gap and without a duplicate, and no lo
 The right to read is asked for twice: by whoever subscribes, and here again at each write.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from msgspec import UNSET, Raw
 
 from towpath import codes
 from towpath.channels import Channel
-from towpath.codes import CloseCode
+from towpath.codes import CloseCode, ErrorCode
 from towpath.context import Principal
 from towpath.hub.outbox import Outbox
 from towpath.protocol import codec_json as codec
@@ -59,15 +60,20 @@ class Member:
 class Hub:
     """The connections of this node, and the channels they read."""
 
-    def __init__(self, may_read: MayRead, *, max_connections: int) -> None:
+    def __init__(
+        self, may_read: MayRead, *, max_connections: int, max_tenant_connections: int = 10_000
+    ) -> None:
         """Make an empty hub.
 
         Args:
             may_read: the policy, asked at each write.
             max_connections: how many connections one user may have.
+            max_tenant_connections: how many all users of a tenant may have together.
         """
         self._may_read = may_read
         self._max_connections = max_connections
+        self._max_tenant_connections = max_tenant_connections
+        self._by_tenant: Counter[str] = Counter()
         self._members: dict[str, Member] = {}
         self._by_user: dict[tuple[str, str], dict[str, Member]] = {}
         self._readers: dict[Channel, dict[str, Subscription]] = {}
@@ -87,21 +93,26 @@ class Hub:
         """How much waits in all outboxes together."""
         return sum(member.outbox.level for member in self._members.values())
 
-    def connect(self, member: Member) -> bool:
-        """Take a connection in; False where its user has as many as may be."""
-        key = (member.principal.tenant, member.principal.user)
-        mine = self._by_user.setdefault(key, {})
-        if len(mine) >= self._max_connections:
-            return False
-        mine[member.id] = member
+    def connect(self, member: Member) -> ErrorCode | CloseCode | None:
+        """Take a connection in, or return what to answer where there are as many as may be."""
+        tenant, user = member.principal.tenant, member.principal.user
+        if len(self._by_user.get((tenant, user), ())) >= self._max_connections:
+            return codes.CONNECTION_LIMIT
+        if self._by_tenant[tenant] >= self._max_tenant_connections:
+            return codes.TOO_MANY_REQUESTS
+        self._by_tenant[tenant] += 1
+        self._by_user.setdefault((tenant, user), {})[member.id] = member
         self._members[member.id] = member
-        return True
+        return None
 
     def disconnect(self, member: Member) -> None:
         """Let a connection go, and everything it read; idempotent."""
         if self._members.pop(member.id, None) is None:
             return
         key = (member.principal.tenant, member.principal.user)
+        self._by_tenant[key[0]] -= 1
+        if not self._by_tenant[key[0]]:
+            del self._by_tenant[key[0]]
         self._by_user[key].pop(member.id)
         if not self._by_user[key]:
             del self._by_user[key]
@@ -112,9 +123,12 @@ class Hub:
         """Return the connections of one person on this node."""
         return list(self._by_user.get((tenant, user), {}).values())
 
-    def all_members(self) -> list[Member]:
-        """Return every connection on this node."""
-        return list(self._members.values())
+    def end(self, named: Callable[[Principal], bool], code: CloseCode) -> int:
+        """End the connections of these principals, at once, and return how many there were."""
+        ended = [member for member in self._members.values() if named(member.principal)]
+        for member in ended:
+            member.close(code)
+        return len(ended)
 
     def subscribe(self, member: Member, channel: Channel) -> Subscription:
         """Begin joining a channel: from now on its publications wait beside the subscription."""

@@ -13,12 +13,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from towpath.auth.handshake import bearer
-from towpath.auth.tokens import Unknown, Valid
+from towpath import codes
+from towpath.auth.handshake import Handshake
+from towpath.auth.websocket import Refused
 from towpath.codes import ErrorCode
-from towpath.errors import BadRequest, CommandError, TooLarge, Unavailable
+from towpath.context import Principal
+from towpath.errors import BadRequest, CommandError, TooLarge, TooManyRequests, Unavailable
 from towpath.protocol.codec_json import too_deep
-from towpath.server.gateway import VERSION, Gateway
+from towpath.server.gateway import VERSION, Gateway, House, Phase
 from towpath.server.operations import OPERATIONS, Caller, Operation
 
 MAX_BODY = 1024 * 1024
@@ -28,7 +30,9 @@ MAX_BODY = 1024 * 1024
 class Unauthorized(CommandError):
     """No credential, or one that is not good (HTTP 401)."""
 
-    code = ErrorCode(number=401, message="a valid bearer token is needed", http_status=401)
+    code = ErrorCode(
+        number=401, message="a valid token is needed, as Authorization: Bearer", http_status=401
+    )
 
 
 def api_routes(gateway: Gateway) -> list[BaseRoute]:
@@ -61,24 +65,41 @@ def _handler(
 
 
 async def _perform(gateway: Gateway, operation: Operation, request: Request) -> Response:
-    if gateway.house is None:
+    if gateway.house is None or gateway.phase not in (Phase.READY, Phase.DRAINING):
         raise Unavailable("the server is starting or stopping")
-    parts = gateway.house.parts
-    verdict = parts.verifier.verify(
-        bearer(request.headers.get("authorization", "")), parts.wall_clock()
+    house, origin = gateway.house, request.headers.get("origin")
+    handshake = Handshake(
+        address=gateway.peer(request).address,
+        origin=origin,
+        authorization=request.headers.get("authorization", ""),
     )
-    if isinstance(verdict, Unknown):
-        raise Unavailable("the credential cannot be verified now")
-    if not isinstance(verdict, Valid):
-        raise Unauthorized
+    principal = await _authenticate(house, handshake)
     given: dict[str, Any] = {**_query(operation, request), **await _body(request)}
     given |= request.path_params
     try:
         params = msgspec.convert(given, operation.params)
     except msgspec.ValidationError as error:
         raise BadRequest(str(error)) from None
-    result = await parts.operations.perform(operation, params, Caller(principal=verdict.principal))
+    caller = Caller(principal=principal, origin=origin)
+    result = await house.parts.operations.perform(operation, params, caller)
     return Response(result, media_type="application/json")
+
+
+async def _authenticate(house: House, handshake: Handshake) -> Principal:
+    """Return who makes a request.
+
+    Raises:
+        Unavailable, TooManyRequests: nobody can tell now, or too much failed; ask again later.
+        Unauthorized: the credential is no good.
+    """
+    made = await house.parts.auth.authenticate_request(handshake)
+    if not isinstance(made, Refused):
+        return made.principal
+    if made.code is codes.TEMPORARY:
+        raise Unavailable("the credential cannot be verified now")
+    if made.code is codes.TOO_MANY_REQUESTS:
+        raise TooManyRequests
+    raise Unauthorized
 
 
 def _query(operation: Operation, request: Request) -> dict[str, Any]:

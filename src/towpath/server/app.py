@@ -18,8 +18,8 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
-from towpath.auth.handshake import origin_allowed
-from towpath.errors import StorageError
+from towpath.auth.handshake import Handshake, negotiate, origin_allowed
+from towpath.errors import BadRequest, StorageError
 from towpath.server.api import api_routes
 from towpath.server.gateway import VERSION, Gateway, Phase
 from towpath.server.metrics import CONTENT_TYPE
@@ -42,8 +42,6 @@ PUBLIC = frozenset(
 )
 """Paths that answer without a credential. `/dev/token` does so in development only."""
 
-SUBPROTOCOLS = ("centrifuge-json", "towpath.v1")
-"""Sub-protocols we answer with; a missing one is accepted."""
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 """Host names by which the demo-token endpoint may be asked."""
 FORWARDING = ("forwarded", "x-forwarded-", "via")
@@ -97,17 +95,26 @@ class _Doors:
         if gateway.phase != Phase.READY:
             await websocket.send_denial_response(_unavailable(gateway.phase))
             return
-        scheme = "https" if websocket.url.scheme == "wss" else "http"
-        headers = websocket.headers
+        headers, peer = websocket.headers, gateway.peer(websocket)
         allowed = gateway.settings.allowed_origins
-        if not origin_allowed(headers.get("origin"), headers.get("host", ""), scheme, allowed):
+        if not origin_allowed(headers.get("origin"), headers.get("host", ""), peer.scheme, allowed):
             refusal = JSONResponse({"error": "origin not allowed"}, 403)
             await websocket.send_denial_response(refusal)
             return
-        offered = websocket.scope.get("subprotocols", [])
-        answered = next((name for name in offered if name in SUBPROTOCOLS), None)
+        try:
+            answered, offered = negotiate(websocket.scope.get("subprotocols", []))
+        except BadRequest as error:
+            await websocket.send_denial_response(JSONResponse({"error": error.message}, 400))
+            return
         await websocket.accept(subprotocol=answered)
-        await gateway.serve_socket(websocket)
+        handshake = Handshake(
+            address=peer.address,
+            origin=headers.get("origin"),
+            offered=offered,
+            ticket=websocket.query_params.get("ticket", ""),
+            authorization=headers.get("authorization", ""),
+        )
+        await gateway.serve_socket(websocket, handshake)
 
     async def live(self, request: Request) -> Response:
         """Say that the process runs its loop."""
@@ -123,9 +130,9 @@ class _Doors:
 
     async def startup(self, request: Request) -> Response:
         """Say which phase of its life the gateway is in."""
-        phase = self._gateway.phase
+        phase, waiting = self._gateway.phase, self._gateway.waiting_for()
         status = 200 if phase in (Phase.READY, Phase.DRAINING) else 503
-        return JSONResponse({"phase": phase}, status)
+        return JSONResponse({"phase": phase, "waiting_for": waiting}, status)
 
     async def metrics(self, request: Request) -> Response:
         """Show the numbers."""

@@ -10,7 +10,7 @@ import contextlib
 import ipaddress
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from joserfc.jwk import OctKey
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -27,19 +28,33 @@ from towpath import codes
 from towpath.agents.bridge import AgentWebSocketBridge
 from towpath.agents.live import RunLimits
 from towpath.agents.registry import AgentFunction, AgentRegistry
-from towpath.auth.keys import configured_key, development_issuer, development_key, sign
+from towpath.auth.development import development_key, sign
+from towpath.auth.handshake import Handshake
 from towpath.auth.policy import may_read
-from towpath.auth.tokens import Issuer, TokenVerifier
-from towpath.channels import tenant_channel
+from towpath.auth.provider import is_loopback
+from towpath.auth.service import UnifiedAuthenticationService
+from towpath.auth.websocket import UnifiedWebSocketAuth
+from towpath.channels import CONTROL, Channel, tenant_channel
 from towpath.errors import ConfigurationError, StorageError
 from towpath.hooks import Hooks, Watcher
 from towpath.hub.hub import Hub
+from towpath.server.authentication import open_authentication
+from towpath.server.control import Control
 from towpath.server.line import Line
 from towpath.server.metrics import Metrics
 from towpath.server.operations import Operations
+from towpath.server.peer import Network, Peer, peer_of
 from towpath.server.performer import Parts
 from towpath.server.settings import Settings
-from towpath.streams.broker import Append, Broker, Item, Write, write
+from towpath.session.limits import Buckets, Rate
+from towpath.streams.broker import (
+    Append,
+    Broker,
+    Item,
+    Publication,
+    Write,
+    write,
+)
 from towpath.streams.sqlite import SqliteBroker
 from towpath.threads.projection import ThreadProjection
 from towpath.threads.recovery import Recovery
@@ -58,6 +73,8 @@ class Phase:
 
     STOPPED = "stopped"
     STARTING = "starting"
+    WARMING = "warming"
+    """Everything is open; the keys of a required issuer are not there yet."""
     READY = "ready"
     DRAINING = "draining"
 
@@ -67,6 +84,7 @@ class House:
     """The parts of a running gateway."""
 
     parts: Parts
+    service: UnifiedAuthenticationService
     broker: Broker
     bridge: AgentWebSocketBridge
     store: ThreadStore
@@ -98,6 +116,7 @@ class Gateway:
         self._development = False
         self._development_key: OctKey | None = None
         self._app: Starlette | None = None
+        self._trusted: tuple[Network, ...] = ()
         self._show_gauges()
 
     def agent(self, name: str, *, deadline: float | None = None) -> Callable[[F], F]:
@@ -155,30 +174,25 @@ class Gateway:
         Raises:
             ConfigurationError: something cannot be opened; the sentence says what to do.
         """
-        settings = self.settings
         self.phase = Phase.STARTING
         try:
-            verifier = TokenVerifier(await asyncio.to_thread(self._issuer))
-            hub = Hub(may_read, max_connections=settings.user_connections)
-            broker = SqliteBroker(
-                settings.data / "towpath.db",
-                hub.deliver,
-                ThreadProjection(),
-                watchers=self._hooks,
-                synchronous=settings.synchronous,
-            )
-            async with _opened(broker):
-                store = ThreadStore(broker)
-                async with self._bridge(broker, store) as bridge:
-                    self.house = self._furnish(hub, broker, store, bridge, verifier)
-                    self.phase = Phase.READY
-                    try:
-                        yield
-                    finally:
-                        await self.drain()
+            async with contextlib.AsyncExitStack() as stack:
+                self.house = await self._open(stack)
+                group = await stack.enter_async_context(asyncio.TaskGroup())
+                warming = group.create_task(self._warm(self.house.service), name="warming")
+                stack.callback(warming.cancel)
+                stack.push_async_callback(self.drain)
+                self.phase = Phase.WARMING if self.house.service.cold else Phase.READY
+                yield
         finally:
             self.house = None
             self.phase = Phase.STOPPED
+
+    @property
+    def auth(self) -> UnifiedWebSocketAuth:
+        """What authenticates connections and requests, while the lifespan goes on."""
+        assert self.house is not None, "the lifespan has begun"
+        return self.house.parts.auth
 
     async def drain(self) -> None:
         """Take no more work: end the runs, tell every connection to move elsewhere; idempotent."""
@@ -203,7 +217,7 @@ class Gateway:
             StorageError: one of them does not answer; the sentence says which.
         """
         if self.house is None or self.phase != Phase.READY:
-            raise StorageError(self.phase)
+            raise StorageError(" ".join((self.phase, *self.waiting_for())))
         broker, channel = self.house.broker, tenant_channel(PROBE_TENANT)
         probe = Write((Append(channel, (Item(b"{}", {}),)),))
         try:
@@ -216,13 +230,21 @@ class Gateway:
         if not replay.publications:
             raise StorageError("the log does not give back what it took")
 
-    async def serve_socket(self, websocket: WebSocket) -> None:
+    def waiting_for(self) -> list[str]:
+        """Return the required issuers whose keys are not there yet."""
+        return self.house.service.cold if self.house and self.phase == Phase.WARMING else []
+
+    def peer(self, request: HTTPConnection) -> Peer:
+        """Return who is at the other end, as far as trusted proxies tell."""
+        return peer_of(request, self._trusted)
+
+    async def serve_socket(self, websocket: WebSocket, handshake: Handshake) -> None:
         """Serve one accepted socket until it is over."""
         assert self.house is not None, "sockets are accepted while the lifespan goes on"
         line = Line(
             self.house.parts,
             AsgiTransport(websocket),
-            headers=dict(websocket.headers),
+            handshake=handshake,
             connection_id=uuid.uuid4().hex,
         )
         lines = self.house.lines
@@ -245,25 +267,49 @@ class Gateway:
             self._app = make_app(self)
         await self._app(scope, receive, send)
 
-    def _issuer(self) -> Issuer:
+    async def _open(self, stack: contextlib.AsyncExitStack) -> House:
+        """Open everything in order; the stack closes it in the opposite one.
+
+        Raises:
+            ConfigurationError: something cannot be opened.
+        """
         settings = self.settings
+        self._trusted = tuple(map(ipaddress.ip_network, sorted(settings.trusted_proxies)))
         if self._development:
-            self._development_key = development_key(settings.data)
-            return development_issuer(self._development_key)
-        if settings.jwt_key is None:
-            raise ConfigurationError(
-                "no issuer is configured, so nobody could log in: set TOWPATH_JWT_KEY (and "
-                "TOWPATH_TENANT_CLAIM or TOWPATH_TENANT), or try it out with `towpath serve --dev`"
-            )
-        return Issuer(
-            issuer=settings.jwt_issuer,
-            audience=settings.jwt_audience,
-            key=configured_key(settings.jwt_key.get_secret_value(), settings.jwt_algorithm),
-            algorithm=settings.jwt_algorithm,
-            tenant_claim=settings.tenant_claim,
-            tenant=settings.tenant,
-            roles_claim=settings.roles_claim,
+            self._development_key = await asyncio.to_thread(development_key, settings.data)
+        auth = await open_authentication(settings, self._hooks, stack, self._development_key)
+        hub = Hub(
+            may_read,
+            max_connections=settings.user_connections,
+            max_tenant_connections=settings.tenant_connections,
         )
+        control = Control(auth.service, hub, self._hooks)
+
+        def deliver(channel: Channel, publications: Sequence[Publication]) -> None:
+            if channel == CONTROL:
+                control.hear(publications)
+            else:
+                hub.deliver(channel, publications)
+
+        broker = SqliteBroker(
+            settings.data / "towpath.db",
+            deliver,
+            ThreadProjection(),
+            watchers=self._hooks,
+            synchronous=settings.synchronous,
+        )
+        await stack.enter_async_context(_opened(broker))
+        await control.catch_up(broker)
+        store = ThreadStore(broker)
+        bridge = await stack.enter_async_context(self._bridge(broker, store))
+        return self._furnish(hub, broker, store, bridge, auth)
+
+    async def _warm(self, service: UnifiedAuthenticationService) -> None:
+        """Fetch the issuers' keys, be ready once the required ones are there, and tend them."""
+        await service.warm()
+        if self.phase == Phase.WARMING:
+            self.phase = Phase.READY
+        await service.tend()
 
     def _bridge(self, broker: Broker, store: ThreadStore) -> AgentWebSocketBridge:
         settings = self.settings
@@ -288,8 +334,9 @@ class Gateway:
         broker: SqliteBroker,
         store: ThreadStore,
         bridge: AgentWebSocketBridge,
-        verifier: TokenVerifier,
+        auth: UnifiedWebSocketAuth,
     ) -> House:
+        settings = self.settings
         recovery = Recovery(broker, store, snapshot_max_bytes=self.settings.snapshot_max_bytes)
         operations = Operations(
             bridge=bridge,
@@ -297,6 +344,10 @@ class Gateway:
             store=store,
             recovery=recovery,
             registry=self.agents,
+            auth=auth.service,
+            hub=hub,
+            runs=Buckets(Rate(per_second=settings.runs_per_second, burst=settings.runs_burst)),
+            monotonic=time.monotonic,
             clock=time.time,
             new_id=lambda: uuid.uuid4().hex,
         )
@@ -306,13 +357,13 @@ class Gateway:
             broker=broker,
             recovery=recovery,
             operations=operations,
-            verifier=verifier,
+            auth=auth,
             may_read=may_read,
             hooks=self._hooks,
             version=f"towpath {VERSION}",
             wall_clock=time.time,
         )
-        return House(parts, broker, bridge, store)
+        return House(parts, auth.service, broker, bridge, store)
 
     def _show_gauges(self) -> None:
         def read(ask: Callable[[House], float]) -> Callable[[], float]:
@@ -335,6 +386,16 @@ class Gateway:
             "Writes the policy refused at the last moment",
             read(lambda h: h.parts.hub.withheld),
         )
+        gauge(
+            "towpath_verdicts_remembered",
+            "Verdicts that need not be found out again",
+            read(lambda h: len(h.service.cache)),
+        )
+        gauge(
+            "towpath_tickets_waiting",
+            "Tickets that were issued and not yet used",
+            read(lambda h: len(h.service.tickets)),
+        )
         gauge("towpath_runs", "Runs in progress", read(lambda h: h.bridge.active))
         gauge("towpath_watcher_failures", "Watchers that raised", lambda: self._hooks.failures)
 
@@ -346,16 +407,6 @@ async def _opened(broker: Broker) -> AsyncGenerator[None, None]:
         yield
     finally:
         await broker.stop()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def settings_from_environment(data: Path | None = None) -> Settings:

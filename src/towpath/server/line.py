@@ -12,15 +12,13 @@ Source: WIRE sections 2 to 4.
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
 
 from msgspec import UNSET
 
 from towpath import codes, hooks
-from towpath.auth.handshake import Credential, find_credential
-from towpath.auth.tokens import Invalid, Unknown, Valid
+from towpath.auth.handshake import Handshake
+from towpath.auth.websocket import Authenticated, Refused
 from towpath.codes import CloseCode, ErrorCode
-from towpath.context import Principal
 from towpath.errors import StorageError
 from towpath.hub.hub import Member
 from towpath.hub.outbox import Outbox
@@ -31,25 +29,28 @@ from towpath.protocol.frames import Command, Malformed, Pong
 from towpath.protocol.states import State
 from towpath.server.performer import Parts, Performer
 from towpath.session.keepalive import Due, KeepAlive
+from towpath.session.limits import Rate
 from towpath.session.session import Session, SessionLimits
 from towpath.transports.transport import Transport
 
 COMMAND_QUEUE = 256
 """Commands read and not yet performed; past it the socket is not read."""
+AT_ONCE = frozenset({codes.SLOW, codes.EXPIRED, codes.NOT_ALLOWED, codes.INVALID_TOKEN})
+"""After these nothing that still waits is written: there is no room, or no right to it."""
 
 
 class Line:
     """Sees one connection from its upgrade to its end."""
 
     def __init__(
-        self, parts: Parts, transport: Transport, *, headers: Mapping[str, str], connection_id: str
+        self, parts: Parts, transport: Transport, *, handshake: Handshake, connection_id: str
     ) -> None:
         """Take a socket after its upgrade.
 
         Args:
             parts: what it works with.
             transport: the socket.
-            headers: of the upgrade, names in lower case.
+            handshake: what the upgrade brought.
             connection_id: the one id of this connection, in every layer.
         """
         self.id = connection_id
@@ -58,7 +59,7 @@ class Line:
         self._parts = parts
         self._settings = limits = parts.settings
         self._transport = transport
-        self._headers = headers
+        self._handshake = handshake
         self._connection = Connection(
             Bounds(
                 early_message=limits.early_message_bytes,
@@ -101,7 +102,7 @@ class Line:
         if self._end is None:
             self._end = code
             self._connection.close(code)
-            if code is codes.SLOW:
+            if code in AT_ONCE:
                 self._outbox.clear()
             self._outbox.close()
             self._wake.set()
@@ -174,64 +175,48 @@ class Line:
 
     async def _connect(self, number: int, request: frames.ConnectRequest) -> None:
         """Find out who it is; only a valid verdict lets anybody in."""
-        credential = find_credential(request.token, self._headers)
-        if credential is None:
-            self._refused("missing", "no credential")
-            self.end(codes.INVALID_TOKEN)
-            return
-        match self._parts.verifier.verify(credential.token, self._parts.wall_clock()):
-            case Valid(principal) if self._is_over(principal):
-                self._refused("expired", "past its grace")
-                self._refuse(number, codes.TOKEN_EXPIRED)
-            case Valid(principal):
+        self._timer.cancel()  # The client has done its part in time; now it is our turn.
+        limit = self._settings.auth_timeout + self._settings.connect_timeout
+        self._timer = self._loop.call_later(limit, self.end, codes.CONNECT_FAILED)
+        made = await self._parts.auth.authenticate_websocket_connection(
+            request.token, self._handshake, connection=self.id
+        )
+        match made:
+            case Authenticated():
                 try:
-                    await self._open(number, request, credential, principal)
+                    await self._open(number, request, made)
                 except StorageError:
                     self._refuse(number, codes.TEMPORARY)
-            case Unknown():
-                self._refused("unknown", "the verifier cannot tell")
-                self._refuse(number, codes.TEMPORARY)
-            case Invalid(reason, expired=True):
-                self._refused("expired", reason)
-                self._refuse(number, codes.TOKEN_EXPIRED)
-            case Invalid(reason):
-                self._refused("invalid", reason)
-                self.end(codes.INVALID_TOKEN)
+            case Refused(code):
+                self._refuse(number, code)
 
-    def _is_over(self, principal: Principal) -> bool:
-        """Whether its connection would end at once: clocks may differ by more than the grace."""
-        if principal.expires_at is None:
-            return False
-        return self._parts.wall_clock() >= principal.expires_at + self._settings.expiry_grace
-
-    def _refuse(self, number: int, code: ErrorCode) -> None:
-        if self._connection.state is State.AUTHENTICATING:
+    def _refuse(self, number: int, code: ErrorCode | CloseCode) -> None:
+        """Answer connect with an error and close, or close with the code that says it all."""
+        if isinstance(code, CloseCode):
+            self.end(code)
+        elif self._connection.state is State.AUTHENTICATING:
             self._outbox.put(self._connection.refuse(number, code))
             self.end(codes.CONNECT_FAILED)
 
-    def _refused(self, verdict: str, reason: str) -> None:
-        self._parts.hooks.tell(
-            hooks.CredentialRefused(connection=self.id, verdict=verdict, reason=reason)
-        )
-
-    async def _open(
-        self,
-        number: int,
-        request: frames.ConnectRequest,
-        credential: Credential,
-        principal: Principal,
-    ) -> None:
+    async def _open(self, number: int, request: frames.ConnectRequest, made: Authenticated) -> None:
         """Let a verified person in: their place in the hub, their channels, their reply."""
-        limits = self._settings
+        limits, principal = self._settings, made.principal
         now = self._loop.time()
+        if self._connection.closed:
+            return  # It ended while the verdict was found out.
         member = Member(self.id, principal, self._outbox, self.end)
-        if not self._parts.hub.connect(member):
-            self.end(codes.CONNECTION_LIMIT)
+        if (full := self._parts.hub.connect(member)) is not None:
+            self._refuse(number, full)
             return
         session = Session(
             principal,
             self._parts.may_read,
-            SessionLimits(subscriptions=limits.subscriptions, errors=limits.errors),
+            SessionLimits(
+                subscriptions=limits.subscriptions,
+                errors=limits.errors,
+                commands=Rate(per_second=limits.commands_per_second, burst=limits.commands_burst),
+            ),
+            now=now,
         )
         member.left = session.left
         performer = self._performer = Performer(
@@ -240,7 +225,8 @@ class Line:
             member,
             session,
             KeepAlive(now, ping_interval=limits.ping_interval, pong_timeout=limits.pong_timeout),
-            renewable=credential.renewable,
+            handshake=self._handshake,
+            renewable=made.renewable,
             reschedule=self._reschedule,
         )
         subs = await performer.server_subscriptions(request.subs)
@@ -281,7 +267,9 @@ class Line:
                 self._outbox.put(codec.PING)
             case Due.NO_PONG:
                 self.end(codes.NO_PONG)
-            case Due.EXPIRED:
+            case Due.LAPSED:
+                self._performer.lapsed()
+            case Due.EXPIRED if self._performer.expired():
                 self.end(codes.EXPIRED)
         self._reschedule()
 

@@ -37,8 +37,9 @@ def configure(*, level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # What the HTTP server says of requests holds query strings; ours is made of happenings.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # What HTTP servers and clients say of requests holds query strings; ours is made of happenings.
+    for name in ("uvicorn", "httpx2", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class Log:
@@ -51,10 +52,16 @@ class Log:
     def watch(self, happening: Happening) -> None:
         """Write down one happening; those that come by the thousand only when debugging."""
         match happening:
-            case hooks.ConnectionOpened() | hooks.ConnectionClosed():
+            case hooks.ConnectionOpened() | hooks.ConnectionClosed() | hooks.SessionsRevoked():
                 self._log.info(_event(happening), **_fields(happening))
-            case hooks.CredentialRefused() | hooks.RunBegan() | hooks.RunEnded():
+            case hooks.RunBegan() | hooks.RunEnded():
                 self._log.info(_event(happening), **_fields(happening))
+            case hooks.CredentialRefused(verdict=verdict) if verdict != "limited":
+                self._log.info(_event(happening), **_fields(happening))
+            case hooks.BreakerMoved():
+                self._log.warning(_event(happening), **_fields(happening))
+            case hooks.KeysFetched(failure=failure) if failure:
+                self._log.warning(_event(happening), **_fields(happening))
             case hooks.Fault(where=where, error=error):
                 self._log.error("fault", where=where, exc_info=error)
             case hooks.CommandAnswered(error=number) if number:

@@ -14,6 +14,8 @@ from towpath.hooks import Happening
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
+_BREAKER_STATES = ("closed", "half-open", "open")
+
 
 class Metrics:
     """The numbers of one gateway."""
@@ -30,6 +32,26 @@ class Metrics:
         )  # fmt: skip
         self._refused = Counter(
             "towpath_credentials_refused", "Credentials not accepted, by verdict", ["verdict"],
+            registry=registry,
+        )  # fmt: skip
+        self._accepted = Counter(
+            "towpath_credentials_accepted", "Credentials accepted, by where they were found",
+            ["source"], registry=registry,
+        )  # fmt: skip
+        self._ages = Histogram(
+            "towpath_verdict_age_seconds", "Age of the verdict by which a credential was accepted",
+            buckets=(0, 1, 10, 60, 300), registry=registry,
+        )  # fmt: skip
+        self._fetches = Histogram(
+            "towpath_key_fetch_seconds", "Calls to identity providers, by outcome",
+            ["issuer", "outcome"], buckets=_LATENCY, registry=registry,
+        )  # fmt: skip
+        self._breakers = Gauge(
+            "towpath_breaker_state", "0 closed, 1 half-open, 2 open; absent until it first opened",
+            ["dependency"], registry=registry,
+        )  # fmt: skip
+        self._revoked = Counter(
+            "towpath_sessions_revoked", "Revocations, by what was taken back", ["what"],
             registry=registry,
         )  # fmt: skip
         self._commands = Histogram(
@@ -72,6 +94,15 @@ class Metrics:
                 self._closed.labels(str(code)).inc()
             case hooks.CredentialRefused(verdict=verdict):
                 self._refused.labels(verdict).inc()
+            case hooks.CredentialAccepted(source=source, age=age):
+                self._accepted.labels(source).inc()
+                self._ages.observe(age)
+            case hooks.KeysFetched(issuer=issuer, failure=failure, seconds=seconds):
+                self._fetches.labels(issuer, "failed" if failure else "ok").observe(seconds)
+            case hooks.BreakerMoved(dependency=dependency, after=after):
+                self._breakers.labels(dependency).set(_BREAKER_STATES.index(after))
+            case hooks.SessionsRevoked(what=what):
+                self._revoked.labels(what).inc()
             case hooks.CommandAnswered(command=command, error=error, seconds=seconds):
                 self._commands.labels(command, str(error)).observe(seconds)
             case hooks.RunEnded(agent=agent, status=status, code=code):

@@ -10,169 +10,77 @@ Source: WIRE section 7.
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
+from towpath import codes
 from towpath.agents.bridge import AgentWebSocketBridge, StartRun
 from towpath.agents.registry import AgentRegistry
-from towpath.channels import is_id, is_thread_id, thread_channel, user_channel
+from towpath.auth.policy import Action, may
+from towpath.auth.revocations import Revocation
+from towpath.auth.service import UnifiedAuthenticationService
+from towpath.auth.tickets import TICKET_SECONDS
+from towpath.channels import (
+    Channel,
+    is_id,
+    is_thread_id,
+    tenant_channel,
+    thread_channel,
+    user_channel,
+)
 from towpath.context import Principal
-from towpath.errors import BadRequest, MethodNotFound, NotFound, StorageError, Unavailable
+from towpath.errors import (
+    BadRequest,
+    LimitExceeded,
+    MethodNotFound,
+    NotFound,
+    PermissionDenied,
+    StorageError,
+    TooManyRequests,
+    Unavailable,
+)
+from towpath.hub.hub import Hub
+from towpath.server.control import announce
+from towpath.server.shapes import (
+    Accepted,
+    AgentRow,
+    Agents,
+    Made,
+    Nothing,
+    NoticePublish,
+    RunCancel,
+    RunGet,
+    RunList,
+    Runs,
+    RunStart,
+    SessionDisconnect,
+    SessionList,
+    SessionRevoke,
+    SessionRow,
+    Sessions,
+    Started,
+    ThreadCreate,
+    ThreadDelete,
+    ThreadGet,
+    ThreadList,
+    ThreadPosition,
+    ThreadRename,
+    Threads,
+    ThreadView,
+    Ticket,
+    TicketCreate,
+    WhoAmI,
+)
+from towpath.session.limits import Buckets
 from towpath.streams.broker import Append, Broker, Item, Key, Position, Write, write
 from towpath.threads.projection import ThreadCreated, ThreadDeleted, ThreadKey, ThreadRenamed
 from towpath.threads.recovery import Recovery
-from towpath.threads.store import RunRow, ThreadRow, ThreadStore, run_row
+from towpath.threads.store import RunRow, ThreadStore, run_row
 
-Id = Annotated[str, Meta(min_length=1, max_length=128)]
-Title = Annotated[str, Meta(max_length=200)]
-Limit = Annotated[int, Meta(ge=1, le=200)]
-
-
-class RunStart(Struct, frozen=True, kw_only=True):
-    """Ask an agent."""
-
-    request_id: Id
-    agent: Id
-    thread_id: Id | None = None
-    message: str | None = None
-    input: dict[str, Any] | None = None
-
-
-class RunCancel(Struct, frozen=True, kw_only=True):
-    """Stop a run."""
-
-    request_id: Id
-    run_id: Id
-
-
-class RunGet(Struct, frozen=True, kw_only=True):
-    """Ask about a run."""
-
-    run_id: Id
-
-
-class RunList(Struct, frozen=True, kw_only=True):
-    """Ask for the runs of a thread, the latest first."""
-
-    thread_id: Id
-    limit: Limit = 50
-
-
-class ThreadList(Struct, frozen=True, kw_only=True):
-    """Ask for threads, the latest first; `before` is the `updated_at` of the last one seen."""
-
-    limit: Limit = 50
-    before: float | None = None
-
-
-class ThreadGet(Struct, frozen=True, kw_only=True):
-    """Ask for a thread's messages: the newest, or those before a message."""
-
-    thread_id: Id
-    before: Id | None = None
-    limit: Limit = 50
-
-
-class ThreadCreate(Struct, frozen=True, kw_only=True):
-    """Make a thread."""
-
-    request_id: Id
-    thread_id: Id | None = None
-    title: Title = ""
-
-
-class ThreadRename(Struct, frozen=True, kw_only=True):
-    """Give a thread another title."""
-
-    request_id: Id
-    thread_id: Id
-    title: Title
-
-
-class ThreadDelete(Struct, frozen=True, kw_only=True):
-    """Remove a thread and all of it."""
-
-    request_id: Id
-    thread_id: Id
-
-
-class Nothing(Struct, frozen=True, kw_only=True):
-    """No parameters."""
-
-
-class Accepted(Struct, frozen=True, kw_only=True):
-    """What became of a cancel: `accepted` or `too_late`."""
-
-    status: str
-
-
-class Runs(Struct, frozen=True, kw_only=True):
-    """Runs, the latest first."""
-
-    runs: list[RunRow]
-
-
-class Threads(Struct, frozen=True, kw_only=True):
-    """Threads, the latest first."""
-
-    threads: list[ThreadRow]
-
-
-class ThreadPosition(Struct, frozen=True, kw_only=True):
-    """Where to subscribe from."""
-
-    epoch: str
-    offset: int
-
-
-class ThreadView(Struct, frozen=True, kw_only=True):
-    """A thread's messages and the position that continues them."""
-
-    thread: ThreadRow
-    messages: list[dict[str, Any]]
-    more: bool
-    """Whether there are older ones."""
-    state: Any
-    position: ThreadPosition
-
-
-class Started(Struct, frozen=True, kw_only=True):
-    """A run that began, and the position before its first event."""
-
-    thread_id: str
-    run_id: str
-    position: ThreadPosition
-
-
-class Made(Struct, frozen=True, kw_only=True):
-    """A thread's id."""
-
-    thread_id: str
-
-
-class WhoAmI(Struct, frozen=True, kw_only=True):
-    """Who the server takes the caller for."""
-
-    user: str
-    tenant: str
-    roles: list[str]
-    expires_at: float | None
-    connection: str | None
-
-
-class AgentRow(Struct, frozen=True, kw_only=True):
-    """An agent that may be asked."""
-
-    name: str
-    description: str
-
-
-class Agents(Struct, frozen=True, kw_only=True):
-    """The agents of this gateway."""
-
-    agents: list[AgentRow]
+RESERVED = "towpath."
+"""How the names of the gateway's own notices begin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +89,8 @@ class Caller:
 
     principal: Principal
     connection: str | None = None
+    origin: str | None = None
+    """Of the page it calls from, if it is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +116,10 @@ class Operations:
         store: ThreadStore,
         recovery: Recovery,
         registry: AgentRegistry,
+        auth: UnifiedAuthenticationService,
+        hub: Hub,
+        runs: Buckets[tuple[str, str]],
+        monotonic: Callable[[], float],
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
@@ -214,6 +128,10 @@ class Operations:
         self._store = store
         self._recovery = recovery
         self._registry = registry
+        self._auth = auth
+        self._hub = hub
+        self._runs_allowed = runs
+        self._monotonic = monotonic
         self._clock = clock
         self._new_id = new_id
 
@@ -245,6 +163,9 @@ class Operations:
         return result if isinstance(result, bytes) else msgspec.json.encode(result)
 
     async def _start(self, caller: Caller, params: RunStart) -> bytes:
+        who = caller.principal
+        if not self._runs_allowed.take((who.tenant, who.user), self._monotonic()):
+            raise TooManyRequests("too many runs at once")
         asked = StartRun(
             request_id=params.request_id,
             agent=params.agent,
@@ -329,6 +250,52 @@ class Operations:
         change = Write((notice,), (fact,), result=lambda _: b"{}", forget=(channel,))
         return await self._once(caller, "thread.delete", params, change)
 
+    async def _ticket(self, caller: Caller, params: TicketCreate) -> Ticket:
+        ticket = self._auth.tickets.issue(caller.principal, params.origin or caller.origin)
+        return Ticket(ticket=ticket, expires_in=int(TICKET_SECONDS))
+
+    async def _sessions(self, caller: Caller, params: SessionList) -> Sessions:
+        tenant = _permitted(caller, Action.INSPECT)
+        rows = [
+            SessionRow(
+                connection=member.id,
+                user=member.principal.user,
+                expires_at=member.principal.expires_at,
+                channels=sorted(channel.visible for channel in member.subscriptions),
+            )
+            for member in self._hub.members(tenant, params.user)
+        ]
+        return Sessions(sessions=rows)
+
+    async def _revoke(self, caller: Caller, params: SessionRevoke) -> bytes:
+        given = [one for one in (params.jti, params.user, params.tenant) if one is not None]
+        if len(given) != 1:
+            raise BadRequest("name what to take back: one of jti, user and tenant")
+        tenant = _permitted(caller, Action.REVOKE, params.tenant)
+        now = self._clock()
+        if self._auth.revocations.full(now):
+            raise LimitExceeded("too many revocations are kept already")
+        revocation = Revocation(tenant=tenant, at=now, token_id=params.jti, user=params.user)
+        change = Write((announce(revocation),), result=lambda _: b"{}")
+        return await self._once(caller, "session.revoke", params, change)
+
+    async def _disconnect(self, caller: Caller, params: SessionDisconnect) -> bytes:
+        tenant = _permitted(caller, Action.DISCONNECT)
+        key = _request_key(caller, "session.disconnect", params)
+        if (earlier := await self._broker.remembered(key)) is not None:
+            return earlier
+        for member in self._hub.members(tenant, params.user):
+            member.close(codes.FORCED)
+        return (await write(self._broker, Write(key=key, result=lambda _: b"{}"))).result
+
+    async def _publish(self, caller: Caller, params: NoticePublish) -> bytes:
+        tenant = _permitted(caller, Action.PUBLISH)
+        if params.name.startswith(RESERVED):
+            raise BadRequest(f"names that begin with {RESERVED} are the gateway's own")
+        whom = tenant_channel(tenant) if params.user is None else user_channel(tenant, params.user)
+        change = Write((_custom(whom, params.name, params.value),), result=lambda _: b"{}")
+        return await self._once(caller, "notice.publish", params, change)
+
     async def _whoami(self, caller: Caller, params: Nothing) -> WhoAmI:
         who = caller.principal
         return WhoAmI(
@@ -349,6 +316,18 @@ class Operations:
         return (await write(self._broker, keyed)).result
 
 
+def _permitted(caller: Caller, action: Action, tenant: str | None = None) -> str:
+    """Return the tenant in which the caller may do this: their own, and no other.
+
+    Raises:
+        PermissionDenied: they may not.
+    """
+    wanted = tenant if tenant is not None else caller.principal.tenant
+    if not may(caller.principal, action, wanted):
+        raise PermissionDenied
+    return wanted
+
+
 def _request_key(caller: Caller, method: str, params: Any) -> Key:
     """Return what makes a repeated request the same: who, what, which id, and its parameters."""
     who = caller.principal
@@ -362,8 +341,12 @@ def _key(caller: Caller, thread: str) -> ThreadKey:
 
 def _notice(caller: Caller, name: str, thread: str) -> Append:
     """Return the small event by which a person's other devices learn of a change."""
-    event = {"type": "CUSTOM", "name": name, "value": {"thread_id": thread}}
     channel = user_channel(caller.principal.tenant, caller.principal.user)
+    return _custom(channel, name, {"thread_id": thread})
+
+
+def _custom(channel: Channel, name: str, value: object) -> Append:
+    event = {"type": "CUSTOM", "name": name, "value": value}
     return Append(channel, (Item(msgspec.json.encode(event), {}),))
 
 
@@ -383,6 +366,17 @@ OPERATIONS: dict[str, Operation] = {
         ),
         Operation(
             "thread.delete", ThreadDelete, Nothing, _O._delete, ("DELETE", "/threads/{thread_id}")
+        ),
+        Operation("ticket.create", TicketCreate, Ticket, _O._ticket, ("POST", "/tickets")),
+        Operation("session.list", SessionList, Sessions, _O._sessions, ("GET", "/sessions")),
+        Operation("session.revoke", SessionRevoke, Nothing, _O._revoke, ("DELETE", "/sessions")),
+        Operation("notice.publish", NoticePublish, Nothing, _O._publish, ("POST", "/notices")),
+        Operation(
+            "session.disconnect",
+            SessionDisconnect,
+            Nothing,
+            _O._disconnect,
+            ("POST", "/sessions/disconnect"),
         ),
         Operation("whoami", Nothing, WhoAmI, _O._whoami, ("GET", "/whoami")),
         Operation("agent.list", Nothing, Agents, _O._agents, ("GET", "/agents")),

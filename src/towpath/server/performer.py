@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from msgspec import UNSET, Raw, UnsetType
 
 from towpath import codes, hooks
-from towpath.auth.tokens import Invalid, TokenVerifier, Unknown, Valid
+from towpath.auth.handshake import Handshake
+from towpath.auth.websocket import Authenticated, Refused, UnifiedWebSocketAuth
 from towpath.channels import Channel, named
+from towpath.codes import CloseCode, ErrorCode
 from towpath.errors import CommandError, StorageError, UnrecoverablePosition
 from towpath.hooks import Hooks
 from towpath.hub.hub import Hub, MayRead, Member
@@ -41,6 +43,8 @@ from towpath.session.session import Session
 from towpath.streams.broker import Broker, Position
 from towpath.threads.recovery import Asked, Recovery
 
+MIN_HOLD_SECONDS = 5.0
+"""How often a connection that an outage keeps is looked at, at the most."""
 HISTORY_LIMIT = 1000
 """How many publications one history answer may hold."""
 
@@ -54,7 +58,7 @@ class Parts:
     broker: Broker
     recovery: Recovery
     operations: Operations
-    verifier: TokenVerifier
+    auth: UnifiedWebSocketAuth
     may_read: MayRead
     hooks: Hooks
     version: str
@@ -73,6 +77,7 @@ class Performer:
         session: Session,
         keepalive: KeepAlive,
         *,
+        handshake: Handshake,
         renewable: bool,
         reschedule: Callable[[], None],
     ) -> None:
@@ -84,6 +89,7 @@ class Performer:
             member: its place in the hub; its outbox takes them.
             session: what it may do.
             keepalive: when it is to be looked at.
+            handshake: what its upgrade brought.
             renewable: whether its SDK can bring a new credential over the live connection.
             reschedule: called when `keepalive` has another next deadline.
         """
@@ -92,6 +98,7 @@ class Performer:
         self._parts = parts
         self._connection = connection
         self._session = session
+        self._handshake = handshake
         self._renewable = renewable
         self._reschedule = reschedule
         self._loop = asyncio.get_running_loop()
@@ -99,7 +106,7 @@ class Performer:
     async def perform(self, command: Command | Malformed) -> None:
         """Do what a command means; whatever comes of it, it gets its one reply."""
         began = self._loop.time()
-        effect = self._session.handle(command)
+        effect = self._session.handle(command, began)
         error = await self._reply_to(command.id, effect) if effect is not None else 0
         self._parts.hooks.tell(
             hooks.CommandAnswered(
@@ -141,14 +148,34 @@ class Performer:
         return True, max(1, int(expires_at - self._parts.wall_clock()))
 
     def watch_expiry(self) -> None:
-        """Have the connection looked at when its credential's grace ends."""
-        expires_at = self._session.principal.expires_at
-        when = None
-        if expires_at is not None:
-            left = expires_at - self._parts.wall_clock() + self._parts.settings.expiry_grace
-            when = self._loop.time() + left
-        self.keepalive.expire_at(when)
+        """Have the connection looked at when its credential ends, and when the grace does."""
+        principal = self._session.principal
+        lapse, end = principal.expires_at, self._parts.auth.expires_at(principal)
+        self.keepalive.expire_at(self._moment(end), lapse=self._moment(lapse))
         self._reschedule()
+
+    def lapsed(self) -> None:
+        """Take note that the credential ended and no other came."""
+        self._parts.auth.lapsed(self._session.principal)
+
+    def expired(self) -> bool:
+        """Whether the grace is over for good; in an outage it goes on for a while."""
+        principal = self._session.principal
+        until = self._parts.auth.held_until(principal)
+        if until is None:
+            return True
+        # Look again after another grace: who can bring a new credential by then will have.
+        left = until - self._parts.wall_clock()
+        pause = min(left, max(self._parts.settings.expiry_grace, MIN_HOLD_SECONDS))
+        self.keepalive.expire_at(self._loop.time() + pause)
+        self._parts.auth.lapsed(principal)
+        return False
+
+    def _moment(self, wall: float | None) -> float | None:
+        """Return a Unix time as a time of the loop."""
+        if wall is None:
+            return None
+        return self._loop.time() + wall - self._parts.wall_clock()
 
     async def _reply_to(self, number: int, effect: Effect) -> int:
         """Do one thing; return the error code of the reply, 0 for success."""
@@ -180,7 +207,11 @@ class Performer:
                 self._parts.hub.unsubscribe(self.member, channel)
                 self._reply(number, frames.Empty())
             case Call(number, method, data):
-                caller = Caller(principal=self._session.principal, connection=self.member.id)
+                caller = Caller(
+                    principal=self._session.principal,
+                    connection=self.member.id,
+                    origin=self._handshake.origin,
+                )
                 made = await self._parts.operations.call(method, data, caller)
                 self._reply(number, frames.RPCResult(data=Raw(made)))
             case ReadHistory():
@@ -188,7 +219,7 @@ class Performer:
             case TellPresence():
                 await self._presence(effect)
             case Renew():
-                self._renew(effect)
+                await self._renew(effect)
 
     async def _join(self, join: Join) -> None:
         subscription = self._parts.hub.subscribe(self.member, join.channel)
@@ -248,11 +279,25 @@ class Performer:
         }
         self._reply(effect.id, frames.PresenceResult(presence=clients))
 
-    def _renew(self, renew: Renew) -> None:
+    async def _renew(self, renew: Renew) -> None:
         """Take a new credential for the live connection (WIRE section 3, refresh)."""
-        match self._parts.verifier.verify(renew.token, self._parts.wall_clock()):
-            case Valid(principal) if self._session.renewed(principal):
-                self.member.principal = principal
+        made = await self._parts.auth.refresh(
+            self._session.principal, renew.token, self._handshake, connection=self.member.id
+        )
+        if self._connection.closed:
+            return  # It expired, or was revoked, while the new one was looked at.
+        match made:
+            case Refused(CloseCode() as code):
+                self.member.close(code)
+            case Refused(ErrorCode() as code):
+                match self._session.failed(renew.id, code):
+                    case Fail(number, error):
+                        # Any error on refresh that is not temporary is the end for an SDK.
+                        self._fail(number, error, temporary=True)
+                    case effect:
+                        await self._do(effect)
+            case Authenticated(principal):
+                self._session.principal = self.member.principal = principal
                 self.watch_expiry()
                 expires, ttl = self.lifetime()
                 client, version = self.member.id, self._parts.version
@@ -260,23 +305,6 @@ class Performer:
                     renew.id,
                     frames.RefreshResult(client=client, version=version, expires=expires, ttl=ttl),
                 )
-            case Unknown():
-                self._fail(renew.id, codes.TEMPORARY)
-            case Invalid(reason, expired=True):
-                self._refused("expired", reason)
-                # Any error on refresh that is not temporary is the end for an SDK.
-                self._fail(renew.id, codes.TOKEN_EXPIRED, temporary=True)
-            case Valid():
-                self._refused("invalid", "another person's credential")
-                self.member.close(codes.INVALID_TOKEN)
-            case Invalid(reason):
-                self._refused("invalid", reason)
-                self.member.close(codes.INVALID_TOKEN)
-
-    def _refused(self, verdict: str, reason: str) -> None:
-        self._parts.hooks.tell(
-            hooks.CredentialRefused(connection=self.member.id, verdict=verdict, reason=reason)
-        )
 
     def _reply(self, number: int, result: frames.Result) -> None:
         if not self._connection.closed:

@@ -4,15 +4,41 @@ Each is `TOWPATH_` and its name in capitals. Contradictions are found before any
 and the sentence names both values.
 """
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
+
+
+class IssuerSettings(BaseModel):
+    """One issuer whose tokens are taken: an entry of `issuers`, or the `jwt_…` settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    issuer: str | None = None
+    """The exact `iss`; its keys are fetched from its discovery document where `key` is not set."""
+    audience: str | None = None
+    """What `aud` must be or contain; required where keys are fetched."""
+    key: SecretStr | None = None
+    """A JWK, a PEM public key, or a shared secret; not set fetches the published keys."""
+    algorithm: str | None = None
+    """The one algorithm; HS256 with `key`, otherwise whatever the fetched keys are made for."""
+    jwks_url: str | None = None
+    """Where the keys are; not set looks into the discovery document."""
+    tenant_claim: str | None = None
+    """The claim that is the tenant: a name, or a JSON pointer; or else `tenant`."""
+    tenant: str | None = None
+    """The one tenant of its users; or else `tenant_claim`."""
+    roles_claim: str = "roles"
+    """The claim that lists roles: a name, or a JSON pointer."""
+    required: bool = True
+    """Whether the server is ready only once its keys are there."""
 
 
 class Settings(BaseSettings):
@@ -29,18 +55,26 @@ class Settings(BaseSettings):
 
     jwt_key: SecretStr | None = None
     """The key tokens are verified with: a JWK, a PEM public key, or a shared secret."""
-    jwt_algorithm: str = "HS256"
-    """The one algorithm that key is used with."""
+    jwt_algorithm: str | None = None
+    """The one algorithm; HS256 with `jwt_key`, otherwise whatever the fetched keys are made for."""
     jwt_issuer: str | None = None
-    """The exact `iss` of tokens."""
+    """The exact `iss`; without `jwt_key` its published keys are fetched."""
     jwt_audience: str | None = None
-    """What `aud` must be or contain."""
+    """What `aud` must be or contain; required where keys are fetched."""
+    jwks_url: str | None = None
+    """Where the keys are; not set looks into the issuer's discovery document."""
     tenant_claim: str | None = None
-    """The claim that is the tenant; or else `tenant`."""
+    """The claim that is the tenant, a name or a JSON pointer; or else `tenant`."""
     tenant: str | None = None
     """The one tenant of every user; or else `tenant_claim`."""
     roles_claim: str = "roles"
-    """The claim that lists roles."""
+    """The claim that lists roles, a name or a JSON pointer."""
+    issuers: tuple[IssuerSettings, ...] = ()
+    """More issuers, as a JSON list of objects."""
+    ca_file: Path | None = None
+    """Certificate authorities for fetching keys, in PEM; not set takes the system's."""
+    trusted_proxies: frozenset[str] = frozenset()
+    """Networks of proxies whose `X-Forwarded-For` and `-Proto` are believed, as a JSON list."""
     allowed_origins: frozenset[str] = frozenset()
     """Origins of pages on other hosts that may connect, as a JSON list."""
 
@@ -56,8 +90,26 @@ class Settings(BaseSettings):
     """Channels one connection reads; error 106 past it."""
     user_connections: int = Field(default=20, gt=0)
     """Connections of one user; 3504 past it."""
+    tenant_connections: int = Field(default=10_000, gt=0)
+    """Connections of all users of a tenant; error 111 past it."""
     errors: int = Field(default=100, gt=0)
     """Error replies of one connection; 3013 past it."""
+    commands_burst: int = Field(default=512, gt=0)
+    """Commands of one connection at once; error 111 past it."""
+    commands_per_second: float = Field(default=50.0, gt=0)
+    """Commands of one connection in the long run."""
+    runs_burst: int = Field(default=60, gt=0)
+    """Runs a user starts at once; error 111 past it."""
+    runs_per_second: float = Field(default=1.0, gt=0)
+    """Runs a user starts in the long run."""
+    failures_burst: int = Field(default=200, gt=0)
+    """Credentials of one source address refused at once; then only known ones are looked at."""
+    failures_per_second: float = Field(default=10.0, gt=0)
+    """Credentials of one source address refused in the long run."""
+    repeats_burst: int = Field(default=20, gt=0)
+    """How often one refused credential is looked at again at once; error 111 past it."""
+    repeats_per_second: float = Field(default=0.5, gt=0)
+    """How often one refused credential is looked at again in the long run."""
     outbox_bytes: int = Field(default=4 * 1024 * 1024, gt=0)
     """What may wait to be sent to one connection; 3008 past it."""
     snapshot_max_bytes: int = Field(default=1024 * 1024, gt=0)
@@ -77,6 +129,26 @@ class Settings(BaseSettings):
     """How long a close frame may take."""
     expiry_grace: float = Field(default=25.0, ge=0)
     """After a credential's end, until 3005: SDKs refresh at the end, not before it."""
+    outage_grace: float = Field(default=900.0, ge=0)
+    """The same while the issuer does not answer, and nobody can bring a new one; 0 for never."""
+    auth_timeout: float = Field(default=2.5, gt=0, le=3)
+    """How long finding out what a credential is worth may take; error 100 after it."""
+    auth_attempts: int = Field(default=3, gt=0)
+    """How often that is tried where nobody can tell."""
+    keys_timeout: float = Field(default=1.0, gt=0)
+    """How long one call to an issuer's key server may take."""
+    keys_fresh: float = Field(default=300.0, gt=0)
+    """How long fetched keys are used without a thought."""
+    keys_stale: float = Field(default=3600.0, ge=0)
+    """How long beyond that, while new ones are fetched."""
+    keys_cooldown: float = Field(default=10.0, gt=0)
+    """Between fetches because of a key nobody has seen."""
+    breaker_failures: int = Field(default=3, gt=0)
+    """Failed calls in a row that open the breaker of an issuer."""
+    breaker_reset: float = Field(default=15.0, gt=0)
+    """How long it stays open before one call may probe."""
+    verdict_seconds: float = Field(default=300.0, gt=0)
+    """How long a good verdict is remembered at most."""
     run_deadline: float = Field(default=600.0, gt=0)
     """Until a run is ended with `run.deadline`, unless its agent was registered with another."""
     cleanup_timeout: float = Field(default=5.0, gt=0)
@@ -95,6 +167,7 @@ class Settings(BaseSettings):
     def _check_for_contradictions(self) -> Self:
         pairs = (
             ("pong_timeout", "ping_interval"),
+            ("keys_timeout", "auth_timeout"),
             ("early_message_bytes", "message_bytes"),
             ("run_message_bytes", "message_bytes"),
             ("message_bytes", "outbox_bytes"),
@@ -111,6 +184,11 @@ class Settings(BaseSettings):
         unknown = set(self.server_subscriptions) - {"user", "tenant"}
         if unknown:
             raise ValueError(f"server_subscriptions may hold user and tenant, not {unknown.pop()}")
+        for network in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError:
+                raise ValueError(f"trusted_proxies: {network!r} is no network") from None
         return self
 
 

@@ -16,6 +16,7 @@ class Due(Enum):
     NOTHING = "nothing"
     PING = "ping"
     NO_PONG = "no pong"
+    LAPSED = "credential over, grace begins"
     EXPIRED = "expired"
 
 
@@ -27,10 +28,17 @@ class KeepAlive:
         self._timeout = pong_timeout
         self._ping_at = now + ping_interval
         self._pong_by: float | None = None
+        self._lapses_at: float | None = None
         self._expires_at: float | None = None
 
-    def expire_at(self, when: float | None) -> None:
-        """Set when the credential's grace ends; None for one that does not end."""
+    def expire_at(self, when: float | None, *, lapse: float | None = None) -> None:
+        """Set when the credential's grace ends; None for one that does not end.
+
+        Args:
+            when: the end of the grace.
+            lapse: the credential's own end, to hear of it once when it comes.
+        """
+        self._lapses_at = lapse
         self._expires_at = when
 
     def pong(self) -> bool:
@@ -42,15 +50,17 @@ class KeepAlive:
     @property
     def next_deadline(self) -> float:
         """When `elapse` wants to be called next."""
-        due = [self._ping_at if self._pong_by is None else self._pong_by]
-        if self._expires_at is not None:
-            due.append(self._expires_at)
-        return min(due)
+        ping = self._ping_at if self._pong_by is None else self._pong_by
+        ends = (when for when in (self._lapses_at, self._expires_at) if when is not None)
+        return min((ping, *ends))
 
     def elapse(self, now: float) -> Due:
         """Return what is due now; each thing once."""
         if self._expires_at is not None and now >= self._expires_at:
             return Due.EXPIRED
+        if self._lapses_at is not None and now >= self._lapses_at:
+            self._lapses_at = None
+            return Due.LAPSED
         if self._pong_by is not None:
             return Due.NO_PONG if now >= self._pong_by else Due.NOTHING
         if now < self._ping_at:

@@ -27,8 +27,12 @@ from towpath.session.effects import (
     Renew,
     TellPresence,
 )
+from towpath.session.limits import Rate, TokenBucket
 
 MayRead = Callable[[Principal, Channel], bool]
+
+COMMANDS = Rate(per_second=50, burst=512)
+"""How many commands a session takes, unless it is told otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,17 +43,33 @@ class SessionLimits:
     """Channels read at once, server-side ones included; past it error 106."""
     errors: int = 100
     """Error replies; one more and the connection is closed with 3013."""
+    commands: Rate = COMMANDS
+    """Commands; past it error 111."""
 
 
 class Session:
     """The rights and subscriptions of one connection after its verdict."""
 
     def __init__(
-        self, principal: Principal, may_read: MayRead, limits: SessionLimits | None = None
+        self,
+        principal: Principal,
+        may_read: MayRead,
+        limits: SessionLimits | None = None,
+        *,
+        now: float = 0.0,
     ) -> None:
+        """Begin a session.
+
+        Args:
+            principal: whose it is.
+            may_read: the policy, asked for each channel.
+            limits: its bounds.
+            now: seconds of the clock that `handle` is given.
+        """
         self.principal = principal
         self._may_read = may_read
         self._limits = limits or SessionLimits()
+        self._commands = TokenBucket(self._limits.commands, now)
         self._channels: set[Channel] = set()
         self._errors = 0
 
@@ -58,10 +78,14 @@ class Session:
         """What this connection reads, or is about to."""
         return frozenset(self._channels)
 
-    def handle(self, command: Command | Malformed) -> Effect | None:
+    def handle(self, command: Command | Malformed, now: float = 0.0) -> Effect | None:
         """Return what a command means; None for a one-way message, which is not used."""
-        effect = self._decide(command)
-        return self._counted(effect) if isinstance(effect, Fail) else effect
+        if not self._commands.take(now):
+            effect = self._counted(Fail(command.id, codes.TOO_MANY_REQUESTS))
+            # A one-way message has no reply that could carry the error.
+            return effect if command.id or isinstance(effect, End) else None
+        decided = self._decide(command)
+        return self._counted(decided) if isinstance(decided, Fail) else decided
 
     def failed(self, number: int, code: codes.ErrorCode, message: str | None = None) -> Effect:
         """Return what follows when performing a command failed: its error, or the end."""
@@ -74,13 +98,6 @@ class Session:
     def left(self, channel: Channel) -> None:
         """Note that a channel is read no more."""
         self._channels.discard(channel)
-
-    def renewed(self, principal: Principal) -> bool:
-        """Take a new credential's principal; False, changing nothing, for another person's."""
-        if not self.principal.same_person(principal):
-            return False
-        self.principal = principal
-        return True
 
     def _decide(self, command: Command | Malformed) -> Effect | None:
         number = command.id

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from towpath.channels import Channel
+from towpath.channels import CONTROL, Channel
 
 T = TypeVar("T")
 
@@ -150,8 +150,16 @@ NOTICE_RETENTION = Retention(
 """What a person or tenant is told."""
 
 
+CONTROL_RETENTION = Retention(
+    publications=100_000, bytes=64 * 1024 * 1024, seconds=30 * 24 * 3600, since_last=False
+)
+"""What nodes tell each other: revocations, which have to outlive the credentials they concern."""
+
+
 def retention_of(channel: Channel) -> Retention:
     """Return the default retention of a channel."""
+    if channel == CONTROL:
+        return CONTROL_RETENTION
     return THREAD_RETENTION if channel.is_thread else NOTICE_RETENTION
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from towpath.auth.keys import development_key, sign
+from towpath.auth.development import development_key, sign
 
 START_SECONDS = 60.0
 """How long a server may take to be ready."""

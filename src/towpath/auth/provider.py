@@ -1,0 +1,188 @@
+"""The identity provider over the network: its discovery document and its keys, one call each.
+
+Every call is bounded in time and size, follows no redirect, takes no compressed body, and goes
+through the provider's breaker. Whatever comes back that is not what was asked for (a status, a
+page, half a document) counts as the provider's failure and says nothing about any credential.
+Addresses come from configuration, or from the document at the configured address; never from a
+token.
+
+Source: OpenID Connect Discovery 1.0 section 4; RFC 8414 section 3.3; DESIGN section 7.
+"""
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx2
+import msgspec
+
+from towpath.auth.breaker import BreakerOpen, CircuitBreaker
+from towpath.auth.keys import KeyRing, read_key_set
+from towpath.auth.tokens import KeysUnavailable
+from towpath.errors import ConfigurationError
+from towpath.hooks import Hooks, KeysFetched
+from towpath.protocol.codec_json import too_deep
+
+MAX_ANSWER_BYTES = 256 * 1024
+"""A longer answer is not read to its end."""
+DISCOVERY_PATH = "/.well-known/openid-configuration"
+DISCOVERY_SECONDS = 3600.0
+"""How long the address of the keys is taken for true."""
+
+T = TypeVar("T")
+
+
+class BadAnswer(Exception):
+    """The provider answered something else than what was asked for; the message says what."""
+
+
+class IdentityProvider:
+    """Fetches the keys of one issuer."""
+
+    def __init__(
+        self,
+        issuer: str,
+        client: httpx2.AsyncClient,
+        breaker: CircuitBreaker,
+        *,
+        hooks: Hooks,
+        jwks_url: str | None = None,
+        timeout: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Describe a provider; nothing is fetched yet.
+
+        Args:
+            issuer: its exact `iss`, and where its discovery document is found.
+            client: what to ask with; it must follow no redirects.
+            breaker: wraps each call.
+            hooks: hear of each call.
+            jwks_url: where its keys are; None looks into the discovery document.
+            timeout: seconds one call may take, from connecting to the last byte.
+            clock: seconds of a monotonic clock.
+
+        Raises:
+            ConfigurationError: an address may not be asked.
+        """
+        self.issuer = issuer
+        self.breaker = breaker
+        self._client = client
+        self._hooks = hooks
+        self._timeout = timeout
+        self._clock = clock
+        self._configured = jwks_url
+        self._discovered: tuple[str, float] | None = None
+        if not may_ask(jwks_url or issuer):
+            raise ConfigurationError(
+                f"{jwks_url or issuer}: keys are fetched over https, or from loopback over http, "
+                "and from an address without a user or a query"
+            )
+
+    async def fetch(self) -> KeyRing:
+        """Return the issuer's present keys.
+
+        Raises:
+            KeysUnavailable: they cannot be had now.
+        """
+        url = self._configured or await self._discover()
+        try:
+            return await self._get(url, read_key_set)
+        except KeysUnavailable:
+            self._discovered = None  # The keys may have moved.
+            raise
+
+    async def _discover(self) -> str:
+        if self._discovered is not None:
+            url, at = self._discovered
+            if self._clock() < at + DISCOVERY_SECONDS:
+                return url
+        url = await self._get(self.issuer.rstrip("/") + DISCOVERY_PATH, self._read_document)
+        self._discovered = (url, self._clock())
+        return url
+
+    def _read_document(self, document: Any) -> str:
+        """Return the address of the keys in a discovery document of this very issuer."""
+        if not isinstance(document, dict) or document.get("issuer") != self.issuer:
+            raise BadAnswer("the discovery document is another issuer's")
+        url = document.get("jwks_uri")
+        if not isinstance(url, str) or not may_ask(url):
+            raise BadAnswer("the discovery document names no address that may be asked")
+        return url
+
+    async def _get(self, url: str, read: Callable[[Any], T]) -> T:
+        """Make one call and return what its JSON answer reads as."""
+        try:
+            permit = self.breaker.admit()
+        except BreakerOpen as refused:
+            raise KeysUnavailable(str(refused), refused.retry_after) from None
+        began = self._clock()
+        outcome = "abandoned"
+        try:
+            with permit:
+                try:
+                    async with asyncio.timeout(self._timeout):
+                        body = await self._body(url)
+                    made = read(_json(body))
+                except TimeoutError:
+                    outcome = "timeout"
+                except (BadAnswer, ValueError) as error:
+                    outcome = str(error)
+                except (httpx2.HTTPError, OSError) as error:
+                    outcome = type(error).__name__
+                else:
+                    outcome = ""
+                    return made
+                permit.failed()
+                raise KeysUnavailable(f"no keys from {self.issuer}: {outcome}")
+        finally:
+            self._hooks.tell(
+                KeysFetched(issuer=self.issuer, failure=outcome, seconds=self._clock() - began)
+            )
+
+    async def _body(self, url: str) -> bytes:
+        headers = {"accept": "application/json", "accept-encoding": "identity"}
+        async with self._client.stream("GET", url, headers=headers) as answer:
+            if answer.status_code != 200:
+                raise BadAnswer(f"status {answer.status_code}")
+            if answer.headers.get("content-encoding", "identity") != "identity":
+                raise BadAnswer("a compressed answer nobody asked for")
+            body = bytearray()
+            async for piece in answer.aiter_raw():
+                body += piece
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise BadAnswer("an answer without an end")
+            return bytes(body)
+
+
+def _json(body: bytes) -> Any:
+    if too_deep(body):
+        raise BadAnswer("nested too deep")
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadAnswer("not JSON") from None
+
+
+def may_ask(url: str) -> bool:
+    """Whether keys may be fetched from here: https, or http where only this machine is reached."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    if not host or parts.username is not None or parts.query or parts.fragment:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

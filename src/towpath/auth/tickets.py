@@ -1,0 +1,103 @@
+"""One-use tickets: for clients that can send neither a header nor a token of their own.
+
+A ticket stands for the principal who asked for it, for a minute, once. Only its digest is kept. One
+that was used is the same as one that never was: both are no longer good, and a new one helps.
+
+Source: DESIGN section 7.
+"""
+
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from cachetools import TTLCache
+
+from towpath.auth.cache import Digest, digest
+from towpath.auth.verdicts import Invalid, Valid, Verdict
+from towpath.context import Principal
+from towpath.errors import TooManyRequests
+
+PREFIX: Final = "tkt_"
+"""What every ticket begins with."""
+TICKET_SECONDS: Final = 60.0
+"""How long a ticket waits to be used."""
+TICKET_BYTES: Final = 32
+"""The randomness in it: 256 bit."""
+_FORM = re.compile(r"tkt_[A-Za-z0-9_-]{43}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Issued:
+    principal: Principal
+    origin: str | None
+
+
+class Tickets:
+    """The tickets that were issued and not yet used."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        new_secret: Callable[[], str] = lambda: secrets.token_urlsafe(TICKET_BYTES),
+        max_tickets: int = 10_000,
+    ) -> None:
+        """Have issued none.
+
+        Args:
+            clock: seconds of a monotonic clock.
+            new_secret: returns 43 characters of base64url.
+            max_tickets: how many may wait to be used; more are refused, never pushed out.
+        """
+        self._new_secret = new_secret
+        self._max_tickets = max_tickets
+        self._waiting: TTLCache[Digest, _Issued] = TTLCache(
+            max_tickets + 1, TICKET_SECONDS, timer=clock
+        )
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def issue(self, principal: Principal, origin: str | None) -> str:
+        """Return a new ticket for this principal.
+
+        Args:
+            principal: who asked, verified.
+            origin: of the page that will use it; None binds it to no origin.
+
+        Raises:
+            TooManyRequests: too many wait to be used.
+        """
+        self._waiting.expire()
+        if len(self._waiting) >= self._max_tickets:
+            raise TooManyRequests("too many tickets wait to be used")
+        ticket = PREFIX + self._new_secret()
+        self._waiting[digest(ticket)] = _Issued(principal, origin)
+        return ticket
+
+    def redeem(self, ticket: str, origin: str | None, now: float) -> Verdict:
+        """Use a ticket up and return the verdict about it; there is one good one per ticket.
+
+        Args:
+            ticket: as it was presented.
+            origin: of the page that presents it; None where it names none.
+            now: Unix time in seconds.
+        """
+        if not _FORM.fullmatch(ticket):
+            return Invalid("not a ticket")
+        issued: _Issued | None = self._waiting.pop(digest(ticket), None)
+        if issued is None:
+            return Invalid("a ticket that is used up or over", expired=True)
+        if issued.origin is not None and issued.origin != origin:
+            return Invalid("a ticket of another origin")
+        ends = issued.principal.expires_at
+        if ends is not None and now >= ends:
+            return Invalid("a ticket whose credential is over", expired=True)
+        return Valid(issued.principal)
+
+
+def is_ticket(credential: str) -> bool:
+    """Whether a credential means to be a ticket."""
+    return credential.startswith(PREFIX)

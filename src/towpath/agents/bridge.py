@@ -52,6 +52,9 @@ class StartRun:
     message: str | None = None
     input: dict[str, Any] | None = None
     """Instead of `message`: AG-UI `messages`, `state`, `context`, `tools`, `forwardedProps`."""
+    run_id: str | None = None
+    """What the run is to be called; None lets the gateway choose. One of this person's that is
+    there already is refused with Conflict."""
 
 
 class AgentWebSocketBridge:
@@ -143,6 +146,12 @@ class AgentWebSocketBridge:
             raise NotFound("no such run")
         return "too_late"
 
+    def stop(self, principal: Principal, run_id: str) -> None:
+        """End a run of this person, if it is in progress, and wait for nothing."""
+        live = self._live.get((principal.tenant, principal.user, run_id))
+        if live is not None:
+            live.end(live.run.cancel())
+
     async def drain(self) -> None:
         """Take no new runs; give each one in progress its ending and wait until it is written."""
         self._draining = True
@@ -157,6 +166,8 @@ class AgentWebSocketBridge:
             raise Unavailable("the server is being taken out of service")
         if not is_id(asked.request_id):
             raise BadRequest("request_id must be 1 to 128 printable characters")
+        if asked.run_id is not None and not is_id(asked.run_id):
+            raise BadRequest("run_id must be 1 to 128 printable characters")
         if asked.thread_id is not None and not is_thread_id(asked.thread_id):
             raise BadRequest("thread_id must be 1 to 128 printable characters, 248 bytes at most")
         agent = self._registry.get(asked.agent)
@@ -206,7 +217,7 @@ class AgentWebSocketBridge:
             tenant=principal.tenant,
             user=principal.user,
             thread=asked.thread_id or around.new_id(),
-            run=around.new_id(),
+            run=asked.run_id or around.new_id(),
             agent=agent.name,
         )
         past = await around.conversations.conversation(key.tenant, key.user, key.thread)

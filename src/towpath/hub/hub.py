@@ -31,6 +31,32 @@ INSUFFICIENT_STATE = (2500, "insufficient state")
 MayRead = Callable[[Principal, Channel], bool]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Dialect:
+    """How publications are written for a kind of reader; compared by identity."""
+
+    encode: Callable[[Channel, Publication], bytes]
+    separator: bytes
+    """What stands between several of them."""
+    encode_unsubscribe: Callable[[str, int, str], bytes] | None
+    """How a reader is told to subscribe anew; None where it can only come back."""
+
+
+def _encode(channel: Channel, publication: Publication) -> bytes:
+    return codec.encode_publication(
+        channel.visible,
+        frames.Publication(
+            data=Raw(publication.data),
+            offset=publication.offset,
+            tags=publication.tags or UNSET,
+        ),
+    )
+
+
+JSON = Dialect(_encode, codec.SEPARATOR, codec.encode_unsubscribe)
+"""The Centrifuge protocol's JSON."""
+
+
 @dataclass(slots=True, eq=False)
 class Subscription:
     """One member reading one channel."""
@@ -54,6 +80,7 @@ class Member:
     """Ends the connection; idempotent, must not block."""
     left: Callable[[Channel], None] = lambda _: None
     """Hears of a subscription that the hub ended by itself."""
+    dialect: Dialect = JSON
     subscriptions: dict[Channel, Subscription] = field(default_factory=dict)
 
 
@@ -169,10 +196,14 @@ class Hub:
         readers = self._readers.get(channel)
         if not readers or not publications:
             return
-        encoded = [_encode(channel, publication) for publication in publications]
-        joined = codec.SEPARATOR.join(encoded)
         first, last = publications[0].offset, publications[-1].offset
+        written: dict[Dialect, tuple[list[bytes], bytes]] = {}
         for subscription in list(readers.values()):
+            dialect = subscription.member.dialect
+            if dialect not in written:
+                made = [dialect.encode(channel, publication) for publication in publications]
+                written[dialect] = (made, dialect.separator.join(made))
+            encoded, joined = written[dialect]
             if not self._may_read(subscription.member.principal, channel):
                 self.withheld += 1
             elif subscription.waiting is not None:
@@ -210,20 +241,12 @@ class Hub:
         if not self.unsubscribe(member, channel):
             return
         member.left(channel)
-        code, reason = INSUFFICIENT_STATE
-        frame = codec.encode_unsubscribe(channel.visible, code, reason)
+        tell = member.dialect.encode_unsubscribe
         # SDKs take up again by themselves what they asked for; a channel that came with the
         # connection comes again with the next one.
-        if not channel.is_thread or not member.outbox.put(frame):
+        if (
+            not channel.is_thread
+            or tell is None
+            or not member.outbox.put(tell(channel.visible, *INSUFFICIENT_STATE))
+        ):
             member.close(codes.SLOW)
-
-
-def _encode(channel: Channel, publication: Publication) -> bytes:
-    return codec.encode_publication(
-        channel.visible,
-        frames.Publication(
-            data=Raw(publication.data),
-            offset=publication.offset,
-            tags=publication.tags or UNSET,
-        ),
-    )

@@ -17,15 +17,19 @@ MESSAGE_BYTES = 64 * 1024
 class Outbox:
     """The bytes one connection still has to be sent."""
 
-    def __init__(self, wake: Callable[[], None], *, max_bytes: int) -> None:
+    def __init__(
+        self, wake: Callable[[], None], *, max_bytes: int, separator: bytes = SEPARATOR
+    ) -> None:
         """Make an empty outbox.
 
         Args:
             wake: called when the first frame is put in; must not block.
             max_bytes: more than this waiting means the reader is too slow.
+            separator: what stands between frames of one message.
         """
         self._wake = wake
         self._max_bytes = max_bytes
+        self._separator = separator
         self._frames: deque[bytes] = deque()
         self._closed = False
         self.level = 0
@@ -53,7 +57,7 @@ class Outbox:
             taken.append(frames.popleft())
             size += len(taken[-1]) + 1
         self.level -= sum(map(len, taken))
-        return SEPARATOR.join(taken) if len(taken) > 1 else taken[0]
+        return self._separator.join(taken) if len(taken) > 1 else taken[0]
 
     def close(self) -> None:
         """Take nothing more; what is inside may still be taken out."""

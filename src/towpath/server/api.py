@@ -13,26 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from towpath import codes
-from towpath.auth.handshake import Handshake
-from towpath.auth.websocket import Refused
-from towpath.codes import ErrorCode
-from towpath.context import Principal
-from towpath.errors import BadRequest, CommandError, TooLarge, TooManyRequests, Unavailable
-from towpath.protocol.codec_json import too_deep
-from towpath.server.gateway import VERSION, Gateway, House, Phase
+from towpath.errors import BadRequest, CommandError
+from towpath.server.doors import authenticated, error_response, read_body
+from towpath.server.gateway import VERSION, Gateway
 from towpath.server.operations import OPERATIONS, Caller, Operation
-
-MAX_BODY = 1024 * 1024
-"""The largest request body, in bytes."""
-
-
-class Unauthorized(CommandError):
-    """No credential, or one that is not good (HTTP 401)."""
-
-    code = ErrorCode(
-        number=401, message="a valid token is needed, as Authorization: Bearer", http_status=401
-    )
 
 
 def api_routes(gateway: Gateway) -> list[BaseRoute]:
@@ -55,51 +39,22 @@ def _handler(
         try:
             return await _perform(gateway, operations[method], request)
         except CommandError as error:
-            headers = {"retry-after": "1"} if error.code.http_status in (429, 503) else {}
-            if error.code.http_status == 401:
-                headers["www-authenticate"] = "Bearer"
-            body = {"error": {"code": error.code.number, "message": error.message}}
-            return JSONResponse(body, error.code.http_status, headers=headers)
+            return error_response(error)
 
     return handle
 
 
 async def _perform(gateway: Gateway, operation: Operation, request: Request) -> Response:
-    if gateway.house is None or gateway.phase not in (Phase.READY, Phase.DRAINING):
-        raise Unavailable("the server is starting or stopping")
-    house, origin = gateway.house, request.headers.get("origin")
-    handshake = Handshake(
-        address=gateway.peer(request).address,
-        origin=origin,
-        authorization=request.headers.get("authorization", ""),
-    )
-    principal = await _authenticate(house, handshake)
-    given: dict[str, Any] = {**_query(operation, request), **await _body(request)}
+    house, principal = await authenticated(gateway, request)
+    given: dict[str, Any] = {**_query(operation, request), **await read_body(request)}
     given |= request.path_params
     try:
         params = msgspec.convert(given, operation.params)
     except msgspec.ValidationError as error:
         raise BadRequest(str(error)) from None
-    caller = Caller(principal=principal, origin=origin)
+    caller = Caller(principal=principal, origin=request.headers.get("origin"))
     result = await house.parts.operations.perform(operation, params, caller)
     return Response(result, media_type="application/json")
-
-
-async def _authenticate(house: House, handshake: Handshake) -> Principal:
-    """Return who makes a request.
-
-    Raises:
-        Unavailable, TooManyRequests: nobody can tell now, or too much failed; ask again later.
-        Unauthorized: the credential is no good.
-    """
-    made = await house.parts.auth.authenticate_request(handshake)
-    if not isinstance(made, Refused):
-        return made.principal
-    if made.code is codes.TEMPORARY:
-        raise Unavailable("the credential cannot be verified now")
-    if made.code is codes.TOO_MANY_REQUESTS:
-        raise TooManyRequests
-    raise Unauthorized
 
 
 def _query(operation: Operation, request: Request) -> dict[str, Any]:
@@ -112,27 +67,6 @@ def _query(operation: Operation, request: Request) -> dict[str, Any]:
         except msgspec.ValidationError as error:
             raise BadRequest(f"{name}: {error}") from None
     return given
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    if request.method in ("GET", "HEAD"):
-        return {}
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY:
-            raise TooLarge(f"a body may have {MAX_BODY} bytes")
-    if not body:
-        return {}
-    if too_deep(bytes(body)):
-        raise BadRequest("nested too deep")
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise BadRequest("the body is not JSON") from None
-    if not isinstance(value, dict):
-        raise BadRequest("the body is no object")
-    return value
 
 
 async def _describe(request: Request) -> Response:

@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket
 
 from towpath.auth.handshake import Handshake, negotiate, origin_allowed
 from towpath.errors import BadRequest, StorageError
+from towpath.server.agui import agui_routes
 from towpath.server.api import api_routes
 from towpath.server.gateway import VERSION, Gateway, Phase
 from towpath.server.metrics import CONTENT_TYPE
@@ -61,6 +62,7 @@ def make_app(gateway: Gateway) -> Starlette:
     routes: list[BaseRoute] = [
         WebSocketRoute("/connection/websocket", doors.socket),
         Mount("/api/v1", routes=api_routes(gateway)),
+        agui_routes(gateway),
         Route("/health/live", doors.live),
         Route("/health/ready", doors.ready),
         Route("/health/startup", doors.startup),

@@ -37,9 +37,10 @@ from towpath.auth.websocket import UnifiedWebSocketAuth
 from towpath.channels import CONTROL, Channel, tenant_channel
 from towpath.errors import ConfigurationError, StorageError
 from towpath.hooks import Hooks, Watcher
-from towpath.hub.hub import Hub
+from towpath.hub.hub import Dialect, Hub
 from towpath.server.authentication import open_authentication
 from towpath.server.control import Control
+from towpath.server.event_stream import EventStream, sse_dialect
 from towpath.server.line import Line
 from towpath.server.metrics import Metrics
 from towpath.server.operations import Operations
@@ -88,7 +89,10 @@ class House:
     broker: Broker
     bridge: AgentWebSocketBridge
     store: ThreadStore
-    lines: set[Line] = field(default_factory=set)
+    sse: Dialect
+    """How event streams are written."""
+    lines: set[Line | EventStream] = field(default_factory=set)
+    """Everybody who is connected."""
 
 
 class Gateway:
@@ -355,6 +359,7 @@ class Gateway:
             settings=self.settings,
             hub=hub,
             broker=broker,
+            store=store,
             recovery=recovery,
             operations=operations,
             auth=auth,
@@ -363,7 +368,7 @@ class Gateway:
             version=f"towpath {VERSION}",
             wall_clock=time.time,
         )
-        return House(parts, auth.service, broker, bridge, store)
+        return House(parts, auth.service, broker, bridge, store, sse_dialect(broker))
 
     def _show_gauges(self) -> None:
         def read(ask: Callable[[House], float]) -> Callable[[], float]:

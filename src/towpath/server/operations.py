@@ -162,9 +162,12 @@ class Operations:
             raise Unavailable("the store cannot be used now") from None
         return result if isinstance(result, bytes) else msgspec.json.encode(result)
 
+    def may_start(self, who: Principal) -> bool:
+        """Whether a person may start a run now; it counts as one."""
+        return self._runs_allowed.take((who.tenant, who.user), self._monotonic())
+
     async def _start(self, caller: Caller, params: RunStart) -> bytes:
-        who = caller.principal
-        if not self._runs_allowed.take((who.tenant, who.user), self._monotonic()):
+        if not self.may_start(caller.principal):
             raise TooManyRequests("too many runs at once")
         asked = StartRun(
             request_id=params.request_id,

@@ -42,6 +42,7 @@ from towpath.session.keepalive import KeepAlive
 from towpath.session.session import Session
 from towpath.streams.broker import Broker, Position
 from towpath.threads.recovery import Asked, Recovery
+from towpath.threads.store import ThreadStore
 
 MIN_HOLD_SECONDS = 5.0
 """How often a connection that an outage keeps is looked at, at the most."""
@@ -56,6 +57,7 @@ class Parts:
     settings: Settings
     hub: Hub
     broker: Broker
+    store: ThreadStore
     recovery: Recovery
     operations: Operations
     auth: UnifiedWebSocketAuth

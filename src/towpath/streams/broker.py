@@ -220,6 +220,9 @@ class Broker(Protocol):
             StorageError: the log cannot be read now.
         """
 
+    def epoch(self, channel: Channel) -> str:
+        """Return the channel's present epoch; the log is open."""
+
     async def remembered(self, key: Key) -> bytes | None:
         """Return what a request was answered under this key; None where it has not been used.
 

@@ -149,6 +149,9 @@ class MemoryBroker:
             drop += 1
         del log.kept[:drop]
 
+    def epoch(self, channel: Channel) -> str:
+        return channel_epoch(self._log_epoch, channel)
+
     async def read(
         self, channel: Channel, after: int, *, epoch: str | None = None, limit: int | None = None
     ) -> Replay:

@@ -125,6 +125,9 @@ class SqliteBroker:
         self._queue.put(_Pending(write, future, time.monotonic()))
         return future
 
+    def epoch(self, channel: Channel) -> str:
+        return channel_epoch(self._log.epoch, channel)
+
     async def read(
         self, channel: Channel, after: int, *, epoch: str | None = None, limit: int | None = None
     ) -> Replay:

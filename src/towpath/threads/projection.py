@@ -129,6 +129,9 @@ def _open_run(db: sqlite3.Connection, fact: RunOpened, span: Span) -> None:
     thread = ThreadKey(tenant=key.tenant, user=key.user, id=key.thread)
     if has_active_run(db, thread):
         raise Conflict("a run is active on this thread")
+    same = "SELECT 1 FROM runs WHERE tenant=? AND user=? AND id=?"
+    if db.execute(same, (key.tenant, key.user, key.run)).fetchone() is not None:
+        raise Conflict("a run of this id is there already")
     row = db.execute(
         "SELECT offset FROM threads WHERE tenant=? AND user=? AND id=?", thread.columns
     ).fetchone()

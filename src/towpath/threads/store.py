@@ -10,6 +10,7 @@ from towpath.agents.live import Conversation, RunRecord
 from towpath.agents.run import RunKey, Status
 from towpath.events.fold import Fold
 from towpath.events.kinds import Message
+from towpath.threads.projection import ThreadKey, has_active_run
 
 T = TypeVar("T")
 
@@ -101,6 +102,11 @@ class ThreadStore:
             return row.fetchone() is not None
 
         return await self._tables.query(question)
+
+    async def has_active_run(self, tenant: str, user: str, thread: str) -> bool:
+        """Whether a run goes on in this thread."""
+        key = ThreadKey(tenant=tenant, user=user, id=thread)
+        return await self._tables.query(lambda db: has_active_run(db, key))
 
     async def conversation(self, tenant: str, user: str, thread: str) -> Conversation:
         """See `towpath.agents.live.Conversations`."""

@@ -1,0 +1,178 @@
+"""The AG-UI door: run an agent, join or resume a thread, over HTTP and server-sent events.
+
+For clients that speak AG-UI and nothing else. A run that is started here is a run like any other:
+it goes on when its client leaves (unless the client asked otherwise), every device sees it, and
+whoever comes back with the last id it saw continues from there.
+
+Source: WIRE section 10; AG-UI 1.0, HTTP transport.
+"""
+
+import functools
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import Receive, Scope, Send
+
+from towpath.agents.bridge import StartRun
+from towpath.channels import is_id, is_thread_id, thread_channel
+from towpath.context import Principal
+from towpath.errors import (
+    BadRequest,
+    CommandError,
+    NotFound,
+    StorageError,
+    TooManyRequests,
+    Unavailable,
+)
+from towpath.protocol import codec_sse as codec
+from towpath.server.doors import authenticated, error_response, read_body
+from towpath.server.event_stream import Beginning, EventStream
+from towpath.server.gateway import Gateway, House
+from towpath.streams.broker import Position
+from towpath.threads.recovery import Asked
+
+HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+"""No proxy is to keep events back."""
+FROM_START = Asked(True, Position("", 0))
+
+
+class RunAgentInput(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What an AG-UI client asks; unknown fields are ignored."""
+
+    thread_id: str
+    run_id: str
+    messages: list[dict[str, Any]] = []
+    state: Any = None
+    tools: list[Any] = []
+    context: list[Any] = []
+    forwarded_props: Any = None
+    resume: list[Any] = []
+
+
+def agui_routes(gateway: Gateway) -> BaseRoute:
+    """Return the routes under `/agui`, open to the pages that may connect."""
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=sorted(gateway.settings.allowed_origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["authorization", "content-type", "last-event-id"],
+    )
+    routes = [
+        Route("/threads/{thread}", _door(gateway, _join), methods=["GET"]),
+        Route("/{agent}", _door(gateway, _run), methods=["POST"]),
+    ]
+    return Mount("/agui", routes=routes, middleware=[cors])
+
+
+Door = Callable[[Gateway, House, Principal, Request], Awaitable[Response]]
+
+
+def _door(gateway: Gateway, door: Door) -> Callable[[Request], Awaitable[Response]]:
+    async def handle(request: Request) -> Response:
+        try:
+            house, principal = await authenticated(gateway, request)
+            return await door(gateway, house, principal, request)
+        except StorageError:
+            return error_response(Unavailable("the log cannot be used now"))
+        except CommandError as error:
+            return error_response(error)
+
+    return handle
+
+
+async def _run(gateway: Gateway, house: House, who: Principal, request: Request) -> Response:
+    """Start a run, or join the one of this id, and stream it to its end."""
+    try:
+        asked = msgspec.convert(await read_body(request), RunAgentInput)
+    except msgspec.ValidationError as error:
+        raise BadRequest(str(error)) from None
+    if not is_id(asked.run_id) or not is_thread_id(asked.thread_id):
+        raise BadRequest("threadId and runId must be 1 to 128 printable characters")
+    record = await house.store.find_run(who.tenant, who.user, asked.run_id)
+    if record is not None:
+        return await _stream(gateway, house, who, _beginning(who, record.key.thread, FROM_START))
+    if not house.parts.operations.may_start(who):
+        raise TooManyRequests("too many runs at once")
+    started = msgspec.json.decode(await house.bridge.start(who, _start(request, asked)))
+    position = Position(**started["position"])
+    beginning = _beginning(who, started["thread_id"], Asked(True, position), first_run=True)
+    response = await _stream(gateway, house, who, beginning)
+    if _ends_with_client(asked):
+        response.left = functools.partial(house.bridge.stop, who, asked.run_id)
+    return response
+
+
+async def _join(gateway: Gateway, house: House, who: Principal, request: Request) -> Response:
+    """Stream a thread: from where the client was, or from a prelude."""
+    thread = request.path_params["thread"]
+    if not is_thread_id(thread):
+        raise NotFound("no such thread")
+    last = codec.read_position(request.headers.get("last-event-id", ""))
+    asked = FROM_START if last is None else Asked(True, Position(*last))
+    return await _stream(gateway, house, who, _beginning(who, thread, asked))
+
+
+async def _stream(
+    gateway: Gateway, house: House, who: Principal, beginning: Beginning
+) -> "EventResponse":
+    stream = EventStream(house.parts, house.sse, who, beginning, uuid.uuid4().hex)
+    await stream.begin()
+    return EventResponse(stream, house)
+
+
+class EventResponse(StreamingResponse):
+    """The response of one event stream; whatever becomes of it, nothing stays behind."""
+
+    def __init__(self, stream: EventStream, house: House) -> None:
+        super().__init__(stream.chunks(), media_type="text/event-stream", headers=HEADERS)
+        self.left: Callable[[], None] = lambda: None
+        """Called when the response is over, whoever ended it."""
+        self._stream = stream
+        self._house = house
+        house.lines.add(stream)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._stream.leave()
+            self._house.lines.discard(self._stream)
+            self.left()
+
+
+def _beginning(who: Principal, thread: str, asked: Asked, *, first_run: bool = False) -> Beginning:
+    channel = thread_channel(who.tenant, who.user, thread)
+    return Beginning(channel=channel, asked=asked, first_run=first_run)
+
+
+def _start(request: Request, asked: RunAgentInput) -> StartRun:
+    """Return what an AG-UI client asks of an agent; its run id is its request id too."""
+    given = {
+        "messages": asked.messages,
+        "state": asked.state,
+        "tools": asked.tools,
+        "context": asked.context,
+        "forwardedProps": asked.forwarded_props,
+        "resume": asked.resume,
+    }
+    return StartRun(
+        request_id=asked.run_id,
+        agent=request.path_params["agent"],
+        thread_id=asked.thread_id,
+        input={name: value for name, value in given.items() if value is not None},
+        run_id=asked.run_id,
+    )
+
+
+def _ends_with_client(asked: RunAgentInput) -> bool:
+    """Whether the client asked that the run ends when it leaves."""
+    props = asked.forwarded_props
+    ours = props.get("towpath") if isinstance(props, dict) else None
+    return isinstance(ours, dict) and ours.get("on_disconnect") == "cancel"

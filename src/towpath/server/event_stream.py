@@ -1,0 +1,182 @@
+"""One event stream: a reader of one thread over HTTP, from its first event to the end of the run.
+
+It is a member of the hub like any connection, with the same rights and bounds, and speaks another
+dialect. What it gets first is what every subscriber gets; then it goes on live until the run it
+follows has ended. It belongs to whoever asked for it: when they leave, nothing of it stays.
+
+Source: WIRE section 10.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+import msgspec
+from msgspec import UnsetType
+
+from towpath import codes, hooks
+from towpath.channels import Channel
+from towpath.codes import CloseCode
+from towpath.context import Principal
+from towpath.errors import TooManyRequests
+from towpath.events.kinds import TERMINAL
+from towpath.hub.hub import Dialect, Member
+from towpath.hub.outbox import Outbox
+from towpath.protocol import codec_sse as codec
+from towpath.server.performer import Parts
+from towpath.streams.broker import Broker, Publication
+from towpath.threads.recovery import Answer, Asked
+
+
+def sse_dialect(broker: Broker) -> Dialect:
+    """Return how publications are written for event streams over this log."""
+
+    def encode(channel: Channel, publication: Publication) -> bytes:
+        position = (broker.epoch(channel), publication.offset)
+        return codec.encode_event(publication.data, position=position)
+
+    return Dialect(encode, b"", None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """What a stream reads, and from where."""
+
+    channel: Channel
+    asked: Asked
+    first_run: bool = False
+    """Whether it ends with the first run that ends in it, instead of the one that is active."""
+
+
+class EventStream:
+    """Reads a thread for one HTTP response: `begin`, iterate `chunks` once, and it is over."""
+
+    def __init__(
+        self, parts: Parts, dialect: Dialect, principal: Principal, beginning: Beginning, name: str
+    ) -> None:
+        """Describe a reader; it has no place in the hub yet.
+
+        Args:
+            parts: what it works with.
+            dialect: how publications are written.
+            principal: who reads.
+            beginning: what, and from where.
+            name: the connection id of this reader.
+        """
+        self.over = asyncio.Event()
+        """Set once nothing of it is left."""
+        self._parts = parts
+        self._beginning = beginning
+        self._wake = asyncio.Event()
+        self._ended: CloseCode | None = None
+        self._first = b""
+        self._active = True
+        outbox = Outbox(self._wake.set, max_bytes=parts.settings.outbox_bytes, separator=b"")
+        self._member = Member(name, principal, outbox, self.end, dialect=dialect)
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def begin(self) -> None:
+        """Take a place in the hub and make what the reader gets first.
+
+        Raises:
+            TooManyRequests: this person, or tenant, has as many connections as may be.
+            UnknownChannel: no such thread of theirs.
+            StorageError: the log cannot be read now.
+        """
+        parts, channel, who = self._parts, self._beginning.channel, self._member.principal
+        if parts.hub.connect(self._member) is not None:
+            raise TooManyRequests("too many connections")
+        try:
+            self._watch_expiry()
+            subscription = parts.hub.subscribe(self._member, channel)
+            # Asked before the answer is made: an empty one then means that nothing has changed.
+            active = await parts.store.has_active_run(who.tenant, who.user, channel.thread or "")
+            answer = await parts.recovery.answer(channel, who.user, self._beginning.asked)
+            self._take(answer, active)
+            parts.hub.go_live(subscription, answer.top)
+        except BaseException:
+            self.leave()
+            raise
+        tell = parts.hooks.tell
+        tell(hooks.ConnectionOpened(connection=self._member.id, tenant=who.tenant, user=who.user))
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield the response, piece by piece, until the run has ended or nobody may read on."""
+        outbox = self._member.outbox
+        try:
+            yield self._first or codec.KEEP_ALIVE
+            while self._active and self._ended is None:
+                piece = outbox.take() or await self._next()
+                self._active = not _ends_run(piece)
+                yield piece
+        finally:
+            self.leave()
+
+    def end(self, code: CloseCode) -> None:
+        """End the stream; the first code wins."""
+        if self._ended is None:
+            self._ended = code
+            self._member.outbox.clear()
+            self._wake.set()
+
+    def drain(self) -> None:
+        """Go on until `end`: a client comes back with its position by itself."""
+
+    async def _next(self) -> bytes:
+        """Wait for what comes next, and send a sign of life where that takes long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._parts.settings.ping_interval):
+                await self._wake.wait()
+        self._wake.clear()
+        return self._member.outbox.take() or codec.KEEP_ALIVE
+
+    def _take(self, answer: Answer, active: bool) -> None:
+        """Keep what the reader gets first, up to the end of the run where it ends in it."""
+        pieces = []
+        for publication in answer.publications:
+            offset = publication.offset
+            position = None if isinstance(offset, UnsetType) else (answer.epoch, offset)
+            pieces.append(codec.encode_event(bytes(publication.data), position=position))
+            active = not _ends_run(pieces[-1])
+            if self._beginning.first_run and not active:
+                break
+        self._active = active
+        self._first = b"".join(pieces)
+
+    def _watch_expiry(self) -> None:
+        """End the stream when its credential's grace ends: nobody can renew it here."""
+        ends = self._parts.auth.expires_at(self._member.principal)
+        if ends is not None:
+            left = ends - self._parts.wall_clock()
+            self._timer = self._loop.call_later(max(0.0, left), self.end, codes.EXPIRED)
+
+    def leave(self) -> None:
+        """Leave nothing behind; idempotent."""
+        if self.over.is_set():
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._parts.hub.disconnect(self._member)
+        who = self._member.principal
+        self._parts.hooks.tell(
+            hooks.ConnectionClosed(
+                connection=self._member.id,
+                tenant=who.tenant,
+                user=who.user,
+                code=self._ended.number if self._ended else 1005,
+                reason=self._ended.reason if self._ended else "the stream is over",
+                seconds=self._loop.time() - self._began,
+            )
+        )
+        self.over.set()
+
+
+def _ends_run(piece: bytes) -> bool:
+    """Whether a terminal event is among these events; only those that may be one are read."""
+    if not any(kind.encode() in piece for kind in TERMINAL):
+        return False
+    lines = (line for line in piece.split(b"\n") if line.startswith(b"data: "))
+    return any(msgspec.json.decode(line[6:])["type"] in TERMINAL for line in lines)

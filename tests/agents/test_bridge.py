@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tests.agents.stage import ALICE, BOB, QUICK, Stage, eventually, saying, staged, waiting
-from towpath.agents.bridge import StartRun
+from towpath.agents.asked import StartRun
 from towpath.agents.live import RunLimits
 from towpath.agents.registry import AgentInput
 from towpath.agents.run import AgentError

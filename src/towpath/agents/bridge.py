@@ -8,16 +8,17 @@ the request id), carried through even when whoever asked for it leaves meanwhile
 import asyncio
 import contextlib
 import copy
-import hashlib
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 
 from towpath import hooks
+from towpath.agents.approvals import Approvals
+from towpath.agents.asked import Decide, Opening, StartRun, request_key, start_result
+from towpath.agents.interrupts import DECISIONS, NotOpen
 from towpath.agents.live import (
     Conversations,
     LiveRun,
@@ -36,25 +37,12 @@ from towpath.context import Principal, UserExecutionContext
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, TooLarge, Unavailable
 from towpath.events.kinds import IllegalEvent, Message
 from towpath.hooks import Hooks
-from towpath.streams.broker import Append, Broker, Key, Span, Write, failure, write
+from towpath.streams.broker import Append, Broker, Write, failure, write
 
+ATTEMPTS = 3
+"""How often something is tried on a thread that moves on meanwhile."""
 TITLE_LENGTH = 60
 """How much of the first message becomes a thread's title, in characters."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartRun:
-    """What a person asks of an agent."""
-
-    request_id: str
-    agent: str
-    thread_id: str | None = None
-    message: str | None = None
-    input: dict[str, Any] | None = None
-    """Instead of `message`: AG-UI `messages`, `state`, `context`, `tools`, `forwardedProps`."""
-    run_id: str | None = None
-    """What the run is to be called; None lets the gateway choose. One of this person's that is
-    there already is refused with Conflict."""
 
 
 class AgentWebSocketBridge:
@@ -83,11 +71,16 @@ class AgentWebSocketBridge:
         self._live: dict[tuple[str, str, str], LiveRun] = {}
         self._starting: set[asyncio.Task[bytes]] = set()
         self._draining = False
+        self._approvals = Approvals(self._around, registry, self._start)
         self._group = asyncio.TaskGroup()
+        self._expiring: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         await self._end_lost_runs()
+        self._expiring = self._group.create_task(
+            self._approvals.watch(), name="expiring interrupts"
+        )
         return self
 
     async def __aexit__(
@@ -96,6 +89,8 @@ class AgentWebSocketBridge:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._expiring is not None:
+            self._expiring.cancel()
         try:
             async with asyncio.timeout(self._around.limits.drain_seconds):
                 await self.drain()
@@ -122,11 +117,34 @@ class AgentWebSocketBridge:
             Unavailable: the server drains, or the log cannot be written.
         """
         agent, messages = self._check(asked)
-        starting = asyncio.create_task(self._start(principal, agent, asked, messages))
-        self._starting.add(starting)
-        starting.add_done_callback(self._starting.discard)
-        starting.add_done_callback(failure)  # Nobody may be there to be told.
-        return await asyncio.shield(starting)
+        # A new thread's id is not part of what was asked: a repetition must not make another one.
+        opening = Opening(
+            key=request_key(principal, "run.start", asked.request_id, asked), result=start_result
+        )
+        return await self._carry_through(self._start(principal, agent, asked, messages, opening))
+
+    async def approve(self, principal: Principal, said: Decide) -> bytes:
+        """Answer something a run asked; the last answer begins the run that continues it.
+
+        Returns:
+            The JSON result of `run.approve`: `status` is `accepted`, `already`, `expired` or
+            `gone`; with `accepted` and no other question open, `run_id` and `position` of the
+            continuation. The same for the same request again.
+
+        Raises:
+            BadRequest: no such decision, or the digest of the arguments is missing.
+            NotFound: no such run or question, or somebody else's.
+            Conflict: other arguments were shown, or the request id was used for something else.
+            Unavailable: the server drains, or the log cannot be used.
+        """
+        if self._draining:
+            raise Unavailable("the server is being taken out of service")
+        if said.decision not in DECISIONS:
+            raise BadRequest("decision must be approve or refuse")
+        try:
+            return await self._carry_through(self._approvals.decide(principal, said))
+        except NotOpen as late:
+            return msgspec.json.encode({"status": late.status})
 
     async def cancel(self, principal: Principal, run_id: str) -> str:
         """End a run of this person because they said stop.
@@ -196,20 +214,42 @@ class AgentWebSocketBridge:
         except StorageError:
             raise Unavailable("the store cannot be read now") from None
 
-    async def _start(
-        self, principal: Principal, agent: Agent, asked: StartRun, messages: list[Message]
-    ) -> bytes:
-        """Open a run on what its thread is now; where that moves on meanwhile, look again."""
+    async def _carry_through(self, work: Coroutine[Any, Any, bytes]) -> bytes:
+        """See something through to its answer, also when whoever asked for it leaves meanwhile.
+
+        Raises:
+            Unavailable: the log cannot be used now.
+        """
+        starting = asyncio.create_task(work)
+        self._starting.add(starting)
+        starting.add_done_callback(self._starting.discard)
+        starting.add_done_callback(failure)  # Nobody may be there to be told.
         try:
-            for _ in range(3):
-                with contextlib.suppress(ThreadMoved):
-                    return await self._open(principal, agent, asked, messages)
+            return await asyncio.shield(starting)
         except StorageError:
             raise Unavailable("the log cannot be used now") from None
+
+    async def _start(
+        self,
+        principal: Principal,
+        agent: Agent,
+        asked: StartRun,
+        messages: list[Message],
+        opening: Opening,
+    ) -> bytes:
+        """Open a run on what its thread is now; where that moves on meanwhile, look again."""
+        for _ in range(ATTEMPTS):
+            with contextlib.suppress(ThreadMoved):
+                return await self._open(principal, agent, asked, messages, opening)
         raise Conflict("the thread has too many writers")
 
     async def _open(
-        self, principal: Principal, agent: Agent, asked: StartRun, messages: list[Message]
+        self,
+        principal: Principal,
+        agent: Agent,
+        asked: StartRun,
+        messages: list[Message],
+        opening: Opening,
     ) -> bytes:
         """Write the run's first event, and that there is a run, in one act; then set it going."""
         around = self._around
@@ -221,6 +261,10 @@ class AgentWebSocketBridge:
             agent=agent.name,
         )
         past = await around.conversations.conversation(key.tenant, key.user, key.thread)
+        if opening.parent is None and asked.answers:
+            if (earlier := await around.broker.remembered(opening.key)) is not None:
+                return earlier
+            opening = await self._approvals.answering(opening, key, asked.answers)
         run = Run(
             key,
             history=past.messages,
@@ -229,16 +273,17 @@ class AgentWebSocketBridge:
             keep_raw=around.limits.keep_raw,
         )
         try:
-            made = run.begin({**_wire(asked.input), "messages": messages})
+            given = {**_wire(asked.input), "messages": messages}
+            made = run.begin(given, parent=opening.parent)
         except IllegalEvent as error:
             raise BadRequest(error.reason) from None
-        written = await write(around.broker, self._opening(run, made, asked, past.offset))
+        written = await write(around.broker, self._opening(run, made, past.offset, opening))
         if not written.repeated:
             live = LiveRun(run, written.spans[0].last, around.clock(), around)
             self._launch(live, agent, _agent_input(run, principal, asked))
         return written.result
 
-    def _opening(self, run: Run, made: list[Made], asked: StartRun, offset: int) -> Write:
+    def _opening(self, run: Run, made: list[Made], offset: int, opening: Opening) -> Write:
         key = run.key
         opened = RunOpened(
             key=key,
@@ -248,13 +293,11 @@ class AgentWebSocketBridge:
             at=self._around.clock(),
         )
         first = Append(channel_of(key), tuple(map(item, made)), hold=True)
-        # A new thread's id is not part of what was asked: a repetition must not make another one.
-        digest = hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
         return Write(
             (first, notice(run, "towpath.run.started")),
-            (opened,),
-            key=Key((key.tenant, key.user, "run.start"), asked.request_id, digest),
-            result=lambda spans: _start_result(key, spans[0]),
+            (*opening.facts, opened),
+            key=opening.key,
+            result=lambda spans: opening.result(key, spans[0]),
         )
 
     def _launch(self, live: LiveRun, agent: Agent, given: AgentInput) -> None:
@@ -273,6 +316,7 @@ class AgentWebSocketBridge:
             await live.see_through(agent, given)
         finally:
             del self._live[key.tenant, key.user, key.run]
+            self._approvals.look_again()
 
     async def _end_lost_runs(self) -> None:
         """Give every run that the last process left behind its one ending."""
@@ -284,12 +328,6 @@ class AgentWebSocketBridge:
             live = LiveRun(run, top, record.started_at, self._around)
             live.end([*made, *run.lose()])
             await live.ended()
-
-
-def _start_result(key: RunKey, span: Span) -> bytes:
-    position = {"epoch": span.before.epoch, "offset": span.before.offset}
-    result = {"thread_id": key.thread, "run_id": key.run, "position": position}
-    return msgspec.json.encode(result)
 
 
 def _agent_input(run: Run, principal: Principal, asked: StartRun) -> AgentInput:

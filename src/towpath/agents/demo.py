@@ -7,10 +7,12 @@ import asyncio
 import json
 import re
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
 
 from towpath.agents.registry import AgentInput
 
+_BUY = re.compile(r"^\s*buy\s+(.{1,200}?)\s*$", re.IGNORECASE)
 _COUNT = re.compile(r"^\s*count\s+(\d{1,6})(?:\s+at\s+(\d+(?:\.\d+)?)\s*/\s*s)?\s*$", re.IGNORECASE)
 
 
@@ -22,7 +24,14 @@ async def echo(asked: AgentInput) -> AsyncGenerator[object, None]:
 
 
 async def tools(asked: AgentInput) -> AsyncGenerator[object, None]:
-    """Think, call two tools and answer; `count N` says 1 to N, `count N at R/s` paces it."""
+    """Call tools and answer; `count N at R/s` takes its time, `buy …` asks before it does."""
+    if asked.resume:
+        yield _bought(asked.resume[0])
+        return
+    if buying := _BUY.match(asked.message):
+        async for item in _ask_to_buy(buying[1]):
+            yield item
+        return
     counting = _COUNT.match(asked.message)
     if counting:
         async for number in _count(int(counting[1]), float(counting[2] or 0)):
@@ -38,6 +47,27 @@ async def tools(asked: AgentInput) -> AsyncGenerator[object, None]:
         yield item
     for piece in (f"Your message has {len(words)} words", f", the longest is “{longest}”", "."):
         yield piece
+
+
+async def _ask_to_buy(what: str) -> AsyncGenerator[object, None]:
+    """Want to call a tool that needs a person's consent."""
+    key = uuid.uuid4().hex
+    yield {"type": "TOOL_CALL_START", "toolCallId": key, "toolCallName": "buy"}
+    yield {"type": "TOOL_CALL_ARGS", "toolCallId": key, "delta": json.dumps({"what": what})}
+    yield {"type": "TOOL_CALL_END", "toolCallId": key}
+    question = {
+        "id": uuid.uuid4().hex,
+        "reason": "tool_call",
+        "message": f"Buy {what}?",
+        "toolCallId": key,
+    }
+    outcome = {"type": "interrupt", "interrupts": [question]}
+    yield {"type": "RUN_FINISHED", "outcome": outcome}
+
+
+def _bought(answer: Mapping[str, Any]) -> str:
+    payload = answer.get("payload") or {}
+    return "Bought." if payload.get("approved") is True else "Then I will not buy it."
 
 
 async def _count(total: int, rate: float) -> AsyncGenerator[str, None]:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import msgspec
 
 from towpath import hooks
+from towpath.agents.interrupts import Question
 from towpath.agents.registry import Agent, AgentInput
 from towpath.agents.run import OVER, AgentError, Made, Run, RunIsOver, RunKey, Status
 from towpath.channels import Channel, thread_channel, user_channel
@@ -44,6 +45,8 @@ class RunLimits:
     """All events of one run together."""
     drain_seconds: float = 8.0
     """How long the endings of a drain may take; what is not written then is written as lost."""
+    interrupt_seconds: float = 24 * 3600.0
+    """How long a question waits for a person, where the agent does not say."""
     retry_seconds: float = 1.0
     """Between attempts to write an ending that the log refused."""
     keep_raw: bool = False
@@ -81,6 +84,18 @@ class Conversations(Protocol):
 
     async def unfinished(self) -> list[RunRecord]:
         """Return every run without a terminal event."""
+
+    async def questions(self, tenant: str, user: str, run: str) -> list[Question]:
+        """Return what a run asked, in its order."""
+
+    async def asked_in(self, tenant: str, user: str, thread: str) -> list[Question]:
+        """Return what a thread's latest run asked, if it ended with that; nothing otherwise."""
+
+    async def expired(self, at: float) -> list[RunKey]:
+        """Return the runs whose open questions have expired by a time."""
+
+    async def next_expiry(self) -> float | None:
+        """Return when the next open question expires, in Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,8 +266,11 @@ class LiveRun:
     def _closing(self, made: list[Made]) -> Write:
         """Return the write of the terminal event, and that the run has ended, in one act."""
         last = Append(self._channel, tuple(map(item, made)), after=self._top, release=True)
-        closed = self.run.closed(self._around.clock())
-        return Write((last, notice(self.run, "towpath.run.ended")), (closed,))
+        now, limits = self._around.clock(), self._around.limits
+        closed = self.run.closed(now, expires=now + limits.interrupt_seconds)
+        asks = self.run.status is Status.INTERRUPTED
+        name = "towpath.run.interrupted" if asks else "towpath.run.ended"
+        return Write((last, notice(self.run, name)), (closed,))
 
     async def _make_again(self) -> list[Made]:
         """Read the run back from the log and end it there; nothing if its ending is there."""

@@ -28,6 +28,7 @@ from towpath import codes
 from towpath.errors import Conflict, TowpathError
 from towpath.events.digest import digest
 from towpath.events.fold import Fold
+from towpath.events.interrupts import expiry
 from towpath.events.kinds import (
     DELTAS,
     LEGACY_REASONING_ID,
@@ -140,6 +141,8 @@ class RunClosed:
     """The whole conversation after the run."""
     state: Any
     at: float
+    expires: float
+    """When the questions it ended with expire, if it ended with some."""
 
 
 class Made(NamedTuple):
@@ -226,7 +229,7 @@ class Run:
         if isinstance(item, str):
             self._chunk("TEXT_MESSAGE", None, item, {"role": "assistant"})
             return self._out()
-        event = parse(item)
+        event = parse(self._named(item))
         kind = event["type"]
         _check_writable(event)
         self._name_thoughts(event)
@@ -268,8 +271,13 @@ class Run:
         self._fold.feed(event)
         self.events += 1
 
-    def closed(self, at: float) -> RunClosed:
-        """Return the fact that the run has ended, with what the conversation has become."""
+    def closed(self, at: float, *, expires: float) -> RunClosed:
+        """Return the fact that the run has ended, with what the conversation has become.
+
+        Args:
+            at: when, in Unix seconds.
+            expires: when the questions it ended with expire, where they do not say so themselves.
+        """
         started, ended = self._fold.started, self._fold.ended
         assert started is not None, "the run has begun"
         assert ended is not None, "the run has ended"
@@ -282,6 +290,9 @@ class Run:
             messages=self._fold.messages,
             state=self._fold.state,
             at=at,
+            expires=expiry(ended["outcome"], expires)
+            if self.status is Status.INTERRUPTED
+            else expires,
         )
 
     @property
@@ -388,6 +399,12 @@ class Run:
         if event["type"] == "REASONING_START" or begins:
             self._thought = self._new_id()
         event["messageId"] = self._thought
+
+    def _named(self, item: object) -> object:
+        """Return a lifecycle event with this run's ids, where its agent left them out."""
+        if isinstance(item, Mapping) and item.get("type") in ("RUN_STARTED", "RUN_FINISHED"):
+            return {**self._ids, **item}
+        return item
 
     def _check_ids(self, event: Event) -> None:
         """Refuse a lifecycle event that names another run or thread as its own."""

@@ -20,7 +20,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 
-from towpath.agents.bridge import StartRun
+from towpath.agents.asked import StartRun
 from towpath.channels import is_id, is_thread_id, thread_channel
 from towpath.context import Principal
 from towpath.errors import (

@@ -325,6 +325,7 @@ class Gateway:
             clock=time.time,
             limits=RunLimits(
                 cleanup_seconds=settings.cleanup_timeout,
+                interrupt_seconds=settings.interrupt_timeout,
                 drain_seconds=settings.drain_timeout,
                 message_bytes=settings.run_message_bytes,
                 run_bytes=settings.run_bytes,

@@ -16,7 +16,8 @@ import msgspec
 from msgspec import Struct
 
 from towpath import codes
-from towpath.agents.bridge import AgentWebSocketBridge, StartRun
+from towpath.agents.asked import Decide, StartRun
+from towpath.agents.bridge import AgentWebSocketBridge
 from towpath.agents.registry import AgentRegistry
 from towpath.auth.policy import Action, may
 from towpath.auth.revocations import Revocation
@@ -47,14 +48,18 @@ from towpath.server.shapes import (
     Accepted,
     AgentRow,
     Agents,
+    Decided,
+    InterruptRow,
     Made,
     Nothing,
     NoticePublish,
+    RunApprove,
     RunCancel,
     RunGet,
     RunList,
     Runs,
     RunStart,
+    RunView,
     SessionDisconnect,
     SessionList,
     SessionRevoke,
@@ -77,7 +82,7 @@ from towpath.session.limits import Buckets
 from towpath.streams.broker import Append, Broker, Item, Key, Position, Write, write
 from towpath.threads.projection import ThreadCreated, ThreadDeleted, ThreadKey, ThreadRenamed
 from towpath.threads.recovery import Recovery
-from towpath.threads.store import RunRow, ThreadStore, run_row
+from towpath.threads.store import ThreadStore, run_row
 
 RESERVED = "towpath."
 """How the names of the gateway's own notices begin."""
@@ -152,7 +157,7 @@ class Operations:
 
     async def perform(self, operation: Operation, params: Struct, caller: Caller) -> bytes:
         """Carry out an operation whose parameters have their shape; see `call`."""
-        for name in ("request_id", "thread_id", "run_id", "before"):
+        for name in ("request_id", "thread_id", "run_id", "interrupt_id", "before"):
             value = getattr(params, name, None)
             if isinstance(value, str) and not is_id(value):
                 raise BadRequest(f"{name} must be 1 to 128 printable characters")
@@ -174,7 +179,7 @@ class Operations:
             agent=params.agent,
             thread_id=params.thread_id,
             message=params.message,
-            input=params.input,
+            input=_with_resume(params),
         )
         return await self._bridge.start(caller.principal, asked)
 
@@ -186,12 +191,35 @@ class Operations:
         result = msgspec.json.encode(Accepted(status=status))
         return (await write(self._broker, Write(key=key, result=lambda _: result))).result
 
-    async def _run(self, caller: Caller, params: RunGet) -> RunRow:
+    async def _approve(self, caller: Caller, params: RunApprove) -> bytes:
+        said = Decide(
+            request_id=params.request_id,
+            run_id=params.run_id,
+            interrupt_id=params.interrupt_id,
+            decision=params.decision,
+            payload=params.payload,
+            digest=params.digest,
+        )
+        return await self._bridge.approve(caller.principal, said)
+
+    async def _run(self, caller: Caller, params: RunGet) -> RunView:
         who = caller.principal
         found = await self._store.find_run(who.tenant, who.user, params.run_id)
         if found is None:
             raise NotFound("no such run")
-        return run_row(found)
+        asked = await self._store.questions(who.tenant, who.user, params.run_id)
+        now = self._clock()
+        rows = [
+            InterruptRow(
+                interrupt_id=one.id,
+                status=one.now(now).value,
+                asked=one.asked,
+                expires_at=one.expires,
+                decided_at=one.decided,
+            )
+            for one in asked
+        ]
+        return RunView(**msgspec.structs.asdict(run_row(found)), interrupts=rows)
 
     async def _runs(self, caller: Caller, params: RunList) -> Runs:
         who = caller.principal
@@ -319,6 +347,13 @@ class Operations:
         return (await write(self._broker, keyed)).result
 
 
+def _with_resume(params: RunStart) -> dict[str, Any] | None:
+    """Return a run's input with the answers that stand beside it put where AG-UI has them."""
+    if params.resume is None:
+        return params.input
+    return {**(params.input or {"messages": []}), "resume": params.resume}
+
+
 def _permitted(caller: Caller, action: Action, tenant: str | None = None) -> str:
     """Return the tenant in which the caller may do this: their own, and no other.
 
@@ -359,7 +394,14 @@ OPERATIONS: dict[str, Operation] = {
     for operation in (
         Operation("run.start", RunStart, Started, _O._start, ("POST", "/runs")),
         Operation("run.cancel", RunCancel, Accepted, _O._cancel, ("POST", "/runs/{run_id}/cancel")),
-        Operation("run.get", RunGet, RunRow, _O._run, ("GET", "/runs/{run_id}")),
+        Operation(
+            "run.approve",
+            RunApprove,
+            Decided,
+            _O._approve,
+            ("POST", "/runs/{run_id}/interrupts/{interrupt_id}"),
+        ),
+        Operation("run.get", RunGet, RunView, _O._run, ("GET", "/runs/{run_id}")),
         Operation("run.list", RunList, Runs, _O._runs, ("GET", "/threads/{thread_id}/runs")),
         Operation("thread.list", ThreadList, Threads, _O._threads, ("GET", "/threads")),
         Operation("thread.get", ThreadGet, ThreadView, _O._thread, ("GET", "/threads/{thread_id}")),

@@ -22,6 +22,7 @@ class RunStart(Struct, frozen=True, kw_only=True):
     thread_id: Id | None = None
     message: str | None = None
     input: dict[str, Any] | None = None
+    resume: list[dict[str, Any]] | None = None
 
 
 class RunCancel(Struct, frozen=True, kw_only=True):
@@ -29,6 +30,17 @@ class RunCancel(Struct, frozen=True, kw_only=True):
 
     request_id: Id
     run_id: Id
+
+
+class RunApprove(Struct, frozen=True, kw_only=True):
+    """Answer something a run asked before it ended; the last answer begins the run that goes on."""
+
+    request_id: Id
+    run_id: Id
+    interrupt_id: Id
+    decision: Id
+    payload: Any = None
+    digest: Annotated[str, Meta(max_length=64)] | None = None
 
 
 class RunGet(Struct, frozen=True, kw_only=True):
@@ -129,6 +141,38 @@ class Accepted(Struct, frozen=True, kw_only=True):
     status: str
 
 
+class ThreadPosition(Struct, frozen=True, kw_only=True):
+    """Where to subscribe from."""
+
+    epoch: str
+    offset: int
+
+
+class Decided(Struct, frozen=True, kw_only=True):
+    """What became of a decision: `accepted`, `already`, `expired` or `gone`; and what goes on."""
+
+    status: str
+    run_id: str | None = None
+    thread_id: str | None = None
+    position: ThreadPosition | None = None
+
+
+class InterruptRow(Struct, frozen=True, kw_only=True):
+    """Something a run asked, and where it stands. Times are Unix seconds."""
+
+    interrupt_id: str
+    status: str
+    asked: dict[str, Any]
+    expires_at: float
+    decided_at: float | None
+
+
+class RunView(RunRow, frozen=True, kw_only=True):
+    """A run, and what it asked."""
+
+    interrupts: list[InterruptRow]
+
+
 class Runs(Struct, frozen=True, kw_only=True):
     """Runs, the latest first."""
 
@@ -139,13 +183,6 @@ class Threads(Struct, frozen=True, kw_only=True):
     """Threads, the latest first."""
 
     threads: list[ThreadRow]
-
-
-class ThreadPosition(Struct, frozen=True, kw_only=True):
-    """Where to subscribe from."""
-
-    epoch: str
-    offset: int
 
 
 class ThreadView(Struct, frozen=True, kw_only=True):

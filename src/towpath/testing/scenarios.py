@@ -14,7 +14,8 @@ from typing import Any
 import detangle
 import msgspec
 
-from towpath.agents.bridge import AgentWebSocketBridge, StartRun
+from towpath.agents.asked import StartRun
+from towpath.agents.bridge import AgentWebSocketBridge
 from towpath.agents.live import RunLimits
 from towpath.agents.registry import AgentInput, AgentRegistry
 from towpath.channels import Channel, thread_channel

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 
 import msgspec
 
+from towpath.agents.interrupts import InterruptDecided, InterruptsExpired
 from towpath.agents.run import RunClosed, RunOpened, Status, ThreadMoved
 from towpath.errors import Conflict, NotFound
 from towpath.events.kinds import Message
 from towpath.streams.broker import Span
+from towpath.threads import interrupts
 
 _SCHEMA = """
 CREATE TABLE threads (
@@ -104,8 +106,8 @@ class ThreadProjection:
     """Derives the tables; see `towpath.streams.broker.Projection`."""
 
     def create(self, db: sqlite3.Connection, version: int) -> None:
-        if version == 0:
-            for statement in _SCHEMA.split(";"):
+        for since, schema in ((1, _SCHEMA), (2, interrupts.SCHEMA)):
+            for statement in schema.split(";") if version < since else ():
                 db.execute(statement)
 
     def apply(self, db: sqlite3.Connection, fact: object, spans: Sequence[Span]) -> None:
@@ -114,6 +116,10 @@ class ThreadProjection:
                 _open_run(db, fact, spans[0])
             case RunClosed():
                 _close_run(db, fact, spans[0])
+            case InterruptDecided():
+                interrupts.decide(db, fact)
+            case InterruptsExpired():
+                interrupts.expire(db, fact)
             case ThreadCreated():
                 _create_thread(db, fact)
             case ThreadRenamed():
@@ -132,6 +138,7 @@ def _open_run(db: sqlite3.Connection, fact: RunOpened, span: Span) -> None:
     same = "SELECT 1 FROM runs WHERE tenant=? AND user=? AND id=?"
     if db.execute(same, (key.tenant, key.user, key.run)).fetchone() is not None:
         raise Conflict("a run of this id is there already")
+    interrupts.supersede(db, key, fact.at)
     row = db.execute(
         "SELECT offset FROM threads WHERE tenant=? AND user=? AND id=?", thread.columns
     ).fetchone()
@@ -171,6 +178,8 @@ def _close_run(db: sqlite3.Connection, fact: RunClosed, span: Span) -> None:
         ),
     )
     _store_messages(db, thread, fact.messages)
+    if fact.status is Status.INTERRUPTED:
+        interrupts.ask(db, fact)
 
 
 def _store_messages(db: sqlite3.Connection, thread: ThreadKey, messages: list[Message]) -> None:
@@ -220,7 +229,7 @@ def _delete_thread(db: sqlite3.Connection, fact: ThreadDeleted) -> None:
     gone = db.execute("DELETE FROM threads WHERE tenant=? AND user=? AND id=?", fact.key.columns)
     if gone.rowcount == 0:
         raise NotFound("no such thread")
-    for table in ("messages", "runs"):
+    for table in ("messages", "runs", "interrupts"):
         db.execute(f"DELETE FROM {table} WHERE tenant=? AND user=? AND thread=?", fact.key.columns)
 
 

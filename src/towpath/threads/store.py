@@ -6,10 +6,12 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from towpath.agents.interrupts import Question
 from towpath.agents.live import Conversation, RunRecord
 from towpath.agents.run import RunKey, Status
 from towpath.events.fold import Fold
 from towpath.events.kinds import Message
+from towpath.threads import interrupts
 from towpath.threads.projection import ThreadKey, has_active_run
 
 T = TypeVar("T")
@@ -131,6 +133,22 @@ class ThreadStore:
         return await self._tables.query(
             lambda db: [_record(row) for row in db.execute(f"{_RUN} WHERE ended IS NULL")]
         )
+
+    async def questions(self, tenant: str, user: str, run: str) -> list[Question]:
+        """See `towpath.agents.live.Conversations`."""
+        return await self._tables.query(lambda db: interrupts.of_run(db, tenant, user, run))
+
+    async def asked_in(self, tenant: str, user: str, thread: str) -> list[Question]:
+        """See `towpath.agents.live.Conversations`."""
+        return await self._tables.query(lambda db: interrupts.asked_in(db, tenant, user, thread))
+
+    async def expired(self, at: float) -> list[RunKey]:
+        """See `towpath.agents.live.Conversations`."""
+        return await self._tables.query(lambda db: interrupts.expired(db, at))
+
+    async def next_expiry(self) -> float | None:
+        """See `towpath.agents.live.Conversations`."""
+        return await self._tables.query(interrupts.next_expiry)
 
     async def runs(self, tenant: str, user: str, thread: str, *, limit: int) -> list[RunRow]:
         """Return the runs of a thread, the latest first."""

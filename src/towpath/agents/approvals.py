@@ -1,0 +1,181 @@
+"""Decisions of people on what runs asked, carried out; and the questions nobody answers in time."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import msgspec
+
+from towpath import hooks
+from towpath.agents.asked import Decide, Opening, StartRun, approve_result, request_key
+from towpath.agents.interrupts import (
+    DECISIONS,
+    LATE,
+    TABLE,
+    Answer,
+    AnswersMoved,
+    InterruptDecided,
+    InterruptsExpired,
+    NotOpen,
+    Question,
+    check_shown,
+    resume_entries,
+)
+from towpath.agents.live import Surroundings
+from towpath.agents.registry import Agent, AgentRegistry
+from towpath.agents.run import RunKey, Status
+from towpath.channels import user_channel
+from towpath.context import Principal
+from towpath.errors import BadRequest, Conflict, NotFound, StorageError, Unavailable
+from towpath.events.kinds import Event, Message
+from towpath.streams.broker import Append, Item, Key, Write, write
+
+ATTEMPTS = 3
+"""How often a decision is tried while other questions of the run are answered."""
+LOOK_AGAIN = 3600.0
+"""How long questions are left unlooked at, at the most, in seconds: wall clocks are set."""
+
+Begin = Callable[[Principal, Agent, StartRun, list[Message], Opening], Awaitable[bytes]]
+"""Opens a run and returns the result its opening makes."""
+
+
+class Approvals:
+    """Answers what runs asked."""
+
+    def __init__(self, around: Surroundings, registry: AgentRegistry, begin: Begin) -> None:
+        self._around = around
+        self._registry = registry
+        self._begin = begin
+        self._news = asyncio.Event()
+
+    async def decide(self, principal: Principal, said: Decide) -> bytes:
+        """Note a decision, with the run that continues where it was the last one; see the bridge.
+
+        Raises:
+            NotOpen: the question was answered, expired or left behind.
+        """
+        key = request_key(principal, "run.approve", said.request_id, said)
+        if (earlier := await self._around.broker.remembered(key)) is not None:
+            return earlier
+        for _ in range(ATTEMPTS):
+            with contextlib.suppress(AnswersMoved):
+                return await self._decide(principal, said, key)
+        raise Conflict("the run's questions have too many answers")
+
+    async def answering(self, opening: Opening, key: RunKey, answers: list[Event]) -> Opening:
+        """Return how a run is opened that brings answers with it: all of them, each once.
+
+        Raises:
+            BadRequest: they are not the answers to what is open in the thread.
+            NotOpen: what they answer is not open any more.
+        """
+        asked = await self._around.conversations.asked_in(key.tenant, key.user, key.thread)
+        now = self._around.clock()
+        late = [one.now(now) for one in asked if one.now(now) is not Answer.OPEN]
+        by_id = {one.id: one for one in asked}
+        given = [str(answer.get("interruptId")) for answer in answers]
+        if not asked or sorted(given) != sorted(by_id):
+            raise BadRequest("resume has to answer each open interrupt once, and nothing else")
+        if late:
+            raise NotOpen(LATE[late[0]])
+        facts = []
+        for place, answer in enumerate(answers):
+            refused = answer.get("status") == "cancelled"
+            facts.append(
+                InterruptDecided(
+                    key=by_id[given[place]].key,
+                    id=given[place],
+                    answer=Answer.REFUSED if refused else Answer.APPROVED,
+                    payload=answer.get("payload"),
+                    others=frozenset(given[place + 1 :]),
+                    at=now,
+                )
+            )
+        return replace(opening, parent=asked[0].key.run, facts=tuple(facts))
+
+    def look_again(self) -> None:
+        """Take note that there may be questions that expire sooner than those known."""
+        self._news.set()
+
+    async def watch(self) -> None:
+        """Note what nobody answered in time; does not end."""
+        around = self._around
+        while True:
+            try:
+                for key in await around.conversations.expired(around.clock()):
+                    await self._expire(key)
+                due = await around.conversations.next_expiry()
+                wait = LOOK_AGAIN if due is None else due - around.clock()
+            except StorageError as error:
+                around.hooks.tell(hooks.Fault(where="expiring interrupts", error=error))
+                wait = around.limits.retry_seconds
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(max(wait, 0.0), LOOK_AGAIN)):
+                    await self._news.wait()
+            self._news.clear()
+
+    async def _decide(self, principal: Principal, said: Decide, key: Key) -> bytes:
+        around, now = self._around, self._around.clock()
+        tenant, user = principal.tenant, principal.user
+        record = await around.conversations.find_run(tenant, user, said.run_id)
+        if record is None:
+            raise NotFound("no such run")
+        if record.status is not Status.INTERRUPTED:
+            raise NotOpen("gone")
+        questions = await around.conversations.questions(tenant, user, said.run_id)
+        mine = next((one for one in questions if one.id == said.interrupt_id), None)
+        if mine is None:
+            raise NotFound("no such interrupt")
+        if (standing := mine.now(now)) is not Answer.OPEN:
+            raise NotOpen(LATE[standing])
+        past = await around.conversations.conversation(tenant, user, record.key.thread)
+        check_shown(mine, said.digest, past.messages)
+        answer = TABLE[Answer.OPEN, DECISIONS[said.decision]]
+        others = {one.id for one in questions if one.answer is Answer.OPEN} - {mine.id}
+        decided = InterruptDecided(
+            key=record.key,
+            id=mine.id,
+            answer=answer,
+            payload=said.payload,
+            others=frozenset(others),
+            at=now,
+        )
+        if others:
+            result = msgspec.json.encode({"status": "accepted"})
+            change = Write(facts=(decided,), key=key, result=lambda _: result)
+            return (await write(around.broker, change)).result
+        answered = [
+            replace(one, answer=answer, payload=said.payload) if one is mine else one
+            for one in questions
+        ]
+        return await self._continue(principal, record.key, answered, decided, key)
+
+    async def _continue(
+        self,
+        principal: Principal,
+        parent: RunKey,
+        answered: list[Question],
+        decided: InterruptDecided,
+        key: Key,
+    ) -> bytes:
+        """Note the last decision, and begin the run that continues, in one act."""
+        agent = self._registry.get(parent.agent)
+        if agent is None:
+            raise Unavailable("the agent that asked is not here any more")
+        asked = StartRun(
+            request_id=key.request_id,
+            agent=parent.agent,
+            thread_id=parent.thread,
+            input={"messages": [], "resume": resume_entries(answered)},
+        )
+        opening = Opening(key=key, result=approve_result, parent=parent.run, facts=(decided,))
+        return await self._begin(principal, agent, asked, [], opening)
+
+    async def _expire(self, key: RunKey) -> None:
+        value = {"thread_id": key.thread, "run_id": key.run, "agent": key.agent}
+        event = {"type": "CUSTOM", "name": "towpath.interrupt.expired", "value": value}
+        told = Append(user_channel(key.tenant, key.user), (Item(msgspec.json.encode(event), {}),))
+        fact = InterruptsExpired(key=key, at=self._around.clock())
+        with contextlib.suppress(NotOpen):  # Somebody answered at the last moment.
+            await write(self._around.broker, Write((told,), (fact,)))

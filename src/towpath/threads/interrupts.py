@@ -1,0 +1,170 @@
+"""The questions runs asked, as a table of the projection; written where runs are.
+
+Deciding whether a question is still open happens here, inside the transaction of the decision,
+since only here it can be decided without a race.
+"""
+
+import sqlite3
+
+import msgspec
+
+from towpath.agents.interrupts import (
+    LATE,
+    TABLE,
+    Answer,
+    AnswersMoved,
+    InterruptDecided,
+    InterruptsExpired,
+    Move,
+    NotOpen,
+    Question,
+)
+from towpath.agents.run import RunClosed, RunKey
+from towpath.errors import NotFound
+
+SCHEMA = """
+CREATE TABLE interrupts (
+    tenant TEXT NOT NULL,
+    user TEXT NOT NULL,
+    run TEXT NOT NULL,
+    place INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    thread TEXT NOT NULL,
+    agent TEXT NOT NULL,
+    asked BLOB NOT NULL,
+    answer TEXT NOT NULL,
+    payload BLOB,
+    expires REAL NOT NULL,
+    decided REAL,
+    PRIMARY KEY (tenant, user, run, id)
+) WITHOUT ROWID;
+CREATE INDEX interrupts_thread ON interrupts (tenant, user, thread);
+CREATE INDEX interrupts_open ON interrupts (expires) WHERE answer = 'open'
+"""
+_QUESTION = (
+    "SELECT tenant, user, thread, run, agent, asked, answer, payload, expires, decided"
+    " FROM interrupts"
+)
+
+
+def ask(db: sqlite3.Connection, fact: RunClosed) -> None:
+    """Store the questions of a run that ended with some."""
+    key = fact.key
+    for place, asked in enumerate(fact.ended["outcome"]["interrupts"]):
+        db.execute(
+            "INSERT OR IGNORE INTO interrupts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, NULL)",
+            (
+                *(key.tenant, key.user, key.run, place, asked["id"], key.thread, key.agent),
+                msgspec.json.encode(asked),
+                Answer.OPEN.value,
+                fact.expires,
+            ),
+        )
+
+
+def decide(db: sqlite3.Connection, fact: InterruptDecided) -> None:
+    """Answer a question.
+
+    Raises:
+        NotFound: the run asked no such thing.
+        NotOpen: it was answered, expired or left behind.
+        AnswersMoved: another question of the run is not what the fact says it is.
+    """
+    key = fact.key
+    questions = of_run(db, key.tenant, key.user, key.run)
+    mine = next((one for one in questions if one.id == fact.id), None)
+    if mine is None:
+        raise NotFound("no such interrupt")
+    if (standing := mine.now(fact.at)) is not Answer.OPEN:
+        raise NotOpen(LATE[standing])
+    others = {one.id for one in questions if one.answer is Answer.OPEN} - {fact.id}
+    if others != fact.others:
+        raise AnswersMoved
+    _set(db, mine, fact.answer, fact.at, fact.payload)
+
+
+def expire(db: sqlite3.Connection, fact: InterruptsExpired) -> None:
+    """Note that what is open of a run has expired.
+
+    Raises:
+        NotOpen: nothing is.
+    """
+    key = fact.key
+    questions = of_run(db, key.tenant, key.user, key.run)
+    open_ones = [one for one in questions if one.answer is Answer.OPEN]
+    if not open_ones:
+        raise NotOpen("already")
+    for one in open_ones:
+        _set(db, one, TABLE[one.answer, Move.EXPIRE], fact.at)
+
+
+def supersede(db: sqlite3.Connection, key: RunKey, at: float) -> None:
+    """Leave behind what is open in a thread, since the thread goes on."""
+    columns = (key.tenant, key.user, key.thread)
+    rows = db.execute(
+        f"{_QUESTION} WHERE tenant=? AND user=? AND thread=? AND answer='open'", columns
+    ).fetchall()
+    for one in map(_question, rows):
+        _set(db, one, TABLE[one.answer, Move.SUPERSEDE], at)
+
+
+def of_run(db: sqlite3.Connection, tenant: str, user: str, run: str) -> list[Question]:
+    """Return what a run asked, in its order."""
+    rows = db.execute(
+        f"{_QUESTION} WHERE tenant=? AND user=? AND run=? ORDER BY place", (tenant, user, run)
+    )
+    return [_question(row) for row in rows]
+
+
+def asked_in(db: sqlite3.Connection, tenant: str, user: str, thread: str) -> list[Question]:
+    """Return what a thread's latest run asked, in its order."""
+    latest = (
+        "SELECT id FROM runs WHERE tenant=? AND user=? AND thread=? ORDER BY started DESC LIMIT 1"
+    )
+    row = db.execute(latest, (tenant, user, thread)).fetchone()
+    return of_run(db, tenant, user, row[0]) if row else []
+
+
+def expired(db: sqlite3.Connection, at: float) -> list[RunKey]:
+    """Return the runs whose open questions have expired by a time."""
+    rows = db.execute(
+        f"{_QUESTION} WHERE answer='open' AND expires <= ? GROUP BY tenant, user, run", (at,)
+    )
+    return [_question(row).key for row in rows]
+
+
+def next_expiry(db: sqlite3.Connection) -> float | None:
+    """Return when the next open question expires, in Unix seconds."""
+    row = db.execute("SELECT MIN(expires) FROM interrupts WHERE answer='open'").fetchone()
+    return float(row[0]) if row[0] is not None else None
+
+
+def _set(
+    db: sqlite3.Connection, one: Question, answer: Answer, at: float, payload: object = None
+) -> None:
+    db.execute(
+        "UPDATE interrupts SET answer=?, payload=?, decided=?"
+        " WHERE tenant=? AND user=? AND run=? AND id=?",
+        (
+            answer.value,
+            None if payload is None else msgspec.json.encode(payload),
+            at,
+            *(one.key.tenant, one.key.user, one.key.run, one.id),
+        ),
+    )
+
+
+def _question(row: tuple[object, ...]) -> Question:
+    tenant, user, thread, run, agent, asked, answer, payload, expires, decided = row
+    assert isinstance(asked, bytes), "the column holds JSON"
+    assert isinstance(expires, float), "the column holds seconds"
+    return Question(
+        key=RunKey(
+            tenant=str(tenant), user=str(user), thread=str(thread), run=str(run), agent=str(agent)
+        ),
+        asked=msgspec.json.decode(asked),
+        answer=Answer(answer),
+        payload=msgspec.json.decode(payload) if isinstance(payload, bytes) else None,
+        expires=expires,
+        decided=decided if isinstance(decided, float) else None,
+    )

@@ -101,6 +101,15 @@ class SessionsRevoked(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CaughtUp(Happening):
+    """A reader that could not follow was answered from the log, on the same connection."""
+
+    connection: str
+    publications: int
+    """How many it took, folded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunBegan(Happening):
     """A run's first event is in the log."""
 

@@ -5,6 +5,11 @@ reader's outbox. A subscription is *joining* while its first answer is made: wha
 meanwhile waits beside it, and `go_live` lets through what the answer did not contain. So the
 answer and the live stream meet without a gap and without a duplicate, and no lock is held.
 
+A reader that takes less than comes *falls behind*: what is published for it waits beside its
+subscription too, and `catch_up` gives it that, merged, once its outbox is empty. Where too much
+waits it is thrown away, and the reader has to be answered from the log like one that joins
+(`rejoin`, then `go_live`). A reader that keeps up never meets any of this.
+
 The right to read is asked for twice: by whoever subscribes, and here again at each write.
 """
 
@@ -18,13 +23,14 @@ from towpath import codes
 from towpath.channels import Channel
 from towpath.codes import CloseCode, ErrorCode
 from towpath.context import Principal
+from towpath.hub.backlog import Backlog
 from towpath.hub.outbox import Outbox
 from towpath.protocol import codec_json as codec
 from towpath.protocol import frames
 from towpath.streams.broker import Publication
 
-JOINING_BOUND = 10_000
-"""How many publications may wait beside one subscription; past it the reader starts over."""
+BACKLOG_BYTES = 1024 * 1024
+"""How much may wait beside the subscriptions of one connection, unless it is told otherwise."""
 INSUFFICIENT_STATE = (2500, "insufficient state")
 """The unsubscribe code after which SDKs subscribe again by themselves."""
 
@@ -47,7 +53,7 @@ def _encode(channel: Channel, publication: Publication) -> bytes:
         channel.visible,
         frames.Publication(
             data=Raw(publication.data),
-            offset=publication.offset,
+            offset=publication.offset or UNSET,
             tags=publication.tags or UNSET,
         ),
     )
@@ -65,8 +71,10 @@ class Subscription:
     channel: Channel
     offset: int = 0
     """Of the last publication put into the outbox; meaningful once live."""
-    waiting: list[tuple[int, bytes]] | None = field(default_factory=list)
-    """What came while joining, by offset; None once live."""
+    live: bool = False
+    """False while it is joining."""
+    backlog: Backlog = field(default_factory=Backlog)
+    """What came while it was joining, or fell behind."""
 
 
 @dataclass(slots=True, eq=False)
@@ -82,13 +90,20 @@ class Member:
     """Hears of a subscription that the hub ended by itself."""
     dialect: Dialect = JSON
     subscriptions: dict[Channel, Subscription] = field(default_factory=dict)
+    behind: dict[Channel, Subscription] = field(default_factory=dict)
+    """Those that are live and have a backlog."""
 
 
 class Hub:
     """The connections of this node, and the channels they read."""
 
     def __init__(
-        self, may_read: MayRead, *, max_connections: int, max_tenant_connections: int = 10_000
+        self,
+        may_read: MayRead,
+        *,
+        max_connections: int,
+        max_tenant_connections: int = 10_000,
+        backlog_bytes: int = BACKLOG_BYTES,
     ) -> None:
         """Make an empty hub.
 
@@ -96,10 +111,12 @@ class Hub:
             may_read: the policy, asked at each write.
             max_connections: how many connections one user may have.
             max_tenant_connections: how many all users of a tenant may have together.
+            backlog_bytes: how much may wait beside the subscriptions of one connection.
         """
         self._may_read = may_read
         self._max_connections = max_connections
         self._max_tenant_connections = max_tenant_connections
+        self._backlog_bytes = backlog_bytes
         self._by_tenant: Counter[str] = Counter()
         self._members: dict[str, Member] = {}
         self._by_user: dict[tuple[str, str], dict[str, Member]] = {}
@@ -119,6 +136,11 @@ class Hub:
     def waiting_bytes(self) -> int:
         """How much waits in all outboxes together."""
         return sum(member.outbox.level for member in self._members.values())
+
+    @property
+    def backlog_bytes(self) -> int:
+        """How much waits beside all subscriptions together."""
+        return sum(map(_backlog_level, self._members.values()))
 
     def connect(self, member: Member) -> ErrorCode | CloseCode | None:
         """Take a connection in, or return what to answer where there are as many as may be."""
@@ -166,6 +188,7 @@ class Hub:
 
     def unsubscribe(self, member: Member, channel: Channel) -> bool:
         """Stop reading a channel; return whether the member did read it."""
+        member.behind.pop(channel, None)
         if member.subscriptions.pop(channel, None) is None:
             return False
         readers = self._readers[channel]
@@ -179,13 +202,29 @@ class Hub:
 
         The answer must be in the outbox already. A subscription that ended meanwhile stays ended.
         """
-        waiting, subscription.waiting = subscription.waiting or [], None
+        subscription.live = True
         subscription.offset = offset
-        if subscription.member.subscriptions.get(subscription.channel) is not subscription:
-            return
-        for at, frame in waiting:
-            if at > subscription.offset:
-                self._put(subscription, at, at, frame)
+        if self._is_current(subscription):
+            self._give(subscription)
+
+    def rejoin(self, subscription: Subscription) -> None:
+        """Begin joining anew, from the log: what is published from now on waits."""
+        subscription.live = False
+        subscription.backlog = Backlog()
+        subscription.member.behind.pop(subscription.channel, None)
+
+    def catch_up(self, member: Member) -> list[Subscription]:
+        """Give a reader what it fell behind with; call it when the outbox is empty.
+
+        Returns:
+            The subscriptions whose backlog was given up, to be answered from the log.
+        """
+        behind, member.behind = member.behind, {}
+        given_up = [one for one in behind.values() if one.backlog.given_up]
+        for subscription in behind.values():
+            if not subscription.backlog.given_up and subscription.live:
+                self._give(subscription)
+        return given_up
 
     def readers(self, channel: Channel) -> list[Member]:
         """Return who reads a channel on this node."""
@@ -197,23 +236,48 @@ class Hub:
         if not readers or not publications:
             return
         first, last = publications[0].offset, publications[-1].offset
-        written: dict[Dialect, tuple[list[bytes], bytes]] = {}
+        written: dict[Dialect, bytes] = {}
         for subscription in list(readers.values()):
-            dialect = subscription.member.dialect
-            if dialect not in written:
-                made = [dialect.encode(channel, publication) for publication in publications]
-                written[dialect] = (made, dialect.separator.join(made))
-            encoded, joined = written[dialect]
-            if not self._may_read(subscription.member.principal, channel):
+            member = subscription.member
+            if not self._may_read(member.principal, channel):
                 self.withheld += 1
-            elif subscription.waiting is not None:
-                self._wait(subscription, publications, encoded)
-            elif first == subscription.offset + 1:
-                self._put(subscription, first, last, joined)
+            elif not subscription.live or self._is_behind(subscription):
+                self._wait(subscription, publications)
+            elif first != subscription.offset + 1:
+                self._give_each(subscription, publications)
             else:
-                for publication, frame in zip(publications, encoded, strict=True):
-                    if publication.offset > subscription.offset:
-                        self._put(subscription, publication.offset, publication.offset, frame)
+                if (joined := written.get(member.dialect)) is None:
+                    joined = written[member.dialect] = _encode_all(
+                        member.dialect, channel, publications
+                    )
+                self._put(subscription, first, last, joined)
+
+    def _is_behind(self, subscription: Subscription) -> bool:
+        """Whether a reader takes less than comes, on a channel where it can be helped."""
+        member, channel = subscription.member, subscription.channel
+        return channel in member.behind or (channel.is_thread and member.outbox.behind)
+
+    def _is_current(self, subscription: Subscription) -> bool:
+        return subscription.member.subscriptions.get(subscription.channel) is subscription
+
+    def _give(self, subscription: Subscription) -> None:
+        """Give a live reader its backlog, merged; one that was given up waits for the log."""
+        if subscription.backlog.given_up:
+            subscription.member.behind[subscription.channel] = subscription
+            subscription.member.outbox.stir()
+            return
+        after = subscription.offset
+        for publication in subscription.backlog.take(after):
+            frame = subscription.member.dialect.encode(subscription.channel, publication)
+            first = subscription.offset + 1 if publication.tags.get("from") else publication.offset
+            self._put(subscription, first, publication.offset, frame)
+
+    def _give_each(self, subscription: Subscription, publications: Sequence[Publication]) -> None:
+        """Give a reader those of a batch that are new to it."""
+        for publication in publications:
+            if publication.offset > subscription.offset:
+                frame = subscription.member.dialect.encode(subscription.channel, publication)
+                self._put(subscription, publication.offset, publication.offset, frame)
 
     def _put(self, subscription: Subscription, first: int, last: int, frame: bytes) -> None:
         """Give a reader what comes next; one that would see a gap subscribes anew instead."""
@@ -224,16 +288,12 @@ class Hub:
         else:
             subscription.member.close(codes.SLOW)
 
-    def _wait(
-        self, subscription: Subscription, publications: Sequence[Publication], encoded: list[bytes]
-    ) -> None:
-        waiting = subscription.waiting
-        assert waiting is not None, "the subscription is joining"
-        if len(waiting) + len(encoded) > JOINING_BOUND:
-            # What is thrown away here shows as a gap when it goes live, and is answered there.
-            waiting.clear()
-        pairs = zip(publications, encoded, strict=True)
-        waiting.extend((publication.offset, frame) for publication, frame in pairs)
+    def _wait(self, subscription: Subscription, publications: Sequence[Publication]) -> None:
+        """Let publications wait beside a subscription, as far as there is room."""
+        member = subscription.member
+        subscription.backlog.add(publications, self._backlog_bytes - _backlog_level(member))
+        if subscription.live:
+            member.behind[subscription.channel] = subscription
 
     def _restart(self, subscription: Subscription) -> None:
         """Have a reader start over on a channel it can no longer follow."""
@@ -250,3 +310,12 @@ class Hub:
             or not member.outbox.put(tell(channel.visible, *INSUFFICIENT_STATE))
         ):
             member.close(codes.SLOW)
+
+
+def _backlog_level(member: Member) -> int:
+    return sum(one.backlog.level for one in member.subscriptions.values())
+
+
+def _encode_all(dialect: Dialect, channel: Channel, publications: Sequence[Publication]) -> bytes:
+    made = [dialect.encode(channel, publication) for publication in publications]
+    return made[0] if len(made) == 1 else dialect.separator.join(made)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from towpath.protocol.codec_json import SEPARATOR
 
+BEHIND_BYTES = 64 * 1024
+"""More than this waiting means that the reader takes less than comes, for now."""
 MESSAGE_BYTES = 64 * 1024
 """A message is not filled beyond this; a single larger frame still leaves whole."""
 
@@ -30,10 +32,21 @@ class Outbox:
         self._wake = wake
         self._max_bytes = max_bytes
         self._separator = separator
+        self._behind_bytes = min(BEHIND_BYTES, max_bytes // 4)
         self._frames: deque[bytes] = deque()
         self._closed = False
         self.level = 0
         """How many bytes wait."""
+
+    @property
+    def behind(self) -> bool:
+        """Whether the reader takes less than comes, for now."""
+        return self.level >= self._behind_bytes
+
+    def stir(self) -> None:
+        """Wake whoever empties the outbox, though nothing may be in it."""
+        if not self._closed:
+            self._wake()
 
     def put(self, frame: bytes) -> bool:
         """Add a frame; return False, and add nothing, where there is no room or it is closed."""

@@ -24,6 +24,7 @@ from towpath.events.kinds import TERMINAL
 from towpath.hub.hub import Dialect, Member
 from towpath.hub.outbox import Outbox
 from towpath.protocol import codec_sse as codec
+from towpath.server.catching_up import catch_up
 from towpath.server.performer import Parts
 from towpath.streams.broker import Broker, Publication
 from towpath.threads.recovery import Answer, Asked
@@ -33,7 +34,7 @@ def sse_dialect(broker: Broker) -> Dialect:
     """Return how publications are written for event streams over this log."""
 
     def encode(channel: Channel, publication: Publication) -> bytes:
-        position = (broker.epoch(channel), publication.offset)
+        position = (broker.epoch(channel), publication.offset) if publication.offset else None
         return codec.encode_event(publication.data, position=position)
 
     return Dialect(encode, b"", None)
@@ -109,9 +110,12 @@ class EventStream:
         try:
             yield self._first or codec.KEEP_ALIVE
             while self._active and self._ended is None:
-                piece = outbox.take() or await self._next()
-                self._active = not _ends_run(piece)
-                yield piece
+                piece = outbox.take()
+                if not piece and not await catch_up(self._parts, self._member):
+                    piece = await self._next()
+                if piece:
+                    self._active = not _ends_run(piece)
+                    yield piece
         finally:
             self.leave()
 
@@ -130,8 +134,9 @@ class EventStream:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._parts.settings.ping_interval):
                 await self._wake.wait()
-        self._wake.clear()
-        return self._member.outbox.take() or codec.KEEP_ALIVE
+            self._wake.clear()
+            return self._member.outbox.take()
+        return codec.KEEP_ALIVE
 
     def _take(self, answer: Answer, active: bool) -> None:
         """Keep what the reader gets first, up to the end of the run where it ends in it."""

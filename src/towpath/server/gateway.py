@@ -286,6 +286,7 @@ class Gateway:
             may_read,
             max_connections=settings.user_connections,
             max_tenant_connections=settings.tenant_connections,
+            backlog_bytes=settings.backlog_bytes,
         )
         control = Control(auth.service, hub, self._hooks)
 
@@ -386,6 +387,11 @@ class Gateway:
             "towpath_outbox_bytes",
             "Waiting to be sent, over all connections",
             read(lambda h: h.parts.hub.waiting_bytes),
+        )
+        gauge(
+            "towpath_backlog_bytes",
+            "Waiting beside connections that fell behind",
+            read(lambda h: h.parts.hub.backlog_bytes),
         )
         gauge(
             "towpath_withheld",

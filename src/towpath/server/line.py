@@ -27,6 +27,7 @@ from towpath.protocol import frames
 from towpath.protocol.connection import Bounds, Closed, Connection
 from towpath.protocol.frames import Command, Malformed, Pong
 from towpath.protocol.states import State
+from towpath.server.catching_up import catch_up
 from towpath.server.performer import Parts, Performer
 from towpath.session.keepalive import Due, KeepAlive
 from towpath.session.limits import Rate
@@ -74,6 +75,7 @@ class Line:
         self._commands: asyncio.Queue[Command | Malformed] = asyncio.Queue(COMMAND_QUEUE)
         self._performer: Performer | None = None
         self._end: CloseCode | None = None
+        self._sending = False
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._timer = self._loop.call_later(limits.connect_timeout, self.end, codes.STALE)
@@ -137,13 +139,31 @@ class Line:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while message := self._outbox.take():
-                await self._transport.send(message)
+            while (message := self._outbox.take()) or await self._catch_up():
+                if message:
+                    await self._send(message)
             if self._end is not None:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._settings.close_timeout):
                         await self._transport.close(self._end.number, self._end.reason)
                 return
+
+    async def _send(self, message: bytes) -> None:
+        """Send a message; a peer that takes nothing for too long is let go."""
+        self._sending = True
+        try:
+            async with asyncio.timeout(self._settings.slow_timeout):
+                await self._transport.send(message)
+        except TimeoutError:
+            self.end(codes.SLOW)
+        finally:
+            self._sending = False
+
+    async def _catch_up(self) -> bool:
+        """Give the reader what it fell behind with; False where there is nothing."""
+        if self._performer is None or self._end is not None:
+            return False
+        return await catch_up(self._parts, self._performer.member)
 
     def _let_go(self) -> None:
         """Leave nothing of this connection behind, and say how it ended."""
@@ -265,6 +285,8 @@ class Line:
         match self._performer.keepalive.elapse(self._loop.time()):
             case Due.PING:
                 self._outbox.put(codec.PING)
+            case Due.NO_PONG if self._sending or self._outbox.level:
+                self._performer.keepalive.pong()  # It is slow: `slow_timeout` decides.
             case Due.NO_PONG:
                 self.end(codes.NO_PONG)
             case Due.LAPSED:

@@ -54,6 +54,9 @@ class Metrics:
             "towpath_sessions_revoked", "Revocations, by what was taken back", ["what"],
             registry=registry,
         )  # fmt: skip
+        self._caught_up = Counter(
+            "towpath_readers_caught_up", "Slow readers answered from the log", registry=registry
+        )
         self._commands = Histogram(
             "towpath_command_seconds", "From a command's turn to its reply", ["command", "error"],
             buckets=_LATENCY, registry=registry,
@@ -103,6 +106,8 @@ class Metrics:
                 self._breakers.labels(dependency).set(_BREAKER_STATES.index(after))
             case hooks.SessionsRevoked(what=what):
                 self._revoked.labels(what).inc()
+            case hooks.CaughtUp():
+                self._caught_up.inc()
             case hooks.CommandAnswered(command=command, error=error, seconds=seconds):
                 self._commands.labels(command, str(error)).observe(seconds)
             case hooks.RunEnded(agent=agent, status=status, code=code):

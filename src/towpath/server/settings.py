@@ -12,6 +12,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from towpath.hub.hub import BACKLOG_BYTES
+
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
 
@@ -112,6 +114,8 @@ class Settings(BaseSettings):
     """How often one refused credential is looked at again in the long run."""
     outbox_bytes: int = Field(default=4 * 1024 * 1024, gt=0)
     """What may wait to be sent to one connection; 3008 past it."""
+    backlog_bytes: int = Field(default=BACKLOG_BYTES, gt=0)
+    """What may wait beside a connection that fell behind, until it is answered from the log."""
     snapshot_max_bytes: int = Field(default=1024 * 1024, gt=0)
     """Text of the messages in a prelude; older ones by `thread.get`."""
     run_message_bytes: int = Field(default=256 * 1024, gt=0)
@@ -125,6 +129,8 @@ class Settings(BaseSettings):
     """Between pings."""
     pong_timeout: float = Field(default=10.0, gt=0)
     """Until a ping must be answered; 3012 after it."""
+    slow_timeout: float = Field(default=30.0, gt=0)
+    """How long a connection may take nothing of what is sent to it; 3008 after it."""
     close_timeout: float = Field(default=2.0, gt=0)
     """How long a close frame may take."""
     expiry_grace: float = Field(default=25.0, ge=0)

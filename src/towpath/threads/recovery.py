@@ -67,6 +67,17 @@ class Recovery:
         publications = [_whole(item) for item in replay.publications]
         return Answer(replay.epoch, replay.top, not replay.gone, publications)
 
+    async def tail(self, channel: Channel, after: int) -> Answer | None:
+        """Return what came after an offset of this very channel, folded; None where it is gone.
+
+        Raises:
+            StorageError: the log cannot be read now.
+        """
+        replay = await self._broker.read(channel, after)
+        if replay.gone:
+            return None
+        return Answer(replay.epoch, replay.top, True, _tail(replay))
+
     async def check(self, channel: Channel, user: str) -> None:
         """Refuse a thread that does not exist, exactly like one that is somebody else's.
 

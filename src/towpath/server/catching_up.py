@@ -1,0 +1,46 @@
+"""Giving a reader that fell behind what it missed, once it takes something again.
+
+What waits beside its subscriptions comes first, merged. A subscription whose backlog was given up
+is answered from the log, as if the reader had come back with its position: one mechanism serves
+both.
+
+Source: WIRE section 9.
+"""
+
+from towpath import codes
+from towpath.errors import StorageError
+from towpath.hooks import CaughtUp
+from towpath.hub.hub import Member, Subscription
+from towpath.server.performer import Parts
+from towpath.streams.broker import Publication
+
+
+async def catch_up(parts: Parts, member: Member) -> bool:
+    """Fill a reader's empty outbox with what it fell behind with; False where there is nothing."""
+    given_up = parts.hub.catch_up(member)
+    for subscription in given_up:
+        await _answer(parts, subscription)
+    return member.outbox.level > 0
+
+
+async def _answer(parts: Parts, subscription: Subscription) -> None:
+    """Answer a subscription from the log, from the last offset the reader was given."""
+    member, channel = subscription.member, subscription.channel
+    parts.hub.rejoin(subscription)
+    try:
+        answer = await parts.recovery.tail(channel, subscription.offset)
+    except StorageError:
+        answer = None
+    if answer is None:
+        # What it missed cannot be had here: it comes back with its position, and learns more.
+        member.close(codes.SLOW)
+        return
+    for item in answer.publications:
+        offset = item.offset if isinstance(item.offset, int) else 0
+        tags = item.tags if isinstance(item.tags, dict) else {}
+        frame = member.dialect.encode(channel, Publication(offset, bytes(item.data), tags))
+        if not member.outbox.put(frame):
+            member.close(codes.SLOW)
+            return
+    parts.hub.go_live(subscription, answer.top)
+    parts.hooks.tell(CaughtUp(connection=member.id, publications=len(answer.publications)))

@@ -19,7 +19,7 @@ import typer
 from prometheus_client.parser import text_string_to_metric_families
 
 from towpath import cli, codes, hooks
-from towpath.agents import run
+from towpath.agents import interrupts, run
 from towpath.events import order
 from towpath.events.kinds import GOLDEN
 from towpath.protocol import frames, states
@@ -283,6 +283,13 @@ def run_diagram() -> str:
     return _diagram(run.Status.PENDING.value, moves, {status.value for status in run.OVER})
 
 
+def interrupt_diagram() -> str:
+    """Return the life of a question as a diagram."""
+    moves = ((a.value, move.value, b.value) for (a, move), b in interrupts.TABLE.items())
+    ends = {answer.value for answer in interrupts.LATE}
+    return _diagram(interrupts.Answer.OPEN.value, moves, ends)
+
+
 def _diagram(start: str, moves: Iterable[tuple[str, str, str]], ends: set[str]) -> str:
     """Return a Mermaid diagram; moves between the same two states share an arrow."""
     arrows: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -330,6 +337,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "cli": options,
     "connection-states": connection_diagram,
     "run-states": run_diagram,
+    "interrupt-states": interrupt_diagram,
     "event-order": order_diagram,
     "event-rules": order_rules,
 }

@@ -1,26 +1,35 @@
 """The bridge under explored schedules: whoever comes first, the promises hold."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import detangle
 import pytest
 
 from towpath.agents import bridge
+from towpath.agents.approvals import Approvals
+from towpath.agents.asked import Decide, StartRun
+from towpath.agents.interrupts import Answer, InterruptDecided, Question
 from towpath.agents.live import LiveRun
 from towpath.agents.run import OVER, RunKey
 from towpath.context import Principal
+from towpath.streams.broker import Key
 from towpath.testing import scenarios
+from towpath.threads import interrupts as stored
 
 RUNS = 150
+MANY = 500
+"""For scenarios in which more than two things meet."""
 
 
-def explored(scenario: Callable[[], Awaitable[None]]) -> detangle.ExploreStats:
+def explored(scenario: Callable[[], Awaitable[None]], *, runs: int = RUNS) -> detangle.ExploreStats:
     """Run a scenario under so many schedules, with a strategy of its own."""
     return detangle.explore(
         scenario,  # type: ignore[arg-type]
-        runs=RUNS,
+        runs=runs,
         strategy=detangle.RandomWalk(),
         database=False,
         shrink=False,
@@ -45,6 +54,82 @@ def test_p1_r34_two_peoples_runs_never_mix() -> None:
 def test_r81_the_same_request_at_once_is_one_run() -> None:
     """Two identical requests at once start one run, however they interleave."""
     assert explored(scenarios.twins).distinct_schedules > RUNS / 2
+
+
+def test_p5_r95_two_devices_expiry_and_a_new_run_leave_one_answer_each() -> None:
+    """However decisions, expiry and a new run meet, each question has one answer, and all know."""
+    assert explored(scenarios.decisions, runs=MANY).distinct_schedules > MANY / 2
+
+
+def test_r81_answers_at_once_by_both_ways_begin_one_run() -> None:
+    """However starts with answers and decisions meet, one run continues, and twins are one."""
+    assert explored(scenarios.answers, runs=MANY).distinct_schedules > MANY / 2
+
+
+def test_a_decision_on_what_was_decided_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a decision is checked before its write only, two of them count, and it is seen."""
+
+    def careless(db: sqlite3.Connection, fact: InterruptDecided) -> None:
+        for one in questions_of(db, fact):
+            if one.id == fact.id:
+                stored._set(db, one, fact.answer, fact.at, fact.payload)
+
+    monkeypatch.setattr(stored, "decide", careless)
+    with pytest.raises(detangle.BugFound):
+        explored(scenarios.decisions, runs=MANY)
+
+
+def test_a_last_answer_that_does_not_know_it_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody looks again at the other questions, no run goes on, and it is seen."""
+    real = stored.decide
+
+    def forgetful(db: sqlite3.Connection, fact: InterruptDecided) -> None:
+        open_ones = {one.id for one in questions_of(db, fact) if one.answer is Answer.OPEN}
+        real(db, replace(fact, others=frozenset(open_ones - {fact.id})))
+
+    monkeypatch.setattr(stored, "decide", forgetful)
+    with pytest.raises(detangle.BugFound):
+        explored(scenarios.decisions, runs=MANY)
+
+
+def test_an_expiry_that_is_told_before_it_is_written_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the clock alone says expired, a decision in flight undoes it, and it is seen."""
+
+    async def unwritten(self: Approvals, asked: list[Question], now: float) -> list[Question]:
+        return [replace(one, answer=one.now(now)) for one in asked]
+
+    monkeypatch.setattr(Approvals, "_noted", unwritten)
+    with pytest.raises(detangle.BugFound):
+        explored(scenarios.decisions, runs=MANY)
+
+
+def test_a_twin_that_finds_its_question_answered_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a repeated request is looked for too early, its twin is told `already`: it is seen."""
+    real = Approvals._decide
+
+    async def early(self: Approvals, who: Principal, said: Decide, key: Key) -> bytes:
+        broker = self._around.broker
+        if (earlier := await broker.remembered(key)) is not None:
+            return earlier
+        with monkeypatch.context() as patch:
+            patch.setattr(type(broker), "remembered", nothing)
+            return await real(self, who, said, key)
+
+    async def nothing(self: object, key: Key) -> None:
+        return None
+
+    monkeypatch.setattr(Approvals, "_decide", early)
+    with pytest.raises(detangle.BugFound):
+        explored(scenarios.decisions, runs=MANY)
+
+
+def questions_of(db: sqlite3.Connection, fact: InterruptDecided) -> list[Question]:
+    """Return the questions of the run a decision is about."""
+    return stored.of_run(db, fact.key.tenant, fact.key.user, fact.key.run)
 
 
 def test_a_pause_between_making_and_submitting_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,8 +165,8 @@ def test_a_request_without_its_key_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     """Where the request id is not part of the write, twins become two runs, and it is seen."""
     real = bridge.AgentWebSocketBridge.start
 
-    async def forgetful(self: Any, who: Principal, asked: bridge.StartRun) -> bytes:
-        again = bridge.StartRun(
+    async def forgetful(self: Any, who: Principal, asked: StartRun) -> bytes:
+        again = StartRun(
             request_id=self._around.new_id(),
             agent=asked.agent,
             thread_id=asked.thread_id,

@@ -8,8 +8,7 @@ Source: WIRE section 10.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -19,12 +18,13 @@ from towpath import codes, hooks
 from towpath.channels import Channel
 from towpath.codes import CloseCode
 from towpath.context import Principal
-from towpath.errors import TooManyRequests
+from towpath.errors import TooManyRequests, UnknownChannel
 from towpath.events.kinds import TERMINAL
 from towpath.hub.hub import Dialect, Member
 from towpath.hub.outbox import Outbox
 from towpath.protocol import codec_sse as codec
 from towpath.server.catching_up import catch_up
+from towpath.server.line import AT_ONCE
 from towpath.server.performer import Parts
 from towpath.streams.broker import Broker, Publication
 from towpath.threads.recovery import Answer, Asked
@@ -51,137 +51,174 @@ class Beginning:
 
 
 class EventStream:
-    """Reads a thread for one HTTP response: `begin`, iterate `chunks` once, and it is over."""
+    """Reads a thread for one HTTP response: `enter`, `begin`, iterate `chunks`, and it is over."""
 
-    def __init__(
-        self, parts: Parts, dialect: Dialect, principal: Principal, beginning: Beginning, name: str
-    ) -> None:
+    def __init__(self, parts: Parts, dialect: Dialect, principal: Principal, name: str) -> None:
         """Describe a reader; it has no place in the hub yet.
 
         Args:
             parts: what it works with.
             dialect: how publications are written.
             principal: who reads.
-            beginning: what, and from where.
             name: the connection id of this reader.
         """
+        self.principal = principal
         self.over = asyncio.Event()
         """Set once nothing of it is left."""
+        self.ended: CloseCode | None = None
+        """Why we ended it, if we did."""
+        self.hurry: Callable[[], None] = lambda: None
+        """Called when we end it: a client that reads nothing may hold up its last write."""
         self._parts = parts
-        self._beginning = beginning
         self._wake = asyncio.Event()
-        self._ended: CloseCode | None = None
         self._first = b""
         self._active = True
         outbox = Outbox(self._wake.set, max_bytes=parts.settings.outbox_bytes, separator=b"")
         self._member = Member(name, principal, outbox, self.end, dialect=dialect)
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
-        self._timer: asyncio.TimerHandle | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._writing: asyncio.TimerHandle | None = None
 
-    async def begin(self) -> None:
-        """Take a place in the hub and make what the reader gets first.
+    def enter(self) -> None:
+        """Take a place in the hub; from now on whatever ends this person's connections ends it.
 
         Raises:
             TooManyRequests: this person, or tenant, has as many connections as may be.
+        """
+        if self._parts.hub.connect(self._member) is not None:
+            raise TooManyRequests("too many connections")
+        self._watch_expiry()
+        who = self.principal
+        self._parts.hooks.tell(
+            hooks.ConnectionOpened(connection=self._member.id, tenant=who.tenant, user=who.user)
+        )
+
+    async def begin(self, beginning: Beginning) -> None:
+        """Begin to read, and make what the reader gets first.
+
+        Raises:
             UnknownChannel: no such thread of theirs.
             StorageError: the log cannot be read now.
         """
-        parts, channel, who = self._parts, self._beginning.channel, self._member.principal
-        if parts.hub.connect(self._member) is not None:
-            raise TooManyRequests("too many connections")
-        try:
-            self._watch_expiry()
-            subscription = parts.hub.subscribe(self._member, channel)
-            # Asked before the answer is made: an empty one then means that nothing has changed.
-            active = await parts.store.has_active_run(who.tenant, who.user, channel.thread or "")
-            answer = await parts.recovery.answer(channel, who.user, self._beginning.asked)
-            self._take(answer, active)
-            parts.hub.go_live(subscription, answer.top)
-        except BaseException:
-            self.leave()
-            raise
-        tell = parts.hooks.tell
-        tell(hooks.ConnectionOpened(connection=self._member.id, tenant=who.tenant, user=who.user))
+        parts, channel, who = self._parts, beginning.channel, self.principal
+        if not parts.may_read(who, channel):
+            raise UnknownChannel
+        subscription = parts.hub.subscribe(self._member, channel)
+        # Asked before the answer is made: an empty one then means that nothing has changed.
+        active = await parts.store.has_active_run(who.tenant, who.user, channel.thread or "")
+        answer = await parts.recovery.answer(channel, who.user, beginning.asked)
+        self._take(answer, active, first_run=beginning.first_run)
+        parts.hub.go_live(subscription, answer.top)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the response, piece by piece, until the run has ended or nobody may read on."""
-        outbox = self._member.outbox
         try:
-            yield self._first or codec.KEEP_ALIVE
-            while self._active and self._ended is None:
-                piece = outbox.take()
-                if not piece and not await catch_up(self._parts, self._member):
-                    piece = await self._next()
-                if piece:
-                    self._active = not _ends_run(piece)
-                    yield piece
+            if self.ended is None:
+                self._watch_writing()
+                yield self._first or codec.KEEP_ALIVE
+            while self._active and (piece := await self._next()):
+                piece, self._active = _up_to_the_end(piece)
+                self._watch_writing()
+                yield piece
         finally:
             self.leave()
 
     def end(self, code: CloseCode) -> None:
         """End the stream; the first code wins."""
-        if self._ended is None:
-            self._ended = code
-            self._member.outbox.clear()
+        if self.ended is None:
+            self.ended = code
+            if code in AT_ONCE:
+                self._member.outbox.clear()
+            self._member.outbox.close()
             self._wake.set()
+            self.hurry()
 
     def drain(self) -> None:
         """Go on until `end`: a client comes back with its position by itself."""
 
     async def _next(self) -> bytes:
-        """Wait for what comes next, and send a sign of life where that takes long."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._parts.settings.ping_interval):
-                await self._wake.wait()
+        """Return what comes next, or a sign of life where that takes long; nothing at the end."""
+        _cancel(self._writing)
+        while not (piece := self._member.outbox.take()) and self.ended is None:
+            if await catch_up(self._parts, self._member):
+                continue
+            try:
+                async with asyncio.timeout(self._parts.settings.ping_interval):
+                    await self._wake.wait()
+            except TimeoutError:
+                return codec.KEEP_ALIVE
             self._wake.clear()
-            return self._member.outbox.take()
-        return codec.KEEP_ALIVE
+        return piece
 
-    def _take(self, answer: Answer, active: bool) -> None:
+    def _take(self, answer: Answer, active: bool, *, first_run: bool) -> None:
         """Keep what the reader gets first, up to the end of the run where it ends in it."""
         pieces = []
         for publication in answer.publications:
-            offset = publication.offset
+            offset, data = publication.offset, bytes(publication.data)
             position = None if isinstance(offset, UnsetType) else (answer.epoch, offset)
-            pieces.append(codec.encode_event(bytes(publication.data), position=position))
-            active = not _ends_run(pieces[-1])
-            if self._beginning.first_run and not active:
+            pieces.append(codec.encode_event(data, position=position))
+            active = not _is_terminal(data)
+            if first_run and not active:
                 break
         self._active = active
         self._first = b"".join(pieces)
 
+    def _watch_writing(self) -> None:
+        """End the stream when its client takes nothing of a piece for too long."""
+        patience = self._parts.settings.slow_timeout
+        self._writing = self._loop.call_later(patience, self.end, codes.SLOW)
+
     def _watch_expiry(self) -> None:
         """End the stream when its credential's grace ends: nobody can renew it here."""
-        ends = self._parts.auth.expires_at(self._member.principal)
+        ends = self._parts.auth.expires_at(self.principal)
         if ends is not None:
             left = ends - self._parts.wall_clock()
-            self._timer = self._loop.call_later(max(0.0, left), self.end, codes.EXPIRED)
+            self._expiry = self._loop.call_later(max(0.0, left), self.end, codes.EXPIRED)
 
     def leave(self) -> None:
         """Leave nothing behind; idempotent."""
         if self.over.is_set():
             return
-        if self._timer is not None:
-            self._timer.cancel()
+        _cancel(self._expiry)
+        _cancel(self._writing)
         self._parts.hub.disconnect(self._member)
-        who = self._member.principal
+        who = self.principal
         self._parts.hooks.tell(
             hooks.ConnectionClosed(
                 connection=self._member.id,
                 tenant=who.tenant,
                 user=who.user,
-                code=self._ended.number if self._ended else 1005,
-                reason=self._ended.reason if self._ended else "the stream is over",
+                code=self.ended.number if self.ended else 1005,
+                reason=self.ended.reason if self.ended else "the stream is over",
                 seconds=self._loop.time() - self._began,
             )
         )
         self.over.set()
 
 
-def _ends_run(piece: bytes) -> bool:
-    """Whether a terminal event is among these events; only those that may be one are read."""
-    if not any(kind.encode() in piece for kind in TERMINAL):
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+def _up_to_the_end(piece: bytes) -> tuple[bytes, bool]:
+    """Return these events up to the first terminal one, and whether the run goes on after them."""
+    if not any(kind in piece for kind in _TERMINAL):
+        return piece, True
+    kept = bytearray()
+    for event in piece.split(codec.END)[:-1]:
+        kept += event + codec.END
+        if _is_terminal(event.partition(codec.DATA)[2]):
+            return bytes(kept), False
+    return piece, True
+
+
+def _is_terminal(data: bytes) -> bool:
+    """Whether this is a terminal event; only those that may be one are read."""
+    if not any(kind in data for kind in _TERMINAL):
         return False
-    lines = (line for line in piece.split(b"\n") if line.startswith(b"data: "))
-    return any(msgspec.json.decode(line[6:])["type"] in TERMINAL for line in lines)
+    return msgspec.json.decode(data)["type"] in TERMINAL
+
+
+_TERMINAL = tuple(kind.encode() for kind in TERMINAL)

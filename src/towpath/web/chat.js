@@ -1,5 +1,6 @@
 // Wires the page: who is signed in, which thread is open, and what each control does.
 
+import { digest } from './digest.js';
 import { Line, wordsOf } from './line.js';
 import { Thread } from './thread.js';
 import { ThreadList, hashOf, idOf } from './threads.js';
@@ -13,6 +14,7 @@ const view = new ThreadView({
   scroll: at('scroll'),
   status: at('run-status'),
   announce: at('announce'),
+  decide,
 });
 const list = new ThreadList({
   list: at('threads'),
@@ -114,7 +116,9 @@ function showState(state, reason) {
 async function catchUp() {
   const asked = line;
   try {
-    const [me, known] = await Promise.all([asked.ask('whoami'), asked.ask('agent.list'), reload()]);
+    const [me, known] = await Promise.all([
+      asked.ask('whoami'), asked.ask('agent.list'), reload(), look(),
+    ]);
     if (asked === line) {
       at('who').textContent = me.user;
       showAgents(known.agents);
@@ -154,6 +158,9 @@ function hear(event) {
       go(null);
       say('This thread was deleted.');
     }
+  }
+  if (name.startsWith('towpath.interrupt.') && thread && event.value.run_id === thread.waiting) {
+    look().catch(() => {}); // Whoever decides is told in any case.
   }
   if (name.startsWith('towpath.thread.') || name.startsWith('towpath.run.')) {
     reload().catch(() => {}); // It is asked for again each time the line comes up.
@@ -200,6 +207,9 @@ function take(event, tags) {
   thread.feed(event, tags);
   view.refresh();
   showControls();
+  if (event.type === 'RUN_FINISHED') {
+    look().catch(() => {});
+  }
 }
 
 function gone(code, reason) {
@@ -285,6 +295,46 @@ async function stop() {
     await line.change('run.cancel', { run_id: thread.run.id });
   } catch (error) {
     say(`Not stopped: ${wordsOf(error)}`);
+  }
+}
+
+// Ask where the questions stand that the open thread waits with.
+async function look() {
+  const shown = thread;
+  if (shown && shown.waiting && line) {
+    const run = shown.waiting;
+    const { interrupts } = await line.ask('run.get', { run_id: run });
+    shown.stand(run, interrupts);
+    view.refresh();
+  }
+}
+
+async function decide(question, decision, shown) {
+  const asked = { line, thread };
+  const parameters = { run_id: question.run, interrupt_id: question.id, decision };
+  if (shown !== null) {
+    parameters.digest = digest(shown);
+  }
+  const note = (sending) => {
+    question.sending = sending;
+    asked.thread.changed.add(question.owner);
+    view.refresh();
+  };
+  say('');
+  note(true);
+  try {
+    const { status } = await line.change('run.approve', parameters);
+    if (status === 'accepted') {
+      asked.thread.settle(question, decision === 'approve' ? 'approved' : 'refused');
+    } else {
+      await look(); // Somebody else was first, or it was too late.
+    }
+  } catch (error) {
+    if (asked.line === line) {
+      say(`Not decided: ${wordsOf(error)}`);
+    }
+  } finally {
+    note(false);
   }
 }
 

@@ -47,7 +47,8 @@ class Person:
         self.closed: list[CloseCode] = []
         self.left: list[Channel] = []
         self.member = Member(f"c{number}", principal, self.outbox, self.close, self.left.append)
-        self.admitted = hub.connect(self.member)
+        self.answer = hub.connect(self.member)
+        """None for one who was let in, or what to answer."""
 
     def close(self, code: CloseCode) -> None:
         self.closed.append(code)
@@ -74,8 +75,12 @@ class Person:
         return [push["unsubscribe"]["code"] for push in self.pushes() if "unsubscribe" in push]
 
 
-def hub(max_connections: int = 20) -> Hub:
-    return Hub(may_read, max_connections=max_connections)
+def hub(max_connections: int = 20, max_tenant_connections: int = 10_000) -> Hub:
+    return Hub(
+        may_read,
+        max_connections=max_connections,
+        max_tenant_connections=max_tenant_connections,
+    )
 
 
 def publications(first: int, last: int, size: int = 1) -> list[Publication]:
@@ -390,17 +395,17 @@ def test_r97_a_slow_reader_is_closed_and_the_others_get_everything() -> None:
 
 
 def test_r37_a_user_has_so_many_connections_and_no_more() -> None:
-    """The last allowed is let in, the next is not, and another person is not affected."""
+    """The last allowed is let in, the next is 3504, and another person is not affected."""
     node = hub(max_connections=2)
     first, second, third = (Person(node, number=number) for number in range(3))
     leo = Person(node, Principal(tenant="acme", user="leo"), 7)
     namesake = Person(node, Principal(tenant="other", user="mia"), 8)
-    assert [p.admitted for p in (first, second, third, leo, namesake)] == [
-        True,
-        True,
-        False,
-        True,
-        True,
+    assert [p.answer for p in (first, second, third, leo, namesake)] == [
+        None,
+        None,
+        codes.CONNECTION_LIMIT,
+        None,
+        None,
     ]
     assert len(node) == 4
     assert third.member not in node.members("acme", "mia")
@@ -412,8 +417,74 @@ def test_r37_who_leaves_frees_the_place() -> None:
     first, _ = Person(node, number=1), Person(node, number=2)
     node.disconnect(first.member)
     node.disconnect(first.member)
-    assert Person(node, number=3).admitted
-    assert not Person(node, number=4).admitted
+    assert Person(node, number=3).answer is None
+    assert Person(node, number=4).answer is codes.CONNECTION_LIMIT
+
+
+def test_r37_a_tenant_has_so_many_connections_and_no_more() -> None:
+    """The next is told to come later, another tenant notices nothing, and who leaves makes room."""
+    node = hub(max_connections=2, max_tenant_connections=3)
+    people = [
+        Person(node, Principal(tenant="acme", user=f"user {number}"), number) for number in range(4)
+    ]
+    other = Person(node, Principal(tenant="other", user="user 3"), 9)
+    assert [p.answer for p in (*people, other)] == [None] * 3 + [codes.TOO_MANY_REQUESTS, None]
+    assert len(node) == 4
+    node.disconnect(people[3].member)
+    assert Person(node, number=5).answer is codes.TOO_MANY_REQUESTS
+    node.disconnect(people[0].member)
+    node.disconnect(people[0].member)
+    assert Person(node, number=6).answer is None
+    assert Person(node, number=7).answer is codes.TOO_MANY_REQUESTS
+
+
+def test_r37_ones_own_bound_is_told_before_the_tenants() -> None:
+    """Whoever has too many of their own gains nothing by coming later."""
+    node = hub(max_connections=1, max_tenant_connections=1)
+    Person(node, number=1)
+    assert Person(node, number=2).answer is codes.CONNECTION_LIMIT
+
+
+def test_r34_a_tenant_that_has_gone_leaves_nothing_behind() -> None:
+    """No count is kept of tenants nobody of whom is here."""
+    node = hub()
+    for number in range(50):
+        person = Person(node, Principal(tenant=f"tenant {number}", user="mia"), number)
+        node.disconnect(person.member)
+    assert len(node._by_tenant) == len(node._by_user) == len(node._members) == 0
+
+
+def test_r84_ending_ends_whom_it_names_at_once_and_nobody_else() -> None:
+    """Each of their connections is closed with the code, and how many there were is told."""
+    node = hub()
+    mine = [Person(node, number=number) for number in range(3)]
+    leo = Person(node, Principal(tenant="acme", user="leo"), 7)
+    namesake = Person(node, Principal(tenant="other", user="mia"), 8)
+    ended = node.end(lambda principal: principal == MIA, codes.NOT_ALLOWED)
+    assert ended == 3
+    assert [p.closed for p in mine] == [[codes.NOT_ALLOWED]] * 3
+    assert [leo.closed, namesake.closed] == [[], []]
+    assert node.end(lambda _: False, codes.FORCED) == 0
+
+
+def test_r84_ending_goes_by_who_they_are_now() -> None:
+    """A connection whose credential was renewed is named by the new one."""
+    node = hub()
+    mia = Person(node)
+    mia.member.principal = Principal(tenant="acme", user="mia", token_id="new")
+    assert node.end(lambda principal: principal.token_id == "old", codes.NOT_ALLOWED) == 0
+    assert node.end(lambda principal: principal.token_id == "new", codes.NOT_ALLOWED) == 1
+
+
+def test_r84_ending_survives_connections_that_leave_while_it_goes_on() -> None:
+    """Closing may let go of a member at once."""
+    node = hub()
+    people = [Person(node, number=number) for number in range(3)]
+    for person in people:
+        leaver = person.member
+        person.member.close = lambda _, leaver=leaver: node.disconnect(leaver)  # type: ignore[misc]
+    assert node.end(lambda _: True, codes.FORCED) == 3
+    assert len(node) == 0
 
 
 def test_r37_one_who_was_not_let_in_takes_nobody_with_them() -> None:
@@ -437,7 +508,8 @@ def test_r34_who_leaves_leaves_nothing_behind() -> None:
     assert mia.outbox.objects == []
     assert node.subscriptions == 1
     assert node.readers(tenant_channel("acme")) == [leo.member]
-    assert node.all_members() == [leo.member]
+    assert node.members("acme", "mia") == []
+    assert node.members("acme", "leo") == [leo.member]
     node.disconnect(leo.member)
     assert (len(node), node.subscriptions, node.members("acme", "leo")) == (0, 0, [])
 

@@ -33,6 +33,7 @@ from towpath.server import logs
 from towpath.server.gateway import VERSION, Gateway, settings_from_environment
 from towpath.server.issuers import problems
 from towpath.server.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, platform_port
+from towpath.transports.guard import HttpProtocol, SocketProtocol
 
 app = typer.Typer(
     name="towpath",
@@ -303,7 +304,8 @@ async def _serve(gateway: Gateway, listening: socket.socket, *, announce: bool) 
         log_config=None,
         access_log=False,
         lifespan="off",
-        ws="websockets-sansio",
+        http=HttpProtocol,
+        ws=SocketProtocol,
         ws_max_size=settings.message_bytes,
         ws_ping_interval=None,
         ws_per_message_deflate=False,

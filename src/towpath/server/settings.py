@@ -47,7 +47,11 @@ class Settings(BaseSettings):
     """What an operator may choose. Times in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TOWPATH_", extra="ignore", frozen=True, allow_inf_nan=False
+        env_prefix="TOWPATH_",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        allow_inf_nan=False,
     )
 
     data: Path = Path(".towpath")

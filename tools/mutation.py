@@ -207,6 +207,9 @@ def _try(mutant: Mutant, room: Path, tests: tuple[list[str], list[str]], lesson:
 def in_a_process(work: Callable[[], int], *, seconds: float) -> int:
     """Do something in a process of its own and return its exit status; -SIGALRM if it was slow."""
     if (child := os.fork()) == 0:
+        signal.signal(
+            signal.SIGALRM, signal.SIG_DFL
+        )  # Whoever runs us may have another use for it.
         signal.setitimer(signal.ITIMER_REAL, seconds)
         status = 1
         with contextlib.suppress(BaseException):

@@ -143,7 +143,9 @@ def test_the_clerk_of_the_guide_does_what_was_decided(
         token = server.token("alice", "demo")
         printed = run(client, tmp_path, token, decision, port=server.port)
     promised = block(APPROVAL, "text", "accepted").splitlines()
-    assert printed.splitlines() == [*promised[:2], answer]
+    shown, *rest = printed.splitlines()
+    # The run goes on by itself: its words may be there before the reply to the decision.
+    assert (shown, sorted(rest)) == (promised[0], sorted([promised[1], answer]))
     assert decision == "refuse" or promised[2] == answer
 
 

@@ -427,6 +427,8 @@ async def test_r35_r39_a_foreign_thread_answers_exactly_like_a_missing_one(
                     await http.get(f"/agui/threads/{name}", headers=headers)
                     for name in (thread, uuid.uuid4().hex, "x" * 129, "..%00")
                 ]
+                for one in answers:
+                    del one.headers["date"]
                 told = {
                     (one.status_code, one.text, str(sorted(one.headers.items()))) for one in answers
                 }

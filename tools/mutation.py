@@ -24,6 +24,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
@@ -89,13 +90,16 @@ class Lesson:
 
 @dataclass
 class Chosen:
-    """The pytest plugin that leaves only these tests, in this order."""
+    """The pytest plugin that leaves only these tests, in this order, and those a change made."""
 
     tests: list[str]
+    others: frozenset[str]
+    """The rest of those there are without it."""
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         order = {test: at for at, test in enumerate(self.tests)}
-        items[:] = sorted((i for i in items if i.nodeid in order), key=lambda i: order[i.nodeid])
+        left = [item for item in items if item.nodeid not in self.others]
+        items[:] = sorted(left, key=lambda item: order.get(item.nodeid, 0))
 
 
 class Swapped(SourceFileLoader):
@@ -189,14 +193,7 @@ def _try_room(room: Path, lesson: Lesson, most: int) -> Iterator[str]:
 def _try(mutant: Mutant, room: Path, tests: tuple[list[str], list[str]], lesson: Lesson) -> str:
     """Return what the tests make of a change."""
     for some in filter(None, tests):
-
-        def run(some: list[str] = some) -> int:
-            sys.meta_path.insert(0, Swapped(room, mutant.code))
-            files = {test.partition("::")[0] for test in some}
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            os.dup2(1, 2)
-            return int(pytest.main([*OPTIONS, "-x", *sorted(files)], plugins=[Chosen(some)]))
-
+        run = partial(_run, mutant, room, Chosen(some, frozenset(lesson.seconds) - set(some)))
         usual = sum(lesson.seconds[test] for test in some)
         status = in_a_process(run, seconds=GRACE_SECONDS + 2 * usual)
         if status != 0:
@@ -204,12 +201,20 @@ def _try(mutant: Mutant, room: Path, tests: tuple[list[str], list[str]], lesson:
     return SURVIVED if any(tests) else NOT_RUN
 
 
+def _run(mutant: Mutant, room: Path, chosen: Chosen) -> int:
+    """Run tests on a change until one fails, and return pytest's exit status."""
+    sys.meta_path.insert(0, Swapped(room, mutant.code))
+    files = {test.partition("::")[0] for test in chosen.tests}
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(1, 2)
+    return int(pytest.main([*OPTIONS, "-x", *sorted(files)], plugins=[chosen]))
+
+
 def in_a_process(work: Callable[[], int], *, seconds: float) -> int:
     """Do something in a process of its own and return its exit status; -SIGALRM if it was slow."""
     if (child := os.fork()) == 0:
-        signal.signal(
-            signal.SIGALRM, signal.SIG_DFL
-        )  # Whoever runs us may have another use for it.
+        # Whoever runs us may have another use for it.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, seconds)
         status = 1
         with contextlib.suppress(BaseException):

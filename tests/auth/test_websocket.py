@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import detangle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.auth.stage import NOW, Clock
+from tests.auth.stage import NOW, Clock, virtual
 from towpath import codes
 from towpath.auth.breaker import CircuitBreaker, State
 from towpath.auth.cache import VerdictCache
@@ -22,6 +23,7 @@ from towpath.auth.tickets import Tickets
 from towpath.auth.verdicts import Invalid, Unknown, Valid, Verdict
 from towpath.auth.websocket import (
     HANDSHAKE_STABILIZATION_DELAY,
+    MAX_HELD,
     Authenticated,
     Grace,
     Refused,
@@ -338,6 +340,37 @@ async def test_r23_a_source_that_fails_too_often_is_limited() -> None:
         assert len(d.verifier.asked) == asked
         assert await d.code("other", THERE) is None
         assert await d.code("bad", THERE) is codes.INVALID_TOKEN
+
+
+@virtual
+async def test_r23_an_answer_past_the_limit_is_held_back() -> None:
+    """A second for whoever failed too often; who is known, or fails elsewhere, waits not."""
+    async with door(limited_delay=1.0) as d:
+        await d.connect("good", THERE)
+        await d.use_up()
+        began = detangle.now()
+        assert await d.code("good") is None
+        assert await d.code("bad", THERE) is codes.INVALID_TOKEN
+        assert detangle.now() == began
+        assert await d.code("bad") is codes.TOO_MANY_REQUESTS
+        assert detangle.now() == began + 1.0
+
+
+@virtual
+async def test_r97_so_many_answers_are_held_back_and_no_more() -> None:
+    """The next one is given at once; and whoever leaves makes room."""
+    async with door(limited_delay=1.0) as d:
+        await d.use_up()
+        began = detangle.now()
+        held = [asyncio.create_task(d.code(f"bad-{number}")) for number in range(MAX_HELD)]
+        await asyncio.sleep(0)
+        assert await d.code("bad") is codes.TOO_MANY_REQUESTS
+        assert detangle.now() == began
+        held.pop().cancel()
+        await asyncio.sleep(0)
+        assert await d.code("bad") is codes.TOO_MANY_REQUESTS
+        assert detangle.now() == began + 1.0
+        assert set(await asyncio.gather(*held)) == {codes.TOO_MANY_REQUESTS}
 
 
 async def test_r23_who_is_known_passes_a_limited_source() -> None:

@@ -535,3 +535,8 @@ def test_r23_it_opens_at_the_first_run_of_failures_that_is_long_enough(
         assert (breaker.state is State.OPEN) is (run >= threshold)
         if breaker.state is State.OPEN:
             return
+
+
+def test_whoever_is_refused_beside_a_probe_may_ask_again_in_a_second() -> None:
+    """Probes are short, or fail."""
+    assert PROBE_SECONDS == 1.0

@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
+from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from tests.auth.stage import Verifying
@@ -87,3 +88,12 @@ def test_two_tokens_of_one_person_are_two(tmp_path: Path) -> None:
     key = development_key(tmp_path)
     made = {sign(key, user="mia", tenant="demo", now=1000, ttl=60) for _ in range(10)}
     assert len(made) == 10
+
+
+def test_r12_a_demo_token_names_its_issuer_its_moment_and_itself(tmp_path: Path) -> None:
+    """All that revoking and telling issuers apart need; the directory is made as deep as it is."""
+    key = development_key(tmp_path / "deep" / "data")
+    made = sign(key, user="mia", tenant="demo", now=1000.7, ttl=60)
+    claims = jwt.decode(made, key).claims
+    assert (claims["iss"], claims["iat"], claims["exp"]) == ("towpath-dev", 1000, 1060)
+    assert len(claims["jti"]) == 32

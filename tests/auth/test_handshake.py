@@ -335,3 +335,9 @@ def test_r15_no_origin_raises_or_slips_in(origin: str, host: str, scheme: str) -
     """Whatever the two headers hold, only the very same place is the same place."""
     same = bool(host) and origin == f"{scheme}://{host}"
     assert origin_allowed(origin, host, scheme, frozenset()) is same
+
+
+def test_r19_a_bare_token_among_the_sub_protocols_is_told_how_it_is_spelt() -> None:
+    """It is taken for a credential, not for a protocol."""
+    with pytest.raises(BadRequest, match="jwt"):
+        negotiate(["centrifuge-json", "eyJhbGciOiJIUzI1NiJ9.e30.x"])

@@ -595,3 +595,17 @@ async def test_a_fault_of_ours_in_a_fetch_is_no_outage() -> None:
             await w.find("new")
         assert not w.keys.failing
         assert await w.said("old") == "found"
+
+
+@virtual
+async def test_r29_a_probe_asks_no_sooner_than_the_cool_down_allows() -> None:
+    """Four seconds after a fetch it waits six; then it finds out."""
+    async with world() as w:
+        await w.until(4.0)
+        w.keys.probe()
+        await w.until(9.0)
+        assert w.fetches == 1
+        w.provider.down = True
+        await w.until(11.0)
+        assert w.fetches == 2
+        assert w.keys.failing

@@ -397,3 +397,9 @@ def test_the_table_of_curves_names_real_ones(curve: str, algorithms: frozenset[s
     assert algorithms_of(key) == algorithms
     for algorithm in algorithms:
         assert answered(FixedKey(key).find(None, algorithm)) is key
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
+def test_a_shared_secret_may_be_used_with_each_of_its_algorithms(algorithm: str) -> None:
+    """And with nothing else."""
+    assert algorithms_of(configured_key("s" * 64, algorithm)) == {"HS256", "HS384", "HS512"}

@@ -211,3 +211,18 @@ def test_what_is_no_revocation_is_not_read_as_one(text: bytes) -> None:
     """Another kind of message, or half of one, takes nothing back."""
     with pytest.raises(msgspec.DecodeError):
         msgspec.json.decode(text, type=Revocation)
+
+
+def test_a_revocation_is_written_as_it_has_always_been() -> None:
+    """Logs of earlier versions hold these very bytes, and a value of ours is not changed."""
+    written = msgspec.json.encode(Revocation(tenant="acme", at=1.5, user="mia"))
+    assert msgspec.json.decode(written) == {
+        "type": "revocation",
+        "tenant": "acme",
+        "at": 1.5,
+        "token_id": None,
+        "user": "mia",
+    }
+    made: Any = Revocation(tenant="acme", at=1.5)
+    with pytest.raises(AttributeError):
+        made.at = 2.0

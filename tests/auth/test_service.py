@@ -645,3 +645,11 @@ def test_r17_nothing_of_the_service_holds_a_credential() -> None:
             assert service.cache.get(digest("eyJ.SECRET.x")) is not None
 
     detangle.run(play)
+
+
+def test_nobody_is_an_issuer_by_a_name_that_was_never_configured() -> None:
+    """Asking for it is a mistake of ours, and says so."""
+    service = UnifiedAuthenticationService.__new__(UnifiedAuthenticationService)
+    service.issuers = ()
+    with pytest.raises(LookupError, match="nobody"):
+        service.issuer("nobody")

@@ -863,3 +863,32 @@ def test_r21_an_issuer_says_whose_its_users_are(claim: str | None, tenant: str |
     """Neither a claim nor a tenant, both, or a blank one is an error that says both ways out."""
     with pytest.raises(ConfigurationError, match=r"TOWPATH_TENANT_CLAIM.*TOWPATH_TENANT\b"):
         issuer(tenant_claim=claim, tenant=tenant)
+
+
+# Bounds, to the byte.
+
+
+def test_r67_claims_nest_64_deep_and_no_deeper() -> None:
+    """What no interpreter would refuse by itself is refused by us."""
+    for depth, good in ((60, True), (100, False)):
+        nested = json.dumps(CLAIMS)[:-1] + ',"a":' + "[" * depth + "]" * depth + "}"
+        assert isinstance(HS.verify(signed(nested), NOW), Valid) is good
+
+
+@pytest.mark.parametrize(("length", "good"), [(MAX_KID_CHARACTERS, True), (257, False)])
+def test_r67_a_key_id_has_256_characters(length: int, good: bool) -> None:
+    """A configured key takes whatever id there is, as long as it is one."""
+    made = signed(json.dumps(CLAIMS), {"alg": "HS256", "kid": "k" * length})
+    assert isinstance(HS.verify(made, NOW), Valid) is good
+
+
+@pytest.mark.parametrize(("end", "good"), [(MAX_TIME, True), (MAX_TIME + 1, False)])
+def test_r67_the_last_second_of_year_9999_is_the_last(end: int, good: bool) -> None:
+    """A later time is no time."""
+    assert isinstance(HS.verify(token(exp=end), NOW), Valid) is good
+
+
+def test_an_outage_that_says_nothing_may_be_asked_again_at_once() -> None:
+    """No time is made up."""
+    outage = KeysUnavailable("gone")
+    assert (outage.retry_after, outage.suspect, str(outage)) == (0.0, False, "gone")

@@ -22,7 +22,6 @@ from towpath.auth.service import Retry, TrustedIssuer, UnifiedAuthenticationServ
 from towpath.auth.tickets import Tickets
 from towpath.auth.verdicts import Invalid, Unknown, Valid, Verdict
 from towpath.auth.websocket import (
-    HANDSHAKE_STABILIZATION_DELAY,
     MAX_HELD,
     Authenticated,
     Grace,
@@ -597,7 +596,7 @@ async def test_the_state_has_its_nine_fields_and_each_is_true() -> None:
             "concurrent_token_cache": 0,
             "token_cache_lock": False,
             "cloud_run_backoff": 0.1,
-            "handshake_stabilization_delay": HANDSHAKE_STABILIZATION_DELAY,
+            "handshake_stabilization_delay": 0.2,
         }
         await d.connect("good")
         in_outage(d)

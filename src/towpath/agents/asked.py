@@ -53,7 +53,7 @@ class Decide:
 class Opening:
     """How a run is opened beside what was asked: by whom, after what, and what is remembered."""
 
-    key: Key
+    key: Key | None
     result: Callable[[RunKey, Span], bytes]
     parent: str | None = None
     facts: tuple[object, ...] = ()

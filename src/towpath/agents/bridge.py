@@ -30,8 +30,9 @@ from towpath.agents.live import (
     notice,
     read_back,
 )
-from towpath.agents.registry import Agent, AgentInput, AgentRegistry
-from towpath.agents.run import Made, Run, RunKey, RunOpened, Status, ThreadMoved
+from towpath.agents.registry import Agent, AgentInput, AgentRegistry, DoubleTexting
+from towpath.agents.run import Made, Run, RunKey, RunOpened, Status, ThreadBusy, ThreadMoved
+from towpath.agents.run_queue import RunQueue
 from towpath.channels import is_id, is_thread_id
 from towpath.context import Principal, UserExecutionContext
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, TooLarge, Unavailable
@@ -39,7 +40,7 @@ from towpath.events.kinds import IllegalEvent, Message
 from towpath.hooks import Hooks
 from towpath.streams.broker import Append, Broker, Write, failure, write
 
-ATTEMPTS = 3
+ATTEMPTS = 10
 """How often something is tried on a thread that moves on meanwhile."""
 TITLE_LENGTH = 60
 """How much of the first message becomes a thread's title, in characters."""
@@ -72,6 +73,7 @@ class AgentWebSocketBridge:
         self._starting: set[asyncio.Task[bytes]] = set()
         self._draining = False
         self._approvals = Approvals(self._around, registry, self._start)
+        self._queue = RunQueue(self._around, registry, self._open_settled)
         self._group = asyncio.TaskGroup()
         self._expiring: asyncio.Task[None] | None = None
 
@@ -81,6 +83,7 @@ class AgentWebSocketBridge:
         self._expiring = self._group.create_task(
             self._approvals.watch(), name="expiring interrupts"
         )
+        await self._queue.resume()
         return self
 
     async def __aexit__(
@@ -160,9 +163,22 @@ class AgentWebSocketBridge:
         if live is not None and live.end(live.run.cancel()):
             await live.ended()
             return "accepted"
-        if live is None and await self._record(principal, run_id) is None:
+        record = await self._record(principal, run_id) if live is None else None
+        if live is None and record is None:
             raise NotFound("no such run")
+        if record is not None and record.status is Status.PENDING:
+            return await self._cancel_queued(record.key, principal)
         return "too_late"
+
+    async def _cancel_queued(self, key: RunKey, principal: Principal) -> str:
+        """Cancel a run that waits for its thread, or that began a moment ago."""
+        try:
+            await self._queue.withdraw(key)
+        except NotFound:
+            return await self.cancel(principal, key.run)
+        except StorageError:
+            raise Unavailable("the log cannot be written now") from None
+        return "accepted"
 
     def stop(self, principal: Principal, run_id: str) -> None:
         """End a run of this person, if it is in progress, and wait for nothing."""
@@ -237,11 +253,49 @@ class AgentWebSocketBridge:
         messages: list[Message],
         opening: Opening,
     ) -> bytes:
+        """Open a run; where its thread is busy, do what its agent's policy says."""
+        for _ in range(ATTEMPTS):
+            try:
+                return await self._open_settled(principal, agent, asked, messages, opening)
+            except ThreadBusy:
+                if agent.double_texting is DoubleTexting.QUEUE:
+                    return await self._queue.put(principal, agent, asked, messages, opening)
+                if agent.double_texting is DoubleTexting.REJECT:
+                    raise
+                await self._make_way(principal, asked.thread_id)
+        raise Conflict("the thread has too many writers")
+
+    async def _open_settled(
+        self,
+        principal: Principal,
+        agent: Agent,
+        asked: StartRun,
+        messages: list[Message],
+        opening: Opening,
+    ) -> bytes:
         """Open a run on what its thread is now; where that moves on meanwhile, look again."""
         for _ in range(ATTEMPTS):
             with contextlib.suppress(ThreadMoved):
                 return await self._open(principal, agent, asked, messages, opening)
         raise Conflict("the thread has too many writers")
+
+    async def _make_way(self, principal: Principal, thread: str | None) -> None:
+        """End the run that is active on a thread, and wait until its ending is in the log.
+
+        Raises:
+            ThreadBusy: it is not ours to end, or not yet.
+        """
+        mine = (principal.tenant, principal.user, thread)
+        for live in list(self._live.values()):
+            key = live.run.key
+            if (key.tenant, key.user, key.thread) == mine:
+                live.end(live.run.cancel())
+                await live.ended()
+                return
+        others = self._starting - {asyncio.current_task()}
+        if not others:
+            raise ThreadBusy("a run is active on this thread")
+        await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
 
     async def _open(
         self,
@@ -262,7 +316,8 @@ class AgentWebSocketBridge:
         )
         past = await around.conversations.conversation(key.tenant, key.user, key.thread)
         if opening.parent is None and asked.answers:
-            if (earlier := await around.broker.remembered(opening.key)) is not None:
+            earlier = await around.broker.remembered(opening.key) if opening.key else None
+            if earlier is not None:
                 return earlier
             opening = await self._approvals.answering(opening, key, asked.answers)
         run = Run(
@@ -317,6 +372,8 @@ class AgentWebSocketBridge:
         finally:
             del self._live[key.tenant, key.user, key.run]
             self._approvals.look_again()
+        if not self._draining:
+            await self._queue.advance(key.tenant, key.user, key.thread)
 
     async def _end_lost_runs(self) -> None:
         """Give every run that the last process left behind its one ending."""

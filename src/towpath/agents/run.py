@@ -85,6 +85,10 @@ class RunIsOver(TowpathError):
     """Something came after the terminal event; it is refused."""
 
 
+class ThreadBusy(Conflict):
+    """Another run is active on the thread."""
+
+
 class ThreadMoved(Conflict):
     """The thread has gone on since its history was read; reading it again helps."""
 
@@ -126,6 +130,33 @@ class RunOpened:
     thread_offset: int
     """The offset of the thread at which its history was read; another one is a conflict."""
     at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunQueued:
+    """Fact: a run was accepted that begins when its thread is free; LimitExceeded past a bound."""
+
+    key: RunKey
+    request: bytes
+    """What was asked, by whom, as whoever begins it reads it."""
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunWithdrawn:
+    """Fact: a queued run was cancelled before it began; NotFound where it is not queued."""
+
+    key: RunKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """A run that waits."""
+
+    key: RunKey
+    request: bytes
+    withdrawn: bool
+    """Whether it was cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,11 +16,19 @@ from dataclasses import dataclass
 import msgspec
 
 from towpath.agents.interrupts import InterruptDecided, InterruptsExpired
-from towpath.agents.run import RunClosed, RunOpened, Status, ThreadMoved
+from towpath.agents.run import (
+    RunClosed,
+    RunOpened,
+    RunQueued,
+    RunWithdrawn,
+    Status,
+    ThreadBusy,
+    ThreadMoved,
+)
 from towpath.errors import Conflict, NotFound
 from towpath.events.kinds import Message
 from towpath.streams.broker import Span
-from towpath.threads import interrupts
+from towpath.threads import interrupts, queue
 
 _SCHEMA = """
 CREATE TABLE threads (
@@ -106,7 +114,7 @@ class ThreadProjection:
     """Derives the tables; see `towpath.streams.broker.Projection`."""
 
     def create(self, db: sqlite3.Connection, version: int) -> None:
-        for since, schema in ((1, _SCHEMA), (2, interrupts.SCHEMA)):
+        for since, schema in ((1, _SCHEMA), (2, interrupts.SCHEMA), (3, queue.SCHEMA)):
             for statement in schema.split(";") if version < since else ():
                 db.execute(statement)
 
@@ -116,6 +124,10 @@ class ThreadProjection:
                 _open_run(db, fact, spans[0])
             case RunClosed():
                 _close_run(db, fact, spans[0])
+            case RunQueued():
+                queue.put(db, fact)
+            case RunWithdrawn():
+                queue.withdraw(db, fact)
             case InterruptDecided():
                 interrupts.decide(db, fact)
             case InterruptsExpired():
@@ -134,10 +146,15 @@ def _open_run(db: sqlite3.Connection, fact: RunOpened, span: Span) -> None:
     key = fact.key
     thread = ThreadKey(tenant=key.tenant, user=key.user, id=key.thread)
     if has_active_run(db, thread):
-        raise Conflict("a run is active on this thread")
+        raise ThreadBusy("a run is active on this thread")
+    waiting = queue.head(db, key.tenant, key.user, key.thread)
+    mine = waiting is not None and waiting.key.run == key.run
+    if waiting is not None and not mine:
+        raise ThreadBusy("runs wait for this thread")
     same = "SELECT 1 FROM runs WHERE tenant=? AND user=? AND id=?"
-    if db.execute(same, (key.tenant, key.user, key.run)).fetchone() is not None:
+    if not mine and db.execute(same, (key.tenant, key.user, key.run)).fetchone() is not None:
         raise Conflict("a run of this id is there already")
+    queue.leave(db, key)
     interrupts.supersede(db, key, fact.at)
     row = db.execute(
         "SELECT offset FROM threads WHERE tenant=? AND user=? AND id=?", thread.columns
@@ -153,7 +170,7 @@ def _open_run(db: sqlite3.Connection, fact: RunOpened, span: Span) -> None:
         (fact.at, fact.title, span.first - 1, *thread.columns),
     )
     db.execute(
-        "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, ?, NULL)",
+        "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, ?, NULL)",
         (key.tenant, key.user, key.run, key.thread, key.agent, Status.RUNNING.value, fact.at),
     )
 
@@ -229,14 +246,15 @@ def _delete_thread(db: sqlite3.Connection, fact: ThreadDeleted) -> None:
     gone = db.execute("DELETE FROM threads WHERE tenant=? AND user=? AND id=?", fact.key.columns)
     if gone.rowcount == 0:
         raise NotFound("no such thread")
-    for table in ("messages", "runs", "interrupts"):
+    for table in ("messages", "runs", "interrupts", "queued"):
         db.execute(f"DELETE FROM {table} WHERE tenant=? AND user=? AND thread=?", fact.key.columns)
 
 
 def has_active_run(db: sqlite3.Connection, thread: ThreadKey) -> bool:
     """Whether a run of this thread has no terminal event yet."""
     row = db.execute(
-        "SELECT 1 FROM runs WHERE tenant=? AND user=? AND thread=? AND ended IS NULL LIMIT 1",
+        "SELECT 1 FROM runs WHERE tenant=? AND user=? AND thread=? AND ended IS NULL"
+        " AND status!='pending' LIMIT 1",
         thread.columns,
     ).fetchone()
     return row is not None

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from towpath.agents.run import RunKey
+from towpath.agents.run import Queued, RunKey
 from towpath.context import Principal
 from towpath.events.kinds import Event
 from towpath.streams.broker import Key, Span
@@ -58,6 +58,8 @@ class Opening:
     parent: str | None = None
     facts: tuple[object, ...] = ()
     """Told in the same write, before the run's own."""
+    queued: Queued | None = None
+    """The run as it waited, if it did."""
 
 
 def request_key(who: Principal, method: str, request_id: str, asked: object) -> Key:

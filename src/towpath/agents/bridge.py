@@ -31,7 +31,16 @@ from towpath.agents.live import (
     read_back,
 )
 from towpath.agents.registry import Agent, AgentInput, AgentRegistry, DoubleTexting
-from towpath.agents.run import Made, Run, RunKey, RunOpened, Status, ThreadBusy, ThreadMoved
+from towpath.agents.run import (
+    OVER,
+    Made,
+    Run,
+    RunKey,
+    RunOpened,
+    Status,
+    ThreadBusy,
+    ThreadMoved,
+)
 from towpath.agents.run_queue import RunQueue
 from towpath.channels import is_id, is_thread_id
 from towpath.context import Principal, UserExecutionContext
@@ -42,6 +51,8 @@ from towpath.streams.broker import Append, Broker, Write, failure, write
 
 ATTEMPTS = 10
 """How often something is tried on a thread that moves on meanwhile."""
+LOOKS = 2
+"""How often a run that is to be cancelled is looked for: it may begin between two looks."""
 TITLE_LENGTH = 60
 """How much of the first message becomes a thread's title, in characters."""
 
@@ -70,11 +81,13 @@ class AgentWebSocketBridge:
             new_id=new_id,
         )
         self._live: dict[tuple[str, str, str], LiveRun] = {}
+        self._opening: dict[asyncio.Event, RunKey] = {}
+        """Runs whose first event is on its way to the log; the event says that it has an answer."""
         self._starting: set[asyncio.Task[bytes]] = set()
         self._draining = False
         self._approvals = Approvals(self._around, registry, self._start)
-        self._queue = RunQueue(self._around, registry, self._open_settled)
         self._group = asyncio.TaskGroup()
+        self._queue = RunQueue(self._around, registry, self._open_settled, self._group)
         self._expiring: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -108,15 +121,16 @@ class AgentWebSocketBridge:
         return len(self._live)
 
     async def start(self, principal: Principal, asked: StartRun) -> bytes:
-        """Begin a run; it goes on whoever listens.
+        """Begin a run, or let it wait for its turn; it goes on whoever listens.
 
         Returns:
-            The JSON result of `run.start`: thread_id, run_id and the position before the run's
+            The JSON result of `run.start`: thread_id, run_id and a position before the run's
             first event. The same for the same request again.
 
         Raises:
             BadRequest, TooLarge, NotFound: the request is none that can be carried out.
             Conflict: the thread has an active run, or the request id was used for another request.
+            LimitExceeded: too many runs wait for the thread.
             Unavailable: the server drains, or the log cannot be written.
         """
         agent, messages = self._check(asked)
@@ -153,42 +167,59 @@ class AgentWebSocketBridge:
         """End a run of this person because they said stop.
 
         Returns:
-            `accepted` once the ending is durable, or `too_late` for a run that is over.
+            `accepted` once the ending is durable, or `too_late` for a run that is over. For a run
+            that waits, `accepted` once it is durable that it ends when its turn comes.
 
         Raises:
             NotFound: no such run, or somebody else's.
-            Unavailable: the store cannot be read.
+            Unavailable: the log cannot be used now.
         """
-        live = self._live.get((principal.tenant, principal.user, run_id))
-        if live is not None and live.end(live.run.cancel()):
-            await live.ended()
-            return "accepted"
-        record = await self._record(principal, run_id) if live is None else None
-        if live is None and record is None:
-            raise NotFound("no such run")
-        if record is not None and record.status is Status.PENDING:
-            return await self._cancel_queued(record.key, principal)
+        for _ in range(LOOKS):
+            live = await self._begun(principal, run_id)
+            if live is not None:
+                if not live.end(live.run.cancel()):
+                    break
+                await live.ended()
+                return "accepted"
+            record = await self._record(principal, run_id)
+            if record is None:
+                raise NotFound("no such run")
+            if record.status in OVER:
+                break
+            if record.status is Status.PENDING and await self._withdraw(record.key):
+                return "accepted"
         return "too_late"
 
-    async def _cancel_queued(self, key: RunKey, principal: Principal) -> str:
-        """Cancel a run that waits for its thread, or that began a moment ago."""
+    def stop(self, principal: Principal, run_id: str) -> None:
+        """End a run of this person, if it is not over, and wait for nothing."""
+        if not self._draining:
+            self._group.create_task(self._stop(principal, run_id), name=f"stop {run_id}")
+
+    async def _stop(self, principal: Principal, run_id: str) -> None:
+        with contextlib.suppress(NotFound, Unavailable):
+            await self.cancel(principal, run_id)
+
+    async def _begun(self, principal: Principal, run_id: str) -> LiveRun | None:
+        """Return a run in progress; where its beginning is being written, once that is done."""
+        mine = (principal.tenant, principal.user, run_id)
+        for answered, key in list(self._opening.items()):
+            if (key.tenant, key.user, key.run) == mine:
+                await answered.wait()
+        return self._live.get(mine)
+
+    async def _withdraw(self, key: RunKey) -> bool:
         try:
-            await self._queue.withdraw(key)
-        except NotFound:
-            return await self.cancel(principal, key.run)
+            return await self._queue.withdraw(key)
         except StorageError:
             raise Unavailable("the log cannot be written now") from None
-        return "accepted"
-
-    def stop(self, principal: Principal, run_id: str) -> None:
-        """End a run of this person, if it is in progress, and wait for nothing."""
-        live = self._live.get((principal.tenant, principal.user, run_id))
-        if live is not None:
-            live.end(live.run.cancel())
 
     async def drain(self) -> None:
-        """Take no new runs; give each one in progress its ending and wait until it is written."""
+        """Take no new runs; give each one in progress its ending and wait until it is written.
+
+        Runs that wait for their turn go on waiting, and begin when the log is opened next.
+        """
         self._draining = True
+        await self._queue.stop()
         await asyncio.gather(*self._starting, return_exceptions=True)
         lives = list(self._live.values())
         for live in lives:
@@ -258,11 +289,17 @@ class AgentWebSocketBridge:
             try:
                 return await self._open_settled(principal, agent, asked, messages, opening)
             except ThreadBusy:
+                # What answers a run's questions goes on at once or not at all: a thread that goes
+                # on without it leaves them behind.
+                answers = opening.parent is not None or bool(asked.answers)
+                if agent.double_texting is DoubleTexting.REJECT or answers:
+                    raise
                 if agent.double_texting is DoubleTexting.QUEUE:
                     return await self._queue.put(principal, agent, asked, messages, opening)
-                if agent.double_texting is DoubleTexting.REJECT:
-                    raise
+                assert asked.thread_id is not None, "a busy thread has a name"
                 await self._make_way(principal, asked.thread_id)
+                if self._draining:
+                    raise Unavailable("the server is being taken out of service") from None
         raise Conflict("the thread has too many writers")
 
     async def _open_settled(
@@ -277,25 +314,26 @@ class AgentWebSocketBridge:
         for _ in range(ATTEMPTS):
             with contextlib.suppress(ThreadMoved):
                 return await self._open(principal, agent, asked, messages, opening)
-        raise Conflict("the thread has too many writers")
+        raise ThreadMoved("the thread has too many writers")
 
-    async def _make_way(self, principal: Principal, thread: str | None) -> None:
-        """End the run that is active on a thread, and wait until its ending is in the log.
+    async def _make_way(self, principal: Principal, thread: str) -> None:
+        """End what is active on a thread and what waits for it; their endings are in the log then.
 
         Raises:
-            ThreadBusy: it is not ours to end, or not yet.
+            StorageError: the log cannot be used now.
         """
         mine = (principal.tenant, principal.user, thread)
-        for live in list(self._live.values()):
-            key = live.run.key
+        await self._queue.clear(*mine)
+        for answered, key in list(self._opening.items()):
             if (key.tenant, key.user, key.thread) == mine:
-                live.end(live.run.cancel())
-                await live.ended()
-                return
-        others = self._starting - {asyncio.current_task()}
-        if not others:
-            raise ThreadBusy("a run is active on this thread")
-        await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+                await answered.wait()
+        keys = [(live, live.run.key) for live in self._live.values()]
+        lives = [live for live, key in keys if (key.tenant, key.user, key.thread) == mine]
+        for live in lives:
+            live.end(live.run.cancel())
+        for live in lives:
+            await live.ended()
+        await self._queue.advance(*mine)
 
     async def _open(
         self,
@@ -332,13 +370,19 @@ class AgentWebSocketBridge:
             made = run.begin(given, parent=opening.parent)
         except IllegalEvent as error:
             raise BadRequest(error.reason) from None
-        written = await write(around.broker, self._opening(run, made, past.offset, opening))
-        if not written.repeated:
-            live = LiveRun(run, written.spans[0].last, around.clock(), around)
-            self._launch(live, agent, _agent_input(run, principal, asked))
+        answered = asyncio.Event()
+        self._opening[answered] = key
+        try:
+            written = await write(around.broker, self._beginning(run, made, past.offset, opening))
+            if not written.repeated:
+                live = LiveRun(run, written.spans[0].last, around.clock(), around)
+                self._launch(live, agent, _agent_input(run, principal, asked))
+        finally:
+            del self._opening[answered]
+            answered.set()
         return written.result
 
-    def _opening(self, run: Run, made: list[Made], offset: int, opening: Opening) -> Write:
+    def _beginning(self, run: Run, made: list[Made], offset: int, opening: Opening) -> Write:
         key = run.key
         opened = RunOpened(
             key=key,
@@ -346,6 +390,7 @@ class AgentWebSocketBridge:
             title=_title(made[0].event["input"]["messages"]),
             thread_offset=offset,
             at=self._around.clock(),
+            queued=opening.queued,
         )
         first = Append(channel_of(key), tuple(map(item, made)), hold=True)
         return Write(
@@ -372,8 +417,7 @@ class AgentWebSocketBridge:
         finally:
             del self._live[key.tenant, key.user, key.run]
             self._approvals.look_again()
-        if not self._draining:
-            await self._queue.advance(key.tenant, key.user, key.thread)
+        self._queue.look(key.tenant, key.user, key.thread)
 
     async def _end_lost_runs(self) -> None:
         """Give every run that the last process left behind its one ending."""

@@ -85,8 +85,8 @@ class Conversations(Protocol):
     async def unfinished(self) -> list[RunRecord]:
         """Return every run without a terminal event."""
 
-    async def next_queued(self, tenant: str, user: str, thread: str) -> Queued | None:
-        """Return the run whose turn is next in a thread."""
+    async def queued(self, tenant: str, user: str, thread: str) -> list[Queued]:
+        """Return the runs that wait for a thread, in the order of their turns."""
 
     async def waiting_threads(self) -> list[tuple[str, str, str]]:
         """Return the threads for which runs wait: tenant, user, thread."""

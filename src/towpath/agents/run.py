@@ -93,6 +93,10 @@ class ThreadMoved(Conflict):
     """The thread has gone on since its history was read; reading it again helps."""
 
 
+class TurnMoved(Conflict):
+    """What waits for the thread is not what it was when it was looked at; looking again helps."""
+
+
 class AgentError(TowpathError):
     """Raised by an agent to end its run with words a person may read.
 
@@ -120,8 +124,18 @@ class RunKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """A run that waits."""
+
+    key: RunKey
+    request: bytes
+    withdrawn: bool
+    """Whether it was cancelled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOpened:
-    """Fact: a run's first event is in the log."""
+    """Fact: a run's first event is in the log; ThreadBusy where it is not its turn."""
 
     key: RunKey
     started: Event
@@ -130,6 +144,8 @@ class RunOpened:
     thread_offset: int
     """The offset of the thread at which its history was read; another one is a conflict."""
     at: float
+    queued: Queued | None = None
+    """The run as it waited, if it did; TurnMoved where that is not the next one any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,16 +163,6 @@ class RunWithdrawn:
     """Fact: a queued run was cancelled before it began; NotFound where it is not queued."""
 
     key: RunKey
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Queued:
-    """A run that waits."""
-
-    key: RunKey
-    request: bytes
-    withdrawn: bool
-    """Whether it was cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,10 +3,12 @@
 A queued run is a promise like any other: it is in the store before anybody is told, survives a
 restart, and gets its one ending also when it never starts (it was cancelled meanwhile, or its agent
 is gone). Whoever frees a thread begins the next one; whoever queues one looks whether the thread is
-free already.
+free already. Any number may look at once: the log lets only the first in line begin, once, and as
+it was when it was looked at.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -16,9 +18,20 @@ from towpath import hooks
 from towpath.agents.asked import Opening, StartRun, start_result
 from towpath.agents.live import Surroundings, channel_of, item, notice
 from towpath.agents.registry import Agent, AgentRegistry
-from towpath.agents.run import Made, Queued, Run, RunKey, RunOpened, RunQueued, RunWithdrawn
+from towpath.agents.run import (
+    Made,
+    Queued,
+    Run,
+    RunKey,
+    RunOpened,
+    RunQueued,
+    RunWithdrawn,
+    ThreadBusy,
+    ThreadMoved,
+    TurnMoved,
+)
 from towpath.context import Principal
-from towpath.errors import CommandError, Conflict, StorageError
+from towpath.errors import CommandError, Conflict, NotFound, StorageError
 from towpath.events.kinds import Message
 from towpath.streams.broker import Append, Span, Write, write
 
@@ -27,6 +40,7 @@ Begin = Callable[[Principal, Agent, StartRun, list[Message], Opening], Awaitable
 
 Raises:
     ThreadBusy: it is not free.
+    TurnMoved: the run is not the next one any more, or was cancelled.
 """
 
 
@@ -38,13 +52,30 @@ class _Request(msgspec.Struct, frozen=True):
     roles: list[str]
 
 
+def _read(head: Queued) -> _Request | None:
+    """Return what was asked; None where it cannot be read, which is no reason to stop the rest."""
+    try:
+        return msgspec.json.decode(head.request, type=_Request)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
 class RunQueue:
     """Queues runs and begins them."""
 
-    def __init__(self, around: Surroundings, registry: AgentRegistry, begin: Begin) -> None:
+    def __init__(
+        self,
+        around: Surroundings,
+        registry: AgentRegistry,
+        begin: Begin,
+        group: asyncio.TaskGroup,
+    ) -> None:
         self._around = around
         self._registry = registry
         self._begin = begin
+        self._group = group
+        self._stopped = asyncio.Event()
+        self._looking: set[asyncio.Task[None]] = set()
 
     async def put(
         self,
@@ -57,6 +88,7 @@ class RunQueue:
         """Queue a run on a busy thread and return the result of its `run.start`.
 
         Raises:
+            Conflict: there is a run of this id.
             LimitExceeded: too many wait already.
         """
         assert asked.thread_id is not None, "a busy thread has a name"
@@ -84,69 +116,120 @@ class RunQueue:
             result=lambda _: start_result(key, span),
         )
         result = (await write(self._around.broker, change)).result
-        await self.advance(key.tenant, key.user, key.thread)
+        self.look(key.tenant, key.user, key.thread)
         return result
 
-    async def withdraw(self, key: RunKey) -> None:
+    async def withdraw(self, key: RunKey) -> bool:
         """Cancel a run that waits; its ending follows when its turn comes.
 
-        Raises:
-            NotFound: it does not wait.
+        Returns:
+            False where it does not wait any more.
         """
-        await write(self._around.broker, Write(facts=(RunWithdrawn(key=key),)))
-        await self.advance(key.tenant, key.user, key.thread)
+        try:
+            await write(self._around.broker, Write(facts=(RunWithdrawn(key=key),)))
+        except NotFound:
+            return False
+        return True
 
-    async def advance(self, tenant: str, user: str, thread: str) -> None:
-        """Begin what is next in a thread, if it is free; the log is asked until it answers."""
-        while True:
-            try:
-                head = await self._around.conversations.next_queued(tenant, user, thread)
-                if head is None or await self._begin_next(head):
-                    return
-            except StorageError as error:
-                self._around.hooks.tell(hooks.Fault(where="queue", error=error))
-                await asyncio.sleep(self._around.limits.retry_seconds)
+    async def clear(self, tenant: str, user: str, thread: str) -> None:
+        """Cancel all that waits for a thread."""
+        for waiting in await self._around.conversations.queued(tenant, user, thread):
+            await self.withdraw(waiting.key)
 
     async def resume(self) -> None:
         """Begin what the last process left waiting."""
         for tenant, user, thread in await self._around.conversations.waiting_threads():
-            await self.advance(tenant, user, thread)
+            self.look(tenant, user, thread)
+
+    async def stop(self) -> None:
+        """Begin nothing more; what is being begun is begun when this returns."""
+        self._stopped.set()
+        if self._looking:
+            await asyncio.wait(self._looking)
+
+    def look(self, tenant: str, user: str, thread: str) -> None:
+        """See to it that what is next in a thread begins if it is free, and wait for nothing."""
+        if self._stopped.is_set():
+            return
+        looking = self._group.create_task(
+            self._look(tenant, user, thread), name=f"queue of {thread}"
+        )
+        self._looking.add(looking)
+        looking.add_done_callback(self._looking.discard)
+
+    async def advance(self, tenant: str, user: str, thread: str) -> None:
+        """Begin what is next in a thread, if it is free.
+
+        Raises:
+            StorageError: the log cannot be used now.
+        """
+        while not self._stopped.is_set():
+            waiting = await self._around.conversations.queued(tenant, user, thread)
+            if not waiting or await self._begin_next(waiting[0]):
+                return
+
+    async def _look(self, tenant: str, user: str, thread: str) -> None:
+        """Ask the log until it answers."""
+        while not self._stopped.is_set():
+            try:
+                await self.advance(tenant, user, thread)
+                return
+            except StorageError as error:
+                self._around.hooks.tell(hooks.Fault(where="queue", error=error))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._around.limits.retry_seconds):
+                    await self._stopped.wait()
 
     async def _begin_next(self, head: Queued) -> bool:
-        """Begin a run, or end it where it cannot begin; whether the thread has one now."""
-        request = msgspec.json.decode(head.request, type=_Request)
+        """Begin a run, or end it where it cannot begin; return whether its thread is busy now."""
+        request = _read(head)
+        try:
+            if await self._set_going(head, request):
+                return True
+            await self._end_unbegun(head, request)
+        except ThreadBusy:
+            return True
+        except (ThreadMoved, TurnMoved):
+            pass  # Somebody else was faster, or it was cancelled at the last moment.
+        return False
+
+    async def _set_going(self, head: Queued, request: _Request | None) -> bool:
+        """Open a run whose turn it is; return False where it cannot begin."""
+        agent = self._registry.get(head.key.agent)
+        if head.withdrawn or agent is None or request is None:
+            return False
         principal = Principal(
             tenant=head.key.tenant, user=head.key.user, roles=frozenset(request.roles)
         )
-        agent = self._registry.get(head.key.agent)
-        opening = Opening(key=None, result=start_result)
+        opening = Opening(key=None, result=start_result, queued=head)
         try:
-            if head.withdrawn or agent is None:
-                await self._end_unbegun(head, request)
-                return False
             await self._begin(principal, agent, request.asked, request.messages, opening)
         except Conflict:
-            return True  # The thread is busy again, or somebody else began this one.
+            raise
         except CommandError:
-            await self._end_unbegun(head, request)  # What it wanted to go on with is gone.
-            return False
+            return False  # What it was asked is not possible any more.
         return True
 
-    async def _end_unbegun(self, head: Queued, request: _Request) -> None:
+    async def _end_unbegun(self, head: Queued, request: _Request | None) -> None:
         """Write the beginning and the ending of a run that never works, in one act.
 
         Raises:
-            Conflict: the thread is not free.
+            ThreadBusy, ThreadMoved, TurnMoved: it is not its turn now.
         """
         around, key = self._around, head.key
         past = await around.conversations.conversation(key.tenant, key.user, key.thread)
         run = Run(key, history=past.messages, state=past.state, new_id=around.new_id)
-        made: list[Made] = run.begin({"messages": request.messages})
+        made: list[Made] = run.begin({"messages": request.messages if request else []})
         first = made[0]
         made += run.cancel() if head.withdrawn else run.fail("run.failed", "it could not begin")
         now = around.clock()
         opened = RunOpened(
-            key=key, started=first.event, title="", thread_offset=past.offset, at=now
+            key=key,
+            started=first.event,
+            title="",
+            thread_offset=past.offset,
+            at=now,
+            queued=head,
         )
         append = Append(channel_of(key), tuple(map(item, made)))
         facts = (opened, run.closed(now, expires=now))

@@ -2,7 +2,9 @@
 
 It is a member of the hub like any connection, with the same rights and bounds, and speaks another
 dialect. What it gets first is what every subscriber gets; then it goes on live until the run it
-follows has ended. It belongs to whoever asked for it: when they leave, nothing of it stays.
+follows has ended. A stream that follows one run by name shows that run and nothing before it, also
+where the run waits for its turn. It belongs to whoever asked for it: when they leave, nothing of it
+stays.
 
 Source: WIRE section 10.
 """
@@ -11,6 +13,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from msgspec import UnsetType
@@ -46,8 +49,9 @@ class Beginning:
 
     channel: Channel
     asked: Asked
-    first_run: bool = False
-    """Whether it ends with the first run that ends in it, instead of the one that is active."""
+    run: str | None = None
+    """The run it shows, all of which comes after `asked`; None shows the thread until the run that
+    is active has ended."""
 
 
 class EventStream:
@@ -73,6 +77,7 @@ class EventStream:
         self._ended: CloseCode | None = None
         self._first = b""
         self._active = True
+        self._window = Window(beginning.run)
         outbox = Outbox(self._wake.set, max_bytes=parts.settings.outbox_bytes, separator=b"")
         self._member = Member(name, principal, outbox, self.end, dialect=dialect)
         self._loop = asyncio.get_running_loop()
@@ -106,16 +111,21 @@ class EventStream:
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the response, piece by piece, until the run has ended or nobody may read on."""
-        outbox = self._member.outbox
+        outbox, interval = self._member.outbox, self._parts.settings.ping_interval
         try:
             yield self._first or codec.KEEP_ALIVE
+            due = self._loop.time() + interval
             while self._active and self._ended is None:
                 piece = outbox.take()
                 if not piece and not await catch_up(self._parts, self._member):
-                    piece = await self._next()
-                if piece:
-                    self._active = not _ends_run(piece)
-                    yield piece
+                    piece = await self._next(due)
+                shown = self._window.take(piece)
+                self._active = not self._window.over
+                if not shown and self._loop.time() >= due:
+                    shown = codec.KEEP_ALIVE
+                if shown:
+                    yield shown
+                    due = self._loop.time() + interval
         finally:
             self.leave()
 
@@ -129,27 +139,28 @@ class EventStream:
     def drain(self) -> None:
         """Go on until `end`: a client comes back with its position by itself."""
 
-    async def _next(self) -> bytes:
-        """Wait for what comes next, and send a sign of life where that takes long."""
+    async def _next(self, due: float) -> bytes:
+        """Wait for what comes next, until a sign of life is due."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._parts.settings.ping_interval):
+            async with asyncio.timeout_at(due):
                 await self._wake.wait()
             self._wake.clear()
-            return self._member.outbox.take()
-        return codec.KEEP_ALIVE
+        return self._member.outbox.take()
 
     def _take(self, answer: Answer, active: bool) -> None:
-        """Keep what the reader gets first, up to the end of the run where it ends in it."""
+        """Keep what the reader gets first; of a run that is named, what there is of it."""
         pieces = []
         for publication in answer.publications:
             offset = publication.offset
             position = None if isinstance(offset, UnsetType) else (answer.epoch, offset)
             pieces.append(codec.encode_event(bytes(publication.data), position=position))
-            active = not _ends_run(pieces[-1])
-            if self._beginning.first_run and not active:
-                break
-        self._active = active
+        if pieces:
+            active = not _is_end(pieces[-1])
         self._first = b"".join(pieces)
+        if self._beginning.run is not None:
+            self._first = self._window.take(self._first)
+            active = not self._window.over
+        self._active = active
 
     def _watch_expiry(self) -> None:
         """End the stream when its credential's grace ends: nobody can renew it here."""
@@ -179,9 +190,52 @@ class EventStream:
         self.over.set()
 
 
-def _ends_run(piece: bytes) -> bool:
-    """Whether a terminal event is among these events; only those that may be one are read."""
-    if not any(kind.encode() in piece for kind in TERMINAL):
-        return False
-    lines = (line for line in piece.split(b"\n") if line.startswith(b"data: "))
-    return any(msgspec.json.decode(line[6:])["type"] in TERMINAL for line in lines)
+class Window:
+    """What of a stream a reader is shown: up to the end of a run, and nothing before its start."""
+
+    def __init__(self, run: str | None) -> None:
+        """Look for a run; None shows what comes until a run ends."""
+        self.over = False
+        """Whether the end was shown; nothing is after it."""
+        self._run = run
+        self._open = run is None
+
+    def take(self, piece: bytes) -> bytes:
+        """Return what is shown of some events in the dialect; no event is cut."""
+        if self.over or not _may_bound(piece):
+            return piece if self._open and not self.over else b""
+        events = piece.split(_BETWEEN)
+        return b"".join(event + _BETWEEN for event in events if event and self._shows(event))
+
+    def _shows(self, event: bytes) -> bool:
+        if self.over:
+            return False
+        if not self._open:
+            self._open = _started(event) == self._run
+        self.over = self._open and _is_end(event)
+        return self._open
+
+
+_BETWEEN = b"\n\n"
+_BOUNDS = tuple(kind.encode() for kind in ("RUN_STARTED", *sorted(TERMINAL)))
+
+
+def _may_bound(piece: bytes) -> bool:
+    """Whether a beginning or an end may be among these events; only such are read."""
+    return any(kind in piece for kind in _BOUNDS)
+
+
+def _read(event: bytes) -> dict[str, Any]:
+    data = next((line for line in event.split(b"\n") if line.startswith(b"data: ")), b"data: {}")
+    decoded: dict[str, Any] = msgspec.json.decode(data[6:])
+    return decoded
+
+
+def _started(event: bytes) -> str | None:
+    """Return the id of the run that begins with this event, if one does."""
+    read = _read(event) if _may_bound(event) else {}
+    return read["runId"] if read.get("type") == "RUN_STARTED" else None
+
+
+def _is_end(event: bytes) -> bool:
+    return _may_bound(event) and _read(event).get("type") in TERMINAL

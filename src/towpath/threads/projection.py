@@ -24,6 +24,7 @@ from towpath.agents.run import (
     Status,
     ThreadBusy,
     ThreadMoved,
+    TurnMoved,
 )
 from towpath.errors import Conflict, NotFound
 from towpath.events.kinds import Message
@@ -105,7 +106,7 @@ class ThreadRenamed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadDeleted:
-    """Fact: a thread and all of it is gone; refused with Conflict while a run is active."""
+    """Fact: a thread and all of it is gone; Conflict while a run is active or waits."""
 
     key: ThreadKey
 
@@ -145,15 +146,15 @@ class ThreadProjection:
 def _open_run(db: sqlite3.Connection, fact: RunOpened, span: Span) -> None:
     key = fact.key
     thread = ThreadKey(tenant=key.tenant, user=key.user, id=key.thread)
+    if fact.queued is None:
+        queue.refuse_known(db, key)
     if has_active_run(db, thread):
         raise ThreadBusy("a run is active on this thread")
-    waiting = queue.head(db, key.tenant, key.user, key.thread)
-    mine = waiting is not None and waiting.key.run == key.run
-    if waiting is not None and not mine:
+    waiting = queue.head(db, *thread.columns)
+    if fact.queued is None and waiting is not None:
         raise ThreadBusy("runs wait for this thread")
-    same = "SELECT 1 FROM runs WHERE tenant=? AND user=? AND id=?"
-    if not mine and db.execute(same, (key.tenant, key.user, key.run)).fetchone() is not None:
-        raise Conflict("a run of this id is there already")
+    if fact.queued != waiting:
+        raise TurnMoved
     queue.leave(db, key)
     interrupts.supersede(db, key, fact.at)
     row = db.execute(
@@ -243,10 +244,12 @@ def _rename_thread(db: sqlite3.Connection, fact: ThreadRenamed) -> None:
 def _delete_thread(db: sqlite3.Connection, fact: ThreadDeleted) -> None:
     if has_active_run(db, fact.key):
         raise Conflict("a run is active on this thread: cancel it first")
+    if queue.head(db, *fact.key.columns) is not None:
+        raise Conflict("runs wait for this thread: cancel them first")
     gone = db.execute("DELETE FROM threads WHERE tenant=? AND user=? AND id=?", fact.key.columns)
     if gone.rowcount == 0:
         raise NotFound("no such thread")
-    for table in ("messages", "runs", "interrupts", "queued"):
+    for table in ("messages", "runs", "interrupts"):
         db.execute(f"DELETE FROM {table} WHERE tenant=? AND user=? AND thread=?", fact.key.columns)
 
 

@@ -3,7 +3,7 @@
 import sqlite3
 
 from towpath.agents.run import Queued, RunKey, RunQueued, RunWithdrawn, Status
-from towpath.errors import LimitExceeded, NotFound
+from towpath.errors import Conflict, LimitExceeded, NotFound
 
 MAX_QUEUED = 16
 """How many runs may wait for one thread."""
@@ -28,9 +28,11 @@ def put(db: sqlite3.Connection, fact: RunQueued) -> None:
     """Let a run wait.
 
     Raises:
+        Conflict: there is a run of this id.
         LimitExceeded: too many wait for this thread.
     """
     key = fact.key
+    refuse_known(db, key)
     thread = (key.tenant, key.user, key.thread)
     waiting = db.execute(f"SELECT COUNT(*) FROM queued WHERE {_THREAD}", thread).fetchone()[0]
     if waiting >= MAX_QUEUED:
@@ -44,6 +46,17 @@ def put(db: sqlite3.Connection, fact: RunQueued) -> None:
         "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, ?, NULL)",
         (key.tenant, key.user, key.run, key.thread, key.agent, Status.PENDING.value, fact.at),
     )
+
+
+def refuse_known(db: sqlite3.Connection, key: RunKey) -> None:
+    """Refuse a new run whose id this person has used already.
+
+    Raises:
+        Conflict: they have.
+    """
+    same = "SELECT 1 FROM runs WHERE tenant=? AND user=? AND id=?"
+    if db.execute(same, (key.tenant, key.user, key.run)).fetchone() is not None:
+        raise Conflict("a run of this id is there already")
 
 
 def withdraw(db: sqlite3.Connection, fact: RunWithdrawn) -> None:
@@ -63,14 +76,25 @@ def withdraw(db: sqlite3.Connection, fact: RunWithdrawn) -> None:
 
 def head(db: sqlite3.Connection, tenant: str, user: str, thread: str) -> Queued | None:
     """Return the run whose turn is next in a thread."""
-    row = db.execute(
-        f"SELECT run, agent, request, withdrawn FROM queued WHERE {_THREAD} ORDER BY place LIMIT 1",
-        (tenant, user, thread),
-    ).fetchone()
-    if row is None:
-        return None
-    key = RunKey(tenant=tenant, user=user, thread=thread, run=row[0], agent=row[1])
-    return Queued(key=key, request=row[2], withdrawn=bool(row[3]))
+    return next(iter(waiting(db, tenant, user, thread, limit=1)), None)
+
+
+def waiting(
+    db: sqlite3.Connection, tenant: str, user: str, thread: str, *, limit: int = MAX_QUEUED
+) -> list[Queued]:
+    """Return the runs that wait for a thread, in the order of their turns."""
+    rows = db.execute(
+        f"SELECT run, agent, request, withdrawn FROM queued WHERE {_THREAD} ORDER BY place LIMIT ?",
+        (tenant, user, thread, limit),
+    )
+    return [
+        Queued(
+            key=RunKey(tenant=tenant, user=user, thread=thread, run=run, agent=agent),
+            request=request,
+            withdrawn=bool(withdrawn),
+        )
+        for run, agent, request, withdrawn in rows
+    ]
 
 
 def leave(db: sqlite3.Connection, key: RunKey) -> None:

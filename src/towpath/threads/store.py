@@ -136,9 +136,9 @@ class ThreadStore:
             lambda db: [_record(row) for row in db.execute(f"{_RUN} WHERE {_BEGUN}")]
         )
 
-    async def next_queued(self, tenant: str, user: str, thread: str) -> Queued | None:
+    async def queued(self, tenant: str, user: str, thread: str) -> list[Queued]:
         """See `towpath.agents.live.Conversations`."""
-        return await self._tables.query(lambda db: queue.head(db, tenant, user, thread))
+        return await self._tables.query(lambda db: queue.waiting(db, tenant, user, thread))
 
     async def waiting_threads(self) -> list[tuple[str, str, str]]:
         """See `towpath.agents.live.Conversations`."""

@@ -12,7 +12,9 @@ const view = new ThreadView({
   stream: at('stream'),
   scroll: at('scroll'),
   status: at('run-status'),
+  waiting: at('waiting'),
   announce: at('announce'),
+  onCancel: cancelWaiting,
 });
 const list = new ThreadList({
   list: at('threads'),
@@ -155,6 +157,9 @@ function hear(event) {
       say('This thread was deleted.');
     }
   }
+  if (name === 'towpath.run.queued' && id === current) {
+    waits(event.value.run_id, '');
+  }
   if (name.startsWith('towpath.thread.') || name.startsWith('towpath.run.')) {
     reload().catch(() => {}); // It is asked for again each time the line comes up.
   }
@@ -189,7 +194,10 @@ function open(id) {
   showThread(null);
   if (id !== null) {
     stopListening = line.listen(id, {
-      onStart: () => showThread(new Thread()),
+      onStart: () => {
+        showThread(new Thread());
+        showWaiting(thread).catch(() => {}); // They are shown when their turn comes.
+      },
       onEvent: take,
       onGone: gone,
     });
@@ -200,6 +208,21 @@ function take(event, tags) {
   thread.feed(event, tags);
   view.refresh();
   showControls();
+}
+
+function waits(run, text) {
+  if (thread) {
+    thread.wait(run, text);
+    view.refresh();
+  }
+}
+
+// Ask which runs wait for the thread that is shown, after all that began before was told.
+async function showWaiting(shown) {
+  const { runs } = await line.ask('run.list', { thread_id: current });
+  if (shown === thread) {
+    runs.filter(({ status }) => status === 'pending').reverse().forEach(({ run_id: run }) => waits(run, ''));
+  }
 }
 
 function gone(code, reason) {
@@ -260,8 +283,11 @@ async function send() {
   starting = true;
   showControls();
   try {
-    const { thread_id: id } = await line.change('run.start', parameters);
+    const { thread_id: id, run_id: run } = await line.change('run.start', parameters);
     if (asked.line === line) {
+      if (thread && thread.waiting.has(run)) {
+        waits(run, message); // The notice came first.
+      }
       at('message').value = '';
       fit();
       if (asked.thread === null && current === null) {
@@ -285,6 +311,17 @@ async function stop() {
     await line.change('run.cancel', { run_id: thread.run.id });
   } catch (error) {
     say(`Not stopped: ${wordsOf(error)}`);
+  }
+}
+
+async function cancelWaiting(run) {
+  const shown = thread;
+  try {
+    await line.change('run.cancel', { run_id: run });
+    shown.waitNoMore(run);
+    view.refresh();
+  } catch (error) {
+    say(`Not cancelled: ${wordsOf(error)}`);
   }
 }
 

@@ -26,6 +26,9 @@ export class Thread {
     this.changed = new Set();
     this.reordered = false;
     this.said = []; // Texts that were completed while we listened, to be read out.
+    this.begun = new Set(); // Ids of runs that began while we listened.
+    this.waiting = new Map(); // Questions that wait for their turn: run id to text, if we know it.
+    this.waited = false; // Whether that is to be drawn again.
   }
 
   get active() {
@@ -42,6 +45,18 @@ export class Thread {
       this.run.phase = phase;
       this.run.detail = event.toolCallName || event.stepName || '';
     }
+  }
+
+  // Take note that a run waits; its question may be known to other devices only.
+  wait(run, text) {
+    if (!this.begun.has(run)) {
+      this.waiting.set(run, text || this.waiting.get(run) || '');
+      this.waited = true;
+    }
+  }
+
+  waitNoMore(run) {
+    this.waited = this.waiting.delete(run) || this.waited;
   }
 
   message(id, role) {
@@ -135,6 +150,8 @@ export class Thread {
 const HANDLERS = {
   RUN_STARTED(event) {
     this.run = { id: event.runId, phase: 'started', detail: '', code: '', message: '' };
+    this.begun.add(event.runId);
+    this.waitNoMore(event.runId);
     for (const message of (event.input && event.input.messages) || []) {
       if (!this.messages.has(message.id)) {
         this.take(message);

@@ -6,8 +6,9 @@ const SHORT = 72; // Characters of JSON that stay on one line.
 const NEAR = 80; // Pixels from the end within which the reader is taken to follow.
 
 export class ThreadView {
-  constructor({ stream, scroll, status, announce }) {
-    Object.assign(this, { stream, scroll, status, announce });
+  // `onCancel(run)` hears of a question that is not to have its turn.
+  constructor({ stream, scroll, status, waiting, announce, onCancel }) {
+    Object.assign(this, { stream, scroll, status, waiting, announce, onCancel });
     this.thread = null;
     this.rows = new Map();
     this.timer = null;
@@ -23,6 +24,7 @@ export class ThreadView {
     this.thread = thread;
     this.rows.clear();
     this.stream.replaceChildren();
+    this.waiting.replaceChildren();
     this.announce.replaceChildren();
     this.following = true;
     this.draw();
@@ -46,6 +48,10 @@ export class ThreadView {
         this.reorder();
       }
       thread.said.splice(0).forEach((text) => this.announce.replaceChildren(text));
+      if (thread.waited) {
+        thread.waited = false;
+        this.drawWaiting(thread.waiting);
+      }
     }
     this.drawStatus(thread && thread.run);
     this.follow();
@@ -84,6 +90,16 @@ export class ThreadView {
     row.element.classList.toggle('open', message.open);
     message.calls.forEach((call) => drawCall(row, call, this.thread.active));
     row.differs.hidden = !message.differs;
+  }
+
+  drawWaiting(waiting) {
+    this.waiting.replaceChildren(...Array.from(waiting, ([run, text]) => {
+      const cancel = make('button', 'plain', 'Cancel');
+      cancel.type = 'button';
+      cancel.addEventListener('click', () => this.onCancel(run));
+      const said = make('div', 'text', text || 'A question asked elsewhere');
+      return make('article', 'message user', said, make('div', 'waiting-row', 'Waits for its turn', cancel));
+    }));
   }
 
   drawStatus(run) {

@@ -277,3 +277,8 @@ async def test_r24_a_call_whose_caller_leaves_proves_nothing() -> None:
         await asyncio.wait((fetching,))
         assert asked.failures == [ABANDONED]
         assert asked.breaker.failure_count == 1
+
+
+def test_the_bounds_are_the_documented_ones() -> None:
+    """An hour for what was discovered, 256 KiB for an answer."""
+    assert (DISCOVERY_SECONDS, MAX_ANSWER_BYTES) == (3600.0, 262_144)

@@ -226,3 +226,10 @@ def test_a_revocation_is_written_as_it_has_always_been() -> None:
     made: Any = Revocation(tenant="acme", at=1.5)
     with pytest.raises(AttributeError):
         made.at = 2.0
+
+
+def test_what_is_taken_back_is_said_by_name() -> None:
+    """A tenant and a user look alike."""
+    make: Any = Revocation
+    with pytest.raises(TypeError):
+        make("acme", 1.5)

@@ -544,6 +544,16 @@ async def test_r30_warming_waits_for_the_keys_of_the_required_issuers() -> None:
 
 
 @virtual
+async def test_r30_keys_of_an_optional_issuer_that_come_first_are_kept() -> None:
+    """What was not waited for is welcome all the same."""
+    need, extra = Keys("need", down=2), Keys("extra")
+    async with with_keys((need, True), (extra, False)) as service:
+        await service.warm()
+        assert [one.warm for one in service.issuers] == [True, True]
+        assert len(extra.asked) == 1
+
+
+@virtual
 async def test_r30_warming_goes_on_until_the_keys_are_there() -> None:
     """Pauses double up to 3.2 seconds; who says how long to wait is believed."""
     source = Keys("need", down=9)

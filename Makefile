@@ -20,7 +20,7 @@ COMPILE := $(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --universal 
 # A Node in the environment, where there is one, is found like any other.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test lint types fmt docs failures lock bench wheel clean
+.PHONY: help run test lint types fmt docs failures mutation lock bench wheel clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -30,13 +30,18 @@ run: $(STAMPS)/serve $(BUNDLE) ## start the gateway for development; ARGS="--por
 
 test: $(STAMPS)/dev $(BUNDLE) ## run every test this machine can run; ARGS="-k outbox"
 	@mkdir -p $(dir $(RESULTS))
-	if tools/chromium; then
+	missing=()
+	tools/chromium || missing+=(browser)
+	tools/nginx || missing+=(nginx)
+	if [ $${#missing[@]} = 0 ]; then
 	  exec $(BIN)/python -m pytest -n 2 --dist loadfile --junit-xml=$(RESULTS) $(ARGS)
 	fi
+	left=$$(printf ' or %s' "$${missing[@]}")
+	left=$${left# or }
 	status=0
-	$(BIN)/python -m pytest -n 2 --dist loadfile --junit-xml=$(RESULTS) -m "not browser" $(ARGS) || status=$$?
-	echo "NOT RUN, Chromium is missing:"
-	$(BIN)/python -m pytest --collect-only -q -m browser $(ARGS) | sed -n '/::/s/^/  /p' || true
+	$(BIN)/python -m pytest -n 2 --dist loadfile --junit-xml=$(RESULTS) -m "not ($$left)" $(ARGS) || status=$$?
+	echo "NOT RUN, missing here: $$left"
+	$(BIN)/python -m pytest --collect-only -q -m "$$left" $(ARGS) | sed -n '/::/s/^/  /p' || true
 	exit $$status
 
 lint: $(STAMPS)/dev ## check style, format and the order of imports
@@ -56,6 +61,9 @@ docs: $(STAMPS)/dev ## print the tables of the documentation from the code
 
 failures: $(STAMPS)/dev ## show which tests guard against each known failure
 	@$(BIN)/python tools/failures.py
+
+mutation: $(STAMPS)/dev ## test the tests of authentication; ARGS="breaker --per-room 200"
+	@PYTHONHASHSEED=0 exec $(BIN)/python -m tools.mutation $(ARGS)
 
 lock: $(STAMPS)/dev ## resolve the locks again; UPGRADE=1 takes newer versions
 	@$(COMPILE) pyproject.toml --extra serve --group dev -o requirements/dev.txt

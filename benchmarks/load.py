@@ -13,15 +13,19 @@ import contextlib
 import gc
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+LOOPBACK = "127.0.0.1"
 TIMEOUT = 30.0
 """Seconds for an upgrade or an answer."""
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 _FIN = 0x80
+_IP_BIND_ADDRESS_NO_PORT = 24
+"""Of Linux; Python knows it from 3.12 on."""
 
 Hear = Callable[[bytes, int], None]
 """Takes a text message and when it came, in nanoseconds of CLOCK_MONOTONIC."""
@@ -29,6 +33,11 @@ Hear = Callable[[bytes, int], None]
 
 class LoadError(Exception):
     """The server did what a measurement cannot go on with; the message says what."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+        """Of the error reply or the close frame; 0 where there was neither."""
 
 
 class Link(asyncio.Protocol):
@@ -116,17 +125,38 @@ class Link(asyncio.Protocol):
             raise LoadError(f"a frame that begins with {head:#x}")
 
 
-async def open_link(port: int, path: str, hear: Hear, gone: Callable[[], None]) -> Link:
-    """Open a WebSocket on the loopback address."""
+async def connected(port: int, source: str) -> socket.socket:
+    """Return a socket from this loopback address to a port of the one there is.
+
+    Its own port is chosen when it connects: choosing it before, as `bind` does, means searching
+    among all that were used in the last minute, and costs more than a login.
+    """
+    line = socket.socket()
+    line.setblocking(False)
+    line.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    line.bind((source, 0))
+    try:
+        await asyncio.get_running_loop().sock_connect(line, (LOOPBACK, port))
+    except BaseException:
+        line.close()
+        raise
+    return line
+
+
+async def open_link(
+    port: int, path: str, hear: Hear, gone: Callable[[], None], *, source: str = LOOPBACK
+) -> Link:
+    """Open a WebSocket on the loopback address, from this address or another."""
     key = base64.b64encode(os.urandom(16)).decode()
     request = (
-        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}:{port}\r\nUpgrade: websocket\r\n"
         f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(TIMEOUT):
+        line = await connected(port, source)
         _, link = await loop.create_connection(
-            lambda: Link(request.encode(), hear, gone), "127.0.0.1", port
+            lambda: Link(request.encode(), hear, gone), sock=line
         )
         await link.opened
     return link
@@ -165,7 +195,7 @@ class Client:
         async with asyncio.timeout(TIMEOUT):
             for answer in await asyncio.gather(*waiting):
                 if "error" in answer:
-                    raise LoadError(str(answer))
+                    raise LoadError(str(answer), answer["error"]["code"])
 
     async def create(self, thread: str) -> None:
         """Make a thread: one that does not exist cannot be read."""
@@ -178,6 +208,12 @@ class Client:
     async def start(self, agent: str, thread: str, message: str) -> None:
         """Ask an agent and wait until its run has begun."""
         await self._call("run.start", thread_id=thread, agent=agent, message=message)
+
+    async def close(self) -> None:
+        """Say goodbye, and wait until the server has said it too."""
+        self.link.send((1000).to_bytes(2), CLOSE)
+        async with asyncio.timeout(TIMEOUT):
+            await self.gone.wait()
 
     def receive(self, message: bytes, now: int) -> None:
         """Take a message: pongs and answers here, everything to whoever listens."""
@@ -196,7 +232,8 @@ class Client:
         self.gone.set()
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(LoadError(f"closed with {self.close_code}"))
+                code = self.close_code or 0
+                answer.set_exception(LoadError(f"closed with {code}", code))
         self._answers.clear()
 
     async def _call(self, method: str, **data: str) -> None:
@@ -212,10 +249,16 @@ class Client:
                     waiting.set_result(answer)
 
 
-async def open_client(port: int, token: str, hear: Hear) -> Client:
-    """Open a connection and log in."""
+async def open_client(port: int, token: str, hear: Hear, *, source: str = LOOPBACK) -> Client:
+    """Open a connection and log in.
+
+    Raises:
+        LoadError: the server lets nobody in; its code says why.
+    """
     client = Client(hear)
-    client.link = await open_link(port, "/connection/websocket", client.receive, client.leave)
+    client.link = await open_link(
+        port, "/connection/websocket", client.receive, client.leave, source=source
+    )
     await client.ask(("connect", {"token": token}))
     return client
 

@@ -11,7 +11,16 @@ ROOT = Path(__file__).resolve().parents[1]
 # A script finds its own folder first; the rooms of this package are found from the root.
 sys.path[0] = str(ROOT)
 
-from benchmarks import broker, fanout, idle, latency, machine  # noqa: E402
+from benchmarks import (  # noqa: E402
+    attack,
+    broker,
+    connects,
+    fanout,
+    idle,
+    latency,
+    machine,
+    verification,
+)
 from benchmarks.figures import Figures, Sample, record  # noqa: E402
 
 README = ROOT / "benchmarks" / "README.md"
@@ -41,6 +50,9 @@ BENCHMARKS: dict[str, tuple[Benchmark, Benchmark]] = {
         (idle.FULL, idle.QUICK),
         (fanout.FULL, fanout.QUICK),
         (broker.FULL, broker.QUICK),
+        (verification.FULL, verification.QUICK),
+        (connects.FULL, connects.QUICK),
+        (attack.FULL, attack.QUICK),
     )
 }
 """Each benchmark as it counts, and small, to see that it works."""

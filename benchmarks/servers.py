@@ -1,16 +1,18 @@
 """The servers under measurement: fresh processes on the server's core, over temporary data."""
 
+import asyncio
 import contextlib
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.machine import ROOT, on_server_core
+from towpath.testing.provider import OidcProvider
 from towpath.testing.server import ServerProcess, free_port
 
 START_SECONDS = 20.0
@@ -26,10 +28,23 @@ class Running:
 
 
 @contextlib.contextmanager
-def gateway() -> Iterator[tuple[Running, ServerProcess]]:
-    """Run `towpath serve` with the agents of this package; its process makes tokens."""
+def gateway(
+    app: str = "benchmarks.agents", *, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[Running, ServerProcess]]:
+    """Run `towpath serve` with a gateway of this package; its process makes tokens.
+
+    Args:
+        app: the gateway's module.
+        environment: settings that name an issuer; None takes the development key.
+    """
     with tempfile.TemporaryDirectory(prefix="towpath-bench-") as folder:
-        server = ServerProcess(Path(folder, "data"), "--app", "benchmarks.agents", cwd=ROOT)
+        server = ServerProcess(
+            Path(folder, "data"),
+            *("--app", app),
+            environment=environment,
+            development=environment is None,
+            cwd=ROOT,
+        )
         with on_server_core():
             server.start()
         assert server.process is not None, "it was started"
@@ -37,6 +52,20 @@ def gateway() -> Iterator[tuple[Running, ServerProcess]]:
             yield Running(server.port, server.process.pid), server
         finally:
             server.stop()
+
+
+@contextlib.asynccontextmanager
+async def gateway_of(provider: OidcProvider) -> AsyncIterator[Running]:
+    """Run `towpath serve` with the keys of a provider that runs in this very loop."""
+    environment = {
+        "TOWPATH_JWT_ISSUER": provider.issuer,
+        "TOWPATH_JWT_AUDIENCE": provider.audience,
+        "TOWPATH_TENANT_CLAIM": provider.tenant_claim,
+    }
+    with contextlib.ExitStack() as stack:
+        # The server is ready once it has fetched the keys, so this loop has to go on meanwhile.
+        running, _ = await asyncio.to_thread(stack.enter_context, gateway(environment=environment))
+        yield running
 
 
 @contextlib.contextmanager

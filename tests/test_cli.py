@@ -1,5 +1,7 @@
 """The command line: what it prints, and how it refuses."""
 
+import asyncio
+import json
 import logging
 import os
 import socket
@@ -16,8 +18,11 @@ import structlog
 
 from tests.servers.conversation import ask, text_of, until_over
 from towpath import cli
-from towpath.auth.keys import development_issuer, development_key
-from towpath.auth.tokens import TokenVerifier, Valid
+from towpath.auth.development import development_issuer, development_key
+from towpath.auth.keys import FixedKey
+from towpath.auth.tokens import TokenVerifier
+from towpath.auth.verdicts import Valid
+from towpath.server.settings import Settings
 from towpath.testing.client import wire_client
 from towpath.testing.server import ServerProcess, free_port
 
@@ -119,8 +124,9 @@ def test_token_is_one_line_and_good(towpath: Command, tmp_path: Path) -> None:
     assert done.stdout.count("\n") == 1
     key_file = tmp_path / "d" / "dev-key.json"
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
-    verifier = TokenVerifier(development_issuer(development_key(tmp_path / "d")))
-    verdict = verifier.verify(done.stdout.strip(), key_file.stat().st_mtime)
+    keys = FixedKey(development_key(tmp_path / "d"))
+    verifier = TokenVerifier(development_issuer(), keys)
+    verdict = asyncio.run(verifier.verify(done.stdout.strip(), key_file.stat().st_mtime))
     assert isinstance(verdict, Valid)
     assert (verdict.principal.user, verdict.principal.tenant) == ("alice", "acme")
     assert verdict.principal.roles == {"operator"}
@@ -256,6 +262,176 @@ def test_a_log_level_that_is_none_is_named(towpath: Command) -> None:
     """A wrong --log-level is refused with those there are."""
     done = towpath("serve", "--dev", "--log-level", "chatty")
     assert_refused(done, "chatty", "WARNING")
+
+
+# -- config check ---------------------------------------------------------------------------------
+
+
+def checked(towpath: Command, monkeypatch: pytest.MonkeyPatch, **settings: str) -> Ended:
+    """Run `towpath config check` with these settings in the environment."""
+    for name, value in settings.items():
+        monkeypatch.setenv(f"TOWPATH_{name.upper()}", value)
+    return towpath("config", "check")
+
+
+def test_config_check_shows_every_setting_and_no_secret(
+    towpath: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each setting with its value and origin, keys as asterisks, and that it would start."""
+    others = [
+        {"issuer": "https://b.example", "key": "s3cret-" * 6, "tenant": "globex"},
+        {"issuer": "https://c.example", "audience": "towpath", "tenant": "initech"},
+    ]
+    done = checked(
+        towpath,
+        monkeypatch,
+        jwt_key="s3cret-" * 6,
+        jwt_issuer="https://a.example",
+        tenant="acme",
+        issuers=json.dumps(others),
+        ping_interval="20",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "towpath serve would start with this" in done.stdout
+    rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()[1:-1]}
+    assert set(rows) == set(Settings.model_fields)
+    assert rows["jwt_key"] == ["**********", "environment"]
+    assert rows["ping_interval"] == ["20.0", "environment"]
+    assert rows["pong_timeout"] == ["10.0", "default"]
+    assert rows["ca_file"] == ["not", "set", "default"]
+    for word in ("https://b.example", "https://c.example", "globex", "initech", "**********"):
+        assert word in " ".join(rows["issuers"])
+    assert "s3cret" not in done.stdout
+
+
+def test_config_check_says_every_reason(towpath: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit status 2 and a line for each thing that is wrong, below settings that are all shown."""
+    issuers = [
+        {"issuer": "https://a.example", "tenant": "acme"},
+        {"issuer": "https://b.example", "key": "s3cret-too-short", "tenant": "acme"},
+        {"issuer": "https://c.example", "audience": "towpath"},
+        {"issuer": "http://d.example", "audience": "towpath", "tenant": "acme"},
+        {"issuer": "https://e.example", "audience": "x", "algorithm": "HS256", "tenant": "acme"},
+        {"issuer": "https://good.example", "audience": "towpath", "tenant": "acme"},
+    ]
+    done = checked(towpath, monkeypatch, issuers=json.dumps(issuers), ca_file="/no/such/file")
+    assert done.returncode == 2
+    assert "would start" not in done.stdout
+    assert "ping_interval" in done.stdout
+    reasons = done.stderr.splitlines()
+    assert all(line.startswith("towpath: would refuse to start: ") for line in reasons)
+    expected = [
+        "TOWPATH_CA_FILE /no/such/file",
+        "TOWPATH_JWT_AUDIENCE",
+        "at least 32 bytes",
+        "TOWPATH_TENANT",
+        "http://d.example",
+        "HS256",
+    ]
+    assert len(reasons) == len(expected)
+    for word, line in zip(expected, reasons, strict=True):
+        assert word in line
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, ("no issuer", "TOWPATH_JWT_KEY", "--dev")),
+        ({"jwks_url": "https://a.example/jwks", "tenant": "x"}, ("TOWPATH_JWT_ISSUER",)),
+        (
+            {"jwt_key": "k" * 40, "jwks_url": "https://a.example/jwks", "tenant": "x"},
+            ("TOWPATH_JWT_KEY", "TOWPATH_JWKS_URL"),
+        ),
+        ({"jwt_key": "k" * 40}, ("TOWPATH_TENANT_CLAIM", "TOWPATH_TENANT")),
+        (
+            {"jwt_key": "k" * 40, "tenant": "x", "tenant_claim": "y"},
+            ("TOWPATH_TENANT_CLAIM", "TOWPATH_TENANT"),
+        ),
+        ({"jwt_key": "k" * 40, "tenant": "x", "jwt_algorithm": "none"}, ("none",)),
+        (
+            {"jwt_key": "k" * 40, "tenant": "x", "issuers": '[{"key": "l", "tenant": "y"}]'},
+            ("name",),
+        ),
+    ],
+)
+def test_config_check_and_serve_refuse_the_same(
+    towpath: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, str],
+    words: tuple[str, ...],
+) -> None:
+    """What `config check` calls a reason is what `serve` says when it refuses."""
+    done = checked(towpath, monkeypatch, **settings)
+    assert done.returncode == 2
+    (reason,) = done.stderr.splitlines()
+    for word in words:
+        assert word in reason
+    served = towpath("serve", "--port", str(free_port()))
+    assert_refused(served)
+    said = served.stderr.strip().removeprefix("towpath: ")
+    assert reason == f"towpath: would refuse to start: {said}"
+
+
+def test_config_check_names_every_setting_that_is_none(
+    towpath: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings that cannot be read are all named at once, and no value of theirs is repeated."""
+    done = checked(
+        towpath, monkeypatch, ping_interval="s3cret", user_connections="0", jwt_key="s3cret"
+    )
+    assert_refused(done, "TOWPATH_PING_INTERVAL", "TOWPATH_USER_CONNECTIONS")
+    assert "s3cret" not in done.stderr
+    for broken in ('[{"key": "s3cret"', '[{"key": "s3cret", "s3cret": 1}]', '"s3cret"'):
+        done = checked(towpath, monkeypatch, issuers=broken, ping_interval="20")
+        assert done.returncode == 2
+        assert "s3cret" not in done.stdout + done.stderr.replace("S3CRET", "")
+
+
+# -- revoke ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((), ("--user", "--jti", "--everybody")),
+        (("--user", "a", "--jti", "b"), ("--user", "--jti", "--everybody")),
+        (("--user", "a", "--everybody", "--tenant", "t"), ("one of",)),
+        (("--user", "a"), ("--tenant",)),
+        (("--everybody", "--token", "x"), ("--tenant",)),
+        (
+            ("--user", "a", "--tenant", "t", "--url", "http://127.0.0.1:1"),
+            ("127.0.0.1:1", "answer"),
+        ),
+        (("--user", "a", "--tenant", "t", "--url", "nowhere"), ("nowhere",)),
+    ],
+)
+def test_revoke_says_what_it_needs(
+    towpath: Command, given: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    """Nothing or too much to take back, no tenant, no server: one line and status 2."""
+    assert_refused(towpath("revoke", *given, "--data", "d"), *words)
+
+
+@pytest.mark.servers
+def test_revoke_says_why_the_server_said_no(
+    towpath: Command, monkeypatch: pytest.MonkeyPatch, own_server: ServerProcess
+) -> None:
+    """Another key's, a weak or an expired token is refused with the server's reason, unrepeated."""
+    weak, over = own_server.token(), own_server.token(role="towpath:revoke", ttl=-60)
+    url = ("--url", own_server.http)
+    for token, words in ((weak, ("(403)",)), (over, ("(401)",))):
+        done = towpath("revoke", "--user", "a", "--token", token, *url)
+        assert_refused(done, own_server.http, *words)
+        assert token not in done.stderr
+    # The key of another data directory is not this server's.
+    assert_refused(towpath("revoke", "--user", "a", "--tenant", "t", "--data", "d", *url), "(401)")
+    elsewhere = f"{own_server.http}/somewhere/else"
+    done = towpath("revoke", "--user", "a", "--token", weak, "--url", elsewhere)
+    assert_refused(done, "(404)", "no answer of a gateway")
+    monkeypatch.setenv("TOWPATH_TOKEN", own_server.token(role="towpath:revoke"))
+    done = towpath("revoke", "--user", "a", *url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "revoked\n", "")
 
 
 @pytest.mark.servers

@@ -29,15 +29,16 @@ COME_BACK = {3000: True, 3001: True, 3005: True, 3008: True, 3011: True, 3012: T
 }
 """WIRE section 3, by number."""
 
-CLOSES = sorted(codes.CLOSES.values(), key=lambda code: code.number)
-
 
 def names_of(kind: type[ErrorCode] | type[CloseCode]) -> list[ErrorCode | CloseCode]:
     """Return every code the module names."""
     return [value for value in vars(codes).values() if isinstance(value, kind)]
 
 
-@pytest.mark.parametrize("code", CLOSES, ids=lambda code: str(code.number))
+CLOSES = [code for code in names_of(CloseCode) if isinstance(code, CloseCode)]
+
+
+@pytest.mark.parametrize("code", CLOSES, ids=lambda code: f"{code.number} {code.reason[:9]}")
 def test_r07_every_close_reason_fits_the_frame_and_is_no_json(code: CloseCode) -> None:
     """A reason is 1 to 123 bytes of UTF-8 and never parses as JSON, or SDKs skip the code."""
     assert 1 <= len(code.reason.encode()) <= 123
@@ -86,10 +87,20 @@ def test_r09_no_close_of_ours_says_that_all_went_well() -> None:
 def test_every_named_code_stands_in_its_table_once(
     kind: type[ErrorCode] | type[CloseCode], table: dict[int, ErrorCode | CloseCode]
 ) -> None:
-    """Numbers are unique, and no named code is missing from the printed table."""
+    """No named code is missing from the printed table; one number alone has a second sentence."""
     named = names_of(kind)
-    assert sorted(code.number for code in named) == sorted(table)
-    assert len({id(code) for code in named}) == len(table)
+    assert {code.number for code in named} == table.keys()
+    second = [code for code in named if code is not table[code.number]]
+    assert second == ([codes.NO_CREDENTIAL] if kind is CloseCode else [])
+    assert len({id(code) for code in named}) == len(table) + len(second)
+
+
+def test_r62_no_credential_is_an_invalid_token_that_says_how_to_bring_one() -> None:
+    """The same number, so the same advice: log in; its reason names both ways, within the frame."""
+    assert codes.NO_CREDENTIAL.number == codes.INVALID_TOKEN.number == 3500
+    assert not codes.NO_CREDENTIAL.come_back
+    for way in ("connect.token", "ticket", "Authorization: Bearer"):
+        assert way in codes.NO_CREDENTIAL.reason
 
 
 def test_the_errors_are_those_of_the_wire() -> None:

@@ -59,6 +59,28 @@ def test_r71_an_id_that_only_looks_a_little_odd_is_taken(value: str) -> None:
     assert context(thread=value, run=value, tenant=value).thread == value
 
 
+PUBLISHED_PLACEHOLDERS = (
+    "registry placeholder default temp none null undefined example test demo sample template "
+    "mock fake dummy 0 1 xxx yyy"
+)
+"""The list as the documentation has it."""
+
+
+def test_r14_the_placeholders_are_the_documented_ones() -> None:
+    """No more and no fewer: whoever reads the list knows the rule."""
+    assert set(PUBLISHED_PLACEHOLDERS.split()) == PLACEHOLDERS
+
+
+@pytest.mark.parametrize("word", sorted(PLACEHOLDERS))
+def test_r14_each_placeholder_is_one_with_something_behind_it_too(word: str) -> None:
+    """With `_` and under 20 characters it is one; from 20 on, or with anything else, it is not."""
+    for value in (f"{word}_", f"{word}_a", f"{word}_".ljust(19, "x"), f" {word.title()}_A "):
+        with pytest.raises(InvalidContext, match="thread is a placeholder"):
+            context(thread=value)
+    for value in (f"{word}_".ljust(20, "x"), f"{word}-a", f"{word}.a", f"a_{word}", f"{word}2a"):
+        assert context(thread=value).thread == value
+
+
 @pytest.mark.parametrize("length", [19, 20])
 def test_the_placeholder_prefix_counts_below_20_characters(length: int) -> None:
     """The exact bound: 19 characters are short, 20 are not."""
@@ -70,10 +92,39 @@ def test_the_placeholder_prefix_counts_below_20_characters(length: int) -> None:
         assert context(run=value).run == value
 
 
-@pytest.mark.parametrize("user", ["default_user", "test_engineer@x", "0", "1", "12345", "test"])
+ALLOWED_USERS = [
+    "default_user",
+    "test_engineer@example.com",
+    "test",
+    "demo",
+    "null",
+    "undefined",
+    "registry",
+    "xxx",
+    "mock_1",
+    "0",
+    "1",
+    "12345",
+    "-7",
+    "105358976543210987654",
+    "auth0|5f7c8ec7c33c6c004bbafe82",
+    "google-oauth2|103547991597142817347",
+    "f:4d3a:mia",
+    "CN=Mia Test,OU=Demo",
+    "mia\u202e",
+    "😀",
+    " mia ",
+    "x" * 255,
+]
+
+
+@pytest.mark.parametrize("user", ALLOWED_USERS)
 def test_r71_user_ids_are_the_identity_providers_business(user: str) -> None:
-    """A person may be called anything that is not blank."""
-    assert context(user=user).user == user
+    """A person may be called anything that is not blank, in a child and in a scoped key too."""
+    made = context(user=user)
+    assert made.user == made.create_child_context().user == user
+    assert made.get_scoped_key("k") != context(user=f"{user}2").get_scoped_key("k")
+    assert made.to_dict()["user"] == user
 
 
 @pytest.mark.parametrize("field", ["tenant", "user", "thread", "run", "request", "connection"])

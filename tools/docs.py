@@ -19,13 +19,15 @@ import typer
 from prometheus_client.parser import text_string_to_metric_families
 
 from towpath import cli, codes, hooks
-from towpath.agents import run
+from towpath.agents import interrupts, run
+from towpath.auth import breaker
+from towpath.auth.policy import ROLES, Action
 from towpath.events import order
 from towpath.events.kinds import GOLDEN
 from towpath.protocol import frames, states
 from towpath.server.gateway import Gateway
 from towpath.server.operations import OPERATIONS, Operation
-from towpath.server.settings import Settings
+from towpath.server.settings import IssuerSettings, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 NONE = "none"
@@ -93,18 +95,32 @@ def settings_table() -> str:
     return table(("setting", "environment variable", "default", "meaning"), rows)
 
 
+def issuer_settings() -> str:
+    """Return the fields of one issuer in the list of issuers."""
+    sentences = dict(_attribute_docstrings(IssuerSettings))
+    rows = (
+        (f"`{name}`", _default(field.default), sentences[name])
+        for name, field in IssuerSettings.model_fields.items()
+    )
+    return table(("field", "default", "meaning"), rows)
+
+
 def _attribute_docstrings(owner: type) -> Iterator[tuple[str, str]]:
     """Yield the attributes of a class and the strings below them."""
     body = ast.parse(inspect.getsource(owner)).body[0]
     assert isinstance(body, ast.ClassDef), "the source of a class is a class"
     for here, below in zip(body.body, body.body[1:], strict=False):
-        if (
-            isinstance(here, ast.AnnAssign)
-            and isinstance(here.target, ast.Name)
-            and isinstance(below, ast.Expr)
-            and isinstance(below.value, ast.Constant)
-        ):
-            yield here.target.id, str(below.value.value)
+        target = _target(here)
+        if target and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            yield target, str(below.value.value)
+
+
+def _target(statement: ast.stmt) -> str:
+    """Return the one name a statement assigns to; empty for any other statement."""
+    match statement:
+        case ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]):
+            return name
+    return ""
 
 
 def _default(value: object) -> str:
@@ -123,6 +139,10 @@ def _default(value: object) -> str:
 HAPPENINGS: tuple[hooks.Happening, ...] = (
     hooks.ConnectionClosed(connection="", tenant="", user="", code=0, reason="", seconds=0),
     hooks.CredentialRefused(connection="", verdict="", reason=""),
+    hooks.CredentialAccepted(connection="", source="", age=0),
+    hooks.KeysFetched(issuer="", failure="", seconds=0),
+    hooks.BreakerMoved(dependency="", before="", after=breaker.State.OPEN.value),
+    hooks.SessionsRevoked(tenant="", what="", closed=0),
     hooks.CommandAnswered(connection="", command="", error=0, seconds=0),
     hooks.RunEnded(
         tenant="", user="", thread="", run="", agent="", status="", code="", events=0, seconds=0
@@ -255,16 +275,27 @@ def golden() -> str:
 
 def options() -> str:
     """Return every command of the command line with its options."""
-    command = typer.main.get_command(cli.app)
-    parts = []
-    for name, sub in vars(command)["commands"].items():
-        rows = []
-        for option in sub.params:
-            given = "required" if option.required else _option_default(option.default)
-            rows.append((f"`{'`, `'.join(option.opts)}`", given, str(option.help)))
-        head = f"## `towpath {name}`\n\n{(sub.help or '').strip()}"
-        parts.append(f"{head}\n\n{table(('option', 'default', 'meaning'), rows)}")
-    return "\n\n".join(parts)
+    return "\n\n".join(_commands_below("towpath", typer.main.get_command(cli.app)))
+
+
+def _commands_below(path: str, command: Any) -> Iterator[str]:
+    """Yield what stands under a command; a group stands for the commands in it."""
+    group = vars(command).get("commands")
+    if group is None:
+        yield _command(path, command)
+        return
+    for name, sub in group.items():
+        yield from _commands_below(f"{path} {name}", sub)
+
+
+def _command(path: str, command: Any) -> str:
+    rows = []
+    for option in command.params:
+        given = "required" if option.required else _option_default(option.default)
+        also = f" Also from `{option.envvar}`." if option.envvar else ""
+        rows.append((f"`{'`, `'.join(option.opts)}`", given, f"{option.help}{also}"))
+    head = f"## `{path}`\n\n{(command.help or '').strip()}"
+    return f"{head}\n\n{table(('option', 'default', 'meaning'), rows)}"
 
 
 def _option_default(value: object) -> str:
@@ -277,10 +308,23 @@ def connection_diagram() -> str:
     return _diagram(states.State.OPENING.value, moves, {states.State.CLOSED.value})
 
 
+def breaker_diagram() -> str:
+    """Return the states of a circuit breaker as a diagram."""
+    moves = ((a.value, move.value, b.value) for (a, move), b in breaker.TABLE.items())
+    return _diagram(breaker.State.CLOSED.value, moves, set())
+
+
 def run_diagram() -> str:
     """Return the life of a run as a diagram."""
     moves = ((a.value, move.value, b.value) for (a, move), b in run.TABLE.items())
     return _diagram(run.Status.PENDING.value, moves, {status.value for status in run.OVER})
+
+
+def interrupt_diagram() -> str:
+    """Return the life of a question as a diagram."""
+    moves = ((a.value, move.value, b.value) for (a, move), b in interrupts.TABLE.items())
+    ends = {answer.value for answer in interrupts.LATE}
+    return _diagram(interrupts.Answer.OPEN.value, moves, ends)
 
 
 def _diagram(start: str, moves: Iterable[tuple[str, str, str]], ends: set[str]) -> str:
@@ -289,10 +333,20 @@ def _diagram(start: str, moves: Iterable[tuple[str, str, str]], ends: set[str]) 
     for before, move, after in moves:
         # A colon ends a label in Mermaid.
         arrows[before, after].append(move.replace(":", ""))
-    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {start}"]
-    lines += [f"    {a} --> {b} : {', '.join(names)}" for (a, b), names in arrows.items()]
+    lines = ["```mermaid", "stateDiagram-v2"]
+    # A hyphen ends a name in Mermaid.
+    hyphened = sorted({name for pair in arrows for name in pair if "-" in name})
+    lines += [f'    state "{name}" as {_state(name)}' for name in hyphened]
+    lines.append(f"    [*] --> {start}")
+    lines += [
+        f"    {_state(a)} --> {_state(b)} : {', '.join(names)}" for (a, b), names in arrows.items()
+    ]
     lines += [f"    {end} --> [*]" for end in sorted(ends)]
     return "\n".join([*lines, "```"])
+
+
+def _state(name: str) -> str:
+    return name.replace("-", "_")
 
 
 def order_diagram() -> str:
@@ -305,6 +359,16 @@ def order_diagram() -> str:
     lines += [f"    {arrow} : {', '.join(kinds)}" for arrow, kinds in arrows.items()]
     lines.append("    run --> [*] : RUN_FINISHED, RUN_ERROR")
     return "\n".join([*lines, "```"])
+
+
+def roles() -> str:
+    """Return every role with what it allows inside its own tenant."""
+    sentences = dict(_attribute_docstrings(Action))
+    rows = (
+        (f"`{role}`", " ".join(sentences[one.name] for one in Action if one in allowed))
+        for role, allowed in ROLES.items()
+    )
+    return table(("role", "what it allows"), rows)
 
 
 def order_rules() -> str:
@@ -321,6 +385,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "closes": closes,
     "run-codes": run_codes,
     "settings": settings_table,
+    "issuer-settings": issuer_settings,
     "metrics": metrics,
     "rpc": rpc,
     "rpc-objects": rows_of_results,
@@ -330,6 +395,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "cli": options,
     "connection-states": connection_diagram,
     "run-states": run_diagram,
+    "interrupt-states": interrupt_diagram,
+    "breaker-states": breaker_diagram,
+    "roles": roles,
     "event-order": order_diagram,
     "event-rules": order_rules,
 }

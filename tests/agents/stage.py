@@ -71,6 +71,8 @@ class Stage:
         self.registry = AgentRegistry()
         self.happened: list[Happening] = []
         self.limits = limits
+        self.now = 1_000.0
+        """What every clock says."""
         self.requests = itertools.count(1)
         self.bridge = self.new_bridge()
 
@@ -80,7 +82,7 @@ class Stage:
             self.store,
             self.registry,
             watchers=Hooks([self.happened.append]),
-            clock=lambda: 1_000.0,
+            clock=lambda: self.now,
             limits=self.limits,
         )
 
@@ -130,7 +132,7 @@ class Stage:
     async def notices(self, who: Principal = ALICE) -> list[tuple[str, str]]:
         replay = await self.broker.read(user_channel(who.tenant, who.user), 0)
         events = [msgspec.json.decode(one.data) for one in replay.publications]
-        return [(event["name"], event["value"]["status"]) for event in events]
+        return [(event["name"], event["value"].get("status", "")) for event in events]
 
     async def played(self, agent: AgentFunction, **asked: Any) -> list[dict[str, Any]]:
         """Run an agent to its end and return the thread's events, checked for what always holds."""

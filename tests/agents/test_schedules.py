@@ -1,6 +1,7 @@
 """The bridge under explored schedules: whoever comes first, the promises hold."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -9,16 +10,20 @@ import detangle
 import pytest
 
 from towpath.agents import bridge, run_queue
-from towpath.agents.asked import StartRun
+from towpath.agents.approvals import Approvals
+from towpath.agents.asked import Decide, StartRun
+from towpath.agents.interrupts import Answer, InterruptDecided, Question
 from towpath.agents.live import LiveRun
 from towpath.agents.run import OVER, RunKey, RunOpened
 from towpath.context import Principal
+from towpath.streams.broker import Key
 from towpath.testing import scenarios
+from towpath.threads import interrupts as stored
 from towpath.threads import projection, queue
 
 RUNS = 150
 MANY = 500
-"""For those in which more than two things meet."""
+"""For scenarios in which more than two things meet."""
 
 
 def explored(scenario: Callable[[], Awaitable[None]], *, runs: int = RUNS) -> detangle.ExploreStats:
@@ -70,6 +75,82 @@ def test_r91_interrupting_meets_the_end_of_a_run() -> None:
 def test_r88_a_stop_meets_the_turn_of_a_queued_run() -> None:
     """However a stop meets the beginning of a queued run, accepted means cancelled."""
     assert explored(scenarios.second_thoughts, runs=MANY).distinct_schedules > MANY / 2
+
+
+def test_p5_r95_two_devices_expiry_and_a_new_run_leave_one_answer_each() -> None:
+    """However decisions, expiry and a new run meet, each question has one answer, and all know."""
+    assert explored(scenarios.decisions, runs=MANY).distinct_schedules > MANY / 2
+
+
+def test_r81_answers_at_once_by_both_ways_begin_one_run() -> None:
+    """However starts with answers and decisions meet, one run continues, and twins are one."""
+    assert explored(scenarios.answers, runs=MANY).distinct_schedules > MANY / 2
+
+
+def test_a_decision_on_what_was_decided_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a decision is checked before its write only, two of them count, and it is seen."""
+
+    def careless(db: sqlite3.Connection, fact: InterruptDecided) -> None:
+        for one in questions_of(db, fact):
+            if one.id == fact.id:
+                stored._set(db, one, fact.answer, fact.at, fact.payload)
+
+    monkeypatch.setattr(stored, "decide", careless)
+    with pytest.raises(detangle.BugFound):
+        explored(scenarios.decisions, runs=MANY)
+
+
+def test_a_last_answer_that_does_not_know_it_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody looks again at the other questions, no run goes on, and it is seen."""
+    real = stored.decide
+
+    def forgetful(db: sqlite3.Connection, fact: InterruptDecided) -> None:
+        open_ones = {one.id for one in questions_of(db, fact) if one.answer is Answer.OPEN}
+        real(db, replace(fact, others=frozenset(open_ones - {fact.id})))
+
+    monkeypatch.setattr(stored, "decide", forgetful)
+    with pytest.raises(detangle.BugFound):
+        explored(scenarios.decisions, runs=MANY)
+
+
+def test_an_expiry_that_is_told_before_it_is_written_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the clock alone says expired, a decision in flight undoes it, and it is seen."""
+
+    async def unwritten(self: Approvals, asked: list[Question], now: float) -> list[Question]:
+        return [replace(one, answer=one.now(now)) for one in asked]
+
+    monkeypatch.setattr(Approvals, "_noted", unwritten)
+    with pytest.raises(detangle.BugFound):
+        explored(scenarios.decisions, runs=MANY)
+
+
+def test_a_twin_that_finds_its_question_answered_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a repeated request is looked for too early, its twin is told `already`: it is seen."""
+    real = Approvals._decide
+
+    async def early(self: Approvals, who: Principal, said: Decide, key: Key) -> bytes:
+        broker = self._around.broker
+        if (earlier := await broker.remembered(key)) is not None:
+            return earlier
+        with monkeypatch.context() as patch:
+            patch.setattr(type(broker), "remembered", nothing)
+            return await real(self, who, said, key)
+
+    async def nothing(self: object, key: Key) -> None:
+        return None
+
+    monkeypatch.setattr(Approvals, "_decide", early)
+    with pytest.raises(detangle.BugFound):
+        explored(scenarios.decisions, runs=MANY)
+
+
+def questions_of(db: sqlite3.Connection, fact: InterruptDecided) -> list[Question]:
+    """Return the questions of the run a decision is about."""
+    return stored.of_run(db, fact.key.tenant, fact.key.user, fact.key.run)
 
 
 def test_a_pause_between_making_and_submitting_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

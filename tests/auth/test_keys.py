@@ -1,22 +1,29 @@
-"""A key is the right one for its algorithm, or the server does not start."""
+"""A key is used for what it was made for, or not at all."""
 
+import contextlib
 import json
-import stat
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from threading import Barrier
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
+from tests.auth.stage import answered
 from towpath.auth.keys import (
     ALGORITHMS,
+    ASYMMETRIC,
+    CURVES,
+    MAX_KEYS,
+    SYMMETRIC,
+    FixedKey,
+    KeyRing,
+    algorithms_of,
     configured_key,
-    development_issuer,
-    development_key,
-    sign,
+    read_key_set,
 )
-from towpath.auth.tokens import Invalid, TokenVerifier, Valid
 from towpath.errors import ConfigurationError
 
 RSA = RSAKey.generate_key(2048).as_pem(private=False).decode()
@@ -118,79 +125,275 @@ def test_every_algorithm_taken_has_a_strength() -> None:
     assert "none" not in ALGORITHMS
 
 
-# The development key.
+def test_r13_no_published_key_is_a_shared_secret() -> None:
+    """What everybody can read is never what both sides have to keep."""
+    assert ASYMMETRIC.isdisjoint(SYMMETRIC)
+    assert ASYMMETRIC | SYMMETRIC == ALGORITHMS
 
 
-def test_r12_a_development_key_is_made_once_and_only_we_can_read_it(tmp_path: Path) -> None:
-    """The second call finds what the first one made; the file's mode is 0600."""
-    data = tmp_path / "data"
-    made = development_key(data)
-    found = development_key(data)
-    assert found.raw_value == made.raw_value
-    assert len(made.raw_value) == 32
-    assert stat.S_IMODE((data / "dev-key.json").stat().st_mode) == 0o600
-    assert stat.S_IMODE(data.stat().st_mode) == 0o700
-    assert [file.name for file in data.iterdir()] == ["dev-key.json"]
+@pytest.mark.parametrize(
+    ("key", "algorithms"),
+    [
+        (OctKey.import_key("s" * 32), SYMMETRIC),
+        (RSAKey.import_key(RSA), {"RS256", "RS384", "RS512", "PS256"}),
+        (ECKey.import_key(EC), {"ES256"}),
+        (ECKey.generate_key("P-384"), {"ES384"}),
+        (ECKey.generate_key("P-521"), set()),
+        (ECKey.generate_key("secp256k1"), set()),
+        (OKPKey.import_key(ED), {"EdDSA", "Ed25519"}),
+        (OKPKey.generate_key("X25519"), set()),
+        (OKPKey.generate_key("Ed448"), set()),
+        (RSAKey.import_key(RSA, {"alg": "PS256"}), {"PS256"}),
+        (RSAKey.import_key(RSA, {"alg": "ES256"}), set()),
+        (RSAKey.import_key(RSA, {"alg": "RSA-OAEP"}), set()),
+        (ECKey.import_key(EC, {"alg": "ES384"}), set()),
+    ],
+)
+async def test_r13_a_key_is_used_with_what_it_is_made_for(key: Any, algorithms: set[str]) -> None:
+    """Type, curve and its own `alg` tell; a fixed key is found for these and for no other."""
+    assert algorithms_of(key) == algorithms
+    found = {name for name in ALGORITHMS if await FixedKey(key).find("any kid", name) is key}
+    assert found == algorithms
+    assert await FixedKey(key).find(None, "none") is None
 
 
-def test_r21_eight_who_make_it_at_once_agree_on_one_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever is first wins, and nothing temporary stays behind."""
-    all_found_none = Barrier(8)
-    generate = OctKey.generate_key
+# Published keys.
 
-    def generate_together(size: int) -> OctKey:
-        all_found_none.wait(10)
-        return generate(size)
 
-    monkeypatch.setattr(OctKey, "generate_key", generate_together)
-    for attempt in range(5):
-        data = tmp_path / str(attempt)
-        with ThreadPoolExecutor(8) as pool:
-            keys = {key.raw_value for key in pool.map(development_key, [data] * 8)}
-        assert len(keys) == 1
-        assert [file.name for file in data.iterdir()] == ["dev-key.json"]
+def published(key: Any, kid: Any = None, **members: Any) -> dict[str, Any]:
+    """Return a key as a key set publishes it; a member that is `...` is left out."""
+    entry = {**key.as_dict(private=False), **({"kid": kid} if kid else {}), **members}
+    entry = {name: value for name, value in entry.items() if value is not ...}
+    if kid is None:
+        entry.pop("kid", None)
+    return entry
+
+
+RSA_KEY, OTHER_RSA = RSAKey.generate_key(2048), RSAKey.generate_key(2048)
+EC_KEY, ED_KEY = ECKey.generate_key("P-256"), OKPKey.generate_key("Ed25519")
+GOOD = published(EC_KEY, "good")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # The library warns of keys as short as these.
+    SHORT, ALMOST = RSAKey.generate_key(1024), RSAKey.generate_key(2040)
+
+
+def ring(*entries: Any) -> KeyRing:
+    return read_key_set({"keys": list(entries)})
+
+
+def names(keys: KeyRing) -> set[str]:
+    """Return the algorithms for which the one key under test is found by its name."""
+    return {name for name in ALGORITHMS if keys.find("k", name) is not None}
 
 
 @pytest.mark.filterwarnings("ignore:Key size")
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", '{"kty":"RSA"}', '{"kty":"oct"}'])
-def test_r21_a_file_that_is_no_key_says_what_to_do(tmp_path: Path, text: str) -> None:
-    """A broken file is never replaced by itself: whoever put it there decides."""
-    (tmp_path / "dev-key.json").write_text(text)
-    with pytest.raises(ConfigurationError, match="remove it to have a new one made"):
-        development_key(tmp_path)
-    assert (tmp_path / "dev-key.json").read_text() == text
+@pytest.mark.parametrize(
+    ("entry", "algorithms"),
+    [
+        (published(RSA_KEY, "k"), {"RS256", "RS384", "RS512", "PS256"}),
+        (published(RSA_KEY, "k", alg="RS256"), {"RS256"}),
+        (published(RSA_KEY, "k", alg="PS512"), set()),
+        (published(RSA_KEY, "k", alg="RS1"), set()),
+        (published(RSA_KEY, "k", alg="HS256"), set()),
+        (published(RSA_KEY, "k", alg="none"), set()),
+        (published(RSA_KEY, "k", alg=5), set()),
+        (published(RSA_KEY, "k", alg=["RS256"]), set()),
+        (published(EC_KEY, "k"), {"ES256"}),
+        (published(EC_KEY, "k", alg="ES384"), set()),
+        (published(ECKey.generate_key("P-384"), "k"), {"ES384"}),
+        (published(ECKey.generate_key("P-521"), "k"), set()),
+        (published(ECKey.generate_key("secp256k1"), "k"), set()),
+        (published(EC_KEY, "k", crv="P-257"), set()),
+        (published(EC_KEY, "k", crv=5), set()),
+        (published(EC_KEY, "k", crv="P-384"), set()),
+        (published(ED_KEY, "k"), {"EdDSA", "Ed25519"}),
+        (published(ED_KEY, "k", alg="EdDSA"), {"EdDSA"}),
+        (published(OKPKey.generate_key("X25519"), "k"), set()),
+        (published(OKPKey.generate_key("Ed448"), "k"), set()),
+        (published(RSA_KEY, "k", use="sig"), {"RS256", "RS384", "RS512", "PS256"}),
+        (published(EC_KEY, "k", use="enc"), set()),
+        (published(EC_KEY, "k", use="SIG"), set()),
+        (published(EC_KEY, "k", use=None), set()),
+        (published(EC_KEY, "k", key_ops=["verify"]), {"ES256"}),
+        (published(EC_KEY, "k", key_ops=["verify", "encrypt"]), {"ES256"}),
+        (published(EC_KEY, "k", key_ops=["sign"]), set()),
+        (published(EC_KEY, "k", key_ops=[]), set()),
+        (published(EC_KEY, "k", key_ops="verify"), set()),
+        (published(EC_KEY, "k", key_ops=None), set()),
+        (published(EC_KEY, "k", key_ops=5), set()),
+        (published(SHORT, "k"), set()),
+        (published(ALMOST, "k"), set()),
+        (published(RSA_KEY, "k", n="AQAB"), set()),
+        (published(RSA_KEY, "k", n=5), set()),
+        (published(RSA_KEY, "k", n=...), set()),
+        (published(RSA_KEY, "k", e="!"), set()),
+        (published(RSA_KEY, "k", e=""), set()),
+        (published(EC_KEY, "k", y=...), set()),
+        (published(EC_KEY, "k", x="AAAA"), set()),
+        ({"kty": "oct", "kid": "k", "k": "c" * 43}, set()),
+        ({"kty": "oct", "kid": "k", "alg": "HS256", "k": "c" * 43}, set()),
+        ({"kty": "RSA", "kid": "k"}, set()),
+        ({"kty": "rsa", "kid": "k"}, set()),
+        ({"kty": ["RSA"], "kid": "k"}, set()),
+        ({"kty": {}, "kid": "k"}, set()),
+        ({"kid": "k"}, set()),
+        ({}, set()),
+        ([], set()),
+        (None, set()),
+        ("RSA", set()),
+        (5, set()),
+    ],
+)
+def test_r13_a_published_key_that_is_not_for_our_use_is_left_out(
+    entry: Any, algorithms: set[str]
+) -> None:
+    """Whatever is wrong with one key, the others of its set are read."""
+    keys = ring(entry, GOOD)
+    assert names(keys) == algorithms
+    assert keys.find("good", "ES256") is not None
+    assert len(keys) == 1 + bool(algorithms)
 
 
-def test_a_data_directory_that_cannot_be_used_says_so(tmp_path: Path) -> None:
-    """A file in the place of the directory is the operator's to clear away."""
-    (tmp_path / "data").write_text("")
-    with pytest.raises(ConfigurationError, match="cannot use"):
-        development_key(tmp_path / "data")
+@pytest.mark.filterwarnings("ignore:Key size")
+@pytest.mark.parametrize("kid", [5, ["k"], {"k": 1}, True])
+def test_a_key_whose_name_is_no_text_is_left_out(kid: Any) -> None:
+    """It could not be asked for."""
+    assert len(ring(published(RSA_KEY, kid), GOOD)) == 1
 
 
-def test_r12_a_demo_user_holds_a_real_token(tmp_path: Path) -> None:
-    """What `sign` makes is verified like any other token, and ends like one."""
-    key = development_key(tmp_path)
-    made = sign(key, user="mia", tenant="demo", roles=["ops"], now=1000.7, ttl=60)
-    verifier = TokenVerifier(development_issuer(key))
-    verdict = verifier.verify(made, 1000.7)
-    assert isinstance(verdict, Valid)
-    assert (verdict.principal.tenant, verdict.principal.user) == ("demo", "mia")
-    assert verdict.principal.roles == {"ops"}
-    assert verifier.verify(made, 1090) == Invalid("expired", expired=True)
+@pytest.mark.parametrize("key", [RSA_KEY, EC_KEY, ED_KEY])
+def test_r13_private_members_of_a_published_key_are_not_read(key: Any) -> None:
+    """A provider that publishes its private key is not helped to sign with it here."""
+    keys = ring({**key.as_dict(private=True), "kid": "k"})
+    [algorithm, *_] = sorted(algorithms_of(key))
+    found: Any = keys.find("k", algorithm)
+    assert found is not None
+    assert not found.is_private
 
 
-def test_r12_another_development_key_opens_nothing(tmp_path: Path) -> None:
-    """Two data directories are two issuers."""
-    made = sign(development_key(tmp_path / "a"), user="mia", tenant="demo", now=1000, ttl=60)
-    verifier = TokenVerifier(development_issuer(development_key(tmp_path / "b")))
-    assert isinstance(verifier.verify(made, 1000), Invalid)
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        [],
+        "keys",
+        5,
+        {},
+        {"keys": None},
+        {"keys": {}},
+        {"keys": "RSA"},
+        {"keys": []},
+        {"keys": [None]},
+        {"keys": [{"kty": "oct", "k": "c" * 43}]},
+        {"keys": [published(EC_KEY, "k", use="enc")]},
+        {"Keys": [GOOD]},
+        [GOOD],
+        GOOD,
+    ],
+)
+def test_r29_a_document_without_a_usable_key_is_no_key_set(document: Any) -> None:
+    """It must never take the place of keys that are known: it counts as the provider's failure."""
+    with pytest.raises(ValueError, match="key set"):
+        read_key_set(document)
 
 
-def test_two_tokens_of_one_person_are_two(tmp_path: Path) -> None:
-    """Each token has an id of its own, by which it alone can be revoked."""
-    key = development_key(tmp_path)
-    made = {sign(key, user="mia", tenant="demo", now=1000, ttl=60) for _ in range(10)}
-    assert len(made) == 10
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["keys", "kty", "kid", "alg", "use", "key_ops", "n", "e", "crv", "x"])
+            | st.text(max_size=3),
+            inner | st.sampled_from(["RSA", "EC", "OKP", "P-256", "AQAB", "sig"]),
+            max_size=6,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@pytest.mark.filterwarnings("ignore:Key size")
+@given(JSON, st.lists(JSON, max_size=4))
+def test_r29_any_document_is_a_key_set_or_none(document: Any, entries: list[Any]) -> None:
+    """Nothing else is raised, whatever a provider publishes."""
+    for one in (document, {"keys": entries}):
+        with contextlib.suppress(ValueError):
+            assert len(read_key_set(one))
+    assert len(ring(*entries, GOOD)) >= 1
+
+
+# Finding a key.
+
+
+def test_a_key_without_an_id_is_found_where_it_is_the_only_one() -> None:
+    """A token that names no key is verified only where there is one it can mean."""
+    alone = ring(published(RSA_KEY), published(EC_KEY, "ec"))
+    assert alone.find(None, "RS256") is not None
+    assert alone.find(None, "ES256") is not None
+    assert alone.find(None, "EdDSA") is None
+    two = ring(published(RSA_KEY, "a"), published(OTHER_RSA, "b"))
+    assert two.find(None, "RS256") is None
+    bound = ring(published(RSA_KEY, "a", alg="RS256"), published(OTHER_RSA, "b", alg="PS256"))
+    assert bound.find(None, "RS256") is bound.find("a", "RS256") is not None
+    assert bound.find(None, "PS256") is bound.find("b", "PS256") is not None
+
+
+def test_r13_a_key_is_found_under_its_own_name_and_algorithm_alone() -> None:
+    """A token that names a key gets that one or none: never the only other one."""
+    keys = ring(published(RSA_KEY, "a", alg="RS256"), published(EC_KEY))
+    for kid, algorithm in (
+        ("b", "RS256"),
+        ("A", "RS256"),
+        ("a ", "RS256"),
+        ("", "RS256"),
+        ("a", "PS256"),
+        ("a", "ES256"),
+        ("", "ES256"),
+        ("None", "ES256"),
+    ):
+        assert keys.find(kid, algorithm) is None
+    assert keys.find("a", "RS256") is not None
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_r13_of_two_keys_of_one_name_the_first_counts(swap: bool) -> None:
+    """A name means one key, and the document's order says which; other kinds do not clash."""
+    entries = [published(RSA_KEY, "k"), published(OTHER_RSA, "k")]
+    first, second = (ring(one).find("k", "RS256") for one in entries[:: -1 if swap else 1])
+    assert first is not None
+    assert second is not None
+    keys = ring(*entries[:: -1 if swap else 1], published(EC_KEY, "k"))
+    found = keys.find("k", "RS256")
+    assert found is not None
+    assert found.thumbprint() == first.thumbprint() != second.thumbprint()
+    assert keys.find("k", "ES256") is not None
+    assert keys.find(None, "RS256") is None
+    assert len(keys) == 3
+
+
+def test_a_set_is_read_up_to_its_bound() -> None:
+    """A hundred keys are read; the one beyond is not, usable or not."""
+    assert MAX_KEYS == 100
+    many = [published(EC_KEY, f"k{number}") for number in range(MAX_KEYS + 20)]
+    keys = ring(*many)
+    assert len(keys) == MAX_KEYS
+    assert keys.find(f"k{MAX_KEYS - 1}", "ES256") is not None
+    assert keys.find(f"k{MAX_KEYS}", "ES256") is None
+
+
+@pytest.mark.parametrize("make", [lambda: KeyRing([]), lambda: KeyRing(iter(()))])
+def test_an_empty_ring_holds_no_key(make: Callable[[], KeyRing]) -> None:
+    """Nothing is found, with an id or without."""
+    assert len(make()) == 0
+    assert make().find("k", "RS256") is None
+    assert make().find(None, "RS256") is None
+
+
+@pytest.mark.parametrize(("curve", "algorithms"), CURVES.items())
+def test_the_table_of_curves_names_real_ones(curve: str, algorithms: frozenset[str]) -> None:
+    """Each curve makes keys, and they are used with what the table says."""
+    kind = OKPKey if curve.startswith("Ed") else ECKey
+    key = kind.generate_key(curve)  # type: ignore[arg-type]
+    assert algorithms_of(key) == algorithms
+    for algorithm in algorithms:
+        assert answered(FixedKey(key).find(None, algorithm)) is key

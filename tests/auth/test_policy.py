@@ -1,10 +1,12 @@
-"""Who may read what: one's own, one's tenant's announcements, and nothing else."""
+"""Who may do what: the answer is no, unless a line says yes, and never across tenants."""
+
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towpath.auth.policy import may_read
+from towpath.auth.policy import ROLES, Action, may, may_read
 from towpath.channels import Channel, named, tenant_channel, thread_channel, user_channel
 from towpath.context import Principal
 
@@ -46,3 +48,62 @@ def test_r36_what_one_may_name_another_may_not_read(
 def test_r38_a_channel_without_a_clear_owner_is_nobodys(name: str) -> None:
     """The answer is no, unless a rule says yes."""
     assert not may_read(Principal(tenant="acme", user="mia"), Channel("acme", name))
+
+
+# Actions.
+
+ALLOWED = {
+    "towpath:operator": {"revoke", "disconnect", "inspect"},
+    "towpath:service": {"publish"},
+    "towpath:revoke": {"revoke"},
+    "towpath:disconnect": {"disconnect"},
+    "towpath:inspect": {"inspect"},
+    "towpath:publish": {"publish"},
+}
+
+
+@pytest.mark.parametrize("action", Action)
+@pytest.mark.parametrize("role", [*ALLOWED, *ROLES])
+def test_r38_a_role_allows_what_the_table_says_in_its_own_tenant(role: str, action: Action) -> None:
+    """Each role's actions, and in no other tenant any of them."""
+    who = Principal(tenant="acme", user="mia", roles=frozenset({role}))
+    assert may(who, action, "acme") is (action.value in ALLOWED[role])
+    for elsewhere in ("other", "", "ACME", "acme ", "*"):
+        assert not may(who, action, elsewhere)
+
+
+@pytest.mark.parametrize("action", Action)
+@pytest.mark.parametrize(
+    "roles",
+    [
+        set(),
+        {"admin"},
+        {"root", "superuser", "*", "towpath", "towpath:"},
+        {"operator", "service", "revoke"},
+        {"TOWPATH:OPERATOR", "Towpath:operator"},
+        {"towpath:operator ", " towpath:operator", "towpath:operator:acme"},
+        {"towpath:*", "towpath:admin", "towpath:operators"},
+        {"test", "towpath:test", "default"},
+    ],
+)
+def test_r11_a_role_that_only_looks_like_one_allows_nothing(
+    roles: set[str], action: Action
+) -> None:
+    """The answer is no, unless a line says yes: names are compared exactly."""
+    assert not may(Principal(tenant="acme", user="mia", roles=frozenset(roles)), action, "acme")
+
+
+@given(PRINCIPALS, st.sampled_from(list(Action)), NAMES)
+def test_r38_a_right_is_the_sum_of_the_roles(who: Principal, action: Action, tenant: str) -> None:
+    """Roles add up, strangers among them change nothing, and none reaches into another tenant."""
+    for held in (frozenset[str](), frozenset({"towpath:operator"}), frozenset(ALLOWED)):
+        person = replace(who, roles=who.roles | held)
+        granted = any(action.value in ALLOWED[role] for role in held)
+        assert may(person, action, person.tenant) is granted
+        assert may(person, action, tenant) is (granted and tenant == person.tenant)
+
+
+def test_an_operator_does_not_speak_for_the_service() -> None:
+    """Who takes credentials back is not who publishes: the two roles share nothing."""
+    assert ROLES["towpath:operator"].isdisjoint(ROLES["towpath:service"])
+    assert frozenset(Action) == ROLES["towpath:operator"] | ROLES["towpath:service"]

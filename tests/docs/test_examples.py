@@ -21,6 +21,8 @@ TUTORIAL = ROOT / "docs/tutorial/first-agent.md"
 FROM_PYTHON = ROOT / "docs/how-to/connect-from-python.md"
 FROM_JAVASCRIPT = ROOT / "docs/how-to/connect-from-javascript.md"
 FROM_A_SOCKET = ROOT / "docs/how-to/connect-from-a-raw-socket.md"
+FROM_AG_UI = ROOT / "docs/how-to/connect-from-ag-ui.md"
+APPROVAL = ROOT / "docs/how-to/ask-for-approval.md"
 TOKENS = ROOT / "docs/how-to/bring-your-own-tokens.md"
 PAGES = [str(page.relative_to(ROOT)) for page in pages()]
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
@@ -56,13 +58,19 @@ def serve(tmp_path: Path, agent: str) -> ServerProcess:
     return ServerProcess(tmp_path / "data", "--app", "my_agent:gateway", cwd=tmp_path)
 
 
+def words_said(printed: str) -> str:
+    """Return what the agent said in events printed line by line, however its words were cut."""
+    told = re.findall(r"^TEXT_MESSAGE_CONTENT (.*)$", printed, re.MULTILINE)
+    return " ".join(" ".join(told).split())
+
+
 @pytest.mark.servers
 def test_the_agent_and_the_client_of_the_readme_work(tmp_path: Path) -> None:
     """Ten lines are an agent, and thirty are a client that reads it."""
     with serve(tmp_path, block(README, "python", "yield word.upper()")) as server:
         client = block(README, "python", "from centrifuge import")
         said = run(client, tmp_path, server.token("alice", "demo"), port=server.port)
-    assert "HELLO THERE" in said
+    assert words_said(said) == "HELLO THERE"
     assert said.split()[-1] == "RUN_FINISHED"
 
 
@@ -72,7 +80,7 @@ def test_the_example_file_serves(tmp_path: Path) -> None:
     with serve(tmp_path, (ROOT / "examples/own_agent.py").read_text()) as server:
         client = block(README, "python", "from centrifuge import")
         said = run(client, tmp_path, server.token("alice", "demo"), port=server.port)
-    assert "HELLO THERE" in said
+    assert words_said(said) == "HELLO THERE"
 
 
 @pytest.mark.servers
@@ -122,6 +130,26 @@ def test_the_raw_socket_of_the_guide_speaks_the_wire(tmp_path: Path) -> None:
 
 
 @pytest.mark.servers
+@pytest.mark.parametrize(
+    ("decision", "answer"),
+    [("approve", "Paid 12.50 to the lock keeper."), ("refuse", "the lock keeper gets nothing.")],
+)
+def test_the_clerk_of_the_guide_does_what_was_decided(
+    tmp_path: Path, decision: str, answer: str
+) -> None:
+    """The guide's agent asks, its client decides on what it showed, and the agent goes on."""
+    with serve(tmp_path, block(APPROVAL, "python", "def clerk")) as server:
+        client = block(APPROVAL, "python", "from centrifuge import")
+        token = server.token("alice", "demo")
+        printed = run(client, tmp_path, token, decision, port=server.port)
+    promised = block(APPROVAL, "text", "accepted").splitlines()
+    shown, *rest = printed.splitlines()
+    # The run goes on by itself: its words may be there before the reply to the decision.
+    assert (shown, sorted(rest)) == (promised[0], sorted([promised[1], answer]))
+    assert decision == "refuse" or promised[2] == answer
+
+
+@pytest.mark.servers
 @pytest.mark.sdk_js
 @pytest.mark.parametrize("page", [README, FROM_JAVASCRIPT], ids=["readme", "guide"])
 def test_the_javascript_of_the_pages_runs(tmp_path: Path, page: Path) -> None:
@@ -149,6 +177,68 @@ def test_the_javascript_of_the_pages_runs(tmp_path: Path, page: Path) -> None:
         )
     assert done.returncode == 0, done.stderr
     assert "HELLO" in done.stdout
+
+
+@pytest.mark.servers
+def test_curl_of_the_guide_runs_an_agent_and_comes_back(tmp_path: Path) -> None:
+    """The first command streams a run to its end; the second one, with an id, gets the rest."""
+    with ServerProcess(tmp_path / "data") as server:
+        environment = {**os.environ, "TOWPATH_DATA": str(server.data)}
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+
+        def shell(code: str) -> str:
+            return subprocess.run(
+                ["sh", "-ec", code.replace(":8000", f":{server.port}")],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=True,
+            ).stdout
+
+        first = block(FROM_AG_UI, "sh", "Content-Type")
+        whole = shell(first)
+        ids = re.findall(r"^id: (.*)$", whole, re.MULTILINE)
+        environment["LAST"] = ids[len(ids) // 2]
+        environment["TOKEN"] = server.token("alice", "demo")
+        rest = shell(block(FROM_AG_UI, "sh", "Last-Event-ID"))
+        again = shell(first)
+    assert '"RUN_FINISHED"' in whole
+    assert re.findall(r"^id: (.*)$", rest, re.MULTILINE) == ids[-1:]
+    assert '"RUN_STARTED"' not in rest
+    assert again.count('"RUN_STARTED"') == 1
+    assert "29 30" in again
+
+
+@pytest.mark.servers
+@pytest.mark.sdk_js
+def test_the_ag_ui_client_of_the_guide_runs_and_reloads(tmp_path: Path) -> None:
+    """The snippets run one after the other: a run with tools, and the thread after a reload."""
+    node = shutil.which("node")
+    assert node is not None, "make test brings a Node"
+    (tmp_path / "node_modules").symlink_to(ROOT / "web/node_modules")
+    with ServerProcess(tmp_path / "data") as server:
+        code = block(FROM_AG_UI, "js", "new HttpAgent({\n").partition("\n")[2]
+        reload = block(FROM_AG_UI, "js", "class ThreadAgent")
+        head, _, body = reload.partition("\n")
+        program = tmp_path / "program.mjs"
+        program.write_text(
+            f'{head}\nconst server = "{server.http}";\n'
+            f'const token = "{server.token("alice", "demo")}";\n{code}'
+            f"const {{ url, headers, threadId }} = agent;\n{body}"
+        )
+        done = subprocess.run(
+            [node, "--no-warnings", str(program)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert 'tool said {"words": 2}' in done.stdout
+    assert "user: hello there\n" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("assistant: Your message has 2 words")
 
 
 @pytest.mark.servers

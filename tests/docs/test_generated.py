@@ -3,12 +3,14 @@
 import re
 
 import pytest
+from typer.models import CommandInfo
 
 from tools.docs import PARTS, ROOT, pages, render
-from towpath import codes
+from towpath import cli, codes
+from towpath.auth.policy import ROLES
 from towpath.server.gateway import Gateway
 from towpath.server.operations import OPERATIONS
-from towpath.server.settings import Settings
+from towpath.server.settings import IssuerSettings, Settings
 
 REFERENCE = ROOT / "docs/reference"
 EXPLANATION = ROOT / "docs/explanation"
@@ -63,6 +65,54 @@ def test_the_metrics_page_misses_none() -> None:
     text = (REFERENCE / "metrics.md").read_text()
     assert len(shown) > 10
     assert [name for name in sorted(shown) if f"`{name}`" not in text] == []
+
+
+def test_the_fields_of_an_issuer_are_all_there() -> None:
+    """Every field of an entry of `issuers` is in the reference, with a meaning."""
+    text = (REFERENCE / "settings.md").read_text()
+    explained = set(re.findall(r"^\| `(\w+)` \|.*\| \S.* \|$", text, re.MULTILINE))
+    assert IssuerSettings.model_fields.keys() - explained == set()
+
+
+def test_every_label_is_explained() -> None:
+    """What a label of a metric may say is in the reference."""
+    text = (REFERENCE / "metrics.md").read_text()
+    printed, _, explained = text.partition("<!-- end: metrics -->")
+    labels = {
+        label
+        for cells in re.findall(r"^\| `towpath_\w+` \| \w+ \| (.*?) \|", printed, re.MULTILINE)
+        for label in re.findall(r"`(\w+)`", cells)
+    }
+    heads = "".join(re.findall(r"^\| (`.*?) \|", explained, re.MULTILINE))
+    assert len(labels) > 10
+    assert [label for label in sorted(labels) if f"`{label}`" not in heads] == []
+
+
+def test_the_page_of_the_command_line_misses_none() -> None:
+    """Every command is in the reference, those of groups with the name of their group."""
+    text = (REFERENCE / "cli.md").read_text()
+    groups = {group.name: group.typer_instance for group in cli.app.registered_groups}
+    names = [callback_name(command) for command in cli.app.registered_commands]
+    for group, own in groups.items():
+        assert own is not None
+        names += [f"{group} {callback_name(command)}" for command in own.registered_commands]
+    assert "config check" in names
+    assert [name for name in names if f"## `towpath {name}`" not in text] == []
+
+
+def callback_name(command: CommandInfo) -> str:
+    """Return what a command is called by."""
+    assert command.callback is not None
+    return command.name or command.callback.__name__
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_role_says_what_it_allows(role: str) -> None:
+    """A role of the policy stands in the guide with as many sentences as it allows actions."""
+    text = (ROOT / "docs/how-to/revoke-access.md").read_text()
+    found = re.search(rf"^\| `{role}` \| (.*) \|$", text, re.MULTILINE)
+    assert found is not None
+    assert found[1].count(".") == len(ROLES[role])
 
 
 @pytest.mark.parametrize("page", ["wire.md", "rest.md"])

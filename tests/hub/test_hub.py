@@ -13,7 +13,7 @@ from towpath.auth.policy import may_read
 from towpath.channels import Channel, tenant_channel, thread_channel, user_channel
 from towpath.codes import CloseCode
 from towpath.context import Principal
-from towpath.hub.hub import JOINING_BOUND, Hub, Member, Subscription
+from towpath.hub.hub import Hub, Member, Subscription
 from towpath.hub.outbox import Outbox
 from towpath.protocol import codec_json, frames
 from towpath.streams.broker import Publication
@@ -47,7 +47,8 @@ class Person:
         self.closed: list[CloseCode] = []
         self.left: list[Channel] = []
         self.member = Member(f"c{number}", principal, self.outbox, self.close, self.left.append)
-        self.admitted = hub.connect(self.member)
+        self.answer = hub.connect(self.member)
+        """None for one who was let in, or what to answer."""
 
     def close(self, code: CloseCode) -> None:
         self.closed.append(code)
@@ -74,8 +75,12 @@ class Person:
         return [push["unsubscribe"]["code"] for push in self.pushes() if "unsubscribe" in push]
 
 
-def hub(max_connections: int = 20) -> Hub:
-    return Hub(may_read, max_connections=max_connections)
+def hub(max_connections: int = 20, max_tenant_connections: int = 10_000) -> Hub:
+    return Hub(
+        may_read,
+        max_connections=max_connections,
+        max_tenant_connections=max_tenant_connections,
+    )
 
 
 def publications(first: int, last: int, size: int = 1) -> list[Publication]:
@@ -101,7 +106,7 @@ def test_every_reader_gets_the_same_bytes() -> None:
 
 
 def test_a_publication_is_encoded_once_for_all_readers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The number of encodings is that of publications, however many read and wait."""
+    """The number of encodings is that of publications, however many read; who joins needs none."""
     encoded: list[int] = []
     encode = codec_json.encode_publication
 
@@ -114,9 +119,9 @@ def test_a_publication_is_encoded_once_for_all_readers(monkeypatch: pytest.Monke
     node = hub()
     node.deliver(THREAD, publications(1, 1))
     assert encoded == []
-    live, behind, joining = (Person(node, number=number) for number in range(3))
-    live.reads(offset=1)
-    behind.reads(offset=2)
+    one, other, joining = (Person(node, number=number) for number in range(3))
+    one.reads(offset=1)
+    other.reads(offset=1)
     node.subscribe(joining.member, THREAD)
     node.deliver(THREAD, publications(2, 3))
     assert encoded == [2, 3]
@@ -295,18 +300,18 @@ def test_r73_a_gap_while_joining_is_told_once_too(missed: int) -> None:
 
 
 def test_r97_what_waits_beside_a_joining_reader_is_bounded() -> None:
-    """Past the bound the wait is given up, and the reader starts over instead of missing some."""
-    node = hub()
+    """Past the bound the wait is given up, and the reader is answered from the log instead."""
+    node = Hub(may_read, max_connections=20, backlog_bytes=100)
     mia = Person(node, max_bytes=10**8)
     subscription = node.subscribe(mia.member, THREAD)
-    node.deliver(THREAD, publications(1, JOINING_BOUND))
-    assert subscription.waiting is not None
-    assert len(subscription.waiting) == JOINING_BOUND
-    node.deliver(THREAD, publications(JOINING_BOUND + 1, JOINING_BOUND + 1))
-    assert len(subscription.waiting) == 1
+    node.deliver(THREAD, publications(1, 20, size=3))
+    assert (subscription.backlog.level, node.backlog_bytes) == (100, 100)
+    node.deliver(THREAD, publications(21, 21))
+    assert (subscription.backlog.level, node.backlog_bytes) == (0, 0)
     node.go_live(subscription, 0)
     assert mia.offsets() == []
-    assert mia.unsubscribed() == [2500]
+    assert mia.unsubscribed() == []
+    assert node.catch_up(mia.member) == [subscription]
 
 
 def test_r97_who_cannot_even_be_told_to_start_over_is_too_slow() -> None:
@@ -367,8 +372,13 @@ def test_an_old_subscription_does_not_speak_for_a_new_one() -> None:
 # Slow readers.
 
 
-def test_r97_a_slow_reader_is_closed_and_the_others_get_everything() -> None:
-    """3008 for one, every offset for the rest, and no level is left behind."""
+def drained(person: Person) -> None:
+    while person.outbox.take():
+        pass
+
+
+def test_r97_r99_a_slow_reader_waits_beside_the_fast_ones_and_gets_everything() -> None:
+    """Its outbox stays under its bound, the rest waits, and leaves once it takes something."""
     node = hub()
     fast = [Person(node, number=number) for number in range(5)]
     slow = Person(node, number=9, max_bytes=2000)
@@ -376,31 +386,97 @@ def test_r97_a_slow_reader_is_closed_and_the_others_get_everything() -> None:
         person.reads()
     for offset in range(1, 101):
         node.deliver(THREAD, publications(offset, offset, size=100))
-    assert set(slow.closed) == {codes.SLOW}
-    assert slow.offsets() == list(range(1, len(slow.offsets()) + 1))
+    assert slow.closed == []
+    assert slow.outbox.level < 2000
+    seen = slow.offsets()
+    assert seen == list(range(1, len(seen) + 1))
+    assert node.backlog_bytes == 102 * (100 - len(seen))
     for person in fast:
         assert person.offsets() == list(range(1, 101))
-        assert person.closed == []
-        while person.outbox.take():
-            pass
-    assert node.waiting_bytes == 0
+        drained(person)
+    slow.outbox._max_bytes = 10**6
+    drained(slow)
+    assert node.catch_up(slow.member) == []
+    assert slow.offsets() == list(range(1, 101))
+    drained(slow)
+    assert (node.waiting_bytes, node.backlog_bytes, slow.member.behind) == (0, 0, {})
+
+
+def test_r97_what_comes_while_a_reader_is_behind_waits_its_turn() -> None:
+    """Nothing overtakes what waits, though the outbox has room again."""
+    node = hub()
+    slow = Person(node, max_bytes=2000)
+    slow.reads()
+    node.deliver(THREAD, publications(1, 4, size=200))
+    node.deliver(THREAD, publications(5, 5))
+    drained(slow)
+    node.deliver(THREAD, publications(6, 6))
+    assert slow.offsets() == [1, 2, 3, 4]
+    assert node.catch_up(slow.member) == []
+    assert slow.offsets() == [1, 2, 3, 4, 5, 6]
+    node.deliver(THREAD, publications(7, 7))
+    assert slow.offsets()[-1] == 7
+
+
+def test_r97_a_backlog_without_room_is_given_up_and_answered_from_the_log() -> None:
+    """The reader keeps its last offset; what is published while it is answered waits."""
+    node = Hub(may_read, max_connections=20, backlog_bytes=50)
+    slow = Person(node, max_bytes=2000)
+    subscription = slow.reads()
+    node.deliver(THREAD, publications(1, 4, size=200))
+    node.deliver(THREAD, publications(5, 30, size=10))
+    drained(slow)
+    assert node.catch_up(slow.member) == [subscription]
+    assert subscription.offset == 4
+    node.rejoin(subscription)
+    node.deliver(THREAD, publications(31, 31))
+    assert slow.offsets()[-1] == 4
+    node.go_live(subscription, 30)
+    assert slow.offsets()[-1] == 31
+    assert (slow.closed, slow.unsubscribed()) == ([], [])
+
+
+def test_a_reader_that_leaves_while_it_is_behind_leaves_nothing() -> None:
+    """Neither backlog nor place among those behind."""
+    node = hub()
+    slow = Person(node, max_bytes=2000)
+    slow.reads()
+    node.deliver(THREAD, publications(1, 4, size=200))
+    node.deliver(THREAD, publications(5, 5))
+    node.unsubscribe(slow.member, THREAD)
+    assert (slow.member.behind, node.backlog_bytes) == ({}, 0)
+    assert node.catch_up(slow.member) == []
+
+
+@pytest.mark.parametrize("channel", [user_channel("acme", "mia"), tenant_channel("acme")])
+def test_r97_where_nothing_can_be_folded_a_slow_reader_is_closed(channel: Channel) -> None:
+    """3008 for one, every offset for the rest."""
+    node = hub()
+    fast, slow = Person(node), Person(node, number=9, max_bytes=2000)
+    for person in (fast, slow):
+        person.reads(channel)
+    for offset in range(1, 101):
+        node.deliver(channel, publications(offset, offset, size=100))
+    assert set(slow.closed) == {codes.SLOW}
+    assert slow.offsets(channel) == list(range(1, len(slow.offsets(channel)) + 1))
+    assert fast.offsets(channel) == list(range(1, 101))
 
 
 # Who is here.
 
 
 def test_r37_a_user_has_so_many_connections_and_no_more() -> None:
-    """The last allowed is let in, the next is not, and another person is not affected."""
+    """The last allowed is let in, the next is 3504, and another person is not affected."""
     node = hub(max_connections=2)
     first, second, third = (Person(node, number=number) for number in range(3))
     leo = Person(node, Principal(tenant="acme", user="leo"), 7)
     namesake = Person(node, Principal(tenant="other", user="mia"), 8)
-    assert [p.admitted for p in (first, second, third, leo, namesake)] == [
-        True,
-        True,
-        False,
-        True,
-        True,
+    assert [p.answer for p in (first, second, third, leo, namesake)] == [
+        None,
+        None,
+        codes.CONNECTION_LIMIT,
+        None,
+        None,
     ]
     assert len(node) == 4
     assert third.member not in node.members("acme", "mia")
@@ -412,8 +488,74 @@ def test_r37_who_leaves_frees_the_place() -> None:
     first, _ = Person(node, number=1), Person(node, number=2)
     node.disconnect(first.member)
     node.disconnect(first.member)
-    assert Person(node, number=3).admitted
-    assert not Person(node, number=4).admitted
+    assert Person(node, number=3).answer is None
+    assert Person(node, number=4).answer is codes.CONNECTION_LIMIT
+
+
+def test_r37_a_tenant_has_so_many_connections_and_no_more() -> None:
+    """The next is told to come later, another tenant notices nothing, and who leaves makes room."""
+    node = hub(max_connections=2, max_tenant_connections=3)
+    people = [
+        Person(node, Principal(tenant="acme", user=f"user {number}"), number) for number in range(4)
+    ]
+    other = Person(node, Principal(tenant="other", user="user 3"), 9)
+    assert [p.answer for p in (*people, other)] == [None] * 3 + [codes.TOO_MANY_REQUESTS, None]
+    assert len(node) == 4
+    node.disconnect(people[3].member)
+    assert Person(node, number=5).answer is codes.TOO_MANY_REQUESTS
+    node.disconnect(people[0].member)
+    node.disconnect(people[0].member)
+    assert Person(node, number=6).answer is None
+    assert Person(node, number=7).answer is codes.TOO_MANY_REQUESTS
+
+
+def test_r37_ones_own_bound_is_told_before_the_tenants() -> None:
+    """Whoever has too many of their own gains nothing by coming later."""
+    node = hub(max_connections=1, max_tenant_connections=1)
+    Person(node, number=1)
+    assert Person(node, number=2).answer is codes.CONNECTION_LIMIT
+
+
+def test_r34_a_tenant_that_has_gone_leaves_nothing_behind() -> None:
+    """No count is kept of tenants nobody of whom is here."""
+    node = hub()
+    for number in range(50):
+        person = Person(node, Principal(tenant=f"tenant {number}", user="mia"), number)
+        node.disconnect(person.member)
+    assert len(node._by_tenant) == len(node._by_user) == len(node._members) == 0
+
+
+def test_r84_ending_ends_whom_it_names_at_once_and_nobody_else() -> None:
+    """Each of their connections is closed with the code, and how many there were is told."""
+    node = hub()
+    mine = [Person(node, number=number) for number in range(3)]
+    leo = Person(node, Principal(tenant="acme", user="leo"), 7)
+    namesake = Person(node, Principal(tenant="other", user="mia"), 8)
+    ended = node.end(lambda principal: principal == MIA, codes.NOT_ALLOWED)
+    assert ended == 3
+    assert [p.closed for p in mine] == [[codes.NOT_ALLOWED]] * 3
+    assert [leo.closed, namesake.closed] == [[], []]
+    assert node.end(lambda _: False, codes.FORCED) == 0
+
+
+def test_r84_ending_goes_by_who_they_are_now() -> None:
+    """A connection whose credential was renewed is named by the new one."""
+    node = hub()
+    mia = Person(node)
+    mia.member.principal = Principal(tenant="acme", user="mia", token_id="new")
+    assert node.end(lambda principal: principal.token_id == "old", codes.NOT_ALLOWED) == 0
+    assert node.end(lambda principal: principal.token_id == "new", codes.NOT_ALLOWED) == 1
+
+
+def test_r84_ending_survives_connections_that_leave_while_it_goes_on() -> None:
+    """Closing may let go of a member at once."""
+    node = hub()
+    people = [Person(node, number=number) for number in range(3)]
+    for person in people:
+        leaver = person.member
+        person.member.close = lambda _, leaver=leaver: node.disconnect(leaver)  # type: ignore[misc]
+    assert node.end(lambda _: True, codes.FORCED) == 3
+    assert len(node) == 0
 
 
 def test_r37_one_who_was_not_let_in_takes_nobody_with_them() -> None:
@@ -437,7 +579,8 @@ def test_r34_who_leaves_leaves_nothing_behind() -> None:
     assert mia.outbox.objects == []
     assert node.subscriptions == 1
     assert node.readers(tenant_channel("acme")) == [leo.member]
-    assert node.all_members() == [leo.member]
+    assert node.members("acme", "mia") == []
+    assert node.members("acme", "leo") == [leo.member]
     node.disconnect(leo.member)
     assert (len(node), node.subscriptions, node.members("acme", "leo")) == (0, 0, [])
 

@@ -22,7 +22,7 @@ from tests.sdk.client import (
 )
 from tests.sdk.forwarder import forward
 from tests.sdk.reducer import Event
-from towpath.auth.keys import development_key, sign
+from towpath.auth.development import development_key, sign
 from towpath.testing.server import ServerProcess
 
 INVALID_TOKEN = 3500

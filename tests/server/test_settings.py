@@ -8,11 +8,18 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from towpath.auth.breaker import CircuitBreaker
+from towpath.auth.jwks import Freshness
+from towpath.auth.service import Retry
+from towpath.auth.websocket import Grace
 from towpath.server import settings as room
-from towpath.server.settings import Settings, platform_port
+from towpath.server.settings import IssuerSettings, Settings, platform_port
+from towpath.session.limits import Rate
+from towpath.session.session import SessionLimits
 
 PAIRS = [
     ("pong_timeout", "ping_interval"),
+    ("keys_timeout", "auth_timeout"),
     ("early_message_bytes", "message_bytes"),
     ("run_message_bytes", "message_bytes"),
     ("message_bytes", "outbox_bytes"),
@@ -40,6 +47,29 @@ WIRE_BOUNDS = {
 """WIRE sections 1, 3, 4 and 9."""
 
 
+AUTH_BOUNDS = {
+    "expiry_grace": 25.0,
+    "outage_grace": 900.0,
+    "auth_timeout": 2.5,
+    "auth_attempts": 3,
+    "keys_timeout": 1.0,
+    "keys_fresh": 300.0,
+    "keys_stale": 3600.0,
+    "keys_cooldown": 10.0,
+    "breaker_failures": 3,
+    "breaker_reset": 15.0,
+    "verdict_seconds": 300.0,
+    "commands_burst": 512,
+    "commands_per_second": 50.0,
+    "failures_burst": 200,
+    "failures_per_second": 10.0,
+    "repeats_burst": 20,
+    "repeats_per_second": 0.5,
+    "tenant_connections": 10_000,
+}
+"""What the documentation says of authentication, and what each room takes by itself."""
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
@@ -52,6 +82,7 @@ def test_r58_a_contradiction_names_both_settings_and_both_values(smaller: str, l
     value = Settings.model_fields[larger].default
     # Whatever else the two are compared with gives way.
     room_for: dict[str, Any] = dict.fromkeys({name for pair in PAIRS for name in pair}, 10**9)
+    room_for |= {"auth_timeout": 3, "keys_timeout": 1}
     room_for |= {larger: value, "pong_timeout": 1, "cleanup_timeout": 1}
     room_for |= {"early_message_bytes": 1, "run_message_bytes": 1}
     Settings(**{**room_for, smaller: value})
@@ -104,9 +135,14 @@ def test_r58_a_number_that_is_no_bound_is_refused(name: str, value: Any) -> None
         Settings(**{name: value})
 
 
-@pytest.mark.parametrize("name", sorted(set(number_settings()) - {"expiry_grace"}))
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        set(number_settings()) - {"expiry_grace", "outage_grace", "keys_stale", "limited_delay"}
+    ),
+)
 def test_r58_nothing_is_switched_off_by_zero(name: str) -> None:
-    """A bound of zero would be no server; only a grace may be zero."""
+    """A bound of zero would be no server; only what comes after an end may be zero."""
     zero: dict[str, Any] = {name: 0}
     with pytest.raises(ValidationError):
         Settings(**zero)
@@ -159,6 +195,72 @@ def test_settings_cannot_be_changed() -> None:
     made: Any = Settings()
     with pytest.raises(ValidationError):
         made.errors = 5
+
+
+@pytest.mark.parametrize(("name", "value"), AUTH_BOUNDS.items())
+def test_r32_the_defaults_of_authentication_are_the_documented_ones(
+    name: str, value: float
+) -> None:
+    """Each is one setting with one default."""
+    assert getattr(Settings(), name) == value
+
+
+def test_r31_the_rooms_defaults_are_the_settings() -> None:
+    """Whoever builds a room by hand gets what a server gets."""
+    made = Settings()
+    assert Retry() == Retry(attempts=made.auth_attempts, deadline=made.auth_timeout)
+    assert Grace() == Grace(expiry=made.expiry_grace, outage=made.outage_grace)
+    assert Freshness() == Freshness(
+        fresh=made.keys_fresh, stale=made.keys_stale, cooldown=made.keys_cooldown
+    )
+    breaker = CircuitBreaker("keys")
+    assert breaker.failure_threshold == made.breaker_failures
+    assert breaker.reset_timeout == made.breaker_reset
+    commands = Rate(per_second=made.commands_per_second, burst=made.commands_burst)
+    assert SessionLimits().commands == commands
+
+
+@pytest.mark.parametrize("value", [3.001, 10, 60])
+def test_r32_nobody_waits_longer_than_three_seconds_for_a_verdict(value: float) -> None:
+    """It cannot even be configured."""
+    assert Settings(auth_timeout=3).auth_timeout == 3
+    with pytest.raises(ValidationError, match="auth_timeout"):
+        Settings(auth_timeout=value)
+
+
+@pytest.mark.parametrize("network", ["proxy", "10.0.0.0/33", "10.0.0.1/8", "", "*", "10.0.0"])
+def test_r23_a_trusted_proxy_is_a_network_or_the_server_does_not_start(network: str) -> None:
+    """The sentence names the setting and the text; a slip never trusts everybody."""
+    with pytest.raises(ValidationError) as refused:
+        Settings(trusted_proxies=frozenset({"127.0.0.1", network}))
+    assert f"trusted_proxies: {network!r} is no network" in str(refused.value)
+
+
+def test_r23_trusted_proxies_come_as_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses and networks of both families; nobody is trusted by default."""
+    assert Settings().trusted_proxies == frozenset()
+    monkeypatch.setenv("TOWPATH_TRUSTED_PROXIES", '["127.0.0.1", "10.0.0.0/8", "fd00::/8"]')
+    assert Settings().trusted_proxies == {"127.0.0.1", "10.0.0.0/8", "fd00::/8"}
+
+
+def test_r17_the_keys_of_several_issuers_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed, dumped or complained about hides each of them."""
+    entry = '{"issuer": "a", "tenant": "acme", "key": "hunter2hunter2"}'
+    monkeypatch.setenv("TOWPATH_ISSUERS", f"[{entry}]")
+    made = Settings()
+    assert "hunter2" not in f"{made!r} {made} {made.model_dump()} {made.model_dump_json()}"
+    [issuer] = made.issuers
+    assert issuer.key is not None
+    assert issuer.key.get_secret_value() == "hunter2hunter2"
+
+
+def test_every_field_of_an_issuer_says_what_it_means() -> None:
+    """The reference page lists them too."""
+    lines = [line.strip() for line in inspect.getsource(IssuerSettings).splitlines()]
+    for name in IssuerSettings.model_fields:
+        [at] = [number for number, line in enumerate(lines) if line.startswith(f"{name}:")]
+        assert lines[at + 1].startswith('"""'), f"{name} has no docstring"
+        assert lines[at + 1].endswith('."""'), f"{name} is no sentence"
 
 
 @pytest.mark.parametrize("subscriptions", [(), ("user",), ("tenant", "user")])

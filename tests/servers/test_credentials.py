@@ -1,12 +1,17 @@
 """What widens access, and what does not; and where pieces of a credential may never be seen."""
 
 import json
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
+from tests.servers.issuing import UPGRADE, Issuer, asking, happenings, issuing, serving, trusting
 from towpath.testing.client import wire_client
+from towpath.testing.faults import PASS, Refuse
 from towpath.testing.server import ServerProcess
 
 pytestmark = pytest.mark.servers
@@ -104,3 +109,146 @@ async def test_r16_r17_no_piece_of_a_credential_is_logged_or_answered(
                 piece = part[start : start + 16]
                 assert piece not in log
                 assert not any(piece in text for text in told)
+
+
+def pieces(credential: str) -> Iterator[str]:
+    """Yield what of a credential must be seen nowhere, as it is and as `jwt.` entries have it."""
+    # The first part of a token is the same for all and says nothing; the others are secret.
+    header, _, secret = credential.rpartition("tkt_") if "tkt_" in credential else ("", "", "")
+    if not secret:
+        header, _, secret = credential.partition(".")
+    encoded = urlsafe_b64encode(credential.encode()).decode().rstrip("=")
+    for text in (secret, encoded[len(header) * 4 // 3 + 8 :]):
+        yield from (text[start : start + 14] for start in range(0, len(text) - 14, 7))
+
+
+class Eavesdropper:
+    """Presents credentials in every way there is, and keeps all that was said to it."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self.server = server
+        self.told: list[str] = []
+        self.presented: list[str] = []
+        self.codes: set[int] = set()
+        """Of errors, close frames and HTTP answers."""
+
+    async def connect(self, path: str, token: str = "", **options: Any) -> None:
+        """Open a socket and connect; what is refused at the upgrade is asked for over HTTP."""
+        async with wire_client(f"{self.server.ws}{path}", **options) as client:
+            await client.send({"id": 1, "connect": {"token": token} if token else {}})
+            await client.until(lambda: bool(client.frames) or client.close_code is not None)
+            if client.frames and "connect" in client.frames[0]:
+                await client.rpc("whoami")
+                await client.leave()
+            self._heard(await client.until_closed(), str(client.close_reason))
+            for frame in client.frames:
+                self._heard(frame.get("error", {}).get("code", 0), json.dumps(frame))
+
+    async def refresh(self, first: str, *tokens: str) -> None:
+        """Connect and refresh with each of these, until the server has enough."""
+        async with wire_client(self.server.ws, first) as client:
+            for number, token in enumerate(tokens):
+                await client.send({"id": 50 + number, "refresh": {"token": token}})
+                await client.until(
+                    lambda n=number: (
+                        client.frames[-1].get("id") == 50 + n  # type: ignore[misc]
+                        or client.close_code is not None
+                    )
+                )
+            if client.close_code is None:
+                await client.leave()
+            self._heard(await client.until_closed(), str(client.close_reason))
+            for frame in client.frames:
+                self._heard(frame.get("error", {}).get("code", 0), json.dumps(frame))
+
+    async def get(self, path: str, **headers: str) -> None:
+        """Ask over HTTP, and keep the whole answer."""
+        async with asking(self.server) as client:
+            answer = await client.get(path, headers=headers)
+        self._heard(answer.status_code, f"{answer.headers}{answer.text}")
+
+    async def everywhere(self, credential: str) -> None:
+        """Present a credential at every source and door, and where it does not belong."""
+        self.presented.append(credential)
+        bearing = {"Authorization": f"Bearer {credential}"}
+        encoded = urlsafe_b64encode(credential.encode()).decode().rstrip("=")
+        await self.connect("", credential)
+        await self.connect("", additional_headers=bearing)
+        for query in ("ticket", "token", "access_token"):
+            await self.connect(f"?{query}={credential}")
+        for entry in (f"jwt.{encoded}", f"bearer.{credential}"):
+            await self.connect("", subprotocols=["centrifuge-json", entry])
+        for offered in (f"jwt.{encoded}", f"centrifuge-json, jwt.{encoded}==", f"x, {credential}"):
+            socket = "/connection/websocket"
+            await self.get(socket, **UPGRADE, **{"Sec-WebSocket-Protocol": offered})
+            await self.get(f"{socket}?ticket={credential}", **UPGRADE, Origin="null")
+        for path in ("whoami", f"whoami?token={credential}", f"threads/{credential}", credential):
+            await self.get(f"/api/v1/{path}", **bearing)
+        await self.get(f"/{credential}", Cookie=f"session={credential}")
+        await self.get("/api/v1/whoami", Authorization=credential)
+        await self.get("/api/v1/whoami", Authorization=f"bearer  {credential}")
+
+    def _heard(self, code: int, text: str) -> None:
+        self.codes.add(code)
+        self.told.append(text)
+
+
+async def test_r16_r17_no_piece_of_any_kind_of_credential_is_seen_anywhere(tmp_path: Path) -> None:
+    """Tokens of a fetched issuer and tickets, good, bad, over, unheard-of, revoked, limited and in
+    an outage, in every place: no log line at DEBUG, frame, error, header or metric has a piece.
+    """
+    settings: dict[str, Any] = {"failures_burst": 10_000, "keys_timeout": 0.3, "auth_timeout": 1}
+    async with (
+        issuing() as issuer,
+        serving(
+            tmp_path / "data", "--log-level", "DEBUG", issuers=trusting(issuer), **settings
+        ) as server,
+    ):
+        ears = Eavesdropper(server)
+        await present_all(ears, issuer)
+        await ears.get("/metrics")
+        await ears.get("/health/ready")
+        async with asking(server, issuer.token("ops", roles=["towpath:inspect"])) as rest:
+            listed = await rest.get("/api/v1/sessions", params={"user": "good"})
+            ears.told.append(listed.text)
+    log = server.log.read_text()
+    verdicts = {one["verdict"] for one in happenings(server, "credential_refused")}
+    assert verdicts == {"missing", "invalid", "expired", "revoked", "unknown", "limited"}
+    assert '"source": "Sec-WebSocket-Protocol"' in log
+    assert ears.codes >= {0, 100, 109, 111, 3000, 3500, 3507, 200, 400, 401, 403, 404, 429, 503}
+    said = "\n".join(ears.told)
+    for credential in ears.presented:
+        for piece in pieces(credential):
+            assert piece not in log
+            assert piece not in said
+
+
+async def present_all(ears: Eavesdropper, issuer: Issuer) -> None:
+    """Present a credential of every kind and worth."""
+    good = issuer.token("good", jti="good-1")
+    async with asking(ears.server, good) as rest:
+        tickets = [(await rest.post("/api/v1/tickets", json={})).json()["ticket"] for _ in range(3)]
+    spoilt = issuer.token("spoilt")
+    middle = len(spoilt) // 2
+    await ears.everywhere(good)
+    await ears.everywhere(issuer.token("over", ttl=-600))
+    await ears.everywhere(spoilt[:middle] + "A" + spoilt[middle + 1 :])
+    await ears.everywhere(issuer.token("other", aud="somebody-else"))
+    await ears.everywhere(issuer.token("foreign", iss="https://other.example"))
+    for ticket in tickets:
+        await ears.everywhere(ticket)
+    await ears.refresh(good, issuer.token("good"), issuer.token("good", ttl=-600), tickets[0])
+    await ears.refresh(good, issuer.token("somebody-else"))
+    looped = issuer.token("looped", aud="nobody")
+    for _ in range(3):
+        await ears.everywhere(looped)
+    issuer.line.fault = Refuse()
+    unheard_of = issuer.token("unheard-of", kid="unheard-of")
+    await ears.everywhere(unheard_of)
+    await ears.refresh(good, unheard_of)
+    issuer.line.fault = PASS
+    revoker = issuer.token("ops", roles=["towpath:revoke"])
+    async with asking(ears.server, revoker) as rest:
+        await rest.delete("/api/v1/sessions", params={"request_id": "one", "user": "good"})
+    await ears.everywhere(good)
+    ears.presented += [looped, revoker]

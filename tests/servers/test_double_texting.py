@@ -292,8 +292,9 @@ async def test_r87_a_client_that_leaves_may_take_its_run_along(patient: ServerPr
         active = (await start(http, "t", "wait"))["run_id"]
         cancelling: dict[str, Any] = {"towpath": {"on_disconnect": "cancel"}}
         leaving = asyncio.create_task(collect(stream(http, "r2", "wait", **cancelling)))
-        staying = asyncio.create_task(collect(stream(http, "r3", "three")))
         await pending(http, "r2")
+        staying = asyncio.create_task(collect(stream(http, "r3", "three")))
+        await pending(http, "r3")
         await until_read_by(patient, "leaves", 2)
         leaving.cancel()
         await asyncio.wait((leaving,))

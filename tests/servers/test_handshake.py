@@ -13,7 +13,7 @@ from joserfc.jwk import OctKey
 from websockets.asyncio.client import connect as open_socket
 
 from tests.servers.conversation import ask, eventually, open_thread, until_over
-from towpath.auth.keys import sign
+from towpath.auth.development import sign
 from towpath.testing.client import WireClient, wire_client
 from towpath.testing.server import ServerProcess
 

@@ -125,6 +125,7 @@ async def test_r97_a_reader_that_stops_is_dropped_and_no_other_notices(
         "TOWPATH_OUTBOX_BYTES": "1048576",
         "TOWPATH_MESSAGE_BYTES": "1048576",
         "TOWPATH_RUN_MESSAGE_BYTES": "262144",
+        "TOWPATH_SLOW_TIMEOUT": "1",
     }
     with ServerProcess(tmp_path / "data", environment=environment) as server:
         assert server.process is not None

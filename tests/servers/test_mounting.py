@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.servers.conversation import GOLDEN_PATH, ask, golden_names, until_over
 from towpath.agents import demo
-from towpath.auth.keys import sign
+from towpath.auth.development import sign
 from towpath.errors import ConfigurationError
 from towpath.server.gateway import Gateway
 from towpath.server.settings import Settings

@@ -30,7 +30,7 @@ from msgspec import UNSET, Raw
 from towpath import codes
 from towpath.auth.policy import may_read
 from towpath.channels import Channel, named, tenant_channel, thread_channel, user_channel
-from towpath.codes import CloseCode
+from towpath.codes import CloseCode, ErrorCode
 from towpath.context import Principal
 from towpath.hub.hub import Hub, Member, Subscription
 from towpath.hub.outbox import Outbox
@@ -51,6 +51,7 @@ from towpath.session.effects import (
     TellPresence,
 )
 from towpath.session.keepalive import Due, KeepAlive
+from towpath.session.limits import Rate
 from towpath.session.session import Session, SessionLimits
 from towpath.streams.broker import Publication
 
@@ -73,9 +74,13 @@ WRONG = [
     '{"id":999,"connect":{}}\n{"id":998,"connect":{}}',
     b"x",
 ]
-LIMITS = SessionLimits(subscriptions=4, errors=5)
+LIMITS = SessionLimits(subscriptions=4, errors=5, commands=Rate(per_second=1, burst=12))
 OUTBOX_BYTES = 2500
 PING_INTERVAL, PONG_TIMEOUT = 25.0, 10.0
+
+
+AT_ONCE = (codes.SLOW, codes.EXPIRED, codes.NOT_ALLOWED, codes.INVALID_TOKEN)
+"""After these nothing that still waits is written."""
 
 
 class Log:
@@ -139,6 +144,8 @@ class Peer:
     frozen_at: int | None = None
     """How many had come when the close frame was written."""
     verdict: bool = False
+    lapsed: int = 0
+    """How often its present credential was told to be over."""
     awaits_pong: bool = False
 
     def __post_init__(self) -> None:
@@ -154,7 +161,7 @@ class Peer:
             return
         self.closed_with.append(code)
         self.connection.close(code)
-        if code is codes.SLOW:
+        if code in AT_ONCE:
             self.outbox.clear()
         self.outbox.close()
 
@@ -168,7 +175,7 @@ class Interleavings(RuleBasedStateMachine):
     def begin(self, batch: list[str]) -> Any:
         """One person of each kind is there, and has asked to be let in."""
         self.now = 0.0
-        self.hub = Hub(may_read, max_connections=3)
+        self.hub = Hub(may_read, max_connections=3, max_tenant_connections=5)
         self.log = Log(self.hub)
         self.everyone: list[Peer] = []
         self.joins: list[Pending] = []
@@ -290,10 +297,15 @@ class Interleavings(RuleBasedStateMachine):
             self.admit(peer, number)
 
     def admit(self, peer: Peer, number: int) -> None:
-        session = Session(peer.who, may_read, LIMITS)
+        session = Session(peer.who, may_read, LIMITS, now=self.now)
         member = Member(peer.id, peer.who, peer.outbox, peer.end, session.left)
-        if not self.hub.connect(member):
-            peer.end(codes.CONNECTION_LIMIT)
+        full = self.hub.connect(member)
+        if isinstance(full, ErrorCode):
+            peer.outbox.put(peer.connection.refuse(number, full))
+            peer.end(codes.CONNECT_FAILED)
+            return
+        if full is not None:
+            peer.end(full)
             return
         peer.session, peer.member = session, member
         peer.keepalive = KeepAlive(self.now, ping_interval=PING_INTERVAL, pong_timeout=PONG_TIMEOUT)
@@ -370,6 +382,8 @@ class Interleavings(RuleBasedStateMachine):
                         self.put(peer, codec_json.PING)
                     case Due.NO_PONG:
                         peer.end(codes.NO_PONG)
+                    case Due.LAPSED:
+                        peer.lapsed += 1
                     case Due.EXPIRED:
                         peer.end(codes.EXPIRED)
 
@@ -378,7 +392,8 @@ class Interleavings(RuleBasedStateMachine):
         """The credential's grace ends soon."""
         if peer.keepalive is not None and self.ends < 3:
             self.ends += 1
-            peer.keepalive.expire_at(self.now + 9)
+            peer.lapsed = 0
+            peer.keepalive.expire_at(self.now + 9, lapse=self.now + 4)
 
     @rule(peer=peers)
     def drains(self, peer: Peer) -> None:
@@ -392,6 +407,19 @@ class Interleavings(RuleBasedStateMachine):
         """Somebody ends the connection, perhaps for the second time."""
         self.ends += 1
         peer.end(code)
+
+    @rule(who=st.sampled_from(PEOPLE))
+    @precondition(lambda self: self.ends < 3)
+    def is_revoked(self, who: Principal) -> None:
+        """All connections of a person end at once, and nothing more is written to them."""
+        self.ends += 1
+        here = self.hub.members(who.tenant, who.user)
+        assert self.hub.end(lambda principal: principal == who, codes.NOT_ALLOWED) == len(here)
+        for member in here:
+            peer = self.peer_of(member)
+            assert peer.connection.closed
+            if peer.closed_with[0] is codes.NOT_ALLOWED:
+                assert peer.outbox.level == 0
 
     @rule(peer=peers, channel=st.sampled_from(CHANNELS), count=st.integers(1, 2))
     def is_misrouted(self, peer: Peer, channel: Channel, count: int) -> None:
@@ -444,7 +472,7 @@ class Interleavings(RuleBasedStateMachine):
             return
         assert peer.verdict, "a command came out before the verdict"
         assert peer.session is not None
-        effect = peer.session.handle(command)
+        effect = peer.session.handle(command, self.now)
         if effect is not None:
             self.do(peer, effect)
 
@@ -588,8 +616,12 @@ class Interleavings(RuleBasedStateMachine):
         for peer in self.everyone:
             assert 0 <= peer.outbox.level <= OUTBOX_BYTES
             assert peer.session is None or len(peer.session.channels) <= LIMITS.subscriptions
+            assert peer.lapsed <= 1
         for who in PEOPLE:
             assert len(self.hub.members(who.tenant, who.user)) <= 3
+        for tenant in ("acme", "other"):
+            here = {who.user for who in PEOPLE if who.tenant == tenant}
+            assert sum(len(self.hub.members(tenant, user)) for user in here) <= 5
 
     @invariant()
     def what_is_owed_is_what_was_not_answered(self) -> None:

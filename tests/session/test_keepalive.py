@@ -88,17 +88,66 @@ def test_r85_a_refresh_moves_the_one_expiry() -> None:
     assert clockwork.elapse(START + 24) is Due.NOTHING
 
 
+def test_r22_the_end_of_a_credential_is_told_once_before_its_grace_ends() -> None:
+    """At its own end somebody may look for whoever could renew it; then the rest goes on."""
+    clockwork = keepalive()
+    clockwork.expire_at(START + 20, lapse=START + 10)
+    assert clockwork.next_deadline == START + 10
+    assert clockwork.elapse(START + 9.999) is Due.NOTHING
+    assert clockwork.elapse(START + 10) is Due.LAPSED
+    assert clockwork.elapse(START + 10) is Due.NOTHING
+    assert clockwork.next_deadline == START + 20
+    assert clockwork.elapse(START + 20) is Due.EXPIRED
+
+
+def test_r22_a_lapse_is_told_whatever_else_is_due() -> None:
+    """Neither a ping nor an awaited pong hides it, and it hides neither of them for long."""
+    clockwork = keepalive()
+    clockwork.expire_at(START + 60, lapse=START + 25)
+    assert [clockwork.elapse(START + 25) for _ in range(3)] == [Due.LAPSED, Due.PING, Due.NOTHING]
+    clockwork = pinged()
+    clockwork.expire_at(START + 60, lapse=START + 35)
+    assert [clockwork.elapse(START + 35) for _ in range(2)] == [Due.LAPSED, Due.NO_PONG]
+
+
+def test_r84_past_the_grace_a_lapse_is_no_news() -> None:
+    """Where both have passed, or there is no grace at all, it is over."""
+    for lapse in (START + 10, START + 20):
+        clockwork = keepalive()
+        clockwork.expire_at(START + 20, lapse=lapse)
+        assert clockwork.elapse(START + 20) is Due.EXPIRED
+        assert clockwork.elapse(START + 21) is Due.EXPIRED
+
+
+def test_r85_a_refresh_moves_the_lapse_too() -> None:
+    """A credential that was renewed in time never lapses at the old one's end."""
+    clockwork = keepalive()
+    clockwork.expire_at(START + 15, lapse=START + 5)
+    clockwork.expire_at(START + 22, lapse=START + 20)
+    assert clockwork.elapse(START + 16) is Due.NOTHING
+    assert clockwork.next_deadline == START + 20
+    assert clockwork.elapse(START + 20) is Due.LAPSED
+    clockwork.expire_at(START + 24)
+    assert clockwork.elapse(START + 23) is Due.NOTHING
+    assert clockwork.elapse(START + 24) is Due.EXPIRED
+    clockwork.expire_at(None)
+    assert clockwork.elapse(START + 24.5) is Due.NOTHING
+    assert clockwork.next_deadline == START + 25
+
+
 @given(
     st.lists(st.tuples(st.floats(0, 60), st.booleans()), max_size=30),
     st.none() | st.floats(0, 500),
+    st.none() | st.floats(0, 500),
 )
 def test_whenever_it_is_looked_at_only_what_is_due_is_due(
-    looks: list[tuple[float, bool]], expires: float | None
+    looks: list[tuple[float, bool]], expires: float | None, lapses: float | None
 ) -> None:
     """At any times of looking: no ping early, no pong missed early, no two pings in a row."""
     clockwork, now = keepalive(), START
     expires_at = None if expires is None else START + expires
-    clockwork.expire_at(expires_at)
+    lapses_at = None if lapses is None else START + lapses
+    clockwork.expire_at(expires_at, lapse=lapses_at)
     last_ping, awaited = START, False
     for wait, answers in looks:
         now += wait
@@ -106,6 +155,9 @@ def test_whenever_it_is_looked_at_only_what_is_due_is_due(
         if expires_at is not None and now >= expires_at:
             assert due is Due.EXPIRED
             return
+        if lapses_at is not None and now >= lapses_at:
+            assert due is Due.LAPSED
+            lapses_at, due = None, clockwork.elapse(now)
         if awaited:
             assert due is (Due.NO_PONG if now >= last_ping + 10 else Due.NOTHING)
             if due is Due.NO_PONG:
@@ -120,6 +172,7 @@ def test_whenever_it_is_looked_at_only_what_is_due_is_due(
         assert clockwork.next_deadline == min(
             last_ping + (10 if awaited else 25),
             expires_at if expires_at is not None else float("inf"),
+            lapses_at if lapses_at is not None else float("inf"),
         )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from towpath import codes
 from towpath.auth.policy import may_read
-from towpath.channels import thread_channel, user_channel
+from towpath.channels import Channel, thread_channel, user_channel
 from towpath.context import Principal
 from towpath.protocol import codec_json, frames
 from towpath.protocol.frames import Command, Malformed
@@ -26,6 +26,7 @@ from towpath.session.effects import (
     Renew,
     TellPresence,
 )
+from towpath.session.limits import Rate
 from towpath.session.session import Session, SessionLimits
 
 MIA = Principal(tenant="acme", user="mia")
@@ -238,33 +239,91 @@ def test_one_way_messages_never_end_a_connection() -> None:
     assert [reader.handle(command("send")) for _ in range(5)] == [None] * 5
 
 
+# Too many commands.
+
+
+def busy(burst: int = 3, per_second: float = 1.0, errors: int = 100) -> Session:
+    """Return a session that takes few commands, begun at second 10."""
+    limits = SessionLimits(errors=errors, commands=Rate(per_second=per_second, burst=burst))
+    return Session(MIA, may_read, limits, now=10.0)
+
+
+def test_r23_commands_beyond_the_burst_are_111_and_have_no_effect() -> None:
+    """Temporary, one reply each, and nothing of what was asked is done."""
+    reader = busy()
+    for number in range(1, 4):
+        assert reader.handle(command("ping", number), 10.0) == Answer(number, frames.Empty())
+    assert reader.handle(subscribe("thread:t1", 4), 10.0) == Fail(4, codes.TOO_MANY_REQUESTS)
+    assert reader.handle(command("rpc", 5, method="run.start"), 10.0) == Fail(
+        5, codes.TOO_MANY_REQUESTS
+    )
+    assert codes.TOO_MANY_REQUESTS.temporary
+    assert reader.channels == frozenset()
+
+
+def test_r23_commands_are_taken_again_at_the_rate() -> None:
+    """One a second here, by the clock that is handed in, and never more than the burst at once."""
+    reader = busy()
+    for _ in range(3):
+        reader.handle(command("ping"), 10.0)
+    assert isinstance(reader.handle(command("ping"), 10.999), Fail)
+    assert isinstance(reader.handle(command("ping"), 11.0), Answer)
+    assert isinstance(reader.handle(command("ping"), 11.0), Fail)
+    taken = [isinstance(reader.handle(command("ping"), 1000.0), Answer) for _ in range(5)]
+    assert taken == [True] * 3 + [False] * 2
+
+
+def test_r64_who_goes_on_after_a_hundred_refusals_is_closed() -> None:
+    """111 a hundred times, then 3013; a command that was taken between them changes nothing."""
+    reader = busy(burst=1)
+    reader.handle(command("ping"), 10.0)
+    for number in range(1, 100):
+        assert reader.handle(command("ping", number), 10.0) == Fail(number, codes.TOO_MANY_REQUESTS)
+    assert isinstance(reader.handle(command("ping"), 11.0), Answer)
+    assert isinstance(reader.handle(command("ping"), 11.0), Fail)
+    assert reader.handle(command("ping"), 11.0) == End(codes.TOO_MANY_ERRORS)
+
+
+def test_r64_one_way_messages_are_counted_and_answered_with_nothing() -> None:
+    """A flood of sends gets no errors, since they have no reply, and ends like any other."""
+    reader = busy(burst=2, errors=3)
+    assert [reader.handle(command("send", data=1), 10.0) for _ in range(5)] == [None] * 5
+    assert reader.handle(command("send", data=1), 10.0) == End(codes.TOO_MANY_ERRORS)
+
+
+def test_r67_the_burst_is_512_commands_unless_it_is_set() -> None:
+    """Whoever asks for everything at once on a new connection is let through."""
+    assert SessionLimits() == SessionLimits(commands=Rate(per_second=50, burst=512))
+    reader = session()
+    taken = [isinstance(reader.handle(command("ping")), Answer) for _ in range(513)]
+    assert taken == [True] * 512 + [False]
+
+
+def test_r39_malformed_commands_count_like_any_others() -> None:
+    """Nonsense is not cheaper than sense."""
+    reader = busy(burst=1)
+    assert reader.handle(command("unheard_of", 1), 10.0) == Fail(1, codes.METHOD_NOT_FOUND)
+    assert reader.handle(command("unheard_of", 2), 10.0) == Fail(2, codes.TOO_MANY_REQUESTS)
+
+
 # Renewal.
 
 
-def test_r85_a_new_credential_of_the_same_person_takes_over() -> None:
-    """Roles and expiry are those of the new credential."""
-    reader = session()
+def test_r86_rights_are_those_of_the_principal_of_the_moment() -> None:
+    """A renewed credential takes over for whatever comes next."""
+    asked: list[Principal] = []
+
+    def noting(principal: Principal, channel: Channel) -> bool:
+        asked.append(principal)
+        return may_read(principal, channel)
+
+    reader = Session(MIA, noting)
     renewed = Principal(tenant="acme", user="mia", roles=frozenset({"ops"}), expires_at=99.0)
-    assert reader.renewed(renewed)
-    assert reader.principal is renewed
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        Principal(tenant="acme", user="leo"),
-        Principal(tenant="other", user="mia"),
-        Principal(tenant="acme", user="Mia"),
-        Principal(tenant="mia", user="acme"),
-    ],
-)
-def test_r86_another_persons_credential_changes_nothing(other: Principal) -> None:
-    """Tenant and user may not change on a live connection."""
-    reader = session()
     reader.handle(subscribe("thread:t1"))
-    assert not reader.renewed(other)
-    assert reader.principal is MIA
-    assert reader.channels == {THREAD}
+    reader.principal = renewed
+    reader.handle(subscribe("thread:t2"))
+    assert asked == [MIA, renewed]
+    assert reader.channels == {THREAD, thread_channel("acme", "mia", "t2")}
 
 
 def test_r17_no_effect_shows_a_credential() -> None:

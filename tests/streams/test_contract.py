@@ -185,6 +185,22 @@ async def test_r79_a_position_counts_in_its_own_channel_and_past(engine: Engine)
         assert not (await broker.read(TALK, 2, epoch=epoch)).gone
 
 
+async def test_r82_the_epoch_is_known_before_anything_is_read(engine: Engine) -> None:
+    """`epoch` is what reads and writes say, for an empty channel too, and another for each."""
+    async with engine.running() as broker:
+        empty, other = broker.epoch(TALK), broker.epoch(OTHER)
+        assert empty == (await broker.read(TALK, 0)).epoch
+        assert empty != other
+        written = await write(broker, said("a"))
+        assert written.spans[0].epoch == empty == broker.epoch(TALK)
+        assert other == (await broker.read(OTHER, 0)).epoch
+        await write(broker, Write(forget=(TALK,)))
+        assert broker.epoch(TALK) == empty
+    if engine.kind == "sqlite":
+        async with engine.running() as broker:
+            assert broker.epoch(TALK) == empty == (await broker.read(TALK, 0)).epoch
+
+
 async def test_a_limit_gives_the_oldest(engine: Engine) -> None:
     """A limited read gives the first ones after the position, and still names the top."""
     async with engine.running() as broker:

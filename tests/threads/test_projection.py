@@ -1,6 +1,8 @@
 """The projection: what is stored is what the log amounts to, and belongs to one person."""
 
+import sqlite3
 from collections.abc import AsyncGenerator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,24 @@ from hypothesis import strategies as st
 
 from tests.agents.stage import ALICE, BOB, Stage, saying, staged, waiting
 from tests.events.legal import threads
+from towpath.agents.interrupts import (
+    Answer,
+    AnswersMoved,
+    InterruptDecided,
+    InterruptsExpired,
+    NotOpen,
+)
 from towpath.agents.registry import AgentInput
+from towpath.agents.run import RunKey, RunOpened, ThreadMoved
 from towpath.channels import thread_channel
 from towpath.errors import Conflict, NotFound
-from towpath.streams.broker import Write, Written, write
+from towpath.streams.broker import Append, Item, Write, Written, write
 from towpath.threads.projection import ThreadCreated, ThreadDeleted, ThreadKey, ThreadRenamed
 
 ENGINES = ("memory", "sqlite")
 KEY = ThreadKey(tenant="acme", user="alice", id="t1")
+VERSION_1 = Path(__file__).with_name("version_1.sql")
+"""A data file as version 1 of the schema left it: a finished run, and one that had asked."""
 
 
 @pytest.fixture(params=ENGINES)
@@ -238,3 +250,140 @@ async def test_what_an_earlier_run_said_is_stored_once(kind: str, tmp_path: Path
         stored = await stage.store.get("acme", "alice", "t1")
         assert stored is not None
         assert [message["content"] for message in stored.messages] == ["edited", "hello", "answer"]
+
+
+async def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    """What it holds is all there, its old question is nobody's, and new ones can be asked."""
+    with closing(sqlite3.connect(tmp_path / "log.sqlite3")) as db:
+        db.executescript(VERSION_1.read_text())
+        before = db.execute("SELECT * FROM messages").fetchall()
+    async with staged("sqlite", tmp_path) as stage:
+        stored = await stage.store.get("acme", "alice", "t1")
+        assert stored is not None
+        assert [message["content"] for message in stored.messages] == [
+            "an old question",
+            "an old answer",
+            "hello",
+        ]
+        assert len(await stage.log()) == 7
+        old = await stage.store.find_run("acme", "alice", "id5")
+        assert old is not None
+        assert old.status.value == "interrupted"
+        assert await stage.store.questions("acme", "alice", "id5") == []
+        assert await stage.store.asked_in("acme", "alice", "t1") == []
+        run = await stage.cast(asking).start(request_id="new")
+        await stage.done(run)
+        (question,) = await stage.store.questions("acme", "alice", run)
+        assert (question.id, question.answer.value) == ("q1", "open")
+        await stage.check()
+    with closing(sqlite3.connect(tmp_path / "log.sqlite3")) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+        kept = db.execute("SELECT * FROM messages WHERE place < 3").fetchall()
+        tables = "SELECT type, name, sql FROM sqlite_master WHERE name LIKE 'interrupts%'"
+        assert kept == before
+        migrated = db.execute(tables).fetchall()
+    (tmp_path / "fresh").mkdir()
+    async with staged("sqlite", tmp_path / "fresh"):
+        with closing(sqlite3.connect(tmp_path / "fresh/log.sqlite3")) as db:
+            assert db.execute(tables).fetchall() == migrated
+            assert migrated
+
+
+async def asking(asked: AgentInput) -> AsyncGenerator[object, None]:
+    """Ask one thing, and end."""
+    question = {"id": "q1", "reason": "confirmation"}
+    yield {"type": "RUN_FINISHED", "outcome": {"type": "interrupt", "interrupts": [question]}}
+
+
+def decided(run: str, thread: str = "t1", **changed: Any) -> InterruptDecided:
+    """Return a decision on a run's one question, as nobody checked it before."""
+    key = RunKey(tenant="acme", user="alice", thread=thread, run=run, agent="agent")
+    said = {"id": "q1", "answer": Answer.APPROVED, "payload": None, "at": 1_000.0, **changed}
+    return InterruptDecided(key=key, **{"others": frozenset(), **said})
+
+
+async def test_p5_r96_only_an_open_question_can_be_decided(kind: str, tmp_path: Path) -> None:
+    """The write itself is refused where the question is decided, over, left behind or none."""
+    async with staged(kind, tmp_path) as stage:
+        stage.cast(asking)
+        runs = {}
+        for thread in ("decided", "expired", "gone"):
+            runs[thread] = await stage.start(thread)
+            await stage.done(runs[thread])
+        await tell(stage, decided(runs["decided"], "decided", payload={"a": [1]}))
+        late = {"decided": "already", "expired": "expired", "gone": "gone"}
+        await stage.done(await stage.start("gone"))
+        for thread, status in late.items():
+            at = 1_000.0 + 24 * 3600.0 if thread == "expired" else 1_000.0
+            with pytest.raises(NotOpen) as refusal:
+                await tell(stage, decided(runs[thread], thread, at=at, answer=Answer.REFUSED))
+            assert refusal.value.status == status
+        with pytest.raises(NotFound):
+            await tell(stage, decided("nothing"))
+        with pytest.raises(NotFound):
+            await tell(stage, decided(runs["expired"], "expired", id="q2"))
+        with pytest.raises(AnswersMoved):
+            await tell(stage, decided(runs["expired"], "expired", others=frozenset({"q2"})))
+        (one,) = await stage.store.questions("acme", "alice", runs["decided"])
+        assert (one.answer, one.payload, one.decided) == (Answer.APPROVED, {"a": [1]}, 1_000.0)
+
+
+async def test_p5_a_refused_decision_leaves_no_trace(kind: str, tmp_path: Path) -> None:
+    """Where the run that would continue cannot be opened, the decision that came with it is not."""
+    async with staged(kind, tmp_path) as stage:
+        run = await stage.cast(asking).start()
+        await stage.done(run)
+        key = RunKey(tenant="acme", user="alice", thread="t1", run="r2", agent="agent")
+        opened = RunOpened(key=key, started={}, title="", thread_offset=99, at=1_000.0)
+        channel = thread_channel("acme", "alice", "t1")
+        append = Append(channel, (Item(b"{}", {}),))
+        with pytest.raises(ThreadMoved):
+            await write(stage.broker, Write((append,), (decided(run), opened)))
+        (one,) = await stage.store.questions("acme", "alice", run)
+        assert one.answer is Answer.OPEN
+        assert await stage.store.find_run("acme", "alice", "r2") is None
+        await stage.check()
+
+
+async def test_r95_questions_that_are_over_are_found_by_their_time(
+    kind: str, tmp_path: Path
+) -> None:
+    """The next expiry is the earliest of what is open, and a run is due from that moment on."""
+    async with staged(kind, tmp_path) as stage:
+        stage.cast(asking)
+        assert await stage.store.next_expiry() is None
+        runs = []
+        for number in range(3):
+            stage.now = 1_000.0 + number
+            runs.append(await stage.start(f"t{number}"))
+            await stage.done(runs[-1])
+        day = 24 * 3600.0
+        assert await stage.store.next_expiry() == 1_000.0 + day
+        assert await stage.store.expired(999.9 + day) == []
+        assert [key.run for key in await stage.store.expired(1_000.0 + day)] == runs[:1]
+        assert {key.run for key in await stage.store.expired(1_002.0 + day)} == set(runs)
+        await tell(stage, decided(runs[0], "t0"))
+        assert await stage.store.next_expiry() == 1_001.0 + day
+        (due,) = [key for key in await stage.store.expired(1_001.0 + day) if key.run == runs[1]]
+        await tell(stage, InterruptsExpired(key=due, at=1_001.0 + day))
+        with pytest.raises(NotOpen):
+            await tell(stage, InterruptsExpired(key=due, at=1_001.0 + day))
+        assert await stage.store.next_expiry() == 1_002.0 + day
+
+
+async def test_p1_a_question_belongs_to_one_person(kind: str, tmp_path: Path) -> None:
+    """Questions of one name in another person's thread are theirs, and stay as they are."""
+    async with staged(kind, tmp_path) as stage:
+        stage.cast(asking)
+        for who in (ALICE, BOB):
+            await stage.start(who=who, run_id="same")
+            await stage.done("same", who=who)
+        await tell(stage, decided("same"))
+        (alices,) = await stage.store.questions("acme", "alice", "same")
+        (bobs,) = await stage.store.questions("acme", "bob", "same")
+        assert (alices.answer, bobs.answer) == (Answer.APPROVED, Answer.OPEN)
+        assert await stage.store.questions("other", "alice", "same") == []
+        assert await stage.store.asked_in("other", "alice", "t1") == []
+        await stage.done(await stage.start(), who=ALICE)
+        (bobs,) = await stage.store.questions("acme", "bob", "same")
+        assert bobs.answer is Answer.OPEN

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.agents.stage import Stage, saying, staged
+from tests.agents.stage import ALICE, Stage, saying, staged
 from tests.agents.stage import waiting as patient
+from towpath.agents.asked import Decide
+from towpath.agents.interrupts import Answer
 from towpath.agents.run import (
     Queued,
     RunKey,
@@ -269,18 +271,21 @@ def applied(db: sqlite3.Connection, what: str, run: str) -> bool:
 
 
 async def test_a_log_of_version_1_learns_to_wait(tmp_path: Path) -> None:
-    """An older file keeps all it holds, its lost run is ended, and runs may wait in it."""
+    """An older file keeps all it holds, and runs may wait in it."""
     db = sqlite3.connect(tmp_path / "log.sqlite3", isolation_level=None)
     db.executescript(VERSION_1.read_text())
     db.close()
     go = asyncio.Event()
     async with staged("sqlite", tmp_path, enter=False) as stage:
         stage.cast(patient("new answer", until=go), double_texting="queue")
-        assert [run.key.run for run in await stage.store.unfinished()] == ["id5"]
+        assert await stage.store.unfinished() == []
         async with stage.bridge:
             await stage.check()
             rows = await stage.store.runs("acme", "alice", "t1", limit=9)
-            assert {row.run_id: row.status for row in rows} == {"id2": "finished", "id5": "lost"}
+            assert {row.run_id: row.status for row in rows} == {
+                "id2": "finished",
+                "id5": "interrupted",
+            }
             runs = [await stage.start(message=name, request_id=name) for name in ("one", "two")]
             assert await waiting(stage) == runs[1:]
             go.set()
@@ -291,6 +296,21 @@ async def test_a_log_of_version_1_learns_to_wait(tmp_path: Path) -> None:
     assert version == (3,)
     assert stored is not None
     assert [one["content"] for one in stored.messages] == [
-        *("old question", "old answer", "and then?", "half an an"),
+        *("an old question", "an old answer", "hello"),
         *("one", "new answerend", "two", "new answerend"),
     ]
+
+
+async def test_runs_that_wait_leave_a_question_open(kind: str, tmp_path: Path) -> None:
+    """They are not what ran last, and an answer before their turn is refused and undone."""
+    question = {"id": "q1", "reason": "confirmation"}
+    asking = {"type": "RUN_FINISHED", "outcome": {"type": "interrupt", "interrupts": [question]}}
+    async with staged(kind, tmp_path) as stage:
+        run = await stage.cast(saying(asking), double_texting="queue").start()
+        await stage.done(run)
+        await put(stage, "later")
+        said = Decide(request_id="d1", run_id=run, interrupt_id="q1", decision="approve")
+        with pytest.raises(Conflict):
+            await stage.bridge.approve(ALICE, said)
+        (asked,) = await stage.store.asked_in("acme", "alice", "t1")
+        assert (asked.key.run, asked.id, asked.answer) == (run, "q1", Answer.OPEN)

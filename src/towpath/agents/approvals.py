@@ -20,15 +20,16 @@ from towpath.agents.interrupts import (
     NotOpen,
     Question,
     check_shown,
+    is_refusal,
     resume_entries,
 )
 from towpath.agents.live import Surroundings
 from towpath.agents.registry import Agent, AgentRegistry
-from towpath.agents.run import RunKey, Status
+from towpath.agents.run import OVER, RunKey, Status
 from towpath.channels import user_channel
 from towpath.context import Principal
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, Unavailable
-from towpath.events.kinds import Event, Message
+from towpath.events.kinds import Message
 from towpath.streams.broker import Append, Item, Key, Write, write
 
 ATTEMPTS = 3
@@ -56,43 +57,15 @@ class Approvals:
             NotOpen: the question was answered, expired or left behind.
         """
         key = request_key(principal, "run.approve", said.request_id, said)
-        if (earlier := await self._around.broker.remembered(key)) is not None:
-            return earlier
         for _ in range(ATTEMPTS):
             with contextlib.suppress(AnswersMoved):
                 return await self._decide(principal, said, key)
         raise Conflict("the run's questions have too many answers")
 
-    async def answering(self, opening: Opening, key: RunKey, answers: list[Event]) -> Opening:
-        """Return how a run is opened that brings answers with it: all of them, each once.
-
-        Raises:
-            BadRequest: they are not the answers to what is open in the thread.
-            NotOpen: what they answer is not open any more.
-        """
+    async def asked_in(self, key: RunKey, now: float) -> list[Question]:
+        """Return what the run that ended last in a thread asked, and where that stands now."""
         asked = await self._around.conversations.asked_in(key.tenant, key.user, key.thread)
-        now = self._around.clock()
-        late = [one.now(now) for one in asked if one.now(now) is not Answer.OPEN]
-        by_id = {one.id: one for one in asked}
-        given = [str(answer.get("interruptId")) for answer in answers]
-        if not asked or sorted(given) != sorted(by_id):
-            raise BadRequest("resume has to answer each open interrupt once, and nothing else")
-        if late:
-            raise NotOpen(LATE[late[0]])
-        facts = []
-        for place, answer in enumerate(answers):
-            refused = answer.get("status") == "cancelled"
-            facts.append(
-                InterruptDecided(
-                    key=by_id[given[place]].key,
-                    id=given[place],
-                    answer=Answer.REFUSED if refused else Answer.APPROVED,
-                    payload=answer.get("payload"),
-                    others=frozenset(given[place + 1 :]),
-                    at=now,
-                )
-            )
-        return replace(opening, parent=asked[0].key.run, facts=tuple(facts))
+        return await self._noted(asked, now)
 
     def look_again(self) -> None:
         """Take note that there may be questions that expire sooner than those known."""
@@ -119,16 +92,20 @@ class Approvals:
         around, now = self._around, self._around.clock()
         tenant, user = principal.tenant, principal.user
         record = await around.conversations.find_run(tenant, user, said.run_id)
+        asked = await around.conversations.questions(tenant, user, said.run_id)
+        questions = await self._noted(asked, now)
+        # After those looks: a twin of this request shows in them, or is met at the write.
+        if (earlier := await around.broker.remembered(key)) is not None:
+            return earlier
         if record is None:
             raise NotFound("no such run")
-        if record.status is not Status.INTERRUPTED:
+        if record.status in OVER - {Status.INTERRUPTED}:
             raise NotOpen("gone")
-        questions = await around.conversations.questions(tenant, user, said.run_id)
         mine = next((one for one in questions if one.id == said.interrupt_id), None)
         if mine is None:
             raise NotFound("no such interrupt")
-        if (standing := mine.now(now)) is not Answer.OPEN:
-            raise NotOpen(LATE[standing])
+        if mine.answer is not Answer.OPEN:
+            raise NotOpen(LATE[mine.answer])
         past = await around.conversations.conversation(tenant, user, record.key.thread)
         check_shown(mine, said.digest, past.messages)
         answer = TABLE[Answer.OPEN, DECISIONS[said.decision]]
@@ -143,7 +120,12 @@ class Approvals:
         )
         if others:
             result = msgspec.json.encode({"status": "accepted"})
-            change = Write(facts=(decided,), key=key, result=lambda _: result)
+            told = _notice(
+                record.key,
+                "towpath.interrupt.decided",
+                {"interrupt_id": mine.id, "status": answer.value},
+            )
+            change = Write((told,), (decided,), key=key, result=lambda _: result)
             return (await write(around.broker, change)).result
         answered = [
             replace(one, answer=answer, payload=said.payload) if one is mine else one
@@ -172,10 +154,62 @@ class Approvals:
         opening = Opening(key=key, result=approve_result, parent=parent.run, facts=(decided,))
         return await self._begin(principal, agent, asked, [], opening)
 
+    async def _noted(self, asked: list[Question], now: float) -> list[Question]:
+        """Return a run's questions, those whose time is over written as expired.
+
+        Nobody is told `expired` before it is written: a decision that was made in time may be on
+        its way to the log, and whichever is there first counts.
+        """
+        if all(one.now(now) is one.answer for one in asked):
+            return asked
+        key = asked[0].key
+        await self._expire(key)
+        return await self._around.conversations.questions(key.tenant, key.user, key.run)
+
     async def _expire(self, key: RunKey) -> None:
-        value = {"thread_id": key.thread, "run_id": key.run, "agent": key.agent}
-        event = {"type": "CUSTOM", "name": "towpath.interrupt.expired", "value": value}
-        told = Append(user_channel(key.tenant, key.user), (Item(msgspec.json.encode(event), {}),))
+        told = _notice(key, "towpath.interrupt.expired", {})
         fact = InterruptsExpired(key=key, at=self._around.clock())
         with contextlib.suppress(NotOpen):  # Somebody answered at the last moment.
             await write(self._around.broker, Write((told,), (fact,)))
+
+
+def answering(opening: Opening, asked: list[Question], given: StartRun, at: float) -> Opening:
+    """Return how a run is opened that brings answers with it: all of them, each once.
+
+    Args:
+        opening: how it would be opened without them.
+        asked: what the thread waits for, and where that stands.
+        given: what starts the run.
+        at: the time at which they stand there, in Unix seconds.
+
+    Raises:
+        BadRequest: they are not the answers to what the agent asked in the thread.
+        NotOpen: what they answer is not open any more.
+    """
+    answers = [one for one in given.answers if isinstance(one, dict)]
+    ids = [str(answer.get("interruptId")) for answer in answers]
+    by_id = {one.id: one for one in asked if one.key.agent == given.agent}
+    if len(answers) < len(given.answers) or sorted(ids) != sorted(by_id):
+        raise BadRequest("resume has to answer each open interrupt once, and nothing else")
+    late = [one.answer for one in asked if one.answer is not Answer.OPEN]
+    if late:
+        raise NotOpen(LATE[late[0]])
+    facts = tuple(
+        InterruptDecided(
+            key=by_id[key].key,
+            id=key,
+            answer=Answer.REFUSED if is_refusal(answer) else Answer.APPROVED,
+            payload=answer.get("payload"),
+            others=frozenset(ids[place:]),
+            at=at,
+        )
+        for place, (key, answer) in enumerate(zip(ids, answers, strict=True), 1)
+    )
+    return replace(opening, parent=asked[0].key.run, facts=facts)
+
+
+def _notice(key: RunKey, name: str, more: dict[str, str]) -> Append:
+    """Return the small event by which a person's devices learn of a question's answer."""
+    value = {"thread_id": key.thread, "run_id": key.run, "agent": key.agent, **more}
+    event = {"type": "CUSTOM", "name": name, "value": value}
+    return Append(user_channel(key.tenant, key.user), (Item(msgspec.json.encode(event), {}),))

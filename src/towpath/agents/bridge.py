@@ -16,7 +16,7 @@ from typing import Any, Self
 import msgspec
 
 from towpath import hooks
-from towpath.agents.approvals import Approvals
+from towpath.agents.approvals import Approvals, answering
 from towpath.agents.asked import Decide, Opening, StartRun, request_key, start_result
 from towpath.agents.interrupts import DECISIONS, NotOpen
 from towpath.agents.live import (
@@ -354,10 +354,13 @@ class AgentWebSocketBridge:
         )
         past = await around.conversations.conversation(key.tenant, key.user, key.thread)
         if opening.parent is None and asked.answers:
+            now = around.clock()
+            waiting = await self._approvals.asked_in(key, now)
+            # After that look: a twin of this request shows in it, or is met at the write.
             earlier = await around.broker.remembered(opening.key) if opening.key else None
             if earlier is not None:
                 return earlier
-            opening = await self._approvals.answering(opening, key, asked.answers)
+            opening = answering(opening, waiting, asked, now)
         run = Run(
             key,
             history=past.messages,

@@ -66,8 +66,10 @@ async def _ask_to_buy(what: str) -> AsyncGenerator[object, None]:
 
 
 def _bought(answer: Mapping[str, Any]) -> str:
-    payload = answer.get("payload") or {}
-    return "Bought." if payload.get("approved") is True else "Then I will not buy it."
+    payload = answer.get("payload")
+    words = payload if isinstance(payload, dict) else {}
+    refused = answer["status"] == "cancelled" or words.get("approved") is False
+    return "Then I will not buy it." if refused else "Bought."
 
 
 async def _count(total: int, rate: float) -> AsyncGenerator[str, None]:

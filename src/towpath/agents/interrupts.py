@@ -165,10 +165,19 @@ def resume_entries(questions: Iterable[Question]) -> list[Event]:
 
 
 def _told(payload: Any, *, approved: bool) -> Any:
-    """Return what the agent is told: the person's own words, and a refusal is always one."""
-    if approved:
-        return {"approved": True} if payload is None else payload
-    words = (
-        payload if isinstance(payload, dict) else {} if payload is None else {"payload": payload}
+    """Return what the agent is told: the person's own words, which never turn the decision round.
+
+    An approval with words that are no object is those words alone, since that is what an agent
+    asked for that wants a text or a number.
+    """
+    if payload is None or isinstance(payload, dict):
+        return {**(payload or {}), "approved": approved}
+    return payload if approved else {"payload": payload, "approved": False}
+
+
+def is_refusal(answer: Event) -> bool:
+    """Whether an entry of AG-UI's `resume` says no."""
+    payload = answer.get("payload")
+    return answer.get("status") == "cancelled" or (
+        isinstance(payload, dict) and payload.get("approved") is False
     )
-    return {**words, "approved": False}

@@ -95,7 +95,7 @@ class Conversations(Protocol):
         """Return what a run asked, in its order."""
 
     async def asked_in(self, tenant: str, user: str, thread: str) -> list[Question]:
-        """Return what a thread's latest run asked, if it ended with that; nothing otherwise."""
+        """Return what the run that ended last in a thread asked, if it ended with that."""
 
     async def expired(self, at: float) -> list[RunKey]:
         """Return the runs whose open questions have expired by a time."""

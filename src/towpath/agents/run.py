@@ -28,7 +28,7 @@ from towpath import codes
 from towpath.errors import Conflict, TowpathError
 from towpath.events.digest import digest
 from towpath.events.fold import Fold
-from towpath.events.interrupts import expiry
+from towpath.events.interrupts import check_asked, expiry
 from towpath.events.kinds import (
     DELTAS,
     LEGACY_REASONING_ID,
@@ -451,6 +451,8 @@ class Run:
 
     def _agent_finished(self, event: Event) -> list[Made]:
         outcome = event.get("outcome") or {"type": "success"}
+        if outcome["type"] == "interrupt":
+            check_asked(outcome, self._fold.messages)
         moves = {"interrupt": Move.INTERRUPT, "cancelled": Move.CANCEL}
         return self._end(moves.get(outcome["type"], Move.FINISH), outcome, event.get("result"))
 

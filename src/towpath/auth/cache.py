@@ -75,7 +75,7 @@ class VerdictCache:
             return None
         if isinstance(found.verdict, Valid) and self._left(found.verdict) <= 0:
             # The wall clock was set since: the end of a credential is a date, not a duration.
-            del self._entries[key]
+            self._entries.pop(key, None)
             return None
         return found
 
@@ -87,7 +87,7 @@ class VerdictCache:
         """Drop the good verdicts about these principals."""
         for key, entry in list(self._entries.items()):
             if isinstance(entry.verdict, Valid) and named(entry.verdict.principal):
-                del self._entries[key]
+                self._entries.pop(key, None)  # It may have aged out since it was listed.
 
     def _kept_until(self, _: Digest, entry: Remembered, now: float) -> float:
         match entry.verdict:

@@ -56,7 +56,8 @@ class Flights(Generic[K, T]):
         for flight in list(self._flights.values()):
             assert flight.task is not None, "a flight has its task from its beginning"
             flight.task.cancel()
-        await self._group.__aexit__(kind, error, traceback)
+        # What went wrong in the body is no failure of a flight: it goes on as it is, in no group.
+        await self._group.__aexit__(None, None, None)
 
     async def share(self, key: K, work: Callable[[], Awaitable[T]]) -> T:
         """Return the outcome of the work of this key, beginning it where it is not under way.
@@ -74,21 +75,22 @@ class Flights(Generic[K, T]):
                 self._cancel(key, flight)
 
     def begin(self, key: K, work: Callable[[], Awaitable[T]]) -> None:
-        """Begin the work of this key where it is not under way, and wait for nothing."""
-        if key not in self._flights:
-            self._begin(key, work).alone = True
+        """Begin the work of this key where it is not under way, and wait for nothing.
+
+        It goes on to its end, whoever else shares it and leaves.
+        """
+        flight = self._flights.get(key) or self._begin(key, work)
+        flight.alone = True
 
     def _begin(self, key: K, work: Callable[[], Awaitable[T]]) -> _Flight[T]:
         flight = self._flights[key] = _Flight[T](asyncio.get_running_loop().create_future())
         flight.task = self._group.create_task(self._fly(key, flight, work))
+        flight.task.add_done_callback(lambda _: self._land(key, flight))
         return flight
 
     async def _fly(self, key: K, flight: _Flight[T], work: Callable[[], Awaitable[T]]) -> None:
         try:
             made = await work()
-        except asyncio.CancelledError:
-            flight.outcome.cancel()
-            raise
         except Exception as error:  # It belongs to those who asked, not to the group.
             flight.outcome.set_exception(error)
             if not flight.riders:
@@ -104,6 +106,11 @@ class Flights(Generic[K, T]):
         self._forget(key, flight)
         assert flight.task is not None, "a flight has its task from its beginning"
         flight.task.cancel()
+
+    def _land(self, key: K, flight: _Flight[T]) -> None:
+        """Let everybody go; a task cancelled before its first step never comes to do so itself."""
+        self._forget(key, flight)
+        flight.outcome.cancel()
 
     def _forget(self, key: K, flight: _Flight[T]) -> None:
         if self._flights.get(key) is flight:

@@ -59,7 +59,7 @@ class Freshness:
     """Used beyond that, while new ones are fetched; then they are gone."""
     cooldown: float = 10.0
     """Between fetches because of a key nobody has seen."""
-    absent: float = 60.0
+    absent: float = 10.0
     """How long a key id that was looked for in vain is refused without looking again."""
 
 
@@ -99,7 +99,7 @@ class RemoteKeys:
         self._failures = 0
         self._next_revalidation = 0.0
         self._next_search = 0.0
-        self._absent: TTLCache[tuple[str, str], None] = TTLCache(
+        self._absent: TTLCache[tuple[str | None, str], None] = TTLCache(
             MAX_ABSENT, self._freshness.absent, timer=clock
         )
 
@@ -142,6 +142,15 @@ class RemoteKeys:
             return key
         return await self._search(kid, algorithm)
 
+    async def successor(self, key: Key, kid: str | None, algorithm: str) -> Key | None:
+        """Return the key that has taken the place of one; None where none has.
+
+        Raises:
+            KeysUnavailable: nobody can tell now.
+        """
+        found = await self._search(kid, algorithm, beyond=key)
+        return None if found is None or _same(found, key) else found
+
     async def fetch(self) -> None:
         """Fetch the keys, or wait for those on their way.
 
@@ -152,8 +161,13 @@ class RemoteKeys:
 
     def probe(self) -> None:
         """Find out in the background whether the provider is there; `failing` will tell."""
-        if self.failing or not self.warm or self._age >= self._freshness.cooldown:
-            self._flights.begin(self.issuer, self._fetch)
+        self._flights.begin(f"probe {self.issuer}", self._probe)
+
+    async def _probe(self) -> None:
+        """Fetch, though not sooner than the cool-down allows."""
+        if self.warm and not self.failing:
+            await asyncio.sleep(max(0.0, self._freshness.cooldown - self._age))
+        await self.fetch()
 
     async def tend(self) -> None:
         """Replace the keys whenever they are stale, whoever comes, for as long as this runs."""
@@ -171,20 +185,26 @@ class RemoteKeys:
         if self._clock() >= self._next_revalidation:
             self._flights.begin(self.issuer, self._fetch)
 
-    async def _search(self, kid: str, algorithm: str) -> Key | None:
-        """Look for a key nobody has seen, in keys fetched from now on."""
+    async def _search(
+        self, kid: str | None, algorithm: str, *, beyond: Key | None = None
+    ) -> Key | None:
+        """Look for a key nobody has seen, or for another one, in keys fetched from now on."""
         asked = self._clock()
+        known = self._ring.find(kid, algorithm) if beyond is not None else None
+        if beyond is not None and known is not None and not _same(known, beyond):
+            return known  # It was replaced while the token was looked at.
         if self.issuer not in self._flights:
             if asked < self._next_search:
                 raise self._not_now()
             self._next_search = asked + self._freshness.cooldown
         await self.fetch()
         key = self._ring.find(kid, algorithm)
-        if key is None:
+        if key is None or (beyond is not None and _same(key, beyond)):
             assert self._fetched is not None, "a fetch that does not raise leaves keys"
             if self._fetched.began < asked:
                 raise self._not_now()  # The keys on their way left before the question.
-            self._absent[kid, algorithm] = None
+            if key is None:
+                self._absent[kid, algorithm] = None
         return key
 
     def _not_now(self) -> KeysUnavailable:
@@ -202,3 +222,7 @@ class RemoteKeys:
             raise
         self._failures = 0
         self._fetched = _Fetched(ring, began)
+
+
+def _same(one: Key, other: Key) -> bool:
+    return one.thumbprint() == other.thumbprint()

@@ -47,6 +47,10 @@ class FixedKey:
         """Return the key, whatever id the token gives it."""
         return self._key if algorithm in self._algorithms else None
 
+    async def successor(self, key: Key, kid: str | None, algorithm: str) -> Key | None:
+        """Return None: nothing takes the place of a configured key."""
+        return None
+
 
 class KeyRing:
     """The keys of a published set, by id and algorithm."""
@@ -94,7 +98,9 @@ def _read_key(entry: Any) -> Key | None:
     if not isinstance(entry, dict) or entry.get("kty") not in ("RSA", "EC", "OKP"):
         return None
     operations = entry.get("key_ops", ["verify"])
-    if entry.get("use", "sig") != "sig" or "verify" not in operations:
+    if not isinstance(operations, list) or "verify" not in operations:
+        return None
+    if entry.get("use", "sig") != "sig":
         return None
     members = ("kty", "kid", "alg", "n", "e", "crv", "x", "y")
     try:

@@ -1,8 +1,9 @@
 """The identity provider over the network: its discovery document and its keys, one call each.
 
-Every call is bounded in time and size, follows no redirect, takes no compressed body, and goes
-through the provider's breaker. Whatever comes back that is not what was asked for (a status, a
-page, half a document) counts as the provider's failure and says nothing about any credential.
+Every call is bounded in time and size, follows no redirect and takes no compressed body. Whatever
+comes back that is not what was asked for (a status, a page, half a document) is the provider's
+failure and says nothing about any credential. A fetch, which may take both calls, is what the
+provider's breaker counts: a document that comes while its keys do not is no success.
 Addresses come from configuration, or from the document at the configured address; never from a
 token.
 
@@ -32,6 +33,9 @@ DISCOVERY_PATH = "/.well-known/openid-configuration"
 DISCOVERY_SECONDS = 3600.0
 """How long the address of the keys is taken for true."""
 
+ABANDONED = "abandoned"
+"""What a call that was cancelled is told to have failed with."""
+
 T = TypeVar("T")
 
 
@@ -58,7 +62,7 @@ class IdentityProvider:
         Args:
             issuer: its exact `iss`, and where its discovery document is found.
             client: what to ask with; it must follow no redirects.
-            breaker: wraps each call.
+            breaker: wraps each fetch.
             hooks: hear of each call.
             jwks_url: where its keys are; None looks into the discovery document.
             timeout: seconds one call may take, from connecting to the last byte.
@@ -77,8 +81,8 @@ class IdentityProvider:
         self._discovered: tuple[str, float] | None = None
         if not may_ask(jwks_url or issuer):
             raise ConfigurationError(
-                f"{jwks_url or issuer}: keys are fetched over https, or from loopback over http, "
-                "and from an address without a user or a query"
+                f"{without_user(jwks_url or issuer)}: keys are fetched over https, or from "
+                "loopback over http, and from an address without a user or a query"
             )
 
     async def fetch(self) -> KeyRing:
@@ -87,12 +91,18 @@ class IdentityProvider:
         Raises:
             KeysUnavailable: they cannot be had now.
         """
-        url = self._configured or await self._discover()
         try:
-            return await self._get(url, read_key_set)
-        except KeysUnavailable:
-            self._discovered = None  # The keys may have moved.
-            raise
+            permit = self.breaker.admit()
+        except BreakerOpen as refused:
+            raise KeysUnavailable(str(refused), refused.retry_after) from None
+        with permit:
+            try:
+                url = self._configured or await self._discover()
+                return await self._get(url, read_key_set)
+            except KeysUnavailable:
+                self._discovered = None  # The keys may have moved.
+                permit.failed()
+                raise
 
     async def _discover(self) -> str:
         if self._discovered is not None:
@@ -114,33 +124,22 @@ class IdentityProvider:
 
     async def _get(self, url: str, read: Callable[[Any], T]) -> T:
         """Make one call and return what its JSON answer reads as."""
+        began, failure = self._clock(), ABANDONED
         try:
-            permit = self.breaker.admit()
-        except BreakerOpen as refused:
-            raise KeysUnavailable(str(refused), refused.retry_after) from None
-        began = self._clock()
-        outcome = "abandoned"
-        try:
-            with permit:
-                try:
-                    async with asyncio.timeout(self._timeout):
-                        body = await self._body(url)
-                    made = read(_json(body))
-                except TimeoutError:
-                    outcome = "timeout"
-                except (BadAnswer, ValueError) as error:
-                    outcome = str(error)
-                except (httpx2.HTTPError, OSError) as error:
-                    outcome = type(error).__name__
-                else:
-                    outcome = ""
-                    return made
-                permit.failed()
-                raise KeysUnavailable(f"no keys from {self.issuer}: {outcome}")
+            async with asyncio.timeout(self._timeout):
+                body = await self._body(url)
+            made, failure = read(_json(body)), ""
+            return made
+        except TimeoutError:
+            failure = "timeout"
+        except (BadAnswer, ValueError) as error:
+            failure = str(error)
+        except (httpx2.HTTPError, OSError) as error:
+            failure = type(error).__name__
         finally:
-            self._hooks.tell(
-                KeysFetched(issuer=self.issuer, failure=outcome, seconds=self._clock() - began)
-            )
+            seconds = self._clock() - began
+            self._hooks.tell(KeysFetched(issuer=self.issuer, failure=failure, seconds=seconds))
+        raise KeysUnavailable(f"no keys from {self.issuer}: {failure}")
 
     async def _body(self, url: str) -> bytes:
         headers = {"accept": "application/json", "accept-encoding": "identity"}
@@ -176,6 +175,13 @@ def may_ask(url: str) -> bool:
     if not host or parts.username is not None or parts.query or parts.fragment:
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+
+
+def without_user(url: str) -> str:
+    """Return an address without the name and password that may stand in it."""
+    head, slashes, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{head}{slashes}{host.rpartition('@')[2]}{slash}{path}" if slashes else url
 
 
 def is_loopback(host: str) -> bool:

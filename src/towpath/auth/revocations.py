@@ -1,15 +1,17 @@
 """What was taken back: one token, all of a person's, or all of a tenant's.
 
 A revocation of a token concerns that token. One of a person or tenant concerns what was issued up
-to its moment, so that whoever logs in again afterwards is let in; a token that does not say when it
-was issued counts as older. Revocations are publications in the control channel: every node hears of
-them in the log's order, and finds them there when it starts.
+to its moment, so that whoever logs in again afterwards is let in: after `LEEWAY`, since the
+issuer's clock may be ahead of ours by that much; a token that does not say when it was issued
+counts as older. Revocations are publications in the control channel: every node hears of them in
+the log's order, and finds them there when it starts.
 
 Source: DESIGN section 7.
 """
 
 from msgspec import Struct
 
+from towpath.auth.tokens import LEEWAY
 from towpath.context import Principal
 
 MAX_REVOCATIONS = 50_000
@@ -82,5 +84,6 @@ class Revocations:
             return True
         moments = (self._moments.get((tenant, user)) for user in (principal.user, None))
         return any(
-            moment is not None and (issued is None or issued <= moment) for moment in moments
+            moment is not None and (issued is None or issued <= moment + LEEWAY)
+            for moment in moments
         )

@@ -212,9 +212,16 @@ class UnifiedAuthenticationService:
                     group.create_task(one.keys.tend())
 
     def issuer(self, name: str | None = None) -> TrustedIssuer:
-        """Return an issuer by name; without one the first, or one whose breaker is not closed."""
+        """Return an issuer by name; without one the first, or one whose breaker is not closed.
+
+        Raises:
+            LookupError: there is none of that name.
+        """
         if name is not None:
-            return next(one for one in self.issuers if one.name == name)
+            named = [one for one in self.issuers if one.name == name]
+            if not named:
+                raise LookupError(f"no issuer {name!r}")
+            return named[0]
         troubled = (one for one in self.issuers if one.breaker.state is not State.CLOSED)
         return next(troubled, self.issuers[0])
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 
 from joserfc import jwt
-from joserfc.errors import JoseError
+from joserfc.errors import BadSignatureError, JoseError
 from joserfc.jwk import Key
 
 from towpath.auth.verdicts import Invalid, Unknown, Valid, Verdict
@@ -52,7 +52,7 @@ class Issuer:
     """The claim that lists roles, a name or a JSON pointer; none by default."""
 
     def __post_init__(self) -> None:
-        if (self.tenant_claim is None) == (self.tenant is None):
+        if bool(self.tenant_claim) == bool(self.tenant):
             raise ConfigurationError(
                 "an issuer needs to say whose its users are: name the claim that is the tenant "
                 "(TOWPATH_TENANT_CLAIM), or one fixed tenant (TOWPATH_TENANT)"
@@ -79,6 +79,13 @@ class Keys(Protocol):
 
     async def find(self, kid: str | None, algorithm: str) -> Key | None:
         """Return the key for this id and algorithm; None where the issuer has none.
+
+        Raises:
+            KeysUnavailable: nobody can tell now.
+        """
+
+    async def successor(self, key: Key, kid: str | None, algorithm: str) -> Key | None:
+        """Return the key that has taken the place of one; None where none has.
 
         Raises:
             KeysUnavailable: nobody can tell now.
@@ -114,19 +121,46 @@ class TokenVerifier:
         if kid is not None and not (isinstance(kid, str) and len(kid) <= MAX_KID_CHARACTERS):
             return Invalid("the key id is none")
         try:
-            key = await self._keys.find(kid, algorithm)
+            return await self._verify(credential, kid, algorithm, now)
         except KeysUnavailable as outage:
             return Unknown(outage.reason, outage.retry_after, suspect=outage.suspect)
+
+    async def _verify(
+        self, credential: str, kid: str | None, algorithm: str, now: float
+    ) -> Verdict:
+        """Find the key and read the token with it.
+
+        Raises:
+            KeysUnavailable: nobody can tell now.
+        """
+        key = await self._keys.find(kid, algorithm)
         if key is None:
             return Invalid("not a key of this issuer")
-        return self._read(credential, key, algorithm, now)
+        try:
+            return self._read(credential, key, algorithm, now)
+        except BadSignatureError:
+            # Without an id nothing but this says that the issuer has another key by now.
+            newer = await self._keys.successor(key, kid, algorithm) if kid is None else None
+        if newer is None:
+            return Invalid("not signed with a key of this issuer")
+        try:
+            return self._read(credential, newer, algorithm, now)
+        except BadSignatureError:
+            return Invalid("not signed with a key of this issuer")
 
     def _read(self, credential: str, key: Key, algorithm: str, now: float) -> Verdict:
+        """Return the verdict about a token, by one key.
+
+        Raises:
+            BadSignatureError: it is not signed with this key.
+        """
         try:
             decoded = jwt.decode(
                 credential, key, algorithms=[algorithm], decoder_cls=_StrictDecoder
             )
             claims: object = decoded.claims
+        except BadSignatureError:
+            raise
         except (JoseError, ValueError, TypeError, RecursionError) as error:
             return Invalid(f"not a token of ours: {type(error).__name__}")
         if not isinstance(claims, dict):

@@ -9,6 +9,7 @@ Nothing here belongs to one connection; everything about one is an argument.
 Source: WIRE sections 2 and 3; DESIGN section 7.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
@@ -33,6 +34,8 @@ from towpath.session.limits import Buckets, Rate
 HANDSHAKE_STABILIZATION_DELAY: Final = 0.2
 """The longest anything here would wait for a state to be reached, in seconds. No time is waited
 out: the way from connect to its reply is made of states alone."""
+MAX_HELD: Final = 256
+"""How many answers past a limit are held back at once; further ones are given at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class UnifiedWebSocketAuth:
         grace: Grace | None = None,
         source_failures: Rate | None = None,
         credential_failures: Rate | None = None,
+        limited_delay: float = 0.0,
     ) -> None:
         """Authenticate with this service.
 
@@ -87,12 +91,15 @@ class UnifiedWebSocketAuth:
             grace: how long a connection outlives its credential.
             source_failures: how often one source address may fail.
             credential_failures: how often one credential may.
+            limited_delay: how long an answer past these limits is held back, in seconds.
         """
         self.service = service
         self._hooks = hooks
         self._clock = clock
         self._wall_clock = wall_clock
         self._grace = grace or Grace()
+        self._limited_delay = limited_delay
+        self._held = 0
         self._sources: Buckets[str] = Buckets(source_failures or Rate(per_second=10, burst=200))
         self._credentials: Buckets[Digest] = Buckets(
             credential_failures or Rate(per_second=0.5, burst=20)
@@ -183,6 +190,7 @@ class UnifiedWebSocketAuth:
             self._charge(handshake.address)
             return self._refuse(codes.NO_CREDENTIAL, "missing", "no credential", connection)
         if self._limited(credential, handshake):
+            await self._hold()
             return self._refuse(codes.TOO_MANY_REQUESTS, "limited", "too many failures", connection)
         return await self._judge(credential, handshake, connection)
 
@@ -244,6 +252,16 @@ class UnifiedWebSocketAuth:
         if not self._sources.empty(handshake.address, now):
             return False
         return not self.service.remembers(credential.token)
+
+    async def _hold(self) -> None:
+        """Let whoever failed too often wait for the answer, so that a flood costs a timer each."""
+        if self._held >= MAX_HELD:
+            return
+        self._held += 1
+        try:
+            await asyncio.sleep(self._limited_delay)
+        finally:
+            self._held -= 1
 
     def _charge(self, address: str) -> None:
         self._sources.take(address, self._clock())

@@ -1,8 +1,30 @@
-"""When the questions that a run ends with expire."""
+"""The questions that a run ends with: whether they can be answered, and until when."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from towpath.events.kinds import Event
+from towpath.channels import is_id
+from towpath.events.kinds import Event, IllegalEvent, Message
+
+
+def check_asked(outcome: Event, messages: Iterable[Message]) -> None:
+    """Refuse questions that nobody could answer: they would only wait until they expire.
+
+    Args:
+        outcome: AG-UI's interrupt outcome.
+        messages: the conversation so far; what a question is about must stand in it.
+
+    Raises:
+        IllegalEvent: an id is none that a decision can name, or is there twice, or a question is
+            about a tool call that nobody was shown.
+    """
+    asked: list[Event] = outcome["interrupts"]
+    ids = [one["id"] for one in asked]
+    if not all(map(is_id, ids)) or len(set(ids)) < len(ids):
+        raise IllegalEvent("RUN_FINISHED", "ids of interrupts must be different, and ids")
+    shown = {call["id"] for message in messages for call in message.get("toolCalls") or ()}
+    if not {one["toolCallId"] for one in asked if "toolCallId" in one} <= shown:
+        raise IllegalEvent("RUN_FINISHED", "an interrupt is about a tool call that was not made")
 
 
 def expiry(outcome: Event, default: float) -> float:

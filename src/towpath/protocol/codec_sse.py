@@ -7,6 +7,10 @@ tail carry none, so whoever is cut off inside of them starts over where the last
 Source: WIRE section 10; the WHATWG HTML standard, server-sent events.
 """
 
+DATA = b"data: "
+"""What stands before an event's data."""
+END = b"\n\n"
+"""What ends an event."""
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment: bytes on the line, and nothing for the client to do."""
 

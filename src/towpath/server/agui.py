@@ -7,6 +7,8 @@ whoever comes back with the last id it saw continues from there.
 Source: WIRE section 10; AG-UI 1.0, HTTP transport.
 """
 
+import asyncio
+import contextlib
 import functools
 import uuid
 from collections.abc import Awaitable, Callable
@@ -28,13 +30,13 @@ from towpath.context import Principal
 from towpath.errors import (
     BadRequest,
     CommandError,
-    NotFound,
     StorageError,
     TooManyRequests,
     Unavailable,
+    UnknownChannel,
 )
 from towpath.protocol import codec_sse as codec
-from towpath.server.doors import authenticated, error_response, read_body
+from towpath.server.doors import Unauthorized, authenticated, error_response, read_body
 from towpath.server.event_stream import Beginning, EventStream
 from towpath.server.gateway import Gateway, House
 from towpath.streams.broker import Position
@@ -73,14 +75,24 @@ def agui_routes(gateway: Gateway) -> BaseRoute:
     return Mount("/agui", routes=routes, middleware=[cors])
 
 
-Door = Callable[[Gateway, House, Principal, Request], Awaitable[Response]]
+Door = Callable[[House, EventStream, Request], Awaitable[Response]]
 
 
 def _door(gateway: Gateway, door: Door) -> Callable[[Request], Awaitable[Response]]:
+    """Return the handler of a door whose answer is an event stream."""
+
     async def handle(request: Request) -> Response:
         try:
             house, principal = await authenticated(gateway, request)
-            return await door(gateway, house, principal, request)
+            stream = EventStream(house.parts, house.sse, principal, uuid.uuid4().hex)
+            # Before anything is waited for, read or started: who has no place starts nothing, and
+            # a revocation from now on finds the stream.
+            stream.enter()
+            try:
+                return await door(house, stream, request)
+            except BaseException:
+                stream.leave()
+                raise
         except StorageError:
             return error_response(Unavailable("the log cannot be used now"))
         except CommandError as error:
@@ -89,8 +101,9 @@ def _door(gateway: Gateway, door: Door) -> Callable[[Request], Awaitable[Respons
     return handle
 
 
-async def _run(gateway: Gateway, house: House, who: Principal, request: Request) -> Response:
+async def _run(house: House, stream: EventStream, request: Request) -> Response:
     """Start a run, or join the one of this id, and stream it to its end."""
+    who = stream.principal
     try:
         asked = msgspec.convert(await read_body(request), RunAgentInput)
     except msgspec.ValidationError as error:
@@ -98,34 +111,33 @@ async def _run(gateway: Gateway, house: House, who: Principal, request: Request)
     if not is_id(asked.run_id) or not is_thread_id(asked.thread_id):
         raise BadRequest("threadId and runId must be 1 to 128 printable characters")
     record = await house.store.find_run(who.tenant, who.user, asked.run_id)
+    if stream.ended is not None:
+        raise Unauthorized  # It ended while the body came.
     if record is not None:
-        return await _stream(gateway, house, who, await _joining(house, who, record))
+        return await _stream(house, stream, await _joining(house, who, record))
     if not house.parts.operations.may_start(who):
         raise TooManyRequests("too many runs at once")
     started = msgspec.json.decode(await house.bridge.start(who, _start(request, asked)))
     position = Position(**started["position"])
     beginning = _beginning(who, started["thread_id"], Asked(True, position), run=asked.run_id)
-    response = await _stream(gateway, house, who, beginning)
+    response = await _stream(house, stream, beginning)
     if _ends_with_client(asked):
         response.left = functools.partial(house.bridge.stop, who, asked.run_id)
     return response
 
 
-async def _join(gateway: Gateway, house: House, who: Principal, request: Request) -> Response:
+async def _join(house: House, stream: EventStream, request: Request) -> Response:
     """Stream a thread: from where the client was, or from a prelude."""
     thread = request.path_params["thread"]
     if not is_thread_id(thread):
-        raise NotFound("no such thread")
+        raise UnknownChannel
     last = codec.read_position(request.headers.get("last-event-id", ""))
     asked = FROM_START if last is None else Asked(True, Position(*last))
-    return await _stream(gateway, house, who, _beginning(who, thread, asked))
+    return await _stream(house, stream, _beginning(stream.principal, thread, asked))
 
 
-async def _stream(
-    gateway: Gateway, house: House, who: Principal, beginning: Beginning
-) -> "EventResponse":
-    stream = EventStream(house.parts, house.sse, who, beginning, uuid.uuid4().hex)
-    await stream.begin()
+async def _stream(house: House, stream: EventStream, beginning: Beginning) -> "EventResponse":
+    await stream.begin(beginning)
     return EventResponse(stream, house)
 
 
@@ -135,18 +147,28 @@ class EventResponse(StreamingResponse):
     def __init__(self, stream: EventStream, house: House) -> None:
         super().__init__(stream.chunks(), media_type="text/event-stream", headers=HEADERS)
         self.left: Callable[[], None] = lambda: None
-        """Called when the response is over, whoever ended it."""
+        """Called when the response is over, unless we ended it and the client is to come back."""
         self._stream = stream
         self._house = house
         house.lines.add(stream)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        stream = self._stream
         try:
-            await super().__call__(scope, receive, send)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None) as bound:
+                    stream.hurry = functools.partial(self._hurry, bound)
+                    await super().__call__(scope, receive, send)
         finally:
-            self._stream.leave()
-            self._house.lines.discard(self._stream)
-            self.left()
+            stream.leave()
+            self._house.lines.discard(stream)
+            if stream.ended is None or not stream.ended.come_back:
+                self.left()
+
+    def _hurry(self, bound: asyncio.Timeout) -> None:
+        """Give the client that long to take what is still due to it."""
+        grace = 2 * self._house.parts.settings.close_timeout
+        bound.reschedule(asyncio.get_running_loop().time() + grace)
 
 
 async def _joining(house: House, who: Principal, record: RunRecord) -> Beginning:

@@ -38,10 +38,12 @@ PUBLIC = frozenset(
         "/livez",
         "/readyz",
         "/metrics",
+        "/connection/websocket",
         "/api/v1/openapi.json",
     }
 )
-"""Paths that answer without a credential. `/dev/token` does so in development only."""
+"""Paths that answer without a credential: `/dev/token` in development only, the socket's path to a
+request that is no upgrade only with the status that says so."""
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 """Host names by which the demo-token endpoint may be asked."""
@@ -61,6 +63,7 @@ def make_app(gateway: Gateway) -> Starlette:
     web = Path(str(files("towpath") / "web"))
     routes: list[BaseRoute] = [
         WebSocketRoute("/connection/websocket", doors.socket),
+        Route("/connection/websocket", doors.no_socket),
         Mount("/api/v1", routes=api_routes(gateway)),
         agui_routes(gateway),
         Route("/health/live", doors.live),
@@ -117,6 +120,11 @@ class _Doors:
             authorization=headers.get("authorization", ""),
         )
         await gateway.serve_socket(websocket, handshake)
+
+    async def no_socket(self, request: Request) -> Response:
+        """Say that this path speaks WebSocket only."""
+        headers = {"upgrade": "websocket", "connection": "upgrade"}
+        return JSONResponse({"error": "this path speaks WebSocket"}, 426, headers=headers)
 
     async def live(self, request: Request) -> Response:
         """Say that the process runs its loop."""

@@ -86,6 +86,7 @@ async def open_authentication(
         credential_failures=Rate(
             per_second=settings.repeats_per_second, burst=settings.repeats_burst
         ),
+        limited_delay=settings.limited_delay,
     )
 
 

@@ -6,7 +6,7 @@ Errors are `{"error": {"code", "message"}}` with the HTTP status of the code.
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from towpath import codes
@@ -73,10 +73,13 @@ async def read_body(request: Request) -> dict[str, Any]:
     if request.method in ("GET", "HEAD"):
         return {}
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY:
-            raise TooLarge(f"a body may have {MAX_BODY} bytes")
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MAX_BODY:
+                raise TooLarge(f"a body may have {MAX_BODY} bytes")
+    except ClientDisconnect:
+        raise BadRequest("the body broke off") from None
     if not body:
         return {}
     if too_deep(bytes(body)):

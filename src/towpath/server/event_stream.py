@@ -11,7 +11,7 @@ Source: WIRE section 10.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +22,13 @@ from towpath import codes, hooks
 from towpath.channels import Channel
 from towpath.codes import CloseCode
 from towpath.context import Principal
-from towpath.errors import TooManyRequests
+from towpath.errors import TooManyRequests, UnknownChannel
 from towpath.events.kinds import TERMINAL
 from towpath.hub.hub import Dialect, Member
 from towpath.hub.outbox import Outbox
 from towpath.protocol import codec_sse as codec
 from towpath.server.catching_up import catch_up
+from towpath.server.line import AT_ONCE
 from towpath.server.performer import Parts
 from towpath.streams.broker import Broker, Publication
 from towpath.threads.recovery import Answer, Asked
@@ -55,139 +56,166 @@ class Beginning:
 
 
 class EventStream:
-    """Reads a thread for one HTTP response: `begin`, iterate `chunks` once, and it is over."""
+    """Reads a thread for one HTTP response: `enter`, `begin`, iterate `chunks`, and it is over."""
 
-    def __init__(
-        self, parts: Parts, dialect: Dialect, principal: Principal, beginning: Beginning, name: str
-    ) -> None:
+    def __init__(self, parts: Parts, dialect: Dialect, principal: Principal, name: str) -> None:
         """Describe a reader; it has no place in the hub yet.
 
         Args:
             parts: what it works with.
             dialect: how publications are written.
             principal: who reads.
-            beginning: what, and from where.
             name: the connection id of this reader.
         """
+        self.principal = principal
         self.over = asyncio.Event()
         """Set once nothing of it is left."""
+        self.ended: CloseCode | None = None
+        """Why we ended it, if we did."""
+        self.hurry: Callable[[], None] = lambda: None
+        """Called when we end it: a client that reads nothing may hold up its last write."""
         self._parts = parts
-        self._beginning = beginning
         self._wake = asyncio.Event()
-        self._ended: CloseCode | None = None
         self._first = b""
         self._active = True
-        self._window = Window(beginning.run)
+        self._window = Window(None)
         outbox = Outbox(self._wake.set, max_bytes=parts.settings.outbox_bytes, separator=b"")
         self._member = Member(name, principal, outbox, self.end, dialect=dialect)
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
-        self._timer: asyncio.TimerHandle | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._writing: asyncio.TimerHandle | None = None
 
-    async def begin(self) -> None:
-        """Take a place in the hub and make what the reader gets first.
+    def enter(self) -> None:
+        """Take a place in the hub; from now on whatever ends this person's connections ends it.
 
         Raises:
             TooManyRequests: this person, or tenant, has as many connections as may be.
+        """
+        if self._parts.hub.connect(self._member) is not None:
+            raise TooManyRequests("too many connections")
+        self._watch_expiry()
+        who = self.principal
+        self._parts.hooks.tell(
+            hooks.ConnectionOpened(connection=self._member.id, tenant=who.tenant, user=who.user)
+        )
+
+    async def begin(self, beginning: Beginning) -> None:
+        """Begin to read, and make what the reader gets first.
+
+        Raises:
             UnknownChannel: no such thread of theirs.
             StorageError: the log cannot be read now.
         """
-        parts, channel, who = self._parts, self._beginning.channel, self._member.principal
-        if parts.hub.connect(self._member) is not None:
-            raise TooManyRequests("too many connections")
-        try:
-            self._watch_expiry()
-            subscription = parts.hub.subscribe(self._member, channel)
-            # Asked before the answer is made: an empty one then means that nothing has changed.
-            active = await parts.store.has_active_run(who.tenant, who.user, channel.thread or "")
-            answer = await parts.recovery.answer(channel, who.user, self._beginning.asked)
-            self._take(answer, active)
-            parts.hub.go_live(subscription, answer.top)
-        except BaseException:
-            self.leave()
-            raise
-        tell = parts.hooks.tell
-        tell(hooks.ConnectionOpened(connection=self._member.id, tenant=who.tenant, user=who.user))
+        parts, channel, who = self._parts, beginning.channel, self.principal
+        if not parts.may_read(who, channel):
+            raise UnknownChannel
+        subscription = parts.hub.subscribe(self._member, channel)
+        # Asked before the answer is made: an empty one then means that nothing has changed.
+        active = await parts.store.has_active_run(who.tenant, who.user, channel.thread or "")
+        answer = await parts.recovery.answer(channel, who.user, beginning.asked)
+        self._window = Window(beginning.run)
+        self._take(answer, active)
+        parts.hub.go_live(subscription, answer.top)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the response, piece by piece, until the run has ended or nobody may read on."""
-        outbox, interval = self._member.outbox, self._parts.settings.ping_interval
         try:
-            yield self._first or codec.KEEP_ALIVE
-            due = self._loop.time() + interval
-            while self._active and self._ended is None:
-                piece = outbox.take()
-                if not piece and not await catch_up(self._parts, self._member):
-                    piece = await self._next(due)
-                shown = self._window.take(piece)
-                self._active = not self._window.over
-                if not shown and self._loop.time() >= due:
-                    shown = codec.KEEP_ALIVE
-                if shown:
-                    yield shown
-                    due = self._loop.time() + interval
+            if self.ended is None:
+                self._watch_writing()
+                yield self._first or codec.KEEP_ALIVE
+            while self._active and (piece := await self._next()):
+                self._watch_writing()
+                yield piece
         finally:
             self.leave()
 
     def end(self, code: CloseCode) -> None:
         """End the stream; the first code wins."""
-        if self._ended is None:
-            self._ended = code
-            self._member.outbox.clear()
+        if self.ended is None:
+            self.ended = code
+            if code in AT_ONCE:
+                self._member.outbox.clear()
+            self._member.outbox.close()
             self._wake.set()
+            self.hurry()
 
     def drain(self) -> None:
         """Go on until `end`: a client comes back with its position by itself."""
 
-    async def _next(self, due: float) -> bytes:
-        """Wait for what comes next, until a sign of life is due."""
+    async def _next(self) -> bytes:
+        """Return what is shown next, or a sign of life if that takes long; nothing at the end."""
+        _cancel(self._writing)
+        due = self._loop.time() + self._parts.settings.ping_interval
+        while (piece := self._member.outbox.take()) or self.ended is None:
+            if shown := self._window.take(piece):
+                self._active = not self._window.over
+                return shown
+            if not piece and await catch_up(self._parts, self._member):
+                continue
+            if self.ended is None and self._loop.time() >= due:
+                return codec.KEEP_ALIVE  # Also where others talk, and nothing of it is shown.
+            if not piece:
+                await self._woken(due)
+        return b""
+
+    async def _woken(self, due: float) -> None:
+        """Wait until there is something to look at, or a sign of life is due."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(due):
                 await self._wake.wait()
             self._wake.clear()
-        return self._member.outbox.take()
 
     def _take(self, answer: Answer, active: bool) -> None:
         """Keep what the reader gets first; of a run that is named, what there is of it."""
         pieces = []
         for publication in answer.publications:
-            offset = publication.offset
+            offset, data = publication.offset, bytes(publication.data)
             position = None if isinstance(offset, UnsetType) else (answer.epoch, offset)
-            pieces.append(codec.encode_event(bytes(publication.data), position=position))
-        if pieces:
+            pieces.append(codec.encode_event(data, position=position))
             active = not _is_end(pieces[-1])
         self._first = b"".join(pieces)
-        if self._beginning.run is not None:
+        if self._window.run is not None:
             self._first = self._window.take(self._first)
             active = not self._window.over
         self._active = active
 
+    def _watch_writing(self) -> None:
+        """End the stream when its client takes nothing of a piece for too long."""
+        patience = self._parts.settings.slow_timeout
+        self._writing = self._loop.call_later(patience, self.end, codes.SLOW)
+
     def _watch_expiry(self) -> None:
         """End the stream when its credential's grace ends: nobody can renew it here."""
-        ends = self._parts.auth.expires_at(self._member.principal)
+        ends = self._parts.auth.expires_at(self.principal)
         if ends is not None:
             left = ends - self._parts.wall_clock()
-            self._timer = self._loop.call_later(max(0.0, left), self.end, codes.EXPIRED)
+            self._expiry = self._loop.call_later(max(0.0, left), self.end, codes.EXPIRED)
 
     def leave(self) -> None:
         """Leave nothing behind; idempotent."""
         if self.over.is_set():
             return
-        if self._timer is not None:
-            self._timer.cancel()
+        _cancel(self._expiry)
+        _cancel(self._writing)
         self._parts.hub.disconnect(self._member)
-        who = self._member.principal
+        who = self.principal
         self._parts.hooks.tell(
             hooks.ConnectionClosed(
                 connection=self._member.id,
                 tenant=who.tenant,
                 user=who.user,
-                code=self._ended.number if self._ended else 1005,
-                reason=self._ended.reason if self._ended else "the stream is over",
+                code=self.ended.number if self.ended else 1005,
+                reason=self.ended.reason if self.ended else "the stream is over",
                 seconds=self._loop.time() - self._began,
             )
         )
         self.over.set()
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
 
 
 class Window:
@@ -197,26 +225,25 @@ class Window:
         """Look for a run; None shows what comes until a run ends."""
         self.over = False
         """Whether the end was shown; nothing is after it."""
-        self._run = run
+        self.run = run
         self._open = run is None
 
     def take(self, piece: bytes) -> bytes:
         """Return what is shown of some events in the dialect; no event is cut."""
         if self.over or not _may_bound(piece):
             return piece if self._open and not self.over else b""
-        events = piece.split(_BETWEEN)
-        return b"".join(event + _BETWEEN for event in events if event and self._shows(event))
+        events = piece.split(codec.END)
+        return b"".join(event + codec.END for event in events if event and self._shows(event))
 
     def _shows(self, event: bytes) -> bool:
         if self.over:
             return False
         if not self._open:
-            self._open = _started(event) == self._run
+            self._open = _started(event) == self.run
         self.over = self._open and _is_end(event)
         return self._open
 
 
-_BETWEEN = b"\n\n"
 _BOUNDS = tuple(kind.encode() for kind in ("RUN_STARTED", *sorted(TERMINAL)))
 
 
@@ -226,8 +253,8 @@ def _may_bound(piece: bytes) -> bool:
 
 
 def _read(event: bytes) -> dict[str, Any]:
-    data = next((line for line in event.split(b"\n") if line.startswith(b"data: ")), b"data: {}")
-    decoded: dict[str, Any] = msgspec.json.decode(data[6:])
+    data = event.partition(codec.DATA)[2]  # A comment has none.
+    decoded: dict[str, Any] = msgspec.json.decode(data or b"{}")
     return decoded
 
 

@@ -436,7 +436,12 @@ def settings_from_environment(data: Path | None = None) -> Settings:
     except SettingsError as error:
         raise ConfigurationError(f"the environment (TOWPATH_…): {error}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = "_".join(str(part) for part in first["loc"]).upper()
-        where = f"TOWPATH_{name}" if name else "the settings"
-        raise ConfigurationError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+        found = error.errors(include_url=False, include_input=False)
+        raise ConfigurationError("; ".join(map(_reason, found))) from None
+
+
+def _reason(error: Any) -> str:
+    """Return what is wrong with a setting, by its name."""
+    name = "_".join(str(part) for part in error["loc"]).upper()
+    where = f"TOWPATH_{name}" if name else "the settings"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}"

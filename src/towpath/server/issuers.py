@@ -30,7 +30,8 @@ NO_ISSUER = (
 
 
 def configured_issuers(settings: Settings) -> list[IssuerSettings]:
-    """Return the issuers that settings name, checked against each other.
+    """Return the issuers that settings name, checked against each other; each by itself is checked
+    when it is made.
 
     Raises:
         ConfigurationError: there is none, or they cannot stand beside each other.
@@ -43,8 +44,6 @@ def configured_issuers(settings: Settings) -> list[IssuerSettings]:
         raise ConfigurationError("several issuers need a name each: set the `issuer` of every one")
     if len(set(names)) < len(names):
         raise ConfigurationError("two issuers have the same name: `issuer` has to be unique")
-    for one in issuers:
-        _check(one)
     return issuers
 
 
@@ -96,6 +95,10 @@ def problems(settings: Settings) -> Iterator[str]:
     )
     try:
         client = make_client(settings)
+    except ConfigurationError as error:
+        yield str(error)
+        client = httpx2.AsyncClient(trust_env=False)  # Nothing is fetched with it.
+    try:
         configured = configured_issuers(settings)
     except ConfigurationError as error:
         yield str(error)
@@ -143,8 +146,9 @@ def make_issuer(
     """Return an issuer, ready to verify once its keys are there.
 
     Raises:
-        ConfigurationError: its key or its addresses cannot be used.
+        ConfigurationError: it is not described in full, or its key or addresses cannot be used.
     """
+    _check(one)
     breaker = _breaker(one.issuer or UNNAMED, around)
     shared: dict[str, Any] = {"issuer": one.issuer, "breaker": breaker, "required": one.required}
     if one.key is not None:

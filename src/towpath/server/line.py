@@ -12,6 +12,7 @@ Source: WIRE sections 2 to 4.
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 
 from msgspec import UNSET
 
@@ -36,7 +37,15 @@ from towpath.transports.transport import Transport
 
 COMMAND_QUEUE = 256
 """Commands read and not yet performed; past it the socket is not read."""
-AT_ONCE = frozenset({codes.SLOW, codes.EXPIRED, codes.NOT_ALLOWED, codes.INVALID_TOKEN})
+AT_ONCE = frozenset(
+    {
+        codes.SLOW,
+        codes.EXPIRED,
+        codes.NOT_ALLOWED,
+        codes.INVALID_TOKEN,
+        codes.NO_CREDENTIAL,
+    }
+)
 """After these nothing that still waits is written: there is no room, or no right to it."""
 
 
@@ -82,9 +91,9 @@ class Line:
 
     async def serve(self) -> None:
         """Serve the connection until it is over."""
-        reader = asyncio.create_task(self._read(), name=f"reader {self.id}")
-        worker = asyncio.create_task(self._work(), name=f"worker {self.id}")
-        writer = asyncio.create_task(self._write(), name=f"writer {self.id}")
+        reader = asyncio.create_task(self._watched(self._read), name=f"reader {self.id}")
+        worker = asyncio.create_task(self._watched(self._work), name=f"worker {self.id}")
+        writer = asyncio.create_task(self._watched(self._write), name=f"writer {self.id}")
         ended = asyncio.create_task(self._ended.wait(), name=f"end of {self.id}")
         try:
             # The reader ends when the peer is gone, the writer when the close frame is sent. A
@@ -115,6 +124,14 @@ class Line:
         if self._connection.state is State.OPEN:
             self._connection.drain()
 
+    async def _watched(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do one of the connection's tasks; a fault of ours in it ends the connection."""
+        try:
+            await work()
+        except Exception as error:  # The outermost edge of a connection.
+            self._parts.hooks.tell(hooks.Fault(where="connection", error=error))
+            self.end(codes.SERVER_FAULT)
+
     async def _read(self) -> None:
         while (message := await self._transport.receive()) is not None:
             for event in self._connection.receive_data(message):
@@ -128,12 +145,7 @@ class Line:
 
     async def _work(self) -> None:
         while True:
-            command = await self._commands.get()
-            try:
-                await self._handle(command)
-            except Exception as error:  # The outermost edge of a connection.
-                self._parts.hooks.tell(hooks.Fault(where="connection", error=error))
-                self.end(codes.SERVER_FAULT)
+            await self._handle(await self._commands.get())
 
     async def _write(self) -> None:
         while True:

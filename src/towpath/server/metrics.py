@@ -9,6 +9,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from towpath import hooks
+from towpath.auth.provider import ABANDONED
 from towpath.hooks import Happening
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -101,7 +102,7 @@ class Metrics:
                 self._accepted.labels(source).inc()
                 self._ages.observe(age)
             case hooks.KeysFetched(issuer=issuer, failure=failure, seconds=seconds):
-                self._fetches.labels(issuer, "failed" if failure else "ok").observe(seconds)
+                self._fetches.labels(issuer, _fetch_outcome(failure)).observe(seconds)
             case hooks.BreakerMoved(dependency=dependency, after=after):
                 self._breakers.labels(dependency).set(_BREAKER_STATES.index(after))
             case hooks.SessionsRevoked(what=what):
@@ -123,6 +124,11 @@ class Metrics:
     def text(self) -> bytes:
         """Return all of it in the exposition format."""
         return generate_latest(self._registry)
+
+
+def _fetch_outcome(failure: str) -> str:
+    """Return how a call to an identity provider went, as a label."""
+    return "ok" if not failure else failure if failure == ABANDONED else "failed"
 
 
 def _run_code(code: str | None) -> str:

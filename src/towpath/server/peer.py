@@ -34,15 +34,25 @@ def peer_of(request: HTTPConnection, trusted: Sequence[Network]) -> Peer:
     scheme = "https" if request.url.scheme in ("https", "wss") else "http"
     if not _is_trusted(_address(direct), trusted):
         return Peer(_subject(direct), scheme)
-    hops = [hop.strip() for hop in request.headers.get("x-forwarded-for", "").split(",")]
-    told = request.headers.get("x-forwarded-proto", scheme).strip().lower()
+    hops = _listed(request, "x-forwarded-for")
+    told = (_listed(request, "x-forwarded-proto") or [scheme])[-1].lower()
     client = next((hop for hop in reversed(hops) if not _is_trusted(_address(hop), trusted)), "")
     return Peer(_subject(client or direct), told if told in ("http", "https") else scheme)
 
 
+def _listed(request: HTTPConnection, name: str) -> list[str]:
+    """Return the entries of a header that may come in several lines, in order."""
+    lines = ",".join(request.headers.getlist(name))
+    return [entry.strip() for entry in lines.split(",") if entry.strip()]
+
+
 def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """Return the address in a text, with or without brackets and a port."""
+    host, bracket, _ = text.removeprefix("[").partition("]")
+    if not bracket and text.count(":") == 1:
+        host = text.partition(":")[0]
     try:
-        address = ipaddress.ip_address(text.strip("[]"))
+        address = ipaddress.ip_address(host)
     except ValueError:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None

@@ -47,7 +47,11 @@ class Settings(BaseSettings):
     """What an operator may choose. Times in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TOWPATH_", extra="ignore", frozen=True, allow_inf_nan=False
+        env_prefix="TOWPATH_",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        allow_inf_nan=False,
     )
 
     data: Path = Path(".towpath")
@@ -112,6 +116,8 @@ class Settings(BaseSettings):
     """How often one refused credential is looked at again at once; error 111 past it."""
     repeats_per_second: float = Field(default=0.5, gt=0)
     """How often one refused credential is looked at again in the long run."""
+    limited_delay: float = Field(default=1.0, ge=0, le=2)
+    """How long the answer past one of these two limits is held back, so that floods slow down."""
     outbox_bytes: int = Field(default=4 * 1024 * 1024, gt=0)
     """What may wait to be sent to one connection; 3008 past it."""
     backlog_bytes: int = Field(default=BACKLOG_BYTES, gt=0)

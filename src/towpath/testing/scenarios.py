@@ -7,6 +7,7 @@ answers, or that it refuses.
 """
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -15,17 +16,18 @@ from typing import Any, TypeVar
 import detangle
 import msgspec
 
-from towpath.agents.asked import StartRun
+from towpath.agents.asked import Decide, StartRun
 from towpath.agents.bridge import AgentWebSocketBridge
+from towpath.agents.interrupts import LATE, Answer, Question
 from towpath.agents.live import RunLimits
 from towpath.agents.registry import AgentInput, AgentRegistry
-from towpath.channels import Channel, thread_channel
+from towpath.channels import Channel, thread_channel, user_channel
 from towpath.context import Principal
 from towpath.errors import Conflict, StorageError, Unavailable
 from towpath.events.fold import Fold
 from towpath.events.kinds import TERMINAL
 from towpath.hooks import Fault, Happening, Hooks
-from towpath.streams.broker import Publication, Write, Written
+from towpath.streams.broker import Key, Publication, Write, Written
 from towpath.streams.memory import MemoryBroker
 from towpath.threads.projection import ThreadProjection
 from towpath.threads.store import ThreadStore
@@ -47,6 +49,8 @@ class LateBroker(MemoryBroker):
 
     refusals = 0.0
     """How likely a write is refused with StorageError."""
+    stale = False
+    """Whether what is read comes late too, when the world may have moved on."""
 
     def submit(self, write: Write) -> "asyncio.Future[Written]":
         answer: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
@@ -62,8 +66,17 @@ class LateBroker(MemoryBroker):
 
     async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
         answer = await super().query(question)
-        await asyncio.sleep(detangle.choice(MOMENTS))
+        await self._linger()
         return answer
+
+    async def remembered(self, key: Key) -> bytes | None:
+        answer = await super().remembered(key)
+        await self._linger()
+        return answer
+
+    async def _linger(self) -> None:
+        if self.stale:
+            await asyncio.sleep(detangle.choice(MOMENTS))
 
     @staticmethod
     def _settle(answer: "asyncio.Future[Written]", outcome: Written | BaseException) -> None:
@@ -79,23 +92,32 @@ class World:
     """A bridge, its log and what its agents were asked."""
 
     def __init__(
-        self, *, refusals: float = 0.0, deadline: float = 10.0, double_texting: str = "reject"
+        self,
+        *,
+        refusals: float = 0.0,
+        stale: bool = False,
+        deadline: float = 10.0,
+        patience: float = 100.0,
+        double_texting: str = "reject",
     ) -> None:
         self.heard: list[tuple[Channel, Publication]] = []
         self.asked: list[AgentInput] = []
         self.faults: list[BaseException] = []
         self.broker = LateBroker(self._hear, ThreadProjection())
-        self.broker.refusals = refusals
+        self.broker.refusals, self.broker.stale = refusals, stale
         self.store = ThreadStore(self.broker)
         registry = AgentRegistry()
         registry.register("agent", self._agent, deadline=deadline, double_texting=double_texting)
+        registry.register("asks", self._asks, deadline=deadline)
         self.bridge = AgentWebSocketBridge(
             self.broker,
             self.store,
             registry,
             watchers=Hooks([self._watch]),
             clock=detangle.now,
-            limits=RunLimits(cleanup_seconds=0.2, retry_seconds=0.1, in_flight=2),
+            limits=RunLimits(
+                cleanup_seconds=0.2, retry_seconds=0.1, in_flight=2, interrupt_seconds=patience
+            ),
         )
 
     @asynccontextmanager
@@ -108,9 +130,11 @@ class World:
                 await asyncio.sleep(0.1)
         assert self.faults == []
 
-    async def start(self, who: Principal, request_id: str, thread: str | None = "t") -> str:
+    async def start(
+        self, who: Principal, request_id: str, thread: str | None = "t", agent: str = "agent"
+    ) -> str:
         """Ask the agent something and return the id of the run."""
-        asked = StartRun(request_id=request_id, agent="agent", thread_id=thread, message=who.user)
+        asked = StartRun(request_id=request_id, agent=agent, thread_id=thread, message=who.user)
         return str(msgspec.json.decode(await self.bridge.start(who, asked))["run_id"])
 
     async def over(self, *runs: str) -> None:
@@ -147,6 +171,12 @@ class World:
         hows = [end.get("code") or end["outcome"]["type"] for end in ends]
         return list(zip(started, hows, strict=True))
 
+    async def decide(self, run: str, request_id: str, question: str, decision: str) -> str:
+        """Decide for Alice at some moment, and return the status of the reply."""
+        await asyncio.sleep(detangle.choice((0.0, 0.1, 0.3, 0.5, 0.7)))
+        said = Decide(request_id=request_id, run_id=run, interrupt_id=question, decision=decision)
+        return str(msgspec.json.decode(await self.bridge.approve(ALICE, said))["status"])
+
     async def check(self, who: Principal, thread: str = "t") -> list[dict[str, Any]]:
         """Check a thread's log, and return its events.
 
@@ -172,12 +202,26 @@ class World:
         assert (stored.messages, stored.state) == (fold.messages, fold.state)
         return events
 
+    def notices(self, who: Principal) -> list[dict[str, Any]]:
+        """Return what a person was told beside their threads."""
+        channel = user_channel(who.tenant, who.user)
+        return [msgspec.json.decode(one.data) for where, one in self.heard if where == channel]
+
     async def _agent(self, asked: AgentInput) -> AsyncGenerator[object, None]:
         """Say the person's name a few times, as fast as the explorer likes."""
         self.asked.append(asked)
         for _ in range(3):
             yield f"{asked.context.user} "
             await asyncio.sleep(detangle.choice(MOMENTS))
+
+    async def _asks(self, asked: AgentInput) -> AsyncGenerator[object, None]:
+        """Ask two things; with the answers, say the person's name."""
+        self.asked.append(asked)
+        if asked.resume:
+            yield f"{asked.context.user} "
+            return
+        questions = [{"id": one, "reason": "confirmation"} for one in ("q1", "q2")]
+        yield {"type": "RUN_FINISHED", "outcome": {"type": "interrupt", "interrupts": questions}}
 
     def _hear(self, channel: Channel, publications: Sequence[Publication]) -> None:
         self.heard.extend((channel, one) for one in publications)
@@ -255,7 +299,7 @@ async def twins() -> None:
 
 async def queueing() -> None:
     """Two starts queue while the active run ends: both begin, one after the other."""
-    async with World(double_texting="queue").open() as world:
+    async with World(stale=True, double_texting="queue").open() as world:
         first = await world.start(ALICE, "r1")
         await asyncio.sleep(detangle.choice((0.0, 0.1, 0.3, 0.4, 0.5, 0.6)))
         second, third = await asyncio.gather(world.start(ALICE, "r2"), world.start(ALICE, "r3"))
@@ -268,7 +312,7 @@ async def queueing() -> None:
 
 async def queueing_on_a_bad_log() -> None:
     """The same while the log refuses some writes: what was accepted has its turn all the same."""
-    async with World(refusals=0.2, double_texting="queue").open() as world:
+    async with World(refusals=0.2, stale=True, double_texting="queue").open() as world:
         answers = await asyncio.gather(
             *(world.start(ALICE, f"r{n}") for n in range(3)), return_exceptions=True
         )
@@ -282,7 +326,7 @@ async def queueing_on_a_bad_log() -> None:
 
 async def interrupting() -> None:
     """Two starts interrupt while the active run ends: in time or not, one run is left."""
-    async with World(double_texting="interrupt").open() as world:
+    async with World(stale=True, double_texting="interrupt").open() as world:
         first = await world.start(ALICE, "r1")
         await asyncio.sleep(detangle.choice((0.0, 0.1, 0.3, 0.4, 0.5)))
         second, third = await asyncio.gather(world.start(ALICE, "r2"), world.start(ALICE, "r3"))
@@ -296,7 +340,7 @@ async def interrupting() -> None:
 
 async def second_thoughts() -> None:
     """A queued run is cancelled when its turn comes: accepted means cancelled, and not else."""
-    async with World(double_texting="queue").open() as world:
+    async with World(stale=True, double_texting="queue").open() as world:
         first = await world.start(ALICE, "r1")
         second = await world.start(ALICE, "r2")
         third = await world.start(ALICE, "r3")
@@ -312,3 +356,99 @@ async def second_thoughts() -> None:
         turns = await world.turns()
     how = "cancelled" if "accepted" in answers else "success"
     assert turns == [(first, "success"), (second, how), (third, "success")]
+
+
+DEVICES = (
+    ("d1", "q1", "approve"),
+    ("d1", "q1", "approve"),
+    ("d2", "q1", "refuse"),
+    ("d3", "q2", "refuse"),
+    ("d4", "q2", "approve"),
+)
+"""What is decided at once on two questions: request id, question, decision. The first is a twin."""
+
+
+async def decisions() -> None:
+    """Devices decide on two questions at once, while they may expire or the thread may go on.
+
+    Each question has one answer, everybody was told that one, and the run goes on once, with both
+    answers, if and only if somebody gave them.
+    """
+    async with World(stale=True, patience=1.0).open() as world:
+        run = await _asked_by(world)
+        await asyncio.sleep(detangle.choice((0.0, 0.3)))
+        replies = await asyncio.gather(*(world.decide(run, *one) for one in DEVICES), _go_on(world))
+        await asyncio.sleep(2.0)
+    questions = await world.store.questions("acme", "alice", run)
+    said = _check_replies(questions, replies)
+    events = await world.check(ALICE)
+    going_on = [event for event in events if event.get("parentRunId") == run]
+    assert len(going_on) == int(len(said) == 2)
+    for event in going_on:
+        told = {one["interruptId"]: one["payload"] for one in event["input"]["resume"]}
+        assert told == {key: {"approved": how == "approve"} for key, how in said.items()}
+    assert sum(bool(one.resume) for one in world.asked) == len(going_on)
+    expired = any(one.answer is Answer.EXPIRED for one in questions)
+    names = [event["name"] for event in world.notices(ALICE)]
+    assert names.count("towpath.interrupt.expired") <= int(expired)
+
+
+def _check_replies(questions: Sequence[Question], replies: Sequence[str | None]) -> dict[str, str]:
+    """Check that everybody was told what is stored; return what was decided, by question."""
+    assert replies[0] == replies[1], "the same request gets the same reply"
+    told = list(zip(DEVICES, replies, strict=False))
+    accepted = {device for device, reply in told if reply == "accepted"}
+    said = {question: how for _, question, how in accepted}
+    assert len(said) == len(accepted), "one decision each"
+    ways = {"approve": {Answer.APPROVED}, "refuse": {Answer.REFUSED}}
+    for one in questions:
+        assert one.answer in ways.get(said.get(one.id, ""), {Answer.EXPIRED, Answer.GONE})
+        heard = {reply for (_, question, _), reply in told if question == one.id}
+        assert heard <= {"accepted", LATE[one.answer]}, "nobody was told anything else"
+    return said
+
+
+async def _asked_by(world: World) -> str:
+    """Let a run ask its two questions, and return its id."""
+    run = await world.start(ALICE, "r1", agent="asks")
+    while world.bridge.active:  # noqa: ASYNC110 - the time is virtual
+        await asyncio.sleep(0.1)
+    return run
+
+
+async def _go_on(world: World) -> None:
+    """Perhaps start a run that answers nothing, at some moment."""
+    await asyncio.sleep(detangle.choice((0.1, 0.5, 0.9)))
+    if detangle.flip(0.3):
+        with contextlib.suppress(Conflict):
+            await world.start(ALICE, "r2")
+
+
+async def answers() -> None:
+    """The same answers come twice with a start, and once as decisions: one run continues."""
+    answered = [
+        {"interruptId": one, "status": "resolved", "payload": {"approved": True}}
+        for one in ("q1", "q2")
+    ]
+
+    async def resume(request_id: str) -> str:
+        await asyncio.sleep(detangle.choice((0.0, 0.1, 0.3)))
+        given = {"messages": [], "resume": answered}
+        started = StartRun(request_id=request_id, agent="asks", thread_id="t", input=given)
+        return str(msgspec.json.decode(await world.bridge.start(ALICE, started))["run_id"])
+
+    async with World(stale=True).open() as world:
+        run = await _asked_by(world)
+        first, twin, *_ = await asyncio.gather(
+            resume("s1"),
+            resume("s1"),
+            resume("s2"),
+            world.decide(run, "d1", "q1", "refuse"),
+            world.decide(run, "d2", "q2", "refuse"),
+            return_exceptions=True,
+        )
+    events = await world.check(ALICE)
+    assert first == twin or not {type(first), type(twin)} & {str}
+    going_on = [event for event in events if event.get("parentRunId") == run]
+    assert len(going_on) == 1
+    assert len(going_on[0]["input"]["resume"]) == 2

@@ -85,6 +85,11 @@ class ServerProcess:
         Raises:
             ServerDied: it ended instead.
         """
+        self.launch()
+        self.await_ready()
+
+    def launch(self) -> None:
+        """Start it and wait for nothing."""
         command = [sys.executable, "-m", "towpath", "serve", "--port", str(self.port)]
         command += ["--data", str(self.data), *(["--dev"] if self._development else [])]
         with self.log.open("ab") as log:
@@ -96,6 +101,14 @@ class ServerProcess:
                 env=self._environment,
                 cwd=self._cwd,
             )
+
+    def await_ready(self) -> None:
+        """Wait until it is ready.
+
+        Raises:
+            ServerDied: it ended instead.
+        """
+        assert self.process is not None, "it was started"
         deadline = time.monotonic() + START_SECONDS
         while not self.ready():
             if self.process.poll() is not None or time.monotonic() > deadline:

@@ -105,7 +105,8 @@ def supersede(db: sqlite3.Connection, key: RunKey, at: float) -> None:
         f"{_QUESTION} WHERE tenant=? AND user=? AND thread=? AND answer='open'", columns
     ).fetchall()
     for one in map(_question, rows):
-        _set(db, one, TABLE[one.answer, Move.SUPERSEDE], at)
+        move = Move.EXPIRE if one.now(at) is Answer.EXPIRED else Move.SUPERSEDE
+        _set(db, one, TABLE[one.answer, move], at)
 
 
 def of_run(db: sqlite3.Connection, tenant: str, user: str, run: str) -> list[Question]:
@@ -117,12 +118,12 @@ def of_run(db: sqlite3.Connection, tenant: str, user: str, run: str) -> list[Que
 
 
 def asked_in(db: sqlite3.Connection, tenant: str, user: str, thread: str) -> list[Question]:
-    """Return what a thread's latest run asked, in its order."""
-    latest = (
-        "SELECT id FROM runs WHERE tenant=? AND user=? AND thread=? ORDER BY started DESC LIMIT 1"
-    )
+    """Return what the run that ended last in a thread asked, in its order."""
+    latest = "SELECT last_started FROM threads WHERE tenant=? AND user=? AND id=?"
     row = db.execute(latest, (tenant, user, thread)).fetchone()
-    return of_run(db, tenant, user, row[0]) if row else []
+    if row is None or row[0] is None:
+        return []
+    return of_run(db, tenant, user, msgspec.json.decode(row[0])["runId"])
 
 
 def expired(db: sqlite3.Connection, at: float) -> list[RunKey]:

@@ -68,7 +68,9 @@ class Recovery:
         return Answer(replay.epoch, replay.top, not replay.gone, publications)
 
     async def tail(self, channel: Channel, after: int) -> Answer | None:
-        """Return what came after an offset of this very channel, folded; None where it is gone.
+        """Return what came after an offset of this very channel; None where it is gone.
+
+        On a thread it is folded, elsewhere it is whole.
 
         Raises:
             StorageError: the log cannot be read now.
@@ -76,7 +78,8 @@ class Recovery:
         replay = await self._broker.read(channel, after)
         if replay.gone:
             return None
-        return Answer(replay.epoch, replay.top, True, _tail(replay))
+        whole = [_whole(item) for item in replay.publications]
+        return Answer(replay.epoch, replay.top, True, _tail(replay) if channel.is_thread else whole)
 
     async def check(self, channel: Channel, user: str) -> None:
         """Refuse a thread that does not exist, exactly like one that is somebody else's.

@@ -1,5 +1,6 @@
 // Wires the page: who is signed in, which thread is open, and what each control does.
 
+import { digest } from './digest.js';
 import { Line, wordsOf } from './line.js';
 import { Thread } from './thread.js';
 import { ThreadList, hashOf, idOf } from './threads.js';
@@ -15,6 +16,7 @@ const view = new ThreadView({
   waiting: at('waiting'),
   announce: at('announce'),
   onCancel: cancelWaiting,
+  decide,
 });
 const list = new ThreadList({
   list: at('threads'),
@@ -116,7 +118,9 @@ function showState(state, reason) {
 async function catchUp() {
   const asked = line;
   try {
-    const [me, known] = await Promise.all([asked.ask('whoami'), asked.ask('agent.list'), reload()]);
+    const [me, known] = await Promise.all([
+      asked.ask('whoami'), asked.ask('agent.list'), reload(), look(),
+    ]);
     if (asked === line) {
       at('who').textContent = me.user;
       showAgents(known.agents);
@@ -159,6 +163,9 @@ function hear(event) {
   }
   if (name === 'towpath.run.queued' && id === current) {
     waits(event.value.run_id, '');
+  }
+  if (name.startsWith('towpath.interrupt.') && thread && event.value.run_id === thread.asking) {
+    look().catch(() => {}); // Whoever decides is told in any case.
   }
   if (name.startsWith('towpath.thread.') || name.startsWith('towpath.run.')) {
     reload().catch(() => {}); // It is asked for again each time the line comes up.
@@ -208,6 +215,9 @@ function take(event, tags) {
   thread.feed(event, tags);
   view.refresh();
   showControls();
+  if (event.type === 'RUN_FINISHED') {
+    look().catch(() => {});
+  }
 }
 
 function waits(run, text) {
@@ -322,6 +332,46 @@ async function cancelWaiting(run) {
     view.refresh();
   } catch (error) {
     say(`Not cancelled: ${wordsOf(error)}`);
+  }
+}
+
+// Ask where the questions stand that the open thread waits with.
+async function look() {
+  const shown = thread;
+  if (shown && shown.asking && line) {
+    const run = shown.asking;
+    const { interrupts } = await line.ask('run.get', { run_id: run });
+    shown.stand(run, interrupts);
+    view.refresh();
+  }
+}
+
+async function decide(question, decision, shown) {
+  const asked = { line, thread };
+  const parameters = { run_id: question.run, interrupt_id: question.id, decision };
+  if (shown !== null) {
+    parameters.digest = digest(shown);
+  }
+  const note = (sending) => {
+    question.sending = sending;
+    asked.thread.changed.add(question.owner);
+    view.refresh();
+  };
+  say('');
+  note(true);
+  try {
+    const { status } = await line.change('run.approve', parameters);
+    if (status === 'accepted') {
+      asked.thread.settle(question, decision === 'approve' ? 'approved' : 'refused');
+    } else {
+      await look(); // Somebody else was first, or it was too late.
+    }
+  } catch (error) {
+    if (asked.line === line) {
+      say(`Not decided: ${wordsOf(error)}`);
+    }
+  } finally {
+    note(false);
   }
 }
 

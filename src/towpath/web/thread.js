@@ -1,4 +1,5 @@
-// What the events of one thread amount to: messages, tool calls, and how the latest run fares.
+// What the events of one thread amount to: messages, tool calls, questions, and how the latest run
+// fares.
 //
 // A stream is fed event by event in the order it comes. It never looks at offsets: what arrives is
 // either a prelude, which starts with RUN_STARTED on a fresh Thread, or what follows it. `changed`
@@ -16,12 +17,19 @@ const PHASES = {
 };
 const OUTCOMES = { success: 'finished', cancelled: 'cancelled', interrupt: 'interrupted' };
 const OVER = new Set(['finished', 'cancelled', 'interrupted', 'failed']);
+export const STANDING = {
+  approved: 'Approved',
+  refused: 'Refused',
+  expired: 'Expired, nobody decided in time',
+  gone: 'Left behind, the conversation went on without it',
+};
 const SHOWN = new Set(['user', 'assistant', 'reasoning']);
 
 export class Thread {
   constructor() {
     this.messages = new Map();
     this.calls = new Map();
+    this.questions = []; // What runs asked before they ended, and what became of it.
     this.run = null;
     this.changed = new Set();
     this.reordered = false;
@@ -62,7 +70,9 @@ export class Thread {
   message(id, role) {
     let message = this.messages.get(id);
     if (!message) {
-      message = { id, role, text: '', version: 0, calls: [], open: false, differs: false };
+      message = {
+        id, role, text: '', version: 0, calls: [], questions: [], open: false, differs: false,
+      };
       this.messages.set(id, message);
     }
     this.changed.add(id);
@@ -107,6 +117,53 @@ export class Thread {
     this.changed.add(call.owner);
   }
 
+  // The run that waits for a person's decision, null if none does.
+  get asking() {
+    const open = this.questions.find(({ state }) => state === 'open');
+    return open ? open.run : null;
+  }
+
+  ask(run, asked) {
+    const last = [...this.messages.keys()].pop() || run;
+    for (const { id, toolCallId, message, reason } of asked) {
+      const call = this.calls.get(toolCallId) || null;
+      const owner = call ? call.owner : last;
+      const text = message || reason;
+      const question = { id, run, text, call, owner, state: 'open', until: null, sending: false };
+      this.questions.push(question);
+      this.message(owner, 'assistant').questions.push(question);
+      this.said.push(`${text} Approve or refuse.`);
+    }
+  }
+
+  // Note where a question stands; what has been decided stays as it is.
+  settle(question, state) {
+    if (question.state === 'open' && state !== 'open') {
+      question.state = state;
+      this.said.push(`${question.text} ${STANDING[state]}.`);
+    }
+    this.changed.add(question.owner);
+  }
+
+  // Take what the server says of a run's questions.
+  stand(run, rows) {
+    for (const question of this.questions.filter((one) => one.run === run)) {
+      const row = rows.find(({ interrupt_id: id }) => id === question.id);
+      question.until = row ? row.expires_at : null;
+      this.settle(question, row ? row.status : 'gone');
+    }
+  }
+
+  // A run begins: with the answers to what was open, or without them.
+  leave({ parentRunId, input }) {
+    const answers = (input && input.resume) || [];
+    for (const question of this.questions.filter(({ state }) => state === 'open')) {
+      const answer = answers.find(({ interruptId }) => interruptId === question.id);
+      const answered = answer && parentRunId === question.run;
+      this.settle(question, answered ? (isRefusal(answer) ? 'refused' : 'approved') : 'gone');
+    }
+  }
+
   replaceAll(given) {
     const ids = new Set(given.map((message) => message.id));
     const thought = given.some((message) => message.role === 'reasoning');
@@ -149,6 +206,7 @@ export class Thread {
 
 const HANDLERS = {
   RUN_STARTED(event) {
+    this.leave(event);
     this.run = { id: event.runId, phase: 'started', detail: '', code: '', message: '' };
     this.begun.add(event.runId);
     this.waitNoMore(event.runId);
@@ -159,8 +217,9 @@ const HANDLERS = {
     }
   },
   RUN_FINISHED(event, tags) {
-    const outcome = (event.outcome && event.outcome.type) || 'success';
-    this.end(OUTCOMES[outcome] || 'finished', {}, tags.digest);
+    const { type = 'success', interrupts = [] } = event.outcome || {};
+    this.end(OUTCOMES[type] || 'finished', {}, tags.digest);
+    this.ask(event.runId, interrupts);
   },
   RUN_ERROR(event, tags) {
     this.end('failed', event, tags.digest);
@@ -212,6 +271,10 @@ const HANDLERS = {
     this.result(event.toolCallId, textOf(event.content));
   },
 };
+
+function isRefusal({ status, payload }) {
+  return status === 'cancelled' || Boolean(payload && payload.approved === false);
+}
 
 function textOf(content) {
   if (typeof content === 'string') {

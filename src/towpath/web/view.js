@@ -1,14 +1,17 @@
 // Draws a Thread. Everything an agent or a person wrote goes through textContent or a text node.
 
+import { STANDING } from './thread.js';
+
 const SPEAKERS = { user: 'You', assistant: 'Agent', reasoning: 'Reasoning' };
 const FRAME = 16; // Milliseconds between drawings; events that come faster share one.
 const SHORT = 72; // Characters of JSON that stay on one line.
 const NEAR = 80; // Pixels from the end within which the reader is taken to follow.
 
 export class ThreadView {
-  // `onCancel(run)` hears of a question that is not to have its turn.
-  constructor({ stream, scroll, status, waiting, announce, onCancel }) {
-    Object.assign(this, { stream, scroll, status, waiting, announce, onCancel });
+  // `decide(question, decision, shown)` is called when a person decides on what they were shown,
+  // `onCancel(run)` when a question is not to have its turn.
+  constructor({ stream, scroll, status, waiting, announce, decide, onCancel }) {
+    Object.assign(this, { stream, scroll, status, waiting, announce, decide, onCancel });
     this.thread = null;
     this.rows = new Map();
     this.timer = null;
@@ -47,13 +50,15 @@ export class ThreadView {
       if (thread.reordered) {
         this.reorder();
       }
-      thread.said.splice(0).forEach((text) => this.announce.replaceChildren(text));
+      if (thread.said.length) {
+        this.announce.replaceChildren(thread.said.splice(0).join(' '));
+      }
       if (thread.waited) {
         thread.waited = false;
         this.drawWaiting(thread.waiting);
       }
     }
-    this.drawStatus(thread && thread.run);
+    this.drawStatus(thread && thread.run, Boolean(thread && thread.asking));
     this.follow();
   }
 
@@ -88,7 +93,9 @@ export class ThreadView {
     }
     drawText(row, message);
     row.element.classList.toggle('open', message.open);
-    message.calls.forEach((call) => drawCall(row, call, this.thread.active));
+    const asked = (call) => message.questions.some((one) => one.call === call && one.state === 'open');
+    message.calls.forEach((call) => drawCall(row, call, this.thread.active, asked(call)));
+    message.questions.forEach((question) => drawQuestion(row, question, this.decide));
     row.differs.hidden = !message.differs;
   }
 
@@ -102,10 +109,10 @@ export class ThreadView {
     }));
   }
 
-  drawStatus(run) {
+  drawStatus(run, asking) {
     this.status.hidden = !run;
     if (run) {
-      const words = wordsFor(run);
+      const words = wordsFor(run, asking);
       if (this.status.textContent !== words) {
         this.status.textContent = words;
       }
@@ -114,7 +121,7 @@ export class ThreadView {
   }
 }
 
-function wordsFor(run) {
+function wordsFor(run, asking) {
   switch (run.phase) {
     case 'started': return 'Started';
     case 'thinking': return run.detail ? `Thinking: ${run.detail}` : 'Thinking';
@@ -122,7 +129,7 @@ function wordsFor(run) {
     case 'writing': return 'Writing';
     case 'finished': return 'Finished';
     case 'cancelled': return 'Cancelled';
-    case 'interrupted': return 'Waiting for a decision';
+    case 'interrupted': return asking ? 'Waiting for a decision' : 'Ended without a decision';
     default: return `Failed: ${run.message}${run.code ? ` (${run.code})` : ''}`;
   }
 }
@@ -138,11 +145,15 @@ function newRow(message) {
     element.append(make('h2', 'unseen', SPEAKERS[message.role] || message.role), text);
   }
   const calls = make('div', 'calls');
+  const asked = make('div', 'calls');
   const differs = make('p', 'differs', 'This text differs from what was sent. Reload the page.');
   differs.setAttribute('role', 'alert');
   differs.hidden = true;
-  element.append(calls, differs);
-  return { element, text, body, calls, differs, length: 0, version: 0, cards: new Map() };
+  element.append(calls, asked, differs);
+  return {
+    element, text, body, calls, asked, differs,
+    length: 0, version: 0, cards: new Map(), questions: new Map(),
+  };
 }
 
 function drawText(row, message) {
@@ -158,7 +169,7 @@ function drawText(row, message) {
   row.text.hidden = message.text === '';
 }
 
-function drawCall(row, call, active) {
+function drawCall(row, call, active, asked) {
   let card = row.cards.get(call.id);
   if (!card) {
     card = newCard(call);
@@ -168,7 +179,8 @@ function drawCall(row, call, active) {
   card.given.textContent = call.complete ? pretty(call.text) : call.text;
   card.result.textContent = call.result === null ? '' : pretty(call.result);
   card.result.parentElement.hidden = call.result === null;
-  const state = call.result !== null ? 'done' : active ? 'working' : 'no result';
+  const ended = asked ? 'waiting' : 'no result';
+  const state = call.result !== null ? 'done' : active ? 'working' : ended;
   card.state.textContent = state;
   card.element.dataset.state = state;
 }
@@ -181,6 +193,63 @@ function newCard(call) {
   const element = make('section', 'call', head, labelled('Arguments', given), labelled('Result', result));
   element.setAttribute('aria-label', `Tool ${call.name}`);
   return { element, state, given, result };
+}
+
+function drawQuestion(row, question, decide) {
+  let card = row.questions.get(question);
+  if (!card) {
+    card = newQuestion(question, decide);
+    row.questions.set(question, card);
+    row.asked.append(card.element);
+  }
+  const open = question.state === 'open';
+  const off = !open || question.sending;
+  if (off && card.buttons.includes(document.activeElement)) {
+    card.outcome.focus(); // A button that is off cannot keep it.
+  }
+  card.buttons.forEach((button) => {
+    button.disabled = off;
+  });
+  card.outcome.textContent = open ? waitingWords(question) : STANDING[question.state];
+  card.element.dataset.state = question.state;
+}
+
+function newQuestion(question, decide) {
+  const text = make('p', 'question-text', question.text);
+  const element = make('section', 'call question', text);
+  let given = null;
+  if (question.call) {
+    // Exactly as the run asked about them: it is this text that the decision is on.
+    given = make('pre', 'call-arguments', question.call.text);
+    element.append(labelled('Tool', make('pre', '', question.call.name)), labelled('Arguments', given));
+  }
+  const outcome = make('p', 'question-state');
+  outcome.tabIndex = -1;
+  const buttons = [['approve', 'Approve', 'primary'], ['refuse', 'Refuse', '']].map(
+    ([decision, words, className]) => {
+      const button = make('button', className, words);
+      button.type = 'button';
+      button.addEventListener('click', () => decide(question, decision, given && given.textContent));
+      return button;
+    },
+  );
+  element.append(make('div', 'question-row', outcome, ...buttons));
+  element.setAttribute('aria-label', 'Decision');
+  return { element, outcome, buttons };
+}
+
+function waitingWords({ sending, until }) {
+  if (sending) {
+    return 'Sending';
+  }
+  return until === null ? 'Waiting for you' : `Waiting for you until ${timeOf(until)}`;
+}
+
+function timeOf(seconds) {
+  const date = new Date(seconds * 1000);
+  const today = date.toDateString() === new Date().toDateString();
+  const shape = today ? { timeStyle: 'short' } : { dateStyle: 'medium', timeStyle: 'short' };
+  return new Intl.DateTimeFormat(undefined, shape).format(date);
 }
 
 function labelled(label, content) {

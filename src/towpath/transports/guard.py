@@ -1,0 +1,134 @@
+"""The wire guard: a head too large or without sense is answered at once and read no further.
+
+uvicorn bounds neither the lines of a head nor their number. It leaves an upgrade unanswered that
+its WebSocket library cannot read, and where the library says what was wrong, it repeats what was
+sent, credential and all. Both classes are uvicorn's own with that mended; the bounds are those of
+the WebSocket library, so that every door has the same ones.
+
+Source: WIRE section 2 (431); RFC 6585 section 5; RFC 9112 section 3.
+"""
+
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidHeader
+from websockets.headers import parse_subprotocol
+from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS, Request
+
+from towpath.auth.handshake import SPELLING
+
+MAX_LINE_BYTES: Final = MAX_LINE_LENGTH
+"""The longest line of a head, its end included."""
+MAX_LINES: Final = MAX_NUM_HEADERS
+"""How many header lines a head may have."""
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""The whole head, however short its lines are."""
+
+
+class _HeadTooLarge(Exception):
+    """Ends the parsing of a request."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One HTTP connection; a head past the bounds gets 431 and the end."""
+
+    _reading_head = True
+    _too_large = False
+    _head_bytes = 0
+    """Read since the last request ended; it counts while a head is not over."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, and give up a head that does not end."""
+        if self.transport.is_closing():
+            return
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._reading_head and self._head_bytes > MAX_HEAD_BYTES:
+            self._too_large = True
+            if not self.transport.is_closing():
+                self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        super().on_message_begin()
+        self._reading_head = True
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the target."""
+        super().on_url(url)
+        self._check(len(self.url) + len(b"OPTIONS  HTTP/1.1\r\n"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one header."""
+        super().on_header(name, value)
+        self._check(len(name) + len(value) + len(b": \r\n"))
+
+    def on_headers_complete(self) -> None:
+        """End a head."""
+        self._reading_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """End a request; what comes next is a head."""
+        super().on_message_complete()
+        self._reading_head = True
+        self._head_bytes = 0
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what could not be read, 431 for what was too large, and read no further."""
+        if not self._too_large:
+            super().send_400_response(msg)
+            return
+        reason = f"a line of a head may have {MAX_LINE_BYTES} bytes, the whole {MAX_HEAD_BYTES}"
+        self.transport.write(_answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, reason))
+        self.transport.close()
+
+    def _check(self, line: int) -> None:
+        if line > MAX_LINE_BYTES or len(self.headers) > MAX_LINES:
+            self._too_large = True
+            raise _HeadTooLarge
+
+
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """One WebSocket connection; an upgrade that cannot be read is answered."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            self._refuse("not an upgrade to a WebSocket")
+
+    def handle_connect(self, event: Request) -> None:
+        """Begin an upgrade, unless what it offers is no list of names."""
+        try:
+            for header in event.headers.get_all("Sec-WebSocket-Protocol"):
+                parse_subprotocol(header)
+        except InvalidHeader:
+            self._refuse(SPELLING)
+        else:
+            super().handle_connect(event)
+
+    async def send(self, message: Any) -> None:
+        """Send what the application has to say; a refusal completes the handshake too."""
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True
+
+    def _refuse(self, reason: str) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(_answer(HTTPStatus.BAD_REQUEST, reason))
+            self.transport.close()
+
+
+def _answer(status: HTTPStatus, reason: str) -> bytes:
+    body = msgspec.json.encode({"error": reason})
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+        "content-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n"
+        "connection: close\r\n\r\n"
+    )
+    return head.encode("ascii") + body

@@ -1,0 +1,456 @@
+"""Authentication under explored schedules: whoever comes first, leaves or is late, its promises
+hold.
+
+The second half seeds races, each a slip somebody could make in the code as it stands, and has to
+find every one of them: an exploration that finds nothing there proves nothing here either.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import replace
+from typing import Any
+
+import detangle
+import pytest
+
+from towpath import codes
+from towpath.auth import service
+from towpath.auth.breaker import CircuitBreaker, Move, Permit, State
+from towpath.auth.cache import VerdictCache, digest
+from towpath.auth.flights import Flights, _Flight
+from towpath.auth.jwks import RemoteKeys
+from towpath.auth.keys import KeyRing
+from towpath.auth.provider import IdentityProvider
+from towpath.auth.service import Judged, UnifiedAuthenticationService
+from towpath.auth.tickets import Tickets
+from towpath.auth.tokens import KeysUnavailable
+from towpath.auth.verdicts import Valid, Verdict
+from towpath.auth.websocket import Authenticated
+from towpath.context import Principal
+from towpath.protocol.states import State as Stage
+from towpath.server import line
+from towpath.server.line import Line
+from towpath.server.performer import Performer
+from towpath.session.effects import Renew
+from towpath.testing import auth_scenarios, late_provider, line_scenarios
+
+RUNS = 1000
+SEEDED_RUNS = 3000
+"""At most; a seeded race is found within a few hundred, most within ten."""
+Scenario = Callable[[], Awaitable[None]]
+
+
+def explored(scenario: Scenario, runs: int = RUNS) -> detangle.ExploreStats:
+    """Run a scenario under so many schedules, with a strategy of its own."""
+    return detangle.explore(
+        scenario,  # type: ignore[arg-type]
+        runs=runs,
+        strategy=detangle.RandomWalk(),
+        database=False,
+        shrink=False,
+        check_leaks=True,
+    )
+
+
+def assert_found(scenario: Scenario, *promises: str) -> None:
+    """Assert that a scenario finds the seeded race, by a promise that it breaks."""
+    with pytest.raises(detangle.BugFound, match="|".join(promises)):
+        explored(scenario, SEEDED_RUNS)
+
+
+def test_r27_riders_share_one_flight_and_leave_nothing() -> None:
+    """Whoever leaves a flight, the others get its outcome, and nothing flies on for nobody."""
+    assert explored(auth_scenarios.riders).distinct_schedules > RUNS / 2
+
+
+def test_flights_that_are_closed_keep_nobody_waiting() -> None:
+    """However far a flight has come when all are closed, nobody waits for it any more."""
+    assert explored(auth_scenarios.closing).distinct_schedules > RUNS / 2
+
+
+def test_r27_one_credential_is_verified_once_at_a_time() -> None:
+    """Whoever presents it and leaves, a credential is verified once, and the verdict is its own."""
+    assert explored(auth_scenarios.callers).distinct_schedules > RUNS / 2
+
+
+def test_r24_r25_a_half_open_breaker_lets_one_call_through() -> None:
+    """Whoever calls as a breaker half-opens, one call is its probe, and none of before counts."""
+    assert explored(auth_scenarios.probes).distinct_schedules > RUNS / 2
+
+
+def test_r29_rotation_and_outages_refuse_no_published_key() -> None:
+    """However keys rotate and the provider flaps, what is published is taken, and nothing else."""
+    assert explored(auth_scenarios.rotation).distinct_schedules > RUNS / 2
+
+
+def test_r31_r32_a_provider_that_is_down_is_asked_as_often_as_set() -> None:
+    """Whoever asks while the provider is down gets the truth in time, and it is asked little."""
+    assert explored(auth_scenarios.retries).distinct_schedules > RUNS / 2
+
+
+def test_r28_nothing_revoked_is_taken_whatever_was_first() -> None:
+    """Verified, remembered or on its way: what was taken back is good for nothing from then on."""
+    assert explored(auth_scenarios.revocations).distinct_schedules > RUNS / 2
+
+
+def test_r16_a_ticket_is_good_once() -> None:
+    """Whoever comes with it at once, one ticket lets one in."""
+    assert explored(auth_scenarios.tickets).distinct_schedules > RUNS / 2
+
+
+def test_r84_r85_renewal_expiry_and_revocation_meet() -> None:
+    """However they meet on a live connection: one reply each, one deadline, one ending."""
+    assert explored(line_scenarios.lifetimes).distinct_schedules > RUNS / 2
+
+
+def test_r26_an_outage_ends_no_connection_and_opens_none() -> None:
+    """Whoever comes and goes in an outage, who is connected stays, and nobody is let in."""
+    assert explored(line_scenarios.outages).distinct_schedules > RUNS / 2
+
+
+def test_r22_nothing_is_left_of_who_leaves_while_connecting() -> None:
+    """Whenever a client leaves or is sent away, its early commands waited, and it is gone."""
+    assert explored(line_scenarios.arrivals).distinct_schedules > RUNS / 2
+
+
+ALL_RIDE = (
+    "nobody else's leaving cancels anybody",
+    "no outcome of a flight that was over",
+    "nobody rides any more",
+    "what was begun is done",
+    "one flight at a time",
+)
+"""What a slip in flights may break first."""
+Work = Callable[[], Awaitable[Any]]
+Patch = pytest.MonkeyPatch
+
+
+def test_a_leader_that_takes_its_riders_along_is_found(monkeypatch: Patch) -> None:
+    """Where the first rider does the work itself, its leaving ends it for all, and is seen."""
+
+    async def share(self: Flights[Hashable, Any], key: Hashable, work: Work) -> Any:
+        if (flight := self._flights.get(key)) is not None:
+            return await asyncio.shield(flight.outcome)
+        flight = self._flights[key] = _Flight(asyncio.get_running_loop().create_future())
+        try:
+            flight.outcome.set_result(await work())
+        except KeysUnavailable as error:
+            flight.outcome.set_exception(error)
+        except asyncio.CancelledError:
+            flight.outcome.cancel()
+            raise
+        finally:
+            self._forget(key, flight)
+        return await flight.outcome
+
+    monkeypatch.setattr(Flights, "share", share)
+    assert_found(auth_scenarios.riders, *ALL_RIDE)
+
+
+def test_a_flight_forgotten_too_late_is_found(monkeypatch: Patch) -> None:
+    """Where a flight is known for a moment after its end, somebody gets an old outcome."""
+    real = Flights._forget
+
+    def forget(self: Flights[Hashable, Any], key: Hashable, flight: _Flight[Any]) -> None:
+        asyncio.get_running_loop().call_soon(real, self, key, flight)
+
+    monkeypatch.setattr(Flights, "_forget", forget)
+    assert_found(auth_scenarios.riders, *ALL_RIDE)
+
+
+def test_a_cancelled_flight_that_takes_riders_is_found(monkeypatch: Patch) -> None:
+    """Where a flight nobody waits for is still known while it ends, who comes then ends too."""
+
+    def cancel(self: Flights[Hashable, Any], key: Hashable, flight: _Flight[Any]) -> None:
+        assert flight.task is not None
+        flight.task.cancel()
+
+    monkeypatch.setattr(Flights, "_cancel", cancel)
+    assert_found(auth_scenarios.riders, *ALL_RIDE)
+
+
+def test_a_flight_begun_for_nobody_and_lost_is_found(monkeypatch: Patch) -> None:
+    """Where it matters who began a flight first, the last rider's leaving ends a background one."""
+
+    def begin(self: Flights[Hashable, Any], key: Hashable, work: Work) -> None:
+        if key not in self:
+            self._begin(key, work).alone = True
+
+    monkeypatch.setattr(Flights, "begin", begin)
+    assert_found(auth_scenarios.riders, "what was begun is done")
+
+
+def test_a_pause_before_a_flight_begins_is_found(monkeypatch: Patch) -> None:
+    """Where something is awaited between looking and beginning, two flights are under way."""
+    real = Flights.share
+
+    async def share(self: Flights[Hashable, Any], key: Hashable, work: Work) -> Any:
+        seen = self._flights.get(key)
+        await asyncio.sleep(0)
+        if seen is None:
+            self._flights.pop(key, None)
+        return await real(self, key, work)
+
+    monkeypatch.setattr(Flights, "share", share)
+    assert_found(auth_scenarios.riders, *ALL_RIDE)
+
+
+def test_a_flight_that_goes_on_for_nobody_is_found(monkeypatch: Patch) -> None:
+    """Where the last rider's leaving ends nothing, work goes on that nobody waits for."""
+    monkeypatch.setattr(Flights, "_cancel", lambda *_: None)
+    assert_found(auth_scenarios.riders, "nobody rides any more")
+    assert_found(auth_scenarios.callers, "nobody waits, so nothing is under way")
+    assert_found(line_scenarios.arrivals, "nothing is found out for who left")
+
+
+def test_a_flight_that_never_says_it_was_closed_is_found(monkeypatch: Patch) -> None:
+    """Where only the work itself tells its riders, one closed before its first step tells none."""
+    monkeypatch.setattr(Flights, "_land", lambda *_: None)
+    assert_found(auth_scenarios.closing, "nobody waits for what will not come")
+
+
+def test_a_failure_dressed_up_by_flights_is_found(monkeypatch: Patch) -> None:
+    """Where flights take what went wrong round them for their own, its reason is lost."""
+
+    async def leave(self: Flights[Hashable, Any], *failure: Any) -> None:
+        await self._group.__aexit__(*failure)
+
+    monkeypatch.setattr(Flights, "__aexit__", leave)
+    assert_found(auth_scenarios.closing, "ExceptionGroup")
+
+
+def test_a_verdict_kept_under_less_than_the_credential_is_found(monkeypatch: Patch) -> None:
+    """Where the key of a verdict is not the whole credential, somebody gets another's."""
+    monkeypatch.setattr(service, "digest", lambda credential: digest(credential[:64]))
+    assert_found(auth_scenarios.callers, "nobody else's verdict")
+
+
+def test_an_abandoned_probe_that_keeps_its_slot_is_found(monkeypatch: Patch) -> None:
+    """Where a probe that was cancelled tells nobody, the breaker never lets another one through."""
+    real = CircuitBreaker.tell
+
+    def tell(self: CircuitBreaker, move: Move, generation: int) -> None:
+        if move is not Move.ABANDON:
+            real(self, move, generation)
+
+    monkeypatch.setattr(CircuitBreaker, "tell", tell)
+    assert_found(auth_scenarios.probes, "the slot is free")
+
+
+def test_a_breaker_that_ignores_generations_is_found(monkeypatch: Patch) -> None:
+    """Where a call of before counts now, it moves a breaker that has moved on."""
+    real = CircuitBreaker.tell
+
+    def tell(self: CircuitBreaker, move: Move, generation: int) -> None:
+        if self.state is not State.OPEN:
+            real(self, move, self._generation)
+
+    monkeypatch.setattr(CircuitBreaker, "tell", tell)
+    assert_found(auth_scenarios.probes, "no call of an older generation moves it")
+
+
+def test_a_half_open_breaker_that_lets_all_through_is_found(monkeypatch: Patch) -> None:
+    """Where half-open means open to everybody, the provider meets them all at once."""
+    real = CircuitBreaker.admit
+
+    def admit(self: CircuitBreaker) -> Permit:
+        return Permit(self, self._generation) if self.state is State.HALF_OPEN else real(self)
+
+    monkeypatch.setattr(CircuitBreaker, "admit", admit)
+    assert_found(auth_scenarios.probes, "one probe")
+
+
+def test_absence_proved_by_older_keys_is_found(monkeypatch: Patch) -> None:
+    """Where keys that left before the question may answer it, a rotated key is called foreign."""
+    real = RemoteKeys._search
+
+    async def search(self: RemoteKeys, kid: str, algorithm: str) -> Any:
+        if self.issuer not in self._flights:
+            return await real(self, kid, algorithm)
+        await self.fetch()
+        return self._ring.find(kid, algorithm)
+
+    monkeypatch.setattr(RemoteKeys, "_search", search)
+    assert_found(auth_scenarios.rotation, "a published key is never called foreign")
+
+
+def test_a_failed_fetch_that_wipes_the_keys_is_found(monkeypatch: Patch) -> None:
+    """Where a failed fetch takes the known keys along, a hiccup rejects people."""
+    real = RemoteKeys._fetch
+
+    async def fetch(self: RemoteKeys) -> None:
+        try:
+            await real(self)
+        except KeysUnavailable:
+            if self._fetched is not None:
+                self._fetched = replace(self._fetched, began=-math.inf)
+            raise
+
+    monkeypatch.setattr(RemoteKeys, "_fetch", fetch)
+    assert_found(auth_scenarios.rotation, "inside the window a hiccup is nobody's business")
+
+
+def test_keys_believed_for_ever_are_found(monkeypatch: Patch) -> None:
+    """Where old keys are never gone, an outage keeps a withdrawn one good."""
+    monkeypatch.setattr(RemoteKeys, "warm", property(lambda self: self._fetched is not None))
+    assert_found(auth_scenarios.rotation, "a withdrawn key is believed no more")
+
+
+def test_a_retry_that_does_not_ask_the_breaker_is_found(monkeypatch: Patch) -> None:
+    """Where each try goes out without asking, an open breaker protects nobody."""
+
+    def admit(self: CircuitBreaker) -> Permit:
+        return Permit(self, self._generation if self.state is State.CLOSED else -1)
+
+    monkeypatch.setattr(CircuitBreaker, "admit", admit)
+    assert_found(auth_scenarios.retries, "an open breaker is asked before each try")
+
+
+def test_a_second_layer_of_retries_is_found(monkeypatch: Patch) -> None:
+    """Where a lower layer tries again too, tries multiply."""
+    real = IdentityProvider.fetch
+
+    async def fetch(self: IdentityProvider) -> KeyRing:
+        try:
+            return await real(self)
+        except KeysUnavailable:
+            return await real(self)
+
+    monkeypatch.setattr(IdentityProvider, "fetch", fetch)
+    assert_found(auth_scenarios.retries, "one layer tries again")
+
+
+def test_a_deadline_for_each_try_instead_of_all_is_found(monkeypatch: Patch) -> None:
+    """Where only single calls have a deadline, they add up."""
+
+    async def authenticate(
+        self: UnifiedAuthenticationService, credential: str, *, origin: str | None = None
+    ) -> Judged:
+        key = digest(credential)
+        return Judged(await self._verdicts.share(key, lambda: self._find_out(key, credential)))
+
+    monkeypatch.setattr(UnifiedAuthenticationService, "authenticate", authenticate)
+    assert_found(auth_scenarios.retries, "in time")
+
+
+def test_an_outage_turned_into_a_refusal_is_found(monkeypatch: Patch) -> None:
+    """Where a lower layer answers "no such key" for "cannot tell", an outage rejects people."""
+    real = RemoteKeys.find
+
+    async def find(self: RemoteKeys, kid: str | None, algorithm: str) -> Any:
+        try:
+            return await real(self, kid, algorithm)
+        except KeysUnavailable:
+            return None
+
+    monkeypatch.setattr(RemoteKeys, "find", find)
+    assert_found(auth_scenarios.retries, "an outage says nothing about a credential")
+    assert_found(auth_scenarios.rotation, "a published key is never called foreign")
+
+
+def test_a_verdict_remembered_past_its_revocation_is_found(monkeypatch: Patch) -> None:
+    """Where revocations are looked at when a verdict is made and not when it is given, it lives."""
+    check, real = (
+        UnifiedAuthenticationService._unless_revoked,
+        UnifiedAuthenticationService._persist,
+    )
+
+    async def persist(self: UnifiedAuthenticationService, *asked: Any) -> Verdict:
+        verdict = check(self, await real(self, *asked))
+        await asyncio.sleep(detangle.choice(late_provider.MOMENTS))
+        return verdict
+
+    monkeypatch.setattr(UnifiedAuthenticationService, "_persist", persist)
+    monkeypatch.setattr(
+        UnifiedAuthenticationService, "_unless_revoked", lambda self, verdict: verdict
+    )
+    assert_found(auth_scenarios.revocations, "nothing is taken that was taken back")
+
+
+def test_a_revocation_that_trips_over_an_old_verdict_is_found(monkeypatch: Patch) -> None:
+    """Where a verdict ages out while it is dropped, dropping it fails, and all that follows."""
+
+    def forget(self: VerdictCache, named: Callable[[Principal], bool]) -> None:
+        for key, entry in list(self._entries.items()):
+            if isinstance(entry.verdict, Valid) and named(entry.verdict.principal):
+                del self._entries[key]
+
+    monkeypatch.setattr(VerdictCache, "forget", forget)
+    assert_found(auth_scenarios.revocations, "KeyError")
+
+
+def test_a_ticket_used_up_too_late_is_found(monkeypatch: Patch) -> None:
+    """Where a ticket is looked at first and used up later, two come in with it."""
+    real = Tickets.redeem
+
+    def redeem(self: Tickets, ticket: str, origin: str | None, now: float) -> Verdict:
+        kept = self._waiting.get(digest(ticket))
+        verdict = real(self, ticket, origin, now)
+        if kept is not None:
+            self._waiting[digest(ticket)] = kept
+            asyncio.get_running_loop().call_soon(self._waiting.pop, digest(ticket), None)
+        return verdict
+
+    monkeypatch.setattr(Tickets, "redeem", redeem)
+    assert_found(auth_scenarios.tickets, "one use", "the first one's")
+
+
+def test_a_renewal_that_comes_after_the_end_is_found(monkeypatch: Patch) -> None:
+    """Where a new credential is taken without looking whether the connection is over."""
+    real = Performer._renew
+
+    async def renew(self: Performer, asked: Renew) -> None:
+        made = await self._parts.auth.refresh(
+            self._session.principal, asked.token, self._handshake, connection=self.member.id
+        )
+        if isinstance(made, Authenticated):
+            self._session.principal = self.member.principal = made.principal
+            self.watch_expiry()
+        await real(self, asked)
+
+    monkeypatch.setattr(Performer, "_renew", renew)
+    assert_found(line_scenarios.lifetimes, "changes nothing", "one deadline", "the first cause")
+
+
+def test_a_renewal_that_keeps_the_old_deadline_is_found(monkeypatch: Patch) -> None:
+    """Where a new credential does not move the deadline, there are two."""
+    real = Performer.watch_expiry
+
+    def watch_expiry(self: Performer) -> None:
+        if self.keepalive._expires_at is None:
+            real(self)
+
+    monkeypatch.setattr(Performer, "watch_expiry", watch_expiry)
+    assert_found(line_scenarios.lifetimes, "one deadline", "the first cause")
+
+
+def test_words_after_a_revocation_are_found(monkeypatch: Patch) -> None:
+    """Where what waits is still written after a revocation, somebody reads without a right."""
+    monkeypatch.setattr(line, "AT_ONCE", line.AT_ONCE - {codes.NOT_ALLOWED})
+    assert_found(line_scenarios.lifetimes, "once revoked, nothing but the close frame")
+
+
+def test_a_pause_between_verdict_and_hub_is_found(monkeypatch: Patch) -> None:
+    """Where something is awaited between them, a revocation in the pause finds nobody to end."""
+    real = Line._open
+
+    async def open_late(self: Line, *verdict: Any) -> None:
+        await asyncio.sleep(detangle.choice(late_provider.MOMENTS))
+        await real(self, *verdict)
+
+    monkeypatch.setattr(Line, "_open", open_late)
+    assert_found(line_scenarios.lifetimes, "nobody is let in with what was taken back")
+
+
+def test_somebody_left_in_the_hub_is_found(monkeypatch: Patch) -> None:
+    """Where only who was let in is let out, one who left in between stays in the hub."""
+    real = Line._let_go
+
+    def let_go(self: Line) -> None:
+        if self._connection.state is Stage.AUTHENTICATING:
+            self._performer = None
+        real(self)
+
+    monkeypatch.setattr(Line, "_let_go", let_go)
+    assert_found(line_scenarios.arrivals, "who left is not there")

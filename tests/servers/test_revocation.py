@@ -1,0 +1,415 @@
+"""Credentials taken back, connections ended, and who may do so."""
+
+import asyncio
+import json
+import sys
+import time
+import uuid
+from base64 import urlsafe_b64decode
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.servers.conversation import (
+    ask,
+    eventually,
+    from_the_start,
+    open_thread,
+    seen_in,
+    until_over,
+    until_text,
+)
+from tests.servers.issuing import asking, get, happenings, knock, metric
+from towpath.auth.development import development_key, sign
+from towpath.auth.tokens import LEEWAY
+from towpath.testing.client import WireClient, wire_client
+from towpath.testing.server import ServerProcess
+
+pytestmark = pytest.mark.servers
+
+REVOKE = "towpath:revoke"
+
+
+def jti_of(token: str) -> str:
+    """Return the id of a token."""
+    part = token.split(".")[1]
+    jti: str = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))["jti"]
+    return jti
+
+
+def issued_in(server: ServerProcess, seconds: float, user: str, tenant: str = "acme") -> str:
+    """Return a token issued that much later; `iat` is in whole seconds."""
+    key = development_key(server.data)
+    return sign(key, user=user, tenant=tenant, now=time.time() + seconds, ttl=3600)
+
+
+async def comes_in(server: ServerProcess, user: str, tenant: str = "acme") -> bool:
+    """Whether a person comes in with a token issued as late as one may say it was."""
+    return (await knock(server.ws, issued_in(server, LEEWAY, user, tenant))).come_in
+
+
+async def revoke(
+    server: ServerProcess, *, by: str = "ops", of: str = "acme", role: str = REVOKE, **what: str
+) -> httpx2.Response:
+    """Take something back over REST, as somebody of a tenant with a role."""
+    given = {"request_id": uuid.uuid4().hex, **what}
+    async with asking(server, server.token(by, of, role=role)) as rest:
+        return await rest.delete("/api/v1/sessions", params=given)
+
+
+async def assert_revoked(server: ServerProcess, token: str) -> None:
+    """Nobody gets in with it at any door, and is told for good."""
+    assert (await knock(server.ws, token)).code == 3507
+    assert (await get(server, "/api/v1/whoami", token)).status_code == 401
+
+
+async def talking(stack: AsyncExitStack, server: ServerProcess, token: str) -> WireClient:
+    """Return the connection of somebody who listens to an agent that talks fast."""
+    client = await stack.enter_async_context(wire_client(server.ws, token))
+    started = await ask(client, "count 100000 at 200/s")
+    await until_text(client, started)
+    return client
+
+
+def last_offset(client: WireClient) -> int:
+    """Return the offset of the last event of a run that came."""
+    pushes = [frame["push"] for frame in client.frames if "push" in frame]
+    own = [push["pub"] for push in pushes if push["channel"].startswith("thread:")]
+    return max(int(publication["offset"]) for publication in own)
+
+
+def thread_of(client: WireClient) -> str:
+    """Return the thread whose events came."""
+    channels = (frame["push"]["channel"] for frame in client.frames if "push" in frame)
+    channel: str = next(name for name in channels if name.startswith("thread:"))
+    return channel.removeprefix("thread:")
+
+
+async def test_r84_a_revoked_token_is_out_at_once_and_stays_out(server: ServerProcess) -> None:
+    """By jti: its connections end with 3507, not a frame is written after the answer, and each
+    later connect is refused; the person's other token goes on.
+    """
+    token, other = server.token("thief"), server.token("thief")
+    async with AsyncExitStack() as stack:
+        clients = [await talking(stack, server, token) for _ in range(3)]
+        witness = await stack.enter_async_context(wire_client(server.ws, other))
+        for client in clients:
+            await witness.command("subscribe", channel=f"thread:{thread_of(client)}")
+        answer = await revoke(server, jti=jti_of(token))
+        assert (answer.status_code, answer.json()) == (200, {})
+        # Where the runs are once the answer is here: whoever was written to since saw more.
+        tops = [
+            (await witness.command("history", channel=f"thread:{thread_of(client)}"))["history"]
+            for client in clients
+        ]
+        for client, top in zip(clients, tops, strict=True):
+            assert await client.until_closed(seconds=1) == 3507
+            assert last_offset(client) <= top["offset"]
+        await assert_revoked(server, token)
+        assert (await witness.rpc("whoami"))["user"] == "thief"
+    assert (await knock(server.ws, other)).come_in
+    assert happenings(server, "sessions_revoked")[-1]["closed"] == 3
+    assert await metric(server, "towpath_sessions_revoked_total", what="token") >= 1
+
+
+async def test_r84_a_person_is_out_until_they_log_in_again(server: ServerProcess) -> None:
+    """By user: what was issued up to then is 3507, on every device; a later token gets in."""
+    async with AsyncExitStack() as stack:
+        tokens = [server.token("leaver") for _ in range(2)]
+        clients = [await talking(stack, server, token) for token in tokens]
+        bystander = await stack.enter_async_context(wire_client(server.ws, server.token("stayer")))
+        namesake = await stack.enter_async_context(
+            wire_client(server.ws, server.token("leaver", "globex"))
+        )
+        answer = await revoke(server, user="leaver")
+        assert answer.status_code == 200
+        for client in clients:
+            assert await client.until_closed(seconds=1) == 3507
+        for token in tokens:
+            await assert_revoked(server, token)
+        await assert_revoked(server, issued_in(server, -1, "leaver"))
+        for client, user in ((bystander, "stayer"), (namesake, "leaver")):
+            assert (await client.rpc("whoami"))["user"] == user
+    # The issuer's clock may be ahead by the leeway, so what is issued within it counts as older.
+    await assert_revoked(server, server.token("leaver"))
+    await eventually(lambda: comes_in(server, "leaver"), seconds=2.5)
+    await assert_revoked(server, tokens[0])
+
+
+async def test_r84_r38_a_tenant_is_out_and_no_other(server: ServerProcess) -> None:
+    """By tenant: everybody of it is 3507, the one who did it included; other tenants go on."""
+    async with AsyncExitStack() as stack:
+        inside = [
+            await stack.enter_async_context(wire_client(server.ws, server.token(user, "doomed")))
+            for user in ("ann", "ben", "ops")
+        ]
+        outside = await stack.enter_async_context(wire_client(server.ws, server.token("ann")))
+        answer = await revoke(server, of="doomed", tenant="doomed")
+        assert answer.status_code == 200
+        for client in inside:
+            assert await client.until_closed(seconds=1) == 3507
+        await assert_revoked(server, server.token("cid", "doomed"))
+        assert (await outside.rpc("whoami"))["tenant"] == "acme"
+    await eventually(lambda: comes_in(server, "ann", "doomed"), seconds=2.5)
+
+
+async def test_r84_a_revocation_outlives_a_kill(own_server: ServerProcess) -> None:
+    """After kill -9 and a new start, what was taken back is still 3507, and other things work."""
+    server = own_server
+    revoked, kept = server.token("thief"), server.token("thief")
+    leaver = server.token("leaver")
+    assert (await revoke(server, jti=jti_of(revoked))).status_code == 200
+    assert (await revoke(server, user="leaver")).status_code == 200
+    server.kill()
+    await asyncio.to_thread(server.start)
+    for token in (revoked, leaver):
+        await assert_revoked(server, token)
+    assert (await knock(server.ws, kept)).come_in
+    await eventually(lambda: comes_in(server, "leaver"), seconds=2.5)
+
+
+async def test_a_ticket_of_somebody_revoked_is_worth_nothing(server: ServerProcess) -> None:
+    """A ticket that waits to be used goes with the credential it was issued for: 3507."""
+    async with asking(server, server.token("ticketed")) as rest:
+        ticket = (await rest.post("/api/v1/tickets", json={})).json()["ticket"]
+    assert (await revoke(server, user="ticketed")).status_code == 200
+    assert (await knock(server.ws, ticket)).code == 3507
+
+
+async def test_r28_a_refresh_with_a_revoked_token_is_the_end(server: ServerProcess) -> None:
+    """A remembered verdict does not outlive its revocation: on refresh too it is 3507."""
+    good, taken_back = server.token("renewer"), server.token("renewer")
+    assert (await knock(server.ws, taken_back)).come_in
+    assert (await revoke(server, jti=jti_of(taken_back))).status_code == 200
+    async with wire_client(server.ws, good) as client:
+        await client.send({"id": 7, "refresh": {"token": taken_back}})
+        assert await client.until_closed() == 3507
+
+
+# -- who may --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("by", "role", "what"),
+    [
+        ("acme", "", {"user": "target"}),
+        ("acme", "", {"tenant": "acme"}),
+        ("acme", "revoke", {"user": "target"}),
+        ("acme", "towpath:service", {"user": "target"}),
+        ("acme", "towpath:inspect", {"user": "target"}),
+        ("acme", "towpath:disconnect", {"user": "target"}),
+        ("globex", REVOKE, {"tenant": "acme"}),
+        ("globex", "towpath:operator", {"tenant": "acme"}),
+    ],
+)
+async def test_r35_r38_who_may_not_revoke_is_403(
+    server: ServerProcess, by: str, role: str, what: dict[str, str]
+) -> None:
+    """Without the role, or for another tenant: 403 at both doors, and nobody is out."""
+    async with wire_client(server.ws, server.token("target")) as target:
+        answer = await revoke(server, of=by, role=role, **what)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, 403)
+        async with wire_client(server.ws, server.token("ops", by, role=role)) as client:
+            data = {"request_id": uuid.uuid4().hex, **what}
+            reply = await client.command("rpc", method="session.revoke", data=data)
+            assert reply["error"]["code"] == 403
+        assert (await target.rpc("whoami"))["user"] == "target"
+    assert (await knock(server.ws, server.token("target"))).come_in
+
+
+async def test_r38_a_revocation_reaches_into_no_other_tenant(server: ServerProcess) -> None:
+    """An operator who names somebody of another tenant, by user or jti, takes back nothing."""
+    token = server.token("far", "globex")
+    async with wire_client(server.ws, token) as far:
+        for what in ({"user": "far"}, {"jti": jti_of(token)}):
+            assert (await revoke(server, **what)).status_code == 200
+        assert (await far.rpc("whoami"))["tenant"] == "globex"
+    assert (await knock(server.ws, token)).come_in
+
+
+async def test_what_to_revoke_is_one_thing(server: ServerProcess) -> None:
+    """None or several of jti, user and tenant: 400 that says so; the same request twice is once."""
+    for what in ({}, {"user": "a", "jti": "b"}, {"user": "a", "tenant": "acme"}):
+        answer = await revoke(server, **what)
+        assert answer.status_code == 400
+        assert "one of jti, user and tenant" in answer.json()["error"]["message"]
+    for what in ({"user": ""}, {"jti": "x" * 1025}):
+        assert (await revoke(server, **what)).status_code == 400
+    before = len(happenings(server, "sessions_revoked"))
+    for _ in range(2):
+        answer = await revoke(server, user="twice", request_id="the-same")
+        assert (answer.status_code, answer.json()) == (200, {})
+    assert len(happenings(server, "sessions_revoked")) == before + 1
+
+
+async def towpath(server: ServerProcess, *arguments: str) -> tuple[int, str]:
+    """Run `towpath` against a server; return its exit status and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "towpath", *arguments, "--url", server.http,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode().strip()
+
+
+async def test_the_command_line_revokes(server: ServerProcess) -> None:
+    """`towpath revoke` takes back a token, a person or a tenant, with our key or a token."""
+    data = ("--data", str(server.data))
+    token = server.token("cli-token", "shop")
+    async with (
+        wire_client(server.ws, token) as by_jti,
+        wire_client(server.ws, server.token("cli-user", "shop")) as by_user,
+        wire_client(server.ws, server.token("cli-tenant", "shop")) as by_tenant,
+    ):
+        done = await towpath(server, "revoke", "--jti", jti_of(token), "--tenant", "shop", *data)
+        assert done == (0, "revoked")
+        assert await by_jti.until_closed() == 3507
+        bearer = server.token("ops", "shop", role=REVOKE)
+        assert (await by_user.rpc("whoami"))["user"] == "cli-user"
+        assert await towpath(server, "revoke", "--user", "cli-user", "--token", bearer) == (
+            0,
+            "revoked",
+        )
+        assert await by_user.until_closed() == 3507
+        assert (await by_tenant.rpc("whoami"))["user"] == "cli-tenant"
+        done = await towpath(server, "revoke", "--everybody", "--tenant", "shop", *data)
+        assert done == (0, "revoked")
+        assert await by_tenant.until_closed() == 3507
+    weak = server.token("ops", "acme")
+    status, said = await towpath(server, "revoke", "--user", "x", "--token", weak)
+    assert status == 2
+    assert "(403)" in said
+    assert weak not in said
+
+
+# -- looking, ending, telling ---------------------------------------------------------------------
+
+
+async def test_sessions_are_listed_to_inspectors_of_the_tenant(server: ServerProcess) -> None:
+    """Who may inspect sees a person's live connections and what they read; nobody else does."""
+    async with AsyncExitStack() as stack:
+        watched = [
+            await stack.enter_async_context(wire_client(server.ws, server.token("watched")))
+            for _ in range(2)
+        ]
+        thread = await open_thread(watched[0])
+        await stack.enter_async_context(wire_client(server.ws, server.token("watched", "globex")))
+        async with asking(server, server.token("ops", role="towpath:inspect")) as rest:
+            answer = await rest.get("/api/v1/sessions", params={"user": "watched"})
+            rows = answer.json()["sessions"]
+            assert {row["connection"] for row in rows} == {one.client_id for one in watched}
+            channels = {row["connection"]: row["channels"] for row in rows}
+            assert channels[watched[0].client_id] == ["tenant", f"thread:{thread}", "user"]
+            assert all(row["user"] == "watched" for row in rows)
+            empty = await rest.get("/api/v1/sessions", params={"user": "nobody"})
+            assert empty.json() == {"sessions": []}
+        for token in (server.token("watched"), server.token("ops", role=REVOKE)):
+            async with asking(server, token) as rest:
+                answer = await rest.get("/api/v1/sessions", params={"user": "watched"})
+                assert answer.status_code == 403
+            reply = await watched[0].command("rpc", method="session.list", data={"user": "watched"})
+            assert reply["error"]["code"] == 403
+
+
+async def test_an_operator_ends_connections_and_the_credential_stays_good(
+    server: ServerProcess,
+) -> None:
+    """`session.disconnect` is 3503 for a person in its own tenant, once; without the role 403."""
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        targets = [await enter(wire_client(server.ws, server.token("pest"))) for _ in range(2)]
+        far = await enter(wire_client(server.ws, server.token("pest", "globex")))
+        data = {"request_id": uuid.uuid4().hex, "user": "pest"}
+        for role in ("", "towpath:inspect", REVOKE):
+            async with asking(server, server.token("ops", role=role)) as rest:
+                answer = await rest.post("/api/v1/sessions/disconnect", json=data)
+                assert answer.status_code == 403
+        assert (await targets[0].rpc("whoami"))["user"] == "pest"
+        async with asking(server, server.token("ops", role="towpath:disconnect")) as rest:
+            answer = await rest.post("/api/v1/sessions/disconnect", json=data)
+            assert (answer.status_code, answer.json()) == (200, {})
+            for target in targets:
+                assert await target.until_closed(seconds=1) == 3503
+            back = await enter(wire_client(server.ws, server.token("pest")))
+            again = await rest.post("/api/v1/sessions/disconnect", json=data)
+            assert (again.status_code, again.json()) == (200, {}), "the same request does no more"
+        for client in (back, far):
+            assert (await client.rpc("whoami"))["user"] == "pest"
+
+
+async def test_r38_a_service_tells_a_person_or_its_tenant(server: ServerProcess) -> None:
+    """`notice.publish` reaches a user, or everybody of the tenant, and nobody else."""
+    people = {
+        "ann": server.token("ann", "news"),
+        "ben": server.token("ben", "news"),
+        "far": server.token("ann", "elsewhere"),
+    }
+    async with AsyncExitStack() as stack:
+        clients: dict[str, WireClient] = {}
+        for name, token in people.items():
+            clients[name] = await stack.enter_async_context(wire_client(server.ws, token))
+        service = server.token("robot", "news", role="towpath:service")
+        async with asking(server, service) as rest:
+
+            async def tell(name: str, **more: Any) -> httpx2.Response:
+                given = {"request_id": uuid.uuid4().hex, "name": name, "value": {"n": 1}, **more}
+                return await rest.post("/api/v1/notices", json=given)
+
+            assert (await tell("shop.order", user="ann")).json() == {}
+            assert (await tell("shop.sale")).json() == {}
+            assert (await tell("towpath.thread.deleted", user="ann")).status_code == 400
+        for name in ("ann", "ben"):
+            await clients[name].until_event("tenant", "CUSTOM")
+        for client in clients.values():
+            await client.rpc("whoami")  # What was published before it, is here before its reply.
+        told = {
+            name: [(event["name"], event["value"]) for event in client.events("user")]
+            for name, client in clients.items()
+        }
+        assert told == {"ann": [("shop.order", {"n": 1})], "ben": [], "far": []}
+        assert [event["name"] for event in clients["ben"].events("tenant")] == ["shop.sale"]
+        assert clients["far"].events("tenant") == []
+        for role in ("", "towpath:operator"):
+            async with asking(server, server.token("robot", "news", role=role)) as rest:
+                answer = await rest.post("/api/v1/notices", json={"request_id": "x", "name": "y"})
+                assert answer.status_code == 403
+
+
+async def test_r86_another_person_on_the_same_page_finds_nothing_of_the_one_before(
+    server: ServerProcess,
+) -> None:
+    """After a logout, the positions and threads the page remembers open nothing for the next."""
+    async with wire_client(server.ws, server.token("former")) as page:
+        started = await ask(page, "a secret", agent="echo")
+        await until_over(page, started)
+        held = await page.command("history", channel="user", limit=-1)
+        position = {"offset": 1, "epoch": held["history"]["epoch"]}
+        offset = page.publications(started.channel)[-1]["offset"]
+    for tenant in ("acme", "globex"):
+        async with wire_client(server.ws) as page:
+            remembered = {"user": {"recover": True, **position}}
+            connected = await page.connect(server.token("next", tenant), subs=remembered)
+            sub = connected["connect"]["subs"]["user"]
+            assert sub["epoch"] != position["epoch"]
+            assert not sub.get("recovered")
+            assert sub.get("publications", []) == []
+            refused = [
+                await from_the_start(page, started.thread),
+                await page.command(
+                    "subscribe", channel=started.channel, recover=True, offset=offset, epoch="x"
+                ),
+                await page.command("history", channel=started.channel, limit=-1),
+            ]
+            assert {one["error"]["code"] for one in refused} == {102}
+            assert (await page.rpc("thread.list"))["threads"] == []
+            found = await page.command("rpc", method="run.get", data={"run_id": started.run})
+            assert found["error"]["code"] == 404
+            # Not even a refresh brings the former one's rights onto this connection.
+            await page.send({"id": 90, "refresh": {"token": server.token("former")}})
+            assert await page.until_closed() == 3500
+    async with wire_client(server.ws, server.token("former")) as page:
+        assert seen_in(await from_the_start(page, started.thread))

@@ -23,14 +23,14 @@ from towpath.agents.interrupts import (
     is_refusal,
     resume_entries,
 )
-from towpath.agents.live import Surroundings
+from towpath.agents.live import Surroundings, custom
 from towpath.agents.registry import Agent, AgentRegistry
 from towpath.agents.run import OVER, RunKey, Status
 from towpath.channels import user_channel
 from towpath.context import Principal
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, Unavailable
 from towpath.events.kinds import Message
-from towpath.streams.broker import Append, Item, Key, Write, write
+from towpath.streams.broker import Append, Key, Write, write
 
 ATTEMPTS = 3
 """How often a decision is tried while other questions of the run are answered."""
@@ -211,5 +211,4 @@ def answering(opening: Opening, asked: list[Question], given: StartRun, at: floa
 def _notice(key: RunKey, name: str, more: dict[str, str]) -> Append:
     """Return the small event by which a person's devices learn of a question's answer."""
     value = {"thread_id": key.thread, "run_id": key.run, "agent": key.agent, **more}
-    event = {"type": "CUSTOM", "name": name, "value": value}
-    return Append(user_channel(key.tenant, key.user), (Item(msgspec.json.encode(event), {}),))
+    return custom(user_channel(key.tenant, key.user), name, value)

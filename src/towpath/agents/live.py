@@ -315,5 +315,10 @@ def notice(run: Run, name: str) -> Append:
         "agent": key.agent,
         "status": run.status.value,
     }
+    return custom(user_channel(key.tenant, key.user), name, value)
+
+
+def custom(channel: Channel, name: str, value: object) -> Append:
+    """Return what tells the readers of a channel something by AG-UI's CUSTOM event."""
     event = {"type": "CUSTOM", "name": name, "value": value}
-    return Append(user_channel(key.tenant, key.user), (Item(msgspec.json.encode(event), {}),))
+    return Append(channel, (Item(msgspec.json.encode(event), {}),))

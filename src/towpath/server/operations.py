@@ -7,7 +7,6 @@ with the same parameters gets the same answer for a day and does nothing twice.
 Source: WIRE section 7.
 """
 
-import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,15 +15,15 @@ import msgspec
 from msgspec import Struct
 
 from towpath import codes
-from towpath.agents.asked import Decide, StartRun
+from towpath.agents.asked import Decide, StartRun, request_key
 from towpath.agents.bridge import AgentWebSocketBridge
+from towpath.agents.live import custom
 from towpath.agents.registry import AgentRegistry
 from towpath.auth.policy import Action, may
 from towpath.auth.revocations import Revocation
 from towpath.auth.service import UnifiedAuthenticationService
 from towpath.auth.tickets import TICKET_SECONDS
 from towpath.channels import (
-    Channel,
     is_id,
     is_thread_id,
     tenant_channel,
@@ -79,7 +78,7 @@ from towpath.server.shapes import (
     WhoAmI,
 )
 from towpath.session.limits import Buckets
-from towpath.streams.broker import Append, Broker, Item, Key, Position, Write, write
+from towpath.streams.broker import Append, Broker, Position, Write, write
 from towpath.threads.projection import ThreadCreated, ThreadDeleted, ThreadKey, ThreadRenamed
 from towpath.threads.recovery import Recovery
 from towpath.threads.store import ThreadStore, run_row
@@ -184,7 +183,7 @@ class Operations:
         return await self._bridge.start(caller.principal, asked)
 
     async def _cancel(self, caller: Caller, params: RunCancel) -> bytes:
-        key = _request_key(caller, "run.cancel", params)
+        key = request_key(caller.principal, "run.cancel", params.request_id, params)
         if (earlier := await self._broker.remembered(key)) is not None:
             return earlier
         status = await self._bridge.cancel(caller.principal, params.run_id)
@@ -312,7 +311,7 @@ class Operations:
 
     async def _disconnect(self, caller: Caller, params: SessionDisconnect) -> bytes:
         tenant = _permitted(caller, Action.DISCONNECT)
-        key = _request_key(caller, "session.disconnect", params)
+        key = request_key(caller.principal, "session.disconnect", params.request_id, params)
         if (earlier := await self._broker.remembered(key)) is not None:
             return earlier
         for member in self._hub.members(tenant, params.user):
@@ -324,7 +323,7 @@ class Operations:
         if params.name.startswith(RESERVED):
             raise BadRequest(f"names that begin with {RESERVED} are the gateway's own")
         whom = tenant_channel(tenant) if params.user is None else user_channel(tenant, params.user)
-        change = Write((_custom(whom, params.name, params.value),), result=lambda _: b"{}")
+        change = Write((custom(whom, params.name, params.value),), result=lambda _: b"{}")
         return await self._once(caller, "notice.publish", params, change)
 
     async def _whoami(self, caller: Caller, params: Nothing) -> WhoAmI:
@@ -343,8 +342,8 @@ class Operations:
 
     async def _once(self, caller: Caller, method: str, params: Any, change: Write) -> bytes:
         """Write a change under its request id; return what that id was answered first."""
-        keyed = replace(change, key=_request_key(caller, method, params))
-        return (await write(self._broker, keyed)).result
+        key = request_key(caller.principal, method, params.request_id, params)
+        return (await write(self._broker, replace(change, key=key))).result
 
 
 def _with_resume(params: RunStart) -> dict[str, Any] | None:
@@ -366,13 +365,6 @@ def _permitted(caller: Caller, action: Action, tenant: str | None = None) -> str
     return wanted
 
 
-def _request_key(caller: Caller, method: str, params: Any) -> Key:
-    """Return what makes a repeated request the same: who, what, which id, and its parameters."""
-    who = caller.principal
-    digest = hashlib.sha256(msgspec.json.encode(params)).hexdigest()
-    return Key((who.tenant, who.user, method), params.request_id, digest)
-
-
 def _key(caller: Caller, thread: str) -> ThreadKey:
     return ThreadKey(tenant=caller.principal.tenant, user=caller.principal.user, id=thread)
 
@@ -380,12 +372,7 @@ def _key(caller: Caller, thread: str) -> ThreadKey:
 def _notice(caller: Caller, name: str, thread: str) -> Append:
     """Return the small event by which a person's other devices learn of a change."""
     channel = user_channel(caller.principal.tenant, caller.principal.user)
-    return _custom(channel, name, {"thread_id": thread})
-
-
-def _custom(channel: Channel, name: str, value: object) -> Append:
-    event = {"type": "CUSTOM", "name": name, "value": value}
-    return Append(channel, (Item(msgspec.json.encode(event), {}),))
+    return custom(channel, name, {"thread_id": thread})
 
 
 _O = Operations

@@ -11,6 +11,8 @@ from towpath.threads.store import RunRow, ThreadRow
 
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
 Title = Annotated[str, Meta(max_length=200)]
+Name = Annotated[str, Meta(min_length=1, max_length=255)]
+"""Of a user or a tenant."""
 Limit = Annotated[int, Meta(ge=1, le=200)]
 
 
@@ -111,8 +113,8 @@ class SessionRevoke(Struct, frozen=True, kw_only=True):
 
     request_id: Id
     jti: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
-    user: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
-    tenant: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    user: Name | None = None
+    tenant: Name | None = None
 
 
 class SessionDisconnect(Struct, frozen=True, kw_only=True):
@@ -128,7 +130,7 @@ class NoticePublish(Struct, frozen=True, kw_only=True):
     request_id: Id
     name: Id
     value: Any = None
-    user: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    user: Name | None = None
 
 
 class Nothing(Struct, frozen=True, kw_only=True):

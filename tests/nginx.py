@@ -27,16 +27,20 @@ http {{
   fastcgi_temp_path fastcgi;
   uwsgi_temp_path uwsgi;
   scgi_temp_path scgi;
-  proxy_headers_hash_bucket_size 128;
-  map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
-  server {{
-    listen 127.0.0.1:{port};
-    {server}
-    location / {{
-      proxy_pass http://127.0.0.1:{upstream};
-      proxy_http_version 1.1;
-      {location}
-    }}
+  {http}
+}}
+"""
+"""What any nginx needs to run for one test."""
+HTTP = """
+proxy_headers_hash_bucket_size 128;
+map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
+server {{
+  listen 127.0.0.1:{port};
+  {server}
+  location / {{
+    proxy_pass http://127.0.0.1:{upstream};
+    proxy_http_version 1.1;
+    {location}
   }}
 }}
 """
@@ -113,20 +117,32 @@ def nginx(
         locations.append(f"proxy_read_timeout {int(read_timeout * 1000)}ms")
     with tempfile.TemporaryDirectory() as name:
         started = Nginx(free_port(), Path(name))
-        (started.directory / "nginx.conf").write_text(
-            CONFIGURATION.format(
-                port=started.port,
-                upstream=upstream,
-                server=_lines(servers),
-                location=_lines(locations),
-            )
+        http = HTTP.format(
+            port=started.port,
+            upstream=upstream,
+            server=_lines(servers),
+            location=_lines(locations),
         )
-        with subprocess.Popen(_command(name), stdin=subprocess.DEVNULL) as process:
-            try:
-                _await_listening(started.port, process)
-                yield started
-            finally:
-                process.terminate()
+        with running(http, started.directory, started.port):
+            yield started
+
+
+@contextmanager
+def running(http: str, directory: Path, port: int) -> Iterator[None]:
+    """Run nginx with this inside its `http`, wait until it listens, and end it afterwards.
+
+    Args:
+        http: directives and servers.
+        directory: where its files go.
+        port: where one of the servers listens.
+    """
+    (directory / "nginx.conf").write_text(CONFIGURATION.format(http=http))
+    with subprocess.Popen(_command(str(directory)), stdin=subprocess.DEVNULL) as process:
+        try:
+            _await_listening(port, process)
+            yield
+        finally:
+            process.terminate()
 
 
 def _lines(directives: Sequence[str]) -> str:

@@ -52,6 +52,26 @@ def run(code: str, where: Path, *arguments: str, port: int) -> str:
     return done.stdout
 
 
+def run_javascript(code: str, where: Path, timeout: float = 90) -> str:
+    """Run a program that may import the unmodified SDK, and return what it printed."""
+    node = shutil.which("node")
+    assert node is not None, "make test brings a Node"
+    (where / "node_modules").mkdir()
+    (where / "node_modules/centrifuge").symlink_to(ROOT / "web/node_modules/centrifuge")
+    program = where / "program.mjs"
+    program.write_text(code)
+    done = subprocess.run(
+        [node, "--experimental-websocket", "--no-warnings", str(program)],
+        cwd=where,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def serve(tmp_path: Path, agent: str) -> ServerProcess:
     """Return a server of an agent's module, in a directory of its own."""
     (tmp_path / "my_agent.py").write_text(agent)
@@ -154,29 +174,14 @@ def test_the_clerk_of_the_guide_does_what_was_decided(
 @pytest.mark.parametrize("page", [README, FROM_JAVASCRIPT], ids=["readme", "guide"])
 def test_the_javascript_of_the_pages_runs(tmp_path: Path, page: Path) -> None:
     """The unmodified SDK runs the snippet and prints the run to its end."""
-    node = shutil.which("node")
-    sdk = ROOT / "web/node_modules/centrifuge"
-    assert node is not None, "make test brings a Node"
-    (tmp_path / "node_modules").mkdir()
-    (tmp_path / "node_modules/centrifuge").symlink_to(sdk)
     with serve(tmp_path, block(README, "python", "yield word.upper()")) as server:
         code = block(page, "js", "newSubscription").replace(":8000", f":{server.port}")
         head = f'globalThis.location = {{ origin: "{server.http}" }};\n'
         head += f'const token = "{server.token("alice", "demo")}";\n'
         tail = '\nthread.on("publication", ({ data }) => {\n'
         tail += '  if (data.type === "RUN_FINISHED") process.exit(0);\n});\n'
-        program = tmp_path / "program.mjs"
-        program.write_text(head + code + tail)
-        done = subprocess.run(
-            [node, "--experimental-websocket", "--no-warnings", str(program)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr
-    assert "HELLO" in done.stdout
+        printed = run_javascript(head + code + tail, tmp_path)
+    assert "HELLO" in printed
 
 
 @pytest.mark.servers

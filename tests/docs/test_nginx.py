@@ -1,11 +1,8 @@
 """The nginx of the guide, run as it stands there, with TLS in front of a real server."""
 
 import asyncio
-import shutil
-import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,26 +13,9 @@ from websockets.exceptions import InvalidStatus
 
 from tests.docs.test_authentication import NGINX, PAGE_ORIGIN, exported
 from tests.docs.test_examples import README, SECRET, minted
+from tests.nginx import running
 from towpath.testing.client import wire_client
 from towpath.testing.server import ServerProcess, free_port
-
-FRAME = """
-daemon off;
-master_process off;
-pid nginx.pid;
-error_log error.log;
-events {{ worker_connections 512; }}
-http {{
-  access_log access.log;
-  client_body_temp_path body;
-  proxy_temp_path proxy;
-  fastcgi_temp_path fastcgi;
-  uwsgi_temp_path uwsgi;
-  scgi_temp_path scgi;
-  {page}
-}}
-"""
-"""What an nginx needs round the page's part to run for one test."""
 
 
 @pytest.mark.servers
@@ -64,8 +44,7 @@ async def test_behind_the_nginx_of_the_page_its_own_pages_connect(tmp_path: Path
 @contextmanager
 def nginx_of_the_page(directory: Path, upstream: int) -> Iterator[int]:
     """Run nginx with the page's configuration in front of a port, and give the port it has."""
-    port, program = free_port(), shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin")
-    assert program is not None, "tools/nginx says whether it is there"
+    port = free_port()
     make_certificate(directory)
     changes = {
         "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
@@ -76,14 +55,8 @@ def nginx_of_the_page(directory: Path, upstream: int) -> Iterator[int]:
     for there, here in changes.items():
         assert there in page
         page = page.replace(there, here)
-    (directory / "nginx.conf").write_text(FRAME.format(page=page))
-    command = [program, "-p", str(directory), "-c", "nginx.conf", "-e", "error.log"]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
-        try:
-            until_listening(port, process)
-            yield port
-        finally:
-            process.terminate()
+    with running(page, directory, port):
+        yield port
 
 
 def indented_block(page: Path, language: str) -> str:
@@ -98,16 +71,3 @@ def make_certificate(directory: Path) -> None:
     subject = ["-subj", "/CN=chat.example.com", "-keyout", "chat.key", "-out", "chat.pem"]
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject]
     subprocess.run(command, cwd=directory, capture_output=True, check=True)
-
-
-def until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Wait until somebody listens on a port of this machine."""
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except ConnectionRefusedError:
-            assert process.poll() is None, "it ended; what it said is in the captured stderr"
-            assert time.monotonic() < deadline, "it does not listen"
-            time.sleep(0.02)

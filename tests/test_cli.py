@@ -171,6 +171,21 @@ def test_a_port_in_use_is_named(towpath: Command) -> None:
     assert_refused(done, port, "--port")
 
 
+def test_a_refusal_leaves_no_socket_open(towpath: Command, tmp_path: Path) -> None:
+    """Whether the address cannot be listened on, or what comes after does not begin."""
+    (tmp_path / "file").write_text("")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        before = sockets_open()
+        for port in (taken.getsockname()[1], free_port()):
+            assert towpath("serve", "--dev", "--port", str(port), "--data", "file/d").returncode
+        assert sockets_open() == before
+
+
+def sockets_open() -> int:
+    """Return how many sockets this process has open."""
+    return sum(Path("/dev/fd", name).is_socket() for name in os.listdir("/dev/fd"))
+
+
 def test_a_data_directory_that_cannot_be_is_named(
     towpath: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,8 +107,10 @@ def serve(
     if dev:
         gateway.use_development_key(host)
     chosen = port if port is not None else platform_port() or DEFAULT_PORT
-    listening = _listen(host, chosen)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        _listen(host, chosen) as listening,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         runner.run(_serve(gateway, listening, announce=dev))
         if asyncio.all_tasks(runner.get_loop()):
             _leave_behind()
@@ -259,22 +261,24 @@ def _listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigurationError: the address is none, or in use.
     """
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            # Accepted sockets inherit it: a peer that takes nothing any more is let go by the
-            # kernel, whatever still waits to be sent to it.
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)
-        listening.bind(address)
-        listening.listen(2048)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port"
-        ) from None
+    with contextlib.ExitStack() as undo:
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(
+                host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            listening = undo.enter_context(socket.socket(family, kind))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                # Accepted sockets inherit it: a peer that takes nothing any more is let go by the
+                # kernel, whatever still waits to be sent to it.
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)
+            listening.bind(address)
+            listening.listen(2048)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port"
+            ) from None
+        undo.pop_all()
     return listening
 
 

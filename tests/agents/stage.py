@@ -86,8 +86,15 @@ class Stage:
             limits=self.limits,
         )
 
-    def cast(self, agent: AgentFunction, name: str = "agent", *, deadline: float = 10.0) -> Self:
-        self.registry.register(name, agent, deadline=deadline)
+    def cast(
+        self,
+        agent: AgentFunction,
+        name: str = "agent",
+        *,
+        deadline: float = 10.0,
+        double_texting: str = "reject",
+    ) -> Self:
+        self.registry.register(name, agent, deadline=deadline, double_texting=double_texting)
         return self
 
     async def start(self, thread: str = "t1", *, who: Principal = ALICE, **asked: Any) -> str:

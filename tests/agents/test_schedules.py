@@ -9,16 +9,17 @@ from typing import Any
 import detangle
 import pytest
 
-from towpath.agents import bridge
+from towpath.agents import bridge, run_queue
 from towpath.agents.approvals import Approvals
 from towpath.agents.asked import Decide, StartRun
 from towpath.agents.interrupts import Answer, InterruptDecided, Question
 from towpath.agents.live import LiveRun
-from towpath.agents.run import OVER, RunKey
+from towpath.agents.run import OVER, RunKey, RunOpened
 from towpath.context import Principal
 from towpath.streams.broker import Key
 from towpath.testing import scenarios
 from towpath.threads import interrupts as stored
+from towpath.threads import projection, queue
 
 RUNS = 150
 MANY = 500
@@ -54,6 +55,26 @@ def test_p1_r34_two_peoples_runs_never_mix() -> None:
 def test_r81_the_same_request_at_once_is_one_run() -> None:
     """Two identical requests at once start one run, however they interleave."""
     assert explored(scenarios.twins).distinct_schedules > RUNS / 2
+
+
+def test_r91_queued_starts_meet_the_end_of_a_run() -> None:
+    """However two queued starts meet the end of the active run, each has its turn, in order."""
+    assert explored(scenarios.queueing, runs=MANY).distinct_schedules > MANY / 2
+
+
+def test_p6_r91_queued_runs_have_their_turn_on_a_bad_log() -> None:
+    """Whichever writes are refused, what was accepted begins and ends, in order."""
+    assert explored(scenarios.queueing_on_a_bad_log, runs=MANY).distinct_schedules > MANY / 2
+
+
+def test_r91_interrupting_meets_the_end_of_a_run() -> None:
+    """However two interrupting starts meet the active run's end, one run is active at a time."""
+    assert explored(scenarios.interrupting, runs=MANY).distinct_schedules > MANY / 2
+
+
+def test_r88_a_stop_meets_the_turn_of_a_queued_run() -> None:
+    """However a stop meets the beginning of a queued run, accepted means cancelled."""
+    assert explored(scenarios.second_thoughts, runs=MANY).distinct_schedules > MANY / 2
 
 
 def test_p5_r95_two_devices_expiry_and_a_new_run_leave_one_answer_each() -> None:
@@ -177,3 +198,44 @@ def test_a_request_without_its_key_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(bridge.AgentWebSocketBridge, "start", forgetful)
     with pytest.raises(detangle.BugFound):
         explored(scenarios.twins)
+
+
+def test_a_queued_run_nobody_looks_after_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where whoever queues does not look whether the thread is free, a run waits for ever."""
+    real = run_queue.RunQueue.put
+
+    async def careless(self: run_queue.RunQueue, *given: Any) -> bytes:
+        with pytest.MonkeyPatch.context() as blind:
+            blind.setattr(self, "look", lambda *thread: None)
+            return await real(self, *given)
+
+    monkeypatch.setattr(run_queue.RunQueue, "put", careless)
+    with pytest.raises(detangle.BugFound):
+        explored(scenarios.queueing, runs=MANY)
+
+
+def test_a_stop_blind_to_what_is_beginning_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a stop looks only at runs whose beginning was answered, one slips through: found."""
+
+    async def blind(self: Any, who: Principal, run: str) -> LiveRun | None:
+        live: LiveRun | None = self._live.get((who.tenant, who.user, run))
+        return live
+
+    monkeypatch.setattr(bridge.AgentWebSocketBridge, "_begun", blind)
+    with pytest.raises(detangle.BugFound):
+        explored(scenarios.second_thoughts, runs=MANY)
+
+
+def test_a_turn_that_overlooks_a_stop_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a run begins as it was when it was looked at, a stop since then is lost: found."""
+    real = projection.ThreadProjection.apply
+
+    def trusting(self: Any, db: Any, fact: object, spans: Any) -> None:
+        if isinstance(fact, RunOpened) and fact.queued is not None:
+            (head,) = queue.waiting(db, fact.key.tenant, fact.key.user, fact.key.thread, limit=1)
+            fact = replace(fact, queued=head)
+        real(self, db, fact, spans)
+
+    monkeypatch.setattr(projection.ThreadProjection, "apply", trusting)
+    with pytest.raises(detangle.BugFound):
+        explored(scenarios.second_thoughts, runs=MANY)

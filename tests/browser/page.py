@@ -31,8 +31,9 @@ def launch(playwright: Playwright) -> Browser:
 class Chat:
     """One tab with the page in it."""
 
-    def __init__(self, context: BrowserContext, url: str) -> None:
-        """Open a tab and note what the browser complains about."""
+    def __init__(self, context: BrowserContext, url: str, *, agents: int = 2) -> None:
+        """Open a tab and note what the browser complains about; there are so many agents."""
+        self.agents = agents
         self.page: Page = context.new_page()
         self.page.set_default_timeout(PATIENCE)
         self.url = url
@@ -62,7 +63,12 @@ class Chat:
     @property
     def said(self) -> Locator:
         """What the person said, message by message."""
-        return self.page.locator(".message.user > .text")
+        return self.page.locator("#stream > .message.user > .text")
+
+    @property
+    def waiting(self) -> Locator:
+        """The questions that wait for their turn."""
+        return self.page.locator("#waiting .text")
 
     @property
     def threads(self) -> Locator:
@@ -88,7 +94,7 @@ class Chat:
     def expect_online(self) -> "Chat":
         """Wait until the page says that it is connected, and knows whom to ask."""
         expect(self.connection).to_have_attribute("data-state", "online")
-        expect(self.page.locator("#agent option")).to_have_count(2)
+        expect(self.page.locator("#agent option")).to_have_count(self.agents)
         return self
 
     def try_now(self) -> "Chat":

@@ -8,7 +8,10 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.agents.stage import ALICE, QUICK, Stage, saying, waiting
 from towpath import codes, hooks
@@ -20,7 +23,7 @@ from towpath.errors import StorageError, TooManyRequests, UnknownChannel
 from towpath.hooks import Happening, Hooks
 from towpath.hub.hub import Hub
 from towpath.protocol import codec_sse as codec
-from towpath.server.event_stream import Beginning, EventStream, sse_dialect
+from towpath.server.event_stream import Beginning, EventStream, Window, sse_dialect
 from towpath.server.performer import Parts
 from towpath.server.settings import Settings
 from towpath.streams.broker import Position
@@ -78,11 +81,11 @@ class Post:
         stream.enter()
         return stream
 
-    async def reading(self, last_id: str = "", *, first_run: bool = False) -> EventStream:
+    async def reading(self, last_id: str = "", *, run: str | None = None) -> EventStream:
         """Return a stream that reads the thread, from the last id or from the start."""
         stream, last = self.stream(), codec.read_position(last_id)
         asked = FROM_START if last is None else Asked(True, Position(*last))
-        await stream.begin(Beginning(channel=THREAD, asked=asked, first_run=first_run))
+        await stream.begin(Beginning(channel=THREAD, asked=asked, run=run))
         return stream
 
     @property
@@ -141,7 +144,7 @@ async def test_r73_nothing_is_told_behind_the_end_of_the_run() -> None:
         here.stage.cast(waiting("one ", until=go_on), "first")
         here.stage.cast(saying("two"), "second")
         first = await here.stage.start(agent="first")
-        stream, join = await here.reading(first_run=True), await here.reading()
+        stream, join = await here.reading(run=first), await here.reading()
         go_on.set()
         await here.stage.done(first)
         await here.stage.done(await here.stage.start(agent="second"))
@@ -162,8 +165,8 @@ async def test_r81_a_run_that_was_asked_for_is_told_and_no_later_one() -> None:
             runs.append(await here.stage.start())
             await here.stage.done(runs[-1])
         position = f"{here.broker.epoch(THREAD)}:0"
-        for first_run, expected in ((True, runs[:1]), (False, runs)):
-            events = events_in(await told(await here.reading(position, first_run=first_run)))
+        for run, expected in ((runs[0], runs[:1]), (runs[1], runs[1:]), (None, runs)):
+            events = events_in(await told(await here.reading(position, run=run)))
             begun = [one["runId"] for _, one in events if one["type"] == "RUN_STARTED"]
             assert begun == expected
             assert events[-1][1]["type"] == "RUN_FINISHED"
@@ -370,3 +373,68 @@ async def test_r73_a_run_that_begins_while_one_joins_is_followed() -> None:
         events = events_in(await told(await here.reading()))
         assert events[-1][1]["runId"] == second[0]
         assert events[-1][1]["type"] == "RUN_FINISHED"
+
+
+SPOKEN = ("hello", "RUN_FINISHED", 'say "RUN_STARTED"', "a\n\ndata: b")
+"""What people and agents may say, some of it like bounds and separators."""
+
+
+def encoded(events: list[dict[str, Any]]) -> list[bytes]:
+    """Return events as they stand in a stream, with positions."""
+    return [
+        codec.encode_event(msgspec.json.encode(event), position=("e", offset))
+        for offset, event in enumerate(events, 1)
+    ]
+
+
+def run_of(name: str, said: list[str], *, failed: bool) -> list[dict[str, Any]]:
+    end = {"type": "RUN_ERROR"} if failed else {"type": "RUN_FINISHED", "runId": name}
+    texts = [{"type": "TEXT_MESSAGE_CONTENT", "delta": text} for text in said]
+    return [{"type": "RUN_STARTED", "runId": name}, *texts, end]
+
+
+runs = st.lists(st.tuples(st.lists(st.sampled_from(SPOKEN), max_size=3), st.booleans()), max_size=5)
+
+
+@given(runs, st.integers(0, 4), st.data())
+def test_r91_a_window_shows_one_run_whole(
+    made: list[tuple[list[str], bool]], wanted: int, data: st.DataObject
+) -> None:
+    """However events are joined into pieces, what is shown is the run that is named, or nothing."""
+    thread = [
+        encoded(run_of(f"r{number}", said, failed=failed))
+        for number, (said, failed) in enumerate(made)
+    ]
+    events = [event for run in thread for event in run]
+    window, shown = Window(f"r{wanted}"), b""
+    while events:
+        count = data.draw(st.integers(1, len(events)))
+        shown += window.take(b"".join(events[:count]))
+        del events[:count]
+    assert shown == (b"".join(thread[wanted]) if wanted < len(thread) else b"")
+    assert window.over == (wanted < len(thread))
+
+
+@given(runs, st.integers(0, 4))
+def test_a_window_of_no_run_shows_all_up_to_an_end(
+    made: list[tuple[list[str], bool]], skipped: int
+) -> None:
+    """A reader that joined in the middle sees the rest of that run, and nothing of the next."""
+    rest = encoded(run_of("r", ["a", "b", "c"], failed=False))[1 + min(skipped, 3) :]
+    more = [
+        event for said, failed in made for event in encoded(run_of("later", said, failed=failed))
+    ]
+    window = Window(None)
+    assert window.take(b"".join([*rest, *more])) == b"".join(rest)
+    assert window.over
+    assert window.take(b"".join(more)) == b""
+
+
+def test_what_is_no_event_passes_an_open_window() -> None:
+    """A comment is shown while the window is open, alone or beside a bound."""
+    window = Window("r")
+    started, ended = encoded(run_of("r", [], failed=True))
+    assert window.take(codec.KEEP_ALIVE) == b""
+    assert window.take(codec.KEEP_ALIVE + started) == started
+    assert window.take(codec.KEEP_ALIVE) == codec.KEEP_ALIVE
+    assert window.take(codec.KEEP_ALIVE + ended + codec.KEEP_ALIVE) == codec.KEEP_ALIVE + ended

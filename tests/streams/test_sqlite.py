@@ -231,7 +231,7 @@ async def test_a_newer_file_is_not_opened(tmp_path: Path) -> None:
         await write(broker, said("a"))
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 9")
-    with pytest.raises(ConfigurationError, match=r"schema 9.*knows 2"):
+    with pytest.raises(ConfigurationError, match=r"schema 9.*knows 3"):
         async with opened(path):
             pass
     with sqlite3.connect(path) as db:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from towpath.agents.run import RunKey
+from towpath.agents.run import Queued, RunKey
 from towpath.context import Principal
 from towpath.events.kinds import Event
 from towpath.streams.broker import Key, Span
@@ -53,11 +53,13 @@ class Decide:
 class Opening:
     """How a run is opened beside what was asked: by whom, after what, and what is remembered."""
 
-    key: Key
+    key: Key | None
     result: Callable[[RunKey, Span], bytes]
     parent: str | None = None
     facts: tuple[object, ...] = ()
     """Told in the same write, before the run's own."""
+    queued: Queued | None = None
+    """The run as it waited, if it did."""
 
 
 def request_key(who: Principal, method: str, request_id: str, asked: object) -> Key:

@@ -30,8 +30,18 @@ from towpath.agents.live import (
     notice,
     read_back,
 )
-from towpath.agents.registry import Agent, AgentInput, AgentRegistry
-from towpath.agents.run import Made, Run, RunKey, RunOpened, Status, ThreadMoved
+from towpath.agents.registry import Agent, AgentInput, AgentRegistry, DoubleTexting
+from towpath.agents.run import (
+    OVER,
+    Made,
+    Run,
+    RunKey,
+    RunOpened,
+    Status,
+    ThreadBusy,
+    ThreadMoved,
+)
+from towpath.agents.run_queue import RunQueue
 from towpath.channels import is_id, is_thread_id
 from towpath.context import Principal, UserExecutionContext
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, TooLarge, Unavailable
@@ -39,8 +49,10 @@ from towpath.events.kinds import IllegalEvent, Message
 from towpath.hooks import Hooks
 from towpath.streams.broker import Append, Broker, Write, failure, write
 
-ATTEMPTS = 3
+ATTEMPTS = 10
 """How often something is tried on a thread that moves on meanwhile."""
+LOOKS = 2
+"""How often a run that is to be cancelled is looked for: it may begin between two looks."""
 TITLE_LENGTH = 60
 """How much of the first message becomes a thread's title, in characters."""
 
@@ -69,10 +81,13 @@ class AgentWebSocketBridge:
             new_id=new_id,
         )
         self._live: dict[tuple[str, str, str], LiveRun] = {}
+        self._opening: dict[asyncio.Event, RunKey] = {}
+        """Runs whose first event is on its way to the log; the event says that it has an answer."""
         self._starting: set[asyncio.Task[bytes]] = set()
         self._draining = False
         self._approvals = Approvals(self._around, registry, self._start)
         self._group = asyncio.TaskGroup()
+        self._queue = RunQueue(self._around, registry, self._open_settled, self._group)
         self._expiring: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -81,6 +96,7 @@ class AgentWebSocketBridge:
         self._expiring = self._group.create_task(
             self._approvals.watch(), name="expiring interrupts"
         )
+        await self._queue.resume()
         return self
 
     async def __aexit__(
@@ -105,15 +121,16 @@ class AgentWebSocketBridge:
         return len(self._live)
 
     async def start(self, principal: Principal, asked: StartRun) -> bytes:
-        """Begin a run; it goes on whoever listens.
+        """Begin a run, or let it wait for its turn; it goes on whoever listens.
 
         Returns:
-            The JSON result of `run.start`: thread_id, run_id and the position before the run's
+            The JSON result of `run.start`: thread_id, run_id and a position before the run's
             first event. The same for the same request again.
 
         Raises:
             BadRequest, TooLarge, NotFound: the request is none that can be carried out.
             Conflict: the thread has an active run, or the request id was used for another request.
+            LimitExceeded: too many runs wait for the thread.
             Unavailable: the server drains, or the log cannot be written.
         """
         agent, messages = self._check(asked)
@@ -150,29 +167,59 @@ class AgentWebSocketBridge:
         """End a run of this person because they said stop.
 
         Returns:
-            `accepted` once the ending is durable, or `too_late` for a run that is over.
+            `accepted` once the ending is durable, or `too_late` for a run that is over. For a run
+            that waits, `accepted` once it is durable that it ends when its turn comes.
 
         Raises:
             NotFound: no such run, or somebody else's.
-            Unavailable: the store cannot be read.
+            Unavailable: the log cannot be used now.
         """
-        live = self._live.get((principal.tenant, principal.user, run_id))
-        if live is not None and live.end(live.run.cancel()):
-            await live.ended()
-            return "accepted"
-        if live is None and await self._record(principal, run_id) is None:
-            raise NotFound("no such run")
+        for _ in range(LOOKS):
+            live = await self._begun(principal, run_id)
+            if live is not None:
+                if not live.end(live.run.cancel()):
+                    break
+                await live.ended()
+                return "accepted"
+            record = await self._record(principal, run_id)
+            if record is None:
+                raise NotFound("no such run")
+            if record.status in OVER:
+                break
+            if record.status is Status.PENDING and await self._withdraw(record.key):
+                return "accepted"
         return "too_late"
 
     def stop(self, principal: Principal, run_id: str) -> None:
-        """End a run of this person, if it is in progress, and wait for nothing."""
-        live = self._live.get((principal.tenant, principal.user, run_id))
-        if live is not None:
-            live.end(live.run.cancel())
+        """End a run of this person, if it is not over, and wait for nothing."""
+        if not self._draining:
+            self._group.create_task(self._stop(principal, run_id), name=f"stop {run_id}")
+
+    async def _stop(self, principal: Principal, run_id: str) -> None:
+        with contextlib.suppress(NotFound, Unavailable):
+            await self.cancel(principal, run_id)
+
+    async def _begun(self, principal: Principal, run_id: str) -> LiveRun | None:
+        """Return a run in progress; where its beginning is being written, once that is done."""
+        mine = (principal.tenant, principal.user, run_id)
+        for answered, key in list(self._opening.items()):
+            if (key.tenant, key.user, key.run) == mine:
+                await answered.wait()
+        return self._live.get(mine)
+
+    async def _withdraw(self, key: RunKey) -> bool:
+        try:
+            return await self._queue.withdraw(key)
+        except StorageError:
+            raise Unavailable("the log cannot be written now") from None
 
     async def drain(self) -> None:
-        """Take no new runs; give each one in progress its ending and wait until it is written."""
+        """Take no new runs; give each one in progress its ending and wait until it is written.
+
+        Runs that wait for their turn go on waiting, and begin when the log is opened next.
+        """
         self._draining = True
+        await self._queue.stop()
         await asyncio.gather(*self._starting, return_exceptions=True)
         lives = list(self._live.values())
         for live in lives:
@@ -237,11 +284,56 @@ class AgentWebSocketBridge:
         messages: list[Message],
         opening: Opening,
     ) -> bytes:
+        """Open a run; where its thread is busy, do what its agent's policy says."""
+        for _ in range(ATTEMPTS):
+            try:
+                return await self._open_settled(principal, agent, asked, messages, opening)
+            except ThreadBusy:
+                # What answers a run's questions goes on at once or not at all: a thread that goes
+                # on without it leaves them behind.
+                answers = opening.parent is not None or bool(asked.answers)
+                if agent.double_texting is DoubleTexting.REJECT or answers:
+                    raise
+                if agent.double_texting is DoubleTexting.QUEUE:
+                    return await self._queue.put(principal, agent, asked, messages, opening)
+                assert asked.thread_id is not None, "a busy thread has a name"
+                await self._make_way(principal, asked.thread_id)
+                if self._draining:
+                    raise Unavailable("the server is being taken out of service") from None
+        raise Conflict("the thread has too many writers")
+
+    async def _open_settled(
+        self,
+        principal: Principal,
+        agent: Agent,
+        asked: StartRun,
+        messages: list[Message],
+        opening: Opening,
+    ) -> bytes:
         """Open a run on what its thread is now; where that moves on meanwhile, look again."""
         for _ in range(ATTEMPTS):
             with contextlib.suppress(ThreadMoved):
                 return await self._open(principal, agent, asked, messages, opening)
-        raise Conflict("the thread has too many writers")
+        raise ThreadMoved("the thread has too many writers")
+
+    async def _make_way(self, principal: Principal, thread: str) -> None:
+        """End what is active on a thread and what waits for it; their endings are in the log then.
+
+        Raises:
+            StorageError: the log cannot be used now.
+        """
+        mine = (principal.tenant, principal.user, thread)
+        await self._queue.clear(*mine)
+        for answered, key in list(self._opening.items()):
+            if (key.tenant, key.user, key.thread) == mine:
+                await answered.wait()
+        keys = [(live, live.run.key) for live in self._live.values()]
+        lives = [live for live, key in keys if (key.tenant, key.user, key.thread) == mine]
+        for live in lives:
+            live.end(live.run.cancel())
+        for live in lives:
+            await live.ended()
+        await self._queue.advance(*mine)
 
     async def _open(
         self,
@@ -265,7 +357,8 @@ class AgentWebSocketBridge:
             now = around.clock()
             waiting = await self._approvals.asked_in(key, now)
             # After that look: a twin of this request shows in it, or is met at the write.
-            if (earlier := await around.broker.remembered(opening.key)) is not None:
+            earlier = await around.broker.remembered(opening.key) if opening.key else None
+            if earlier is not None:
                 return earlier
             opening = answering(opening, waiting, asked, now)
         run = Run(
@@ -280,13 +373,19 @@ class AgentWebSocketBridge:
             made = run.begin(given, parent=opening.parent)
         except IllegalEvent as error:
             raise BadRequest(error.reason) from None
-        written = await write(around.broker, self._opening(run, made, past.offset, opening))
-        if not written.repeated:
-            live = LiveRun(run, written.spans[0].last, around.clock(), around)
-            self._launch(live, agent, _agent_input(run, principal, asked))
+        answered = asyncio.Event()
+        self._opening[answered] = key
+        try:
+            written = await write(around.broker, self._beginning(run, made, past.offset, opening))
+            if not written.repeated:
+                live = LiveRun(run, written.spans[0].last, around.clock(), around)
+                self._launch(live, agent, _agent_input(run, principal, asked))
+        finally:
+            del self._opening[answered]
+            answered.set()
         return written.result
 
-    def _opening(self, run: Run, made: list[Made], offset: int, opening: Opening) -> Write:
+    def _beginning(self, run: Run, made: list[Made], offset: int, opening: Opening) -> Write:
         key = run.key
         opened = RunOpened(
             key=key,
@@ -294,6 +393,7 @@ class AgentWebSocketBridge:
             title=_title(made[0].event["input"]["messages"]),
             thread_offset=offset,
             at=self._around.clock(),
+            queued=opening.queued,
         )
         first = Append(channel_of(key), tuple(map(item, made)), hold=True)
         return Write(
@@ -320,6 +420,7 @@ class AgentWebSocketBridge:
         finally:
             del self._live[key.tenant, key.user, key.run]
             self._approvals.look_again()
+        self._queue.look(key.tenant, key.user, key.thread)
 
     async def _end_lost_runs(self) -> None:
         """Give every run that the last process left behind its one ending."""

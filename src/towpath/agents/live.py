@@ -23,7 +23,7 @@ import msgspec
 from towpath import hooks
 from towpath.agents.interrupts import Question
 from towpath.agents.registry import Agent, AgentInput
-from towpath.agents.run import OVER, AgentError, Made, Run, RunIsOver, RunKey, Status
+from towpath.agents.run import OVER, AgentError, Made, Queued, Run, RunIsOver, RunKey, Status
 from towpath.channels import Channel, thread_channel, user_channel
 from towpath.errors import StorageError
 from towpath.events.kinds import IllegalEvent, Message
@@ -84,6 +84,12 @@ class Conversations(Protocol):
 
     async def unfinished(self) -> list[RunRecord]:
         """Return every run without a terminal event."""
+
+    async def queued(self, tenant: str, user: str, thread: str) -> list[Queued]:
+        """Return the runs that wait for a thread, in the order of their turns."""
+
+    async def waiting_threads(self) -> list[tuple[str, str, str]]:
+        """Return the threads for which runs wait: tenant, user, thread."""
 
     async def questions(self, tenant: str, user: str, run: str) -> list[Question]:
         """Return what a run asked, in its order."""

@@ -7,6 +7,7 @@ AG-UI events, or mappings in wire form; it never sees a connection.
 import inspect
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from towpath.channels import is_id
@@ -37,6 +38,17 @@ class AgentInput:
     """Decisions on open interrupts."""
 
 
+class DoubleTexting(Enum):
+    """What becomes of a run that is asked for while another one is active on its thread."""
+
+    REJECT = "reject"
+    """It is refused; the person may stop the other one, or wait."""
+    QUEUE = "queue"
+    """It begins when the other one has ended, and those queued before it."""
+    INTERRUPT = "interrupt"
+    """The other one is cancelled first."""
+
+
 AgentFunction = Callable[[AgentInput], AsyncGenerator[object, None]]
 
 
@@ -61,6 +73,8 @@ class Agent:
     description: str
     deadline: float
     """Seconds until a run of it is ended with `run.deadline`."""
+    double_texting: DoubleTexting = DoubleTexting.REJECT
+    """What becomes of a run that is asked for while another one is active on its thread."""
 
 
 class AgentRegistry:
@@ -70,7 +84,13 @@ class AgentRegistry:
         self._agents: dict[str, Agent] = {}
 
     def register(
-        self, name: str, function: AgentFunction, *, deadline: float, description: str = ""
+        self,
+        name: str,
+        function: AgentFunction,
+        *,
+        deadline: float,
+        description: str = "",
+        double_texting: str = DoubleTexting.REJECT.value,
     ) -> None:
         """Take an agent.
 
@@ -88,9 +108,16 @@ class AgentRegistry:
             raise InvalidAgent(name, "must take exactly one argument, the AgentInput")
         if deadline <= 0:
             raise InvalidAgent(name, "needs a deadline above 0 seconds")
+        policies = {policy.value: policy for policy in DoubleTexting}
+        if double_texting not in policies:
+            raise InvalidAgent(name, f"needs a double_texting that is one of {', '.join(policies)}")
         text = description or (inspect.getdoc(function) or "").partition("\n")[0]
         self._agents[name] = Agent(
-            name=name, function=function, description=text, deadline=deadline
+            name=name,
+            function=function,
+            description=text,
+            deadline=deadline,
+            double_texting=policies[double_texting],
         )
 
     def get(self, name: str) -> Agent | None:

@@ -85,8 +85,16 @@ class RunIsOver(TowpathError):
     """Something came after the terminal event; it is refused."""
 
 
+class ThreadBusy(Conflict):
+    """Another run is active on the thread."""
+
+
 class ThreadMoved(Conflict):
     """The thread has gone on since its history was read; reading it again helps."""
+
+
+class TurnMoved(Conflict):
+    """What waits for the thread is not what it was when it was looked at; looking again helps."""
 
 
 class AgentError(TowpathError):
@@ -116,8 +124,18 @@ class RunKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """A run that waits."""
+
+    key: RunKey
+    request: bytes
+    withdrawn: bool
+    """Whether it was cancelled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOpened:
-    """Fact: a run's first event is in the log."""
+    """Fact: a run's first event is in the log; ThreadBusy where it is not its turn."""
 
     key: RunKey
     started: Event
@@ -126,6 +144,25 @@ class RunOpened:
     thread_offset: int
     """The offset of the thread at which its history was read; another one is a conflict."""
     at: float
+    queued: Queued | None = None
+    """The run as it waited, if it did; TurnMoved where that is not the next one any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunQueued:
+    """Fact: a run was accepted that begins when its thread is free; LimitExceeded past a bound."""
+
+    key: RunKey
+    request: bytes
+    """What was asked, by whom, as whoever begins it reads it."""
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunWithdrawn:
+    """Fact: a queued run was cancelled before it began; NotFound where it is not queued."""
+
+    key: RunKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from towpath.agents.asked import StartRun
+from towpath.agents.live import RunRecord
+from towpath.agents.run import Status
 from towpath.channels import is_id, is_thread_id, thread_channel
 from towpath.context import Principal
 from towpath.errors import (
@@ -112,12 +114,12 @@ async def _run(house: House, stream: EventStream, request: Request) -> Response:
     if stream.ended is not None:
         raise Unauthorized  # It ended while the body came.
     if record is not None:
-        return await _stream(house, stream, _beginning(who, record.key.thread, FROM_START))
+        return await _stream(house, stream, await _joining(house, who, record))
     if not house.parts.operations.may_start(who):
         raise TooManyRequests("too many runs at once")
     started = msgspec.json.decode(await house.bridge.start(who, _start(request, asked)))
     position = Position(**started["position"])
-    beginning = _beginning(who, started["thread_id"], Asked(True, position), first_run=True)
+    beginning = _beginning(who, started["thread_id"], Asked(True, position), run=asked.run_id)
     response = await _stream(house, stream, beginning)
     if _ends_with_client(asked):
         response.left = functools.partial(house.bridge.stop, who, asked.run_id)
@@ -169,9 +171,22 @@ class EventResponse(StreamingResponse):
         bound.reschedule(asyncio.get_running_loop().time() + grace)
 
 
-def _beginning(who: Principal, thread: str, asked: Asked, *, first_run: bool = False) -> Beginning:
+async def _joining(house: House, who: Principal, record: RunRecord) -> Beginning:
+    """Return how a run that is there is read: the thread, or where it waits, from its turn on."""
+    thread = record.key.thread
+    if record.status is Status.PENDING:
+        top = await house.broker.read(thread_channel(who.tenant, who.user, thread), 0, limit=0)
+        waits = await house.store.find_run(who.tenant, who.user, record.key.run)
+        if waits is not None and waits.status is Status.PENDING:
+            # It still waits after that look at the log: so all of it comes after that position.
+            position = Position(top.epoch, top.top)
+            return _beginning(who, thread, Asked(True, position), run=record.key.run)
+    return _beginning(who, thread, FROM_START)
+
+
+def _beginning(who: Principal, thread: str, asked: Asked, *, run: str | None = None) -> Beginning:
     channel = thread_channel(who.tenant, who.user, thread)
-    return Beginning(channel=channel, asked=asked, first_run=first_run)
+    return Beginning(channel=channel, asked=asked, run=run)
 
 
 def _start(request: Request, asked: RunAgentInput) -> StartRun:

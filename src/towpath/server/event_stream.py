@@ -2,14 +2,18 @@
 
 It is a member of the hub like any connection, with the same rights and bounds, and speaks another
 dialect. What it gets first is what every subscriber gets; then it goes on live until the run it
-follows has ended. It belongs to whoever asked for it: when they leave, nothing of it stays.
+follows has ended. A stream that follows one run by name shows that run and nothing before it, also
+where the run waits for its turn. It belongs to whoever asked for it: when they leave, nothing of it
+stays.
 
 Source: WIRE section 10.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from msgspec import UnsetType
@@ -46,8 +50,9 @@ class Beginning:
 
     channel: Channel
     asked: Asked
-    first_run: bool = False
-    """Whether it ends with the first run that ends in it, instead of the one that is active."""
+    run: str | None = None
+    """The run it shows, all of which comes after `asked`; None shows the thread until the run that
+    is active has ended."""
 
 
 class EventStream:
@@ -73,6 +78,7 @@ class EventStream:
         self._wake = asyncio.Event()
         self._first = b""
         self._active = True
+        self._window = Window(None)
         outbox = Outbox(self._wake.set, max_bytes=parts.settings.outbox_bytes, separator=b"")
         self._member = Member(name, principal, outbox, self.end, dialect=dialect)
         self._loop = asyncio.get_running_loop()
@@ -108,7 +114,8 @@ class EventStream:
         # Asked before the answer is made: an empty one then means that nothing has changed.
         active = await parts.store.has_active_run(who.tenant, who.user, channel.thread or "")
         answer = await parts.recovery.answer(channel, who.user, beginning.asked)
-        self._take(answer, active, first_run=beginning.first_run)
+        self._window = Window(beginning.run)
+        self._take(answer, active)
         parts.hub.go_live(subscription, answer.top)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -118,7 +125,6 @@ class EventStream:
                 self._watch_writing()
                 yield self._first or codec.KEEP_ALIVE
             while self._active and (piece := await self._next()):
-                piece, self._active = _up_to_the_end(piece)
                 self._watch_writing()
                 yield piece
         finally:
@@ -138,31 +144,41 @@ class EventStream:
         """Go on until `end`: a client comes back with its position by itself."""
 
     async def _next(self) -> bytes:
-        """Return what comes next, or a sign of life where that takes long; nothing at the end."""
+        """Return what is shown next, or a sign of life if that takes long; nothing at the end."""
         _cancel(self._writing)
-        while not (piece := self._member.outbox.take()) and self.ended is None:
-            if await catch_up(self._parts, self._member):
+        due = self._loop.time() + self._parts.settings.ping_interval
+        while (piece := self._member.outbox.take()) or self.ended is None:
+            if shown := self._window.take(piece):
+                self._active = not self._window.over
+                return shown
+            if not piece and await catch_up(self._parts, self._member):
                 continue
-            try:
-                async with asyncio.timeout(self._parts.settings.ping_interval):
-                    await self._wake.wait()
-            except TimeoutError:
-                return codec.KEEP_ALIVE
-            self._wake.clear()
-        return piece
+            if self.ended is None and self._loop.time() >= due:
+                return codec.KEEP_ALIVE  # Also where others talk, and nothing of it is shown.
+            if not piece:
+                await self._woken(due)
+        return b""
 
-    def _take(self, answer: Answer, active: bool, *, first_run: bool) -> None:
-        """Keep what the reader gets first, up to the end of the run where it ends in it."""
+    async def _woken(self, due: float) -> None:
+        """Wait until there is something to look at, or a sign of life is due."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(due):
+                await self._wake.wait()
+            self._wake.clear()
+
+    def _take(self, answer: Answer, active: bool) -> None:
+        """Keep what the reader gets first; of a run that is named, what there is of it."""
         pieces = []
         for publication in answer.publications:
             offset, data = publication.offset, bytes(publication.data)
             position = None if isinstance(offset, UnsetType) else (answer.epoch, offset)
             pieces.append(codec.encode_event(data, position=position))
-            active = not _is_terminal(data)
-            if first_run and not active:
-                break
-        self._active = active
+            active = not _is_end(pieces[-1])
         self._first = b"".join(pieces)
+        if self._window.run is not None:
+            self._first = self._window.take(self._first)
+            active = not self._window.over
+        self._active = active
 
     def _watch_writing(self) -> None:
         """End the stream when its client takes nothing of a piece for too long."""
@@ -202,23 +218,51 @@ def _cancel(timer: asyncio.TimerHandle | None) -> None:
         timer.cancel()
 
 
-def _up_to_the_end(piece: bytes) -> tuple[bytes, bool]:
-    """Return these events up to the first terminal one, and whether the run goes on after them."""
-    if not any(kind in piece for kind in _TERMINAL):
-        return piece, True
-    kept = bytearray()
-    for event in piece.split(codec.END)[:-1]:
-        kept += event + codec.END
-        if _is_terminal(event.partition(codec.DATA)[2]):
-            return bytes(kept), False
-    return piece, True
+class Window:
+    """What of a stream a reader is shown: up to the end of a run, and nothing before its start."""
+
+    def __init__(self, run: str | None) -> None:
+        """Look for a run; None shows what comes until a run ends."""
+        self.over = False
+        """Whether the end was shown; nothing is after it."""
+        self.run = run
+        self._open = run is None
+
+    def take(self, piece: bytes) -> bytes:
+        """Return what is shown of some events in the dialect; no event is cut."""
+        if self.over or not _may_bound(piece):
+            return piece if self._open and not self.over else b""
+        events = piece.split(codec.END)
+        return b"".join(event + codec.END for event in events if event and self._shows(event))
+
+    def _shows(self, event: bytes) -> bool:
+        if self.over:
+            return False
+        if not self._open:
+            self._open = _started(event) == self.run
+        self.over = self._open and _is_end(event)
+        return self._open
 
 
-def _is_terminal(data: bytes) -> bool:
-    """Whether this is a terminal event; only those that may be one are read."""
-    if not any(kind in data for kind in _TERMINAL):
-        return False
-    return msgspec.json.decode(data)["type"] in TERMINAL
+_BOUNDS = tuple(kind.encode() for kind in ("RUN_STARTED", *sorted(TERMINAL)))
 
 
-_TERMINAL = tuple(kind.encode() for kind in TERMINAL)
+def _may_bound(piece: bytes) -> bool:
+    """Whether a beginning or an end may be among these events; only such are read."""
+    return any(kind in piece for kind in _BOUNDS)
+
+
+def _read(event: bytes) -> dict[str, Any]:
+    data = event.partition(codec.DATA)[2]  # A comment has none.
+    decoded: dict[str, Any] = msgspec.json.decode(data or b"{}")
+    return decoded
+
+
+def _started(event: bytes) -> str | None:
+    """Return the id of the run that begins with this event, if one does."""
+    read = _read(event) if _may_bound(event) else {}
+    return read["runId"] if read.get("type") == "RUN_STARTED" else None
+
+
+def _is_end(event: bytes) -> bool:
+    return _may_bound(event) and _read(event).get("type") in TERMINAL

@@ -123,12 +123,16 @@ class Gateway:
         self._trusted: tuple[Network, ...] = ()
         self._show_gauges()
 
-    def agent(self, name: str, *, deadline: float | None = None) -> Callable[[F], F]:
+    def agent(
+        self, name: str, *, deadline: float | None = None, double_texting: str = "reject"
+    ) -> Callable[[F], F]:
         """Register an async generator function as the agent of this name.
 
         Args:
             name: what clients call it.
             deadline: seconds until a run of it is ended; None takes `run_deadline`.
+            double_texting: what becomes of a run that is asked for while another one is active on
+                its thread: `reject` it, `queue` it, or `interrupt` the other one.
 
         Raises:
             InvalidAgent: it could not be asked; the sentence says why.
@@ -136,7 +140,7 @@ class Gateway:
 
         def register(function: F) -> F:
             limit = deadline if deadline is not None else self.settings.run_deadline
-            self.agents.register(name, function, deadline=limit)
+            self.agents.register(name, function, deadline=limit, double_texting=double_texting)
             return function
 
         return register

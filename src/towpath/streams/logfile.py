@@ -36,7 +36,7 @@ from towpath.streams.broker import (
     follows,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """What `PRAGMA user_version` of a file says that this code can write."""
 KEY_SECONDS = 24 * 3600.0
 """How long a request id is remembered."""

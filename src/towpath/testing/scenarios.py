@@ -38,10 +38,14 @@ ALICE = Principal(tenant="acme", user="alice")
 BOB = Principal(tenant="acme", user="bob")
 MOMENTS = (0.0, 0.1, 0.2, 0.3)
 """How long things take, in virtual seconds."""
+_BOUNDS = TERMINAL | {"RUN_STARTED"}
 
 
 class LateBroker(MemoryBroker):
-    """A log that keeps the order of writes, and answers each when the explorer likes."""
+    """A log that keeps the order of writes, and answers each when the explorer likes.
+
+    What it is asked it answers late too: things may have moved on when the answer comes.
+    """
 
     refusals = 0.0
     """How likely a write is refused with StorageError."""
@@ -94,6 +98,7 @@ class World:
         stale: bool = False,
         deadline: float = 10.0,
         patience: float = 100.0,
+        double_texting: str = "reject",
     ) -> None:
         self.heard: list[tuple[Channel, Publication]] = []
         self.asked: list[AgentInput] = []
@@ -102,7 +107,7 @@ class World:
         self.broker.refusals, self.broker.stale = refusals, stale
         self.store = ThreadStore(self.broker)
         registry = AgentRegistry()
-        registry.register("agent", self._agent, deadline=deadline)
+        registry.register("agent", self._agent, deadline=deadline, double_texting=double_texting)
         registry.register("asks", self._asks, deadline=deadline)
         self.bridge = AgentWebSocketBridge(
             self.broker,
@@ -131,6 +136,40 @@ class World:
         """Ask the agent something and return the id of the run."""
         asked = StartRun(request_id=request_id, agent=agent, thread_id=thread, message=who.user)
         return str(msgspec.json.decode(await self.bridge.start(who, asked))["run_id"])
+
+    async def over(self, *runs: str) -> None:
+        """Wait until runs of alice's are over, as long as that may take."""
+        for run in runs:
+            async with asyncio.timeout(60):
+                while not await self.ended(run):  # noqa: ASYNC110 - the time is virtual
+                    await asyncio.sleep(0.1)
+
+    async def ended(self, run: str) -> bool:
+        """Whether the terminal event of a run of alice's is in the log."""
+        record = await self.store.find_run(ALICE.tenant, ALICE.user, run)
+        return record is not None and record.ended_at is not None
+
+    def ending(self, run: str) -> bool:
+        """Whether the terminal event of a run of alice's is on its way to the log."""
+        live = self.bridge._live.get((ALICE.tenant, ALICE.user, run))
+        return live is not None and live.run.over
+
+    async def turns(self) -> list[tuple[str, str]]:
+        """Check alice's thread; return its runs in the order of their beginnings, with endings.
+
+        Runs follow each other, in the order in which she was told that they were accepted.
+        """
+        events = await self.check(ALICE)
+        started = [event["runId"] for event in events if event["type"] == "RUN_STARTED"]
+        bounds = [event["type"] in TERMINAL for event in events if event["type"] in _BOUNDS]
+        assert bounds == [False, True] * len(started), "one run at a time"
+        told = [msgspec.json.decode(one.data) for where, one in self.heard if not where.is_thread]
+        names = ("towpath.run.queued", "towpath.run.started")
+        accepted = dict.fromkeys(x["value"]["run_id"] for x in told if x["name"] in names)
+        assert started == list(accepted), "each at its turn"
+        ends = [event for event in events if event["type"] in TERMINAL]
+        hows = [end.get("code") or end["outcome"]["type"] for end in ends]
+        return list(zip(started, hows, strict=True))
 
     async def decide(self, run: str, request_id: str, question: str, decision: str) -> str:
         """Decide for Alice at some moment, and return the status of the reply."""
@@ -239,7 +278,7 @@ async def strangers() -> None:
 
 
 async def twins() -> None:
-    """The same request twice at once, on a new thread, is one run; another one is a conflict."""
+    """The same request twice at once is one run; another one has its turn before or after it."""
     thread = detangle.choice((None, "t"))
     async with World().open() as world:
         first, twin, other = await asyncio.gather(
@@ -248,13 +287,75 @@ async def twins() -> None:
             world.start(ALICE, "r2", "t"),
             return_exceptions=True,
         )
-    outcomes = (first, twin) if thread is None else (first, twin, other)
-    runs = {one for one in outcomes if isinstance(one, str)}
-    refused = [one for one in outcomes if not isinstance(one, str)]
+    refused = [one for one in (first, twin, other) if not isinstance(one, str)]
     assert all(isinstance(one, Conflict) for one in refused)
-    assert first == twin or all(isinstance(one, Conflict) for one in (first, twin))
-    assert len(runs) == 1
-    assert len(world.asked) == (2 if thread is None else 1)
+    assert len({one for one in (first, twin) if isinstance(one, str)}) <= 1
+    runs = {one for one in (first, twin, other) if isinstance(one, str)}
+    assert runs
+    assert len(world.asked) == len(runs)
+    assert thread is not None or len(runs) == 2
+    await world.check(ALICE)
+
+
+async def queueing() -> None:
+    """Two starts queue while the active run ends: both begin, one after the other."""
+    async with World(stale=True, double_texting="queue").open() as world:
+        first = await world.start(ALICE, "r1")
+        await asyncio.sleep(detangle.choice((0.0, 0.1, 0.3, 0.4, 0.5, 0.6)))
+        second, third = await asyncio.gather(world.start(ALICE, "r2"), world.start(ALICE, "r3"))
+        await world.over(first, second, third)
+        turns = await world.turns()
+    assert turns[0] == (first, "success")
+    assert sorted(turns[1:]) == sorted([(second, "success"), (third, "success")])
+    assert len(world.asked) == 3
+
+
+async def queueing_on_a_bad_log() -> None:
+    """The same while the log refuses some writes: what was accepted has its turn all the same."""
+    async with World(refusals=0.2, stale=True, double_texting="queue").open() as world:
+        answers = await asyncio.gather(
+            *(world.start(ALICE, f"r{n}") for n in range(3)), return_exceptions=True
+        )
+        assert all(isinstance(one, str | Unavailable) for one in answers)
+        runs = [one for one in answers if isinstance(one, str)]
+        await world.over(*runs)
+        turns = await world.turns() if runs else []
+    assert sorted(run for run, _ in turns) == sorted(runs)
+    assert {how for _, how in turns} <= {"success", "run.storage"}
+
+
+async def interrupting() -> None:
+    """Two starts interrupt while the active run ends: in time or not, one run is left."""
+    async with World(stale=True, double_texting="interrupt").open() as world:
+        first = await world.start(ALICE, "r1")
+        await asyncio.sleep(detangle.choice((0.0, 0.1, 0.3, 0.4, 0.5)))
+        second, third = await asyncio.gather(world.start(ALICE, "r2"), world.start(ALICE, "r3"))
+        await world.over(first, second, third)
+        turns = await world.turns()
+    assert turns[0][0] == first
+    assert sorted(run for run, _ in turns[1:]) == sorted((second, third))
+    assert {how for _, how in turns[:2]} <= {"success", "cancelled"}
+    assert turns[2][1] == "success"
+
+
+async def second_thoughts() -> None:
+    """A queued run is cancelled when its turn comes: accepted means cancelled, and not else."""
+    async with World(stale=True, double_texting="queue").open() as world:
+        first = await world.start(ALICE, "r1")
+        second = await world.start(ALICE, "r2")
+        third = await world.start(ALICE, "r3")
+
+        async def stop() -> str:
+            await asyncio.sleep(detangle.choice((0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)))
+            answer = await world.bridge.cancel(ALICE, second)
+            assert answer == "accepted" or world.ending(second) or await world.ended(second)
+            return answer
+
+        answers = await asyncio.gather(stop(), stop())
+        await world.over(first, second, third)
+        turns = await world.turns()
+    how = "cancelled" if "accepted" in answers else "success"
+    assert turns == [(first, "success"), (second, how), (third, "success")]
 
 
 DEVICES = (

@@ -16,11 +16,20 @@ from dataclasses import dataclass
 import msgspec
 
 from towpath.agents.interrupts import InterruptDecided, InterruptsExpired
-from towpath.agents.run import RunClosed, RunOpened, Status, ThreadMoved
+from towpath.agents.run import (
+    RunClosed,
+    RunOpened,
+    RunQueued,
+    RunWithdrawn,
+    Status,
+    ThreadBusy,
+    ThreadMoved,
+    TurnMoved,
+)
 from towpath.errors import Conflict, NotFound
 from towpath.events.kinds import Message
 from towpath.streams.broker import Span
-from towpath.threads import interrupts
+from towpath.threads import interrupts, queue
 
 _SCHEMA = """
 CREATE TABLE threads (
@@ -97,7 +106,7 @@ class ThreadRenamed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadDeleted:
-    """Fact: a thread and all of it is gone; refused with Conflict while a run is active."""
+    """Fact: a thread and all of it is gone; Conflict while a run is active or waits."""
 
     key: ThreadKey
 
@@ -106,7 +115,7 @@ class ThreadProjection:
     """Derives the tables; see `towpath.streams.broker.Projection`."""
 
     def create(self, db: sqlite3.Connection, version: int) -> None:
-        for since, schema in ((1, _SCHEMA), (2, interrupts.SCHEMA)):
+        for since, schema in ((1, _SCHEMA), (2, interrupts.SCHEMA), (3, queue.SCHEMA)):
             for statement in schema.split(";") if version < since else ():
                 db.execute(statement)
 
@@ -116,6 +125,10 @@ class ThreadProjection:
                 _open_run(db, fact, spans[0])
             case RunClosed():
                 _close_run(db, fact, spans[0])
+            case RunQueued():
+                queue.put(db, fact)
+            case RunWithdrawn():
+                queue.withdraw(db, fact)
             case InterruptDecided():
                 interrupts.decide(db, fact)
             case InterruptsExpired():
@@ -133,11 +146,16 @@ class ThreadProjection:
 def _open_run(db: sqlite3.Connection, fact: RunOpened, span: Span) -> None:
     key = fact.key
     thread = ThreadKey(tenant=key.tenant, user=key.user, id=key.thread)
+    if fact.queued is None:
+        queue.refuse_known(db, key)
     if has_active_run(db, thread):
-        raise Conflict("a run is active on this thread")
-    same = "SELECT 1 FROM runs WHERE tenant=? AND user=? AND id=?"
-    if db.execute(same, (key.tenant, key.user, key.run)).fetchone() is not None:
-        raise Conflict("a run of this id is there already")
+        raise ThreadBusy("a run is active on this thread")
+    waiting = queue.head(db, *thread.columns)
+    if fact.queued is None and waiting is not None:
+        raise ThreadBusy("runs wait for this thread")
+    if fact.queued != waiting:
+        raise TurnMoved
+    queue.leave(db, key)
     interrupts.supersede(db, key, fact.at)
     row = db.execute(
         "SELECT offset FROM threads WHERE tenant=? AND user=? AND id=?", thread.columns
@@ -153,7 +171,7 @@ def _open_run(db: sqlite3.Connection, fact: RunOpened, span: Span) -> None:
         (fact.at, fact.title, span.first - 1, *thread.columns),
     )
     db.execute(
-        "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, ?, NULL)",
+        "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, ?, NULL)",
         (key.tenant, key.user, key.run, key.thread, key.agent, Status.RUNNING.value, fact.at),
     )
 
@@ -226,6 +244,8 @@ def _rename_thread(db: sqlite3.Connection, fact: ThreadRenamed) -> None:
 def _delete_thread(db: sqlite3.Connection, fact: ThreadDeleted) -> None:
     if has_active_run(db, fact.key):
         raise Conflict("a run is active on this thread: cancel it first")
+    if queue.head(db, *fact.key.columns) is not None:
+        raise Conflict("runs wait for this thread: cancel them first")
     gone = db.execute("DELETE FROM threads WHERE tenant=? AND user=? AND id=?", fact.key.columns)
     if gone.rowcount == 0:
         raise NotFound("no such thread")
@@ -236,7 +256,8 @@ def _delete_thread(db: sqlite3.Connection, fact: ThreadDeleted) -> None:
 def has_active_run(db: sqlite3.Connection, thread: ThreadKey) -> bool:
     """Whether a run of this thread has no terminal event yet."""
     row = db.execute(
-        "SELECT 1 FROM runs WHERE tenant=? AND user=? AND thread=? AND ended IS NULL LIMIT 1",
+        "SELECT 1 FROM runs WHERE tenant=? AND user=? AND thread=? AND ended IS NULL"
+        " AND status!='pending' LIMIT 1",
         thread.columns,
     ).fetchone()
     return row is not None

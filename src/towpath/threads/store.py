@@ -8,10 +8,10 @@ import msgspec
 
 from towpath.agents.interrupts import Question
 from towpath.agents.live import Conversation, RunRecord
-from towpath.agents.run import RunKey, Status
+from towpath.agents.run import Queued, RunKey, Status
 from towpath.events.fold import Fold
 from towpath.events.kinds import Message
-from towpath.threads import interrupts
+from towpath.threads import interrupts, queue
 from towpath.threads.projection import ThreadKey, has_active_run
 
 T = TypeVar("T")
@@ -64,9 +64,11 @@ class StoredThread(msgspec.Struct, frozen=True, kw_only=True):
 
 _THREAD = (
     "SELECT id, title, created, updated, (SELECT runs.id FROM runs WHERE runs.tenant="
-    "threads.tenant AND runs.user=threads.user AND runs.thread=threads.id AND ended IS NULL)"
+    "threads.tenant AND runs.user=threads.user AND runs.thread=threads.id AND ended IS NULL"
+    " AND status!='pending')"
     ", offset, state, last_started, last_ended FROM threads WHERE tenant=? AND user=?"
 )
+_BEGUN = "ended IS NULL AND status!='pending'"
 _RUN = "SELECT tenant, user, id, thread, agent, status, code, started, ended FROM runs"
 
 
@@ -131,8 +133,16 @@ class ThreadStore:
     async def unfinished(self) -> list[RunRecord]:
         """See `towpath.agents.live.Conversations`."""
         return await self._tables.query(
-            lambda db: [_record(row) for row in db.execute(f"{_RUN} WHERE ended IS NULL")]
+            lambda db: [_record(row) for row in db.execute(f"{_RUN} WHERE {_BEGUN}")]
         )
+
+    async def queued(self, tenant: str, user: str, thread: str) -> list[Queued]:
+        """See `towpath.agents.live.Conversations`."""
+        return await self._tables.query(lambda db: queue.waiting(db, tenant, user, thread))
+
+    async def waiting_threads(self) -> list[tuple[str, str, str]]:
+        """See `towpath.agents.live.Conversations`."""
+        return await self._tables.query(queue.threads)
 
     async def questions(self, tenant: str, user: str, run: str) -> list[Question]:
         """See `towpath.agents.live.Conversations`."""

@@ -13,7 +13,9 @@ const view = new ThreadView({
   stream: at('stream'),
   scroll: at('scroll'),
   status: at('run-status'),
+  waiting: at('waiting'),
   announce: at('announce'),
+  onCancel: cancelWaiting,
   decide,
 });
 const list = new ThreadList({
@@ -159,7 +161,10 @@ function hear(event) {
       say('This thread was deleted.');
     }
   }
-  if (name.startsWith('towpath.interrupt.') && thread && event.value.run_id === thread.waiting) {
+  if (name === 'towpath.run.queued' && id === current) {
+    waits(event.value.run_id, '');
+  }
+  if (name.startsWith('towpath.interrupt.') && thread && event.value.run_id === thread.asking) {
     look().catch(() => {}); // Whoever decides is told in any case.
   }
   if (name.startsWith('towpath.thread.') || name.startsWith('towpath.run.')) {
@@ -196,7 +201,10 @@ function open(id) {
   showThread(null);
   if (id !== null) {
     stopListening = line.listen(id, {
-      onStart: () => showThread(new Thread()),
+      onStart: () => {
+        showThread(new Thread());
+        showWaiting(thread).catch(() => {}); // They are shown when their turn comes.
+      },
       onEvent: take,
       onGone: gone,
     });
@@ -209,6 +217,21 @@ function take(event, tags) {
   showControls();
   if (event.type === 'RUN_FINISHED') {
     look().catch(() => {});
+  }
+}
+
+function waits(run, text) {
+  if (thread) {
+    thread.wait(run, text);
+    view.refresh();
+  }
+}
+
+// Ask which runs wait for the thread that is shown, after all that began before was told.
+async function showWaiting(shown) {
+  const { runs } = await line.ask('run.list', { thread_id: current });
+  if (shown === thread) {
+    runs.filter(({ status }) => status === 'pending').reverse().forEach(({ run_id: run }) => waits(run, ''));
   }
 }
 
@@ -270,8 +293,11 @@ async function send() {
   starting = true;
   showControls();
   try {
-    const { thread_id: id } = await line.change('run.start', parameters);
+    const { thread_id: id, run_id: run } = await line.change('run.start', parameters);
     if (asked.line === line) {
+      if (thread && thread.waiting.has(run)) {
+        waits(run, message); // The notice came first.
+      }
       at('message').value = '';
       fit();
       if (asked.thread === null && current === null) {
@@ -298,11 +324,22 @@ async function stop() {
   }
 }
 
+async function cancelWaiting(run) {
+  const shown = thread;
+  try {
+    await line.change('run.cancel', { run_id: run });
+    shown.waitNoMore(run);
+    view.refresh();
+  } catch (error) {
+    say(`Not cancelled: ${wordsOf(error)}`);
+  }
+}
+
 // Ask where the questions stand that the open thread waits with.
 async function look() {
   const shown = thread;
-  if (shown && shown.waiting && line) {
-    const run = shown.waiting;
+  if (shown && shown.asking && line) {
+    const run = shown.asking;
     const { interrupts } = await line.ask('run.get', { run_id: run });
     shown.stand(run, interrupts);
     view.refresh();

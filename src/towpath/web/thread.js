@@ -34,6 +34,9 @@ export class Thread {
     this.changed = new Set();
     this.reordered = false;
     this.said = []; // Texts that were completed while we listened, to be read out.
+    this.begun = new Set(); // Ids of runs that began while we listened.
+    this.waiting = new Map(); // Questions that wait for their turn: run id to text, if we know it.
+    this.waited = false; // Whether that is to be drawn again.
   }
 
   get active() {
@@ -50,6 +53,18 @@ export class Thread {
       this.run.phase = phase;
       this.run.detail = event.toolCallName || event.stepName || '';
     }
+  }
+
+  // Take note that a run waits; its question may be known to other devices only.
+  wait(run, text) {
+    if (!this.begun.has(run)) {
+      this.waiting.set(run, text || this.waiting.get(run) || '');
+      this.waited = true;
+    }
+  }
+
+  waitNoMore(run) {
+    this.waited = this.waiting.delete(run) || this.waited;
   }
 
   message(id, role) {
@@ -103,7 +118,7 @@ export class Thread {
   }
 
   // The run that waits for a person's decision, null if none does.
-  get waiting() {
+  get asking() {
     const open = this.questions.find(({ state }) => state === 'open');
     return open ? open.run : null;
   }
@@ -193,6 +208,8 @@ const HANDLERS = {
   RUN_STARTED(event) {
     this.leave(event);
     this.run = { id: event.runId, phase: 'started', detail: '', code: '', message: '' };
+    this.begun.add(event.runId);
+    this.waitNoMore(event.runId);
     for (const message of (event.input && event.input.messages) || []) {
       if (!this.messages.has(message.id)) {
         this.take(message);

@@ -8,9 +8,10 @@ const SHORT = 72; // Characters of JSON that stay on one line.
 const NEAR = 80; // Pixels from the end within which the reader is taken to follow.
 
 export class ThreadView {
-  // `decide(question, decision, shown)` is called when a person decides on what they were shown.
-  constructor({ stream, scroll, status, announce, decide }) {
-    Object.assign(this, { stream, scroll, status, announce, decide });
+  // `decide(question, decision, shown)` is called when a person decides on what they were shown,
+  // `onCancel(run)` when a question is not to have its turn.
+  constructor({ stream, scroll, status, waiting, announce, decide, onCancel }) {
+    Object.assign(this, { stream, scroll, status, waiting, announce, decide, onCancel });
     this.thread = null;
     this.rows = new Map();
     this.timer = null;
@@ -26,6 +27,7 @@ export class ThreadView {
     this.thread = thread;
     this.rows.clear();
     this.stream.replaceChildren();
+    this.waiting.replaceChildren();
     this.announce.replaceChildren();
     this.following = true;
     this.draw();
@@ -51,8 +53,12 @@ export class ThreadView {
       if (thread.said.length) {
         this.announce.replaceChildren(thread.said.splice(0).join(' '));
       }
+      if (thread.waited) {
+        thread.waited = false;
+        this.drawWaiting(thread.waiting);
+      }
     }
-    this.drawStatus(thread && thread.run, Boolean(thread && thread.waiting));
+    this.drawStatus(thread && thread.run, Boolean(thread && thread.asking));
     this.follow();
   }
 
@@ -93,10 +99,20 @@ export class ThreadView {
     row.differs.hidden = !message.differs;
   }
 
-  drawStatus(run, waiting) {
+  drawWaiting(waiting) {
+    this.waiting.replaceChildren(...Array.from(waiting, ([run, text]) => {
+      const cancel = make('button', 'plain', 'Cancel');
+      cancel.type = 'button';
+      cancel.addEventListener('click', () => this.onCancel(run));
+      const said = make('div', 'text', text || 'A question asked elsewhere');
+      return make('article', 'message user', said, make('div', 'waiting-row', 'Waits for its turn', cancel));
+    }));
+  }
+
+  drawStatus(run, asking) {
     this.status.hidden = !run;
     if (run) {
-      const words = wordsFor(run, waiting);
+      const words = wordsFor(run, asking);
       if (this.status.textContent !== words) {
         this.status.textContent = words;
       }
@@ -105,7 +121,7 @@ export class ThreadView {
   }
 }
 
-function wordsFor(run, waiting) {
+function wordsFor(run, asking) {
   switch (run.phase) {
     case 'started': return 'Started';
     case 'thinking': return run.detail ? `Thinking: ${run.detail}` : 'Thinking';
@@ -113,7 +129,7 @@ function wordsFor(run, waiting) {
     case 'writing': return 'Writing';
     case 'finished': return 'Finished';
     case 'cancelled': return 'Cancelled';
-    case 'interrupted': return waiting ? 'Waiting for a decision' : 'Ended without a decision';
+    case 'interrupted': return asking ? 'Waiting for a decision' : 'Ended without a decision';
     default: return `Failed: ${run.message}${run.code ? ` (${run.code})` : ''}`;
   }
 }

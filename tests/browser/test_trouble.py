@@ -17,7 +17,7 @@ def test_r73_r74_a_reload_in_the_middle_misses_nothing(chat: Chat) -> None:
     chat.expect_phase("finished")
     expect(chat.answer).to_have_text(count(60))
     expect(chat.said).to_have_text("count 60 at 30/s")
-    expect(chat.page.locator(".differs:not([hidden])")).to_have_count(0)
+    expect(chat.page.locator(".differs, .mended")).to_have_count(0)
 
 
 def test_r73_a_cut_in_the_middle_loses_and_doubles_nothing(chat: Chat) -> None:
@@ -25,7 +25,7 @@ def test_r73_a_cut_in_the_middle_loses_and_doubles_nothing(chat: Chat) -> None:
     chat.enter("alice").say("count 90 at 30/s")
     chat.expect_counting(15)
     chat.page.context.set_offline(True)
-    expect(chat.connection).to_have_text("Reconnecting")
+    chat.expect_away("offline")
     at_the_cut = len(chat.answer.inner_text().split())
     chat.page.wait_for_timeout(600)
     # What had arrived may still be drawn; with a line, 600 ms would bring 18 more.
@@ -36,7 +36,7 @@ def test_r73_a_cut_in_the_middle_loses_and_doubles_nothing(chat: Chat) -> None:
     expect(chat.answer).to_have_text(count(90))
     expect(chat.said).to_have_count(1)
     assert chat.sockets >= 2
-    expect(chat.page.locator(".differs:not([hidden])")).to_have_count(0)
+    expect(chat.page.locator(".differs, .mended")).to_have_count(0)
 
 
 def test_r47_a_killed_server_leaves_a_failed_run_and_all_its_text(
@@ -47,7 +47,7 @@ def test_r47_a_killed_server_leaves_a_failed_run_and_all_its_text(
     chat.say("count 900 at 30/s")
     chat.expect_counting(30)
     own_server.kill()
-    expect(chat.connection).to_have_text("Reconnecting")
+    chat.expect_away("reconnecting")
     seen = chat.answer.inner_text().strip()
     own_server.start()
     chat.try_now().expect_online()
@@ -66,7 +66,7 @@ def test_r65_a_message_without_a_line_is_not_lost(chat: Chat) -> None:
     """What could not be sent stays in its field with the reason, and can be sent later."""
     chat.enter("carol")
     chat.page.context.set_offline(True)
-    expect(chat.connection).to_have_text("Reconnecting")
+    chat.expect_away("offline")
     chat.say("hold the line", agent="echo")
     expect(chat.problem).to_contain_text("Not sent")
     expect(chat.composer).to_have_value("hold the line")
@@ -147,7 +147,7 @@ def test_r64_a_server_that_is_away_is_not_hammered(
     """While the server is away a tab tries again a few times a second at most."""
     chat = Chat(context, own_server.http).enter("alice")
     own_server.kill()
-    expect(chat.connection).to_have_text("Reconnecting")
+    chat.expect_away("reconnecting")
     before = chat.sockets
     chat.page.wait_for_timeout(3000)
     assert 1 <= chat.sockets - before <= 8
@@ -169,7 +169,7 @@ def test_text_that_differs_from_what_was_sent_is_marked(
     chat = Chat(context, server.http).enter("alice")
     chat.say("first", agent="echo")
     expect(chat.answer).to_have_text("first")
-    expect(chat.page.locator(".differs:not([hidden])")).to_have_count(0)
+    expect(chat.page.locator(".differs, .mended")).to_have_count(0)
     chat.say("all is fine", agent="echo")
     expect(chat.answer).to_have_text("all is fire")
     expect(chat.page.locator(".differs").last).to_be_visible()

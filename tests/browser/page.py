@@ -133,6 +133,11 @@ class Chat:
         """Wait until a count has come this far."""
         expect(self.answer).to_have_text(re.compile(rf"\b{number}\b"))
 
+    def source(self) -> str:
+        """Return the last answer as the agent wrote it, before it was drawn."""
+        markdown = self.page.locator("#stream .message.assistant .text:not([hidden])").last
+        return str(markdown.evaluate("markdown => markdown.text"))
+
     def click(self, name: str) -> None:
         """Press a button."""
         self.page.get_by_role("button", name=name, exact=True).click()

@@ -17,7 +17,7 @@
 import { Marked } from 'marked';
 import type { Token, TokensList } from 'marked';
 
-const PIECE = 6_000; // Characters lexed at a time; some milliseconds on a slow phone.
+const PIECE = 2_500; // Characters drawn at a time; some milliseconds on a slow phone.
 const ADDRESS = /^(?:https?:\/\/|mailto:)/i;
 
 const marked = new Marked({
@@ -55,14 +55,15 @@ export class Blocks {
   private complete = false;
   private at = 0;
   private links: TokensList['links'] = {};
-  private linksWhenFirst = 0;
+  /** How many definitions were known when the first block was drawn. */
+  private known = 0;
   private anew = false;
 
   /** Take the text as it is now, and whether it is complete. */
   set(given: string, complete: boolean): void {
     const text = given.replace(/\r\n?/g, '\n'); // As the lexer does.
     if (!text.startsWith(this.text)) {
-      this.restart();
+      this.restart(0);
       this.links = {};
     }
     this.text = text;
@@ -75,20 +76,23 @@ export class Blocks {
     this.anew = false;
     for (let size = PIECE; ; size *= 4) {
       const end = this.cut(size);
-      const tokens = this.lex(this.text.slice(this.at, end));
       const whole = end === this.text.length;
-      const last = whole && this.complete ? tokens.length : lastBlock(tokens);
-      if (!whole && last === 0) {
+      const done = whole && this.complete;
+      // A line that is half written can change how the one before it is read.
+      const lines = done ? end : this.text.lastIndexOf('\n', end - 1) + 1;
+      const tokens = this.lex(this.at, lines);
+      this.links = { ...tokens.links };
+      const settled = tokens.slice(0, done ? tokens.length : lastBlock(tokens));
+      if (!whole && settled.length === 0) {
         continue; // One block is larger than the piece.
       }
-      const settled = tokens.slice(0, last);
-      this.at += settled.reduce((sum, { raw }) => sum + raw.length, 0);
-      if (whole && this.complete && Object.keys(this.links).length > this.linksWhenFirst) {
-        this.restart();
-        this.linksWhenFirst = Object.keys(this.links).length;
+      const known = Object.keys(this.links).length;
+      if (done && known > this.known) {
+        this.restart(known);
         return { anew, settled: [], open: null, more: true };
       }
-      const open = whole ? render(tokens.slice(last)) : null;
+      this.at += settled.reduce((sum, { raw }) => sum + raw.length, 0);
+      const open = whole && !done ? render(this.lex(this.at, end)) : '';
       return {
         anew,
         settled: settled.map((token) => render([token])).filter(Boolean),
@@ -98,28 +102,26 @@ export class Blocks {
     }
   }
 
-  private restart(): void {
+  private restart(known: number): void {
     this.at = 0;
-    this.linksWhenFirst = 0;
+    this.known = known;
     this.anew = true;
   }
 
-  /** Return where the next piece ends: behind a blank line where there is one. */
+  /** Return where the next piece ends: behind a blank line where there is one, or behind a line. */
   private cut(size: number): number {
     const end = this.at + size;
     if (end >= this.text.length) {
       return this.text.length;
     }
     const blank = this.text.lastIndexOf('\n\n', end);
-    return blank > this.at ? blank + 2 : end;
+    return blank > this.at ? blank + 2 : Math.max(end, this.text.indexOf('\n', end) + 1);
   }
 
-  private lex(text: string): Token[] {
+  private lex(from: number, to: number): TokensList {
     const lexer = new marked.Lexer(marked.defaults);
     Object.assign(lexer.tokens.links, this.links);
-    const tokens = lexer.lex(text);
-    this.links = { ...tokens.links };
-    return tokens;
+    return lexer.lex(this.text.slice(from, to));
   }
 }
 

@@ -29,6 +29,7 @@ export class ComposerElement extends LitElement {
       display: block; width: 100%; max-height: 35vh; padding: .375rem .625rem; border: 0; outline: 0; min-height: 0;
       background: transparent; resize: none; overflow-y: auto; line-height: 1.5; field-sizing: content;
     }
+    textarea:focus-visible { outline: none; } /* The field around it shows the focus. */
     textarea::placeholder { color: var(--_quiet); opacity: 1; }
     .row { display: flex; align-items: center; gap: .75rem; padding-left: .625rem; }
     .agent { display: flex; align-items: center; gap: .5rem; font-size: .8125rem; min-width: 0; }
@@ -39,7 +40,6 @@ export class ComposerElement extends LitElement {
     .send { border-radius: 50%; }
     #stop { border-color: var(--_bad); color: var(--_bad); font-weight: 600; border-radius: 999px; }
     #stop::before { content: ""; width: .625rem; height: .625rem; border-radius: 2px; background: currentColor; }
-    .row > button:last-of-type { margin-left: 0; }
     .gap { flex: 1; }
     @container (max-width: 46rem) { form { padding: 0 .875rem; } .hint { display: none; } }
   `];

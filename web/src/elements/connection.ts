@@ -20,18 +20,23 @@ export class ConnectionElement extends LitElement {
     }
   `];
 
+  /** Whether the line is down. */
+  @property({ type: Boolean, reflect: true }) away = false;
   @property({ attribute: false }) state: LineState = { name: 'connecting' };
   @property({ attribute: false }) retry: () => void = () => undefined;
   private ticking: ReturnType<typeof setInterval> | undefined;
 
+  override willUpdate(): void {
+    this.away = 'at' in this.state;
+  }
+
   override render(): unknown {
     const { state } = this;
-    const away = state.name === 'reconnecting' || state.name === 'moving' || state.name === 'offline';
     // The words for those who listen change with the state, not with each second.
     return html`
       <span class="unseen" role="status">${lineWords('at' in state ? { ...state, at: null } : state, 0)}</span>
       <span id="connection" data-state=${state.name} aria-hidden="true">${lineWords(state, Date.now())}</span>
-      ${away ? html`<button id="retry" class="plain tiny" type="button" @click=${this.retry}>Try now</button>` : nothing}`;
+      ${this.away ? html`<button id="retry" class="plain tiny" type="button" @click=${this.retry}>Try now</button>` : nothing}`;
   }
 
   override updated(): void {

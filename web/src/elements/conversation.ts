@@ -16,6 +16,7 @@ import './message.ts';
 import type { MessageActions } from './message.ts';
 import type { Decide } from './question.ts';
 
+const READ_OUT = 1_500; // Characters: some minutes of speech nobody asked for are no help.
 const NEAR = 80; // Pixels from the end within which the reader is taken to follow.
 
 @customElement('towpath-conversation')
@@ -65,7 +66,7 @@ export class ConversationElement extends LitElement {
     }
     const said = thread ? [...thread.said.splice(0), ...thread.questions.said.splice(0)] : [];
     if (said.length) {
-      this.live.textContent = said.join(' ');
+      this.live.textContent = said.map((words) => shorten(words)).join(' ');
     }
   }
 
@@ -166,6 +167,11 @@ export class ConversationElement extends LitElement {
     }
     this.lastTop = scrollTop;
   }
+}
+
+/** Return the beginning of what is read out; the rest is there to be read at one's own pace. */
+function shorten(words: string): string {
+  return words.length <= READ_OUT ? words : `${words.slice(0, READ_OUT)} … The answer goes on.`;
 }
 
 declare global {

@@ -81,7 +81,7 @@ function entry({ publication }: Entry): unknown {
     }
   };
   return html`<li><details @toggle=${body}><summary>
-    <span class="offset">${offset ?? '–'}</span><span class="type">${data.type}<span class="quiet">${detail}</span></span>
+    <span class="offset">${offset ?? 'none'}</span><span class="type">${data.type}<span class="quiet">${detail}</span></span>
     </summary><pre></pre></details></li>`;
 }
 

@@ -12,7 +12,7 @@ const TAGS = [
   'p', 'br', 'hr', 'em', 'strong', 'del', 'code', 'pre', 'blockquote', 'a', 'ul', 'ol', 'li',
   'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'table', 'thead', 'tbody', 'tr', 'th', 'td',
 ];
-const BUDGET = 8; // Milliseconds of a frame that settled blocks may take.
+const BUDGET = 6; // Milliseconds of a frame that settled blocks may take.
 const REST = 4; // How many times longer than the last drawing the page has for other things.
 const COPIED = 1_500; // Milliseconds the button says that it did.
 
@@ -144,6 +144,7 @@ function clean(html: string): DocumentFragment {
   const fragment = DOMPurify.sanitize(html, {
     ALLOWED_TAGS: TAGS,
     ALLOWED_ATTR: ['href', 'class', 'start', 'align'],
+    ADD_URI_SAFE_ATTR: ['align', 'start'],
     ALLOWED_URI_REGEXP: /^(?:https?|mailto):/i,
     ALLOW_DATA_ATTR: false,
     ALLOW_ARIA_ATTR: false,

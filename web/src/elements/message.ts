@@ -3,7 +3,6 @@
 
 import { LitElement, css, html, nothing } from 'lit';
 import { customElement, property } from 'lit/decorators.js';
-import { classMap } from 'lit/directives/class-map.js';
 import type { Message } from '../thread.ts';
 import { base, controls } from '../styles/look.ts';
 import { againIcon, copyIcon, renameIcon } from './icons.ts';
@@ -25,7 +24,7 @@ export interface MessageActions {
 export class MessageElement extends LitElement {
   static override styles = [base, controls, css`
     :host { display: block; min-width: 0; }
-    .said { display: flex; flex-direction: column; align-items: flex-end; gap: .125rem; }
+    .said { display: flex; flex-direction: row-reverse; align-items: center; gap: .25rem; }
     .said > .text {
       width: fit-content; max-width: 85%; padding: .5rem .9375rem; white-space: pre-wrap; overflow-wrap: anywhere;
       background: var(--_tint); border-radius: 1.125rem 1.125rem .25rem 1.125rem;
@@ -35,10 +34,6 @@ export class MessageElement extends LitElement {
     .said:is(:hover, :focus-within) .actions { opacity: 1; }
     @media (hover: none) { .said .actions { opacity: 1; } }
     .told .actions { margin: .25rem 0 0 -.5rem; }
-    .writing > .text::after {
-      content: ""; display: inline-block; width: .5rem; height: .5rem; margin-top: .5rem;
-      border-radius: 50%; background: var(--_accent); animation: breathe 1.2s ease-in-out infinite;
-    }
     summary { width: fit-content; cursor: pointer; color: var(--_quiet); font-size: .875rem; border-radius: .25rem; }
     summary:hover { color: var(--_ink); }
     details .text { margin-top: .375rem; color: var(--_quiet); font-size: .9375rem; }
@@ -77,14 +72,14 @@ export class MessageElement extends LitElement {
   private told(message: Message): unknown {
     const { role, text, open } = message;
     const shown = html`<towpath-markdown class="text" .text=${text} .complete=${!open} ?hidden=${!text}></towpath-markdown>`;
-    const asked = message.questions.filter(({ state }) => state === 'open').map(({ call }) => call?.id);
-    return html`<article class=${classMap({ told: true, writing: open && role === 'assistant' })}>
+    const asked = new Map(message.questions.map(({ call, state }) => [call?.id, state]));
+    return html`<article class="told">
       ${role === 'reasoning'
         ? html`<details><summary>${SPEAKERS.reasoning}</summary>${shown}</details>`
         : html`<h2 class="unseen">${SPEAKERS.assistant}</h2>${shown}`}
       ${message.calls.length + message.questions.length ? html`<div class="cards">
         ${message.calls.map((call) => html`<towpath-tool .call=${call} .revision=${this.revision}
-          .active=${this.active} .asked=${asked.includes(call.id)}></towpath-tool>`)}
+          .active=${this.active} .asked=${asked.get(call.id) ?? null}></towpath-tool>`)}
         ${message.questions.map((question) => html`<towpath-question .question=${question}
           .revision=${this.revision} .decide=${this.decide}></towpath-question>`)}
       </div>` : nothing}
@@ -102,7 +97,7 @@ export class MessageElement extends LitElement {
     }
     return html`<div class="actions">
       ${copy ? html`<button class="plain tiny" type="button" @click=${copy}>${copyIcon}Copy text</button>` : nothing}
-      ${edit ? html`<button class="plain tiny" type="button" @click=${edit}>${renameIcon}Edit</button>` : nothing}
+      ${edit ? html`<button class="plain icon tiny" type="button" aria-label="Edit" title="Edit" @click=${edit}>${renameIcon}</button>` : nothing}
       ${again ? html`<button class="plain tiny" type="button" @click=${again}>${againIcon}Answer again</button>` : nothing}
     </div>`;
   }

@@ -2,6 +2,7 @@
 
 import { LitElement, css, html, nothing } from 'lit';
 import { customElement, property } from 'lit/decorators.js';
+import type { Standing } from '../questions.ts';
 import type { Call } from '../thread.ts';
 import { base } from '../styles/look.ts';
 import { card } from '../styles/card.ts';
@@ -22,17 +23,17 @@ export class ToolElement extends LitElement {
   @property({ attribute: false }) call!: Call;
   @property({ attribute: false }) revision = 0;
   @property({ attribute: false }) active = false;
-  /** Whether a person is being asked about it. */
-  @property({ attribute: false }) asked = false;
+  /** How a question about it stands, which shows the arguments itself; null where there is none. */
+  @property({ attribute: false }) asked: Standing | null = null;
 
   override render(): unknown {
     const { call } = this;
-    const ended = this.asked ? 'waiting' : 'no result';
+    const ended = this.asked === 'open' ? 'waiting' : 'no result';
     const state = call.result !== null ? 'done' : this.active ? 'working' : ended;
     return html`<section class="card call" data-state=${state} aria-label="Tool ${call.name}">
       <header><span class="call-name">${call.name}</span><span class="call-state">${state}</span></header>
-      <div class="part"><span class="label">Arguments</span>
-        <pre class="call-arguments" tabindex="0">${call.complete ? pretty(call.text) : call.text}</pre></div>
+      ${this.asked ? nothing : html`<div class="part"><span class="label">Arguments</span>
+        <pre class="call-arguments" tabindex="0">${call.complete ? pretty(call.text) : call.text}</pre></div>`}
       ${call.result === null ? nothing : html`<div class="part"><span class="label">Result</span>
         <pre class="call-result" tabindex="0">${pretty(call.result)}</pre></div>`}
     </section>`;

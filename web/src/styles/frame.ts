@@ -20,7 +20,7 @@ export const frame = css`
   .brand::before { content: "≈" / ""; margin-right: .4em; font-weight: 400; }
   footer { min-height: 3.5rem; padding: .5rem .75rem .5rem 1.5rem; border-top: 1px solid var(--_line); display: grid; align-items: center; }
   main { display: grid; grid-template: auto minmax(0, 1fr) auto / minmax(0, 1fr); min-width: 0; min-height: 0; background: var(--_sheet); }
-  header { display: flex; align-items: center; gap: .5rem; min-height: 3.5rem; padding: .5rem .75rem .5rem 1.5rem; }
+  header { display: flex; border-bottom: 1px solid var(--_line); align-items: center; gap: .5rem; min-height: 3.5rem; padding: .5rem .75rem .5rem 1.5rem; }
   #menu { display: none; }
   .backdrop { position: absolute; inset: 0; z-index: 1; background: rgb(0 0 0 / .4); }
   .gate { height: 100%; display: grid; place-content: center; justify-items: center; gap: .75rem; padding: 1.5rem; text-align: center; }
@@ -35,8 +35,10 @@ export const frame = css`
       position: absolute; inset: 0 auto 0 0; z-index: 2; width: min(19rem, 85%);
       visibility: hidden; transform: translateX(-100%); transition: transform .18s ease, visibility .18s;
     }
-    aside.open { visibility: visible; transform: none; }
+    aside.open { visibility: visible; transform: none; transition: transform .18s ease; } /* It can have the focus at once. */
     #menu { display: inline-flex; }
-    header { padding: .5rem .5rem .5rem .375rem; gap: .125rem; }
+    header { padding: .5rem .5rem .5rem .375rem; gap: .125rem; flex-wrap: wrap; }
+    towpath-title { flex-basis: 0; }
+    towpath-connection[away] { order: 1; flex-basis: 100%; justify-content: center; }
   }
 `;

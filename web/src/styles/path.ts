@@ -14,17 +14,16 @@ export const path = css`
   .empty svg { width: 7.5rem; fill: none; stroke: var(--_accent); stroke-width: 2; stroke-linecap: round; opacity: .7; }
   .empty h2 { margin: 1rem 0 .375rem; font: 600 1.75rem/1.25 var(--_serif); text-wrap: balance; }
 
-  #stream { display: flex; flex-direction: column; gap: 1rem; }
-  .message { position: relative; content-visibility: auto; contain-intrinsic-block-size: auto 6rem; }
-  .message.user + .message:not(.user) { margin-top: .25rem; }
-  .message:not(.user) + .message.user { margin-top: 1rem; }
+  #stream { display: flex; flex-direction: column; }
+  /* Space below and the line beside are inside a message: what stands out of it would not be drawn. */
+  .message { position: relative; padding-bottom: 1rem; content-visibility: auto; contain-intrinsic-block-size: auto 6rem; }
+  .message.user { padding-bottom: 1.25rem; }
+  .message:not(.user).last { padding-bottom: 0; margin-bottom: 1.75rem; }
 
-  /* Room beside the text for the line; it is inside, because what is out of view is not drawn. */
   .message:not(.user), .status { padding-left: 1.75rem; }
   .message:not(.user)::before, .status::before {
-    content: ""; position: absolute; left: .3125rem; top: 0; bottom: -1rem; width: 2px; background: var(--_line);
+    content: ""; position: absolute; left: .3125rem; top: 0; bottom: 0; width: 2px; background: var(--_line);
   }
-  .message:not(.user).last::before { bottom: 0; }
   .message:not(.user)::after {
     content: ""; position: absolute; left: 0; top: .4375rem; width: .75rem; height: .75rem;
     border: 2px solid var(--_line); border-radius: 50%; background: var(--_sheet);
@@ -32,7 +31,7 @@ export const path = css`
   .message.assistant::after { border-color: var(--_accent); }
   .message.reasoning::after { top: .3125rem; border-style: dotted; border-color: var(--_quiet); }
 
-  .status { position: relative; display: flex; align-items: center; gap: .75rem; min-height: 2rem; margin-top: 1rem; }
+  .status { position: relative; display: flex; align-items: center; gap: .75rem; min-height: 2rem; }
   .status::before { bottom: 50%; }
   #run-status { color: var(--_quiet); font-size: .8125rem; overflow-wrap: anywhere; }
   #run-status::before {

@@ -29,7 +29,8 @@ export const prose = css`
   pre code { font: inherit; background: none; padding: 0; overflow-wrap: normal; }
   .table { overflow-x: auto; }
   table { border-collapse: collapse; font-size: .9375em; }
-  th, td { padding: .375em .75em; border-bottom: 1px solid var(--_line); text-align: left; vertical-align: top; overflow-wrap: normal; }
+  th, td { padding: .375em .75em; border-bottom: 1px solid var(--_line); text-align: left; vertical-align: top; overflow-wrap: normal; min-width: 5em; }
+  :is(th, td):first-child { padding-left: 0; }
   th { font-weight: 600; border-bottom-width: 2px; }
   td[align="right"], th[align="right"] { text-align: right; }
   td[align="center"], th[align="center"] { text-align: center; }

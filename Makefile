@@ -21,7 +21,7 @@ COMPILE := $(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --universal 
 # A Node in the environment, where there is one, is found like any other.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run page test lint types fmt docs failures mutation lock bench wheel clean
+.PHONY: help run page pictures test lint types fmt docs failures mutation lock bench wheel clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -30,6 +30,10 @@ run: $(STAMPS)/serve $(PAGE) ## start the gateway for development; ARGS="--port 
 	@exec $(BIN)/towpath serve --dev $(ARGS)
 
 page: $(PAGE) ## build the chat page
+
+pictures: $(STAMPS)/dev $(PAGE) ## take the pictures of the documentation; ARGS="--all DIR" takes every state
+	@tools/chromium
+	$(BIN)/python tools/pictures.py $(ARGS)
 
 test: $(STAMPS)/dev $(PAGE) ## run every test this machine can run; ARGS="-k outbox"
 	@mkdir -p $(dir $(RESULTS))

@@ -120,7 +120,7 @@ def events(chat: Chat) -> None:
     expect(chat.said).to_have_count(2)
     chat.expect_phase("finished")
     row = chat.page.locator("towpath-events li", has_text="RUN_FINISHED").first
-    row.wait_for()
+    chat.page.wait_for_timeout(500)  # Until the drawer has drawn it.
     row.locator("summary").click()
 
 

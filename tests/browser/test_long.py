@@ -93,6 +93,28 @@ def test_a_thread_of_200_messages_opens_at_its_end(chat: Chat, writing: ServerPr
     expect(chat.answer).to_have_text("message 99")
 
 
+def test_what_the_prelude_left_out_is_there_when_asked_for(
+    context: BrowserContext, tmp_path: Path
+) -> None:
+    """The newest messages come by themselves, earlier ones by a button, until there are no more."""
+    small = {"TOWPATH_SNAPSHOT_MAX_BYTES": "1024"}
+    with ServerProcess(tmp_path / "data", environment=small) as server:
+        chat = Chat(context, server.http).enter("alice")
+        for number in range(4):
+            chat.say(f"number {number} " + "and so on " * 30, agent="echo")
+            expect(chat.said).to_have_count(number + 1)
+            chat.expect_phase("finished")
+        chat.page.reload()
+        expect(chat.answer).to_contain_text("number 3")
+        assert chat.said.count() < 4
+        chat.click("Earlier messages")
+        expect(chat.said).to_contain_text([f"number {number} and" for number in range(4)])
+        expect(chat.page.get_by_role("button", name="Earlier messages")).to_have_count(0)
+        chat.say("one more", agent="echo")
+        expect(chat.answer).to_have_text("one more")
+        expect(chat.said).to_have_count(5)
+
+
 def test_the_page_follows_only_a_reader_who_is_at_the_end(
     context: BrowserContext, writing: ServerProcess
 ) -> None:

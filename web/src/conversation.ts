@@ -23,12 +23,22 @@ interface RunRow {
   readonly status: string;
 }
 
+interface MessagePage {
+  readonly messages: WireMessage[];
+  readonly more: boolean;
+}
+
+const PAGE = 50;
+const MOST = 200; // What `thread.get` gives at once.
+
 export class Conversation {
   /** What is shown of it; null until the server has answered. */
   thread: Thread | null = null;
   readonly log = new EventLog();
   /** Messages that came damaged and were fetched again. */
   readonly mended = new Set<string>();
+  /** Whether there are messages before those that are shown. */
+  earlier = false;
   private stopListening: () => void;
   /** What differed: message id to the digest it should have. It is fetched again once. */
   private readonly expected = new Map<string, string>();
@@ -102,18 +112,31 @@ export class Conversation {
     return last ? { id: last.id, role: 'user', content: last.text } : null;
   }
 
+  /** Show what stands before the messages that are shown. */
+  async loadEarlier(): Promise<void> {
+    const { thread } = this;
+    const page = await this.attempt('Earlier messages could not be read', this.before(firstOf(thread), PAGE));
+    if (thread && page && thread === this.thread) {
+      thread.prepend(page.messages);
+      this.earlier = page.more;
+      this.host.changed();
+    }
+  }
+
   /** Return what a new thread begins with that is this one up to a message, and then another. */
   async branch(before: string, instead: WireMessage): Promise<WireMessage[]> {
     const messages: WireMessage[] = [];
     for (let at = before, more = true; more;) {
-      const page = await this.line.ask<{ messages: WireMessage[]; more: boolean }>(
-        'thread.get', { thread_id: this.id, before: at, limit: 200 },
-      );
+      const page = await this.before(at, MOST);
       messages.unshift(...page.messages);
       at = page.messages[0]?.id ?? at;
       more = page.more && page.messages.length > 0;
     }
     return [...messages, instead];
+  }
+
+  private before(message: string | null, limit: number): Promise<MessagePage> {
+    return this.line.ask('thread.get', { thread_id: this.id, before: message, limit });
   }
 
   private listen(): () => void {
@@ -127,6 +150,7 @@ export class Conversation {
   private start(): void {
     const thread = new Thread();
     this.thread = thread;
+    this.earlier = false;
     this.log.add(null);
     this.host.changed();
     // What began before is told by the prelude, which is handed over with this call.
@@ -147,7 +171,7 @@ export class Conversation {
     }
   }
 
-  /** Ask which runs wait, and who answered last. */
+  /** Ask which runs wait, who answered last, and whether there is more than the prelude told. */
   private async seeRuns(shown: Thread): Promise<void> {
     const { runs } = await this.line.ask<{ runs: RunRow[] }>('run.list', { thread_id: this.id });
     if (shown !== this.thread) {
@@ -160,6 +184,13 @@ export class Conversation {
     if (shown.run && last) {
       shown.run.agent ||= last.agent;
       this.host.answeredBy(last.agent);
+    }
+    // A prelude holds the newest messages, up to a bound.
+    const first = firstOf(shown);
+    const past = first === null ? [] : (await this.before(first, 1)).messages;
+    if (shown === this.thread) {
+      this.earlier = past.length > 0;
+      this.host.changed();
     }
   }
 
@@ -211,4 +242,8 @@ export class Conversation {
       return null;
     }
   }
+}
+
+function firstOf(thread: Thread | null): string | null {
+  return thread ? ([...thread.messages.keys()][0] ?? null) : null;
 }

@@ -108,6 +108,14 @@ export class Thread {
     }
   }
 
+  /** Take messages that stand before all that is here. */
+  prepend(given: readonly WireMessage[]): void {
+    const later = [...this.messages];
+    this.messages.clear();
+    given.forEach((message) => this.take(message));
+    later.forEach(([id, message]) => this.messages.set(id, message));
+  }
+
   /** Take note that a run waits; its question may be known to other devices only. */
   wait(run: string, text: string): void {
     if (!this.begun.has(run)) {

@@ -124,3 +124,15 @@ test('every change of a message shows in its revision', () => {
   assert.ok((thread.messages.get('m')?.revision ?? 0) > before);
   assert.equal(thread.messages.get('m')?.text, 'ab');
 });
+
+test('earlier messages stand before the others, with the results of their tools', () => {
+  const thread = fed(started, ...says('m', 'later'));
+  thread.prepend([
+    { id: 'u0', role: 'user', content: 'before' },
+    { id: 'a0', role: 'assistant', toolCalls: [{ id: 'c0', function: { name: 'look', arguments: '{}' } }] },
+    { id: 't0', role: 'tool', toolCallId: 'c0', content: 'found' },
+  ]);
+  assert.deepEqual([...thread.messages.keys()], ['u0', 'a0', 'u1', 'm']);
+  assert.equal(thread.messages.get('a0')?.calls[0]?.result, 'found');
+  assert.equal(thread.messages.get('m')?.text, 'later');
+});

@@ -42,6 +42,8 @@ export class ConversationElement extends LitElement {
         <div class="column">
           ${conversation ? nothing : this.blank()}
           ${conversation && !thread ? html`<p class="quiet opening">Opening…</p>` : nothing}
+          ${conversation?.earlier ? html`<button class="plain tiny earlier" type="button"
+            @click=${() => void this.loadEarlier(conversation)}>Earlier messages</button>` : nothing}
           <div id="stream">${thread && conversation ? this.messages(conversation, thread) : nothing}</div>
           ${thread ? this.status(thread) : nothing}
           ${thread?.waiting.size ? this.waiting(thread) : nothing}
@@ -74,6 +76,16 @@ export class ConversationElement extends LitElement {
   latest(): void {
     this.following = true;
     this.follow();
+  }
+
+  // What comes above pushes down what is read: the reader stays with it.
+  private async loadEarlier(conversation: Conversation): Promise<void> {
+    const below = this.scroller.scrollHeight - this.scroller.scrollTop;
+    this.following = false;
+    await conversation.loadEarlier();
+    requestAnimationFrame(() => requestAnimationFrame(() => {
+      this.scroller.scrollTop = this.scroller.scrollHeight - below;
+    }));
   }
 
   private blank(): unknown {

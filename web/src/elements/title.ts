@@ -12,7 +12,7 @@ export class TitleElement extends LitElement {
   static override styles = [base, controls, css`
     :host { flex: 1; display: flex; align-items: center; gap: .125rem; min-width: 0; }
     h1 { min-width: 0; margin-right: .25rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font: 600 1.0625rem/1.4 var(--_serif); }
-    form { flex: 1; display: flex; gap: .25rem; min-width: 0; max-width: 32rem; }
+    .rename { flex: 1; display: flex; gap: .25rem; min-width: 0; max-width: 32rem; }
     input { flex: 1; min-width: 0; }
     dialog {
       max-width: min(26rem, calc(100vw - 2rem)); border: 1px solid var(--_line); border-radius: 1rem; padding: 1.5rem;
@@ -39,7 +39,7 @@ export class TitleElement extends LitElement {
   override render(): unknown {
     const { current, words, renaming } = this;
     return html`
-      ${renaming ? html`<form @submit=${this.rename} @keydown=${this.pressed}>
+      ${renaming ? html`<form class="rename" @submit=${this.rename} @keydown=${this.pressed}>
           <label class="unseen" for="title">Title of the thread</label>
           <input id="title" maxlength="200" required .value=${words}>
           <button class="primary" type="submit">Save</button>

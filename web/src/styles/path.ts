@@ -14,6 +14,7 @@ export const path = css`
   .empty svg { width: 7.5rem; fill: none; stroke: var(--_accent); stroke-width: 2; stroke-linecap: round; opacity: .7; }
   .empty h2 { margin: 1rem 0 .375rem; font: 600 1.75rem/1.25 var(--_serif); text-wrap: balance; }
 
+  .earlier { display: flex; margin: 0 auto 1rem; }
   #stream { display: flex; flex-direction: column; }
   /* Space below and the line beside are inside a message: what stands out of it would not be drawn. */
   .message { position: relative; padding-bottom: 1rem; content-visibility: auto; contain-intrinsic-block-size: auto 6rem; }

@@ -48,6 +48,7 @@ def test_an_answer_is_asked_for_again_of_the_agent_that_gave_it(chat: Chat) -> N
     chat.page.reload()
     chat.expect_phase("finished")
     expect(chat.page.get_by_label("Agent")).to_have_value("counts")
+    chat.page.get_by_label("Agent").select_option("echo")
     chat.click("Answer again")
     expect(chat.answer).to_have_text("2 messages, the last is “how many?”")
     expect(chat.said).to_have_count(1)

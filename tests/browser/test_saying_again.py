@@ -112,5 +112,7 @@ def test_a_developer_sees_the_raw_events_with_their_offsets(chat: Chat) -> None:
     chat.click("Events")
     expect(rows.first.locator(".offset")).to_have_text("none")
     expect(chat.page.locator("towpath-events")).to_contain_text("what follows rebuilds the thread")
-    chat.click("Close events")
+    chat.page.get_by_role("button", name="Pause").focus()
+    chat.page.keyboard.press("Escape")
     expect(chat.page.locator("towpath-events")).to_have_count(0)
+    expect(chat.page.get_by_role("button", name="Events")).to_be_focused()

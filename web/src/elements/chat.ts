@@ -107,7 +107,7 @@ export class ChatElement extends LitElement {
             aria-label="Threads" @click=${() => this.openDrawer()}>${menuIcon}</button>
           <towpath-title .desk=${desk} .current=${desk.current} .words=${desk.title}></towpath-title>
           <towpath-connection .state=${desk.state} .retry=${() => desk.retryLine()}></towpath-connection>
-          ${this.developer ? html`<button class="plain icon" type="button" aria-label="Events" title="Events"
+          ${this.developer ? html`<button id="events" class="plain icon" type="button" aria-label="Events" title="Events"
             aria-pressed=${this.events} @click=${() => { this.events = !this.events; }}>${eventsIcon}</button>` : nothing}
         </header>
         <towpath-conversation .desk=${desk} .revision=${revision}></towpath-conversation>
@@ -115,7 +115,7 @@ export class ChatElement extends LitElement {
           @sent=${() => this.conversation?.latest()}></towpath-composer>
       </main>
       ${this.events ? html`<towpath-events .log=${desk.conversation?.log ?? null}
-        @closed=${() => { this.events = false; }}></towpath-events>` : nothing}
+        @closed=${() => this.closeEvents()}></towpath-events>` : nothing}
     </div>`;
   }
 
@@ -196,6 +196,11 @@ export class ChatElement extends LitElement {
       this.drawer = false;
       this.menu?.focus();
     }
+  }
+
+  private closeEvents(): void {
+    this.events = false;
+    this.renderRoot.querySelector<HTMLElement>('#events')?.focus();
   }
 
   private pressed(event: KeyboardEvent): void {

@@ -62,7 +62,7 @@ export class ComposerElement extends LitElement {
       <div class="field">
         <label class="unseen" for="message">Your message</label>
         <textarea id="message" rows="1" placeholder="Write a message" enterkeyhint="send"
-          ?readonly=${desk.starting} @keydown=${this.pressed}></textarea>
+          ?readonly=${desk.starting} @input=${this.fit} @keydown=${this.pressed}></textarea>
         <div class="row">
           ${this.fixed ? nothing : html`<label class="agent"><span class="quiet">Agent</span>
             <select id="agent" .value=${desk.agent} @change=${this.chosen}>
@@ -83,19 +83,23 @@ export class ComposerElement extends LitElement {
     if (this.editing !== this.desk.editing) {
       this.editing = this.desk.editing;
       this.input.value = this.editing?.text ?? '';
+      this.fit();
       if (this.editing) {
         this.input.focus();
       }
     }
   }
 
-  override focus(): void {
-    this.input.focus();
+  // Where the style sheet cannot say that a field is as high as its text.
+  private fit(): void {
+    if (!CSS.supports('field-sizing', 'content')) {
+      this.input.style.height = 'auto';
+      this.input.style.height = `${this.input.scrollHeight}px`;
+    }
   }
 
-  /** Forget what was written. */
-  clear(): void {
-    this.input.value = '';
+  override focus(): void {
+    this.input.focus();
   }
 
   private leaveEdit(): void {
@@ -127,6 +131,7 @@ export class ComposerElement extends LitElement {
     if (await desk.send(this.input.value)) {
       if (desk === this.desk) {
         this.input.value = '';
+        this.fit();
         desk.edit(null);
         this.dispatchEvent(new CustomEvent('sent'));
       }

@@ -34,6 +34,7 @@ export class EventsElement extends LitElement {
 
   override connectedCallback(): void {
     super.connectedCallback();
+    this.addEventListener('keydown', this.pressed);
     this.timer = setInterval(() => {
       if (!this.paused && this.log && this.log.total !== this.drawn) {
         this.requestUpdate();
@@ -45,6 +46,13 @@ export class EventsElement extends LitElement {
     super.disconnectedCallback();
     clearInterval(this.timer);
   }
+
+  private readonly pressed = (event: KeyboardEvent): void => {
+    if (event.key === 'Escape') {
+      event.stopPropagation();
+      this.close();
+    }
+  };
 
   override render(): unknown {
     this.drawn = this.log?.total ?? -1;

@@ -231,7 +231,7 @@ def test_the_wait_for_the_next_attempt_is_counted_down(
     expect(chat.connection).to_have_text("Online")
 
 
-def test_r48_a_server_that_leaves_says_so(
+def test_r59_a_server_that_leaves_says_so(
     context: BrowserContext, own_server: ServerProcess
 ) -> None:
     """A stopping server is told from a lost line, and the page comes back to the next one."""
@@ -245,7 +245,7 @@ def test_r48_a_server_that_leaves_says_so(
     expect(chat.answer).to_have_text("back again")
 
 
-def test_r61_a_token_that_ends_in_mid_answer_is_renewed(
+def test_r85_a_token_that_ends_in_mid_answer_is_renewed(
     context: BrowserContext, own_server: ServerProcess
 ) -> None:
     """A new token is asked for when the old one is over; no word is lost and the line stays."""

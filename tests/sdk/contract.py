@@ -721,6 +721,8 @@ class SdkContract:
             channel, position = await client.start_run("count 5")
             reader = await client.subscribe(channel, position)
             await reader.until_over()
+            # That it began and that it ended: the second may come after the run's last event.
+            await client.news.until(lambda: len(client.notices) == 2)
             seen, notices = len(reader.deliveries), len(client.notices)
             await client.disconnect()
             await client.set_token(server.token(bob))

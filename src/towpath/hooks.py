@@ -110,6 +110,29 @@ class CaughtUp(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DigestMismatch(Happening):
+    """A client says that what it shows of a message is not what was said."""
+
+    tenant: str
+    user: str
+    thread: str
+    message: str
+    published: str
+    """The digest that came with the message."""
+    shown: str
+    """The digest of what the client shows."""
+    kept: str | None
+    """The digest of what is kept; None where there is no such message."""
+
+    @property
+    def log(self) -> str:
+        """What is kept beside what was published: `agrees`, `differs` or `unknown`."""
+        if self.kept is None:
+            return "unknown"
+        return "agrees" if self.kept == self.published else "differs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunBegan(Happening):
     """A run's first event is in the log."""
 

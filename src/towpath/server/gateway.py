@@ -357,6 +357,7 @@ class Gateway:
             auth=auth.service,
             hub=hub,
             runs=Buckets(Rate(per_second=settings.runs_per_second, burst=settings.runs_burst)),
+            watchers=self._hooks,
             monotonic=time.monotonic,
             clock=time.time,
             new_id=lambda: uuid.uuid4().hex,

@@ -58,7 +58,7 @@ class Log:
                 self._log.info(_event(happening), **_fields(happening))
             case hooks.CredentialRefused(verdict=verdict) if verdict != "limited":
                 self._log.info(_event(happening), **_fields(happening))
-            case hooks.BreakerMoved():
+            case hooks.BreakerMoved() | hooks.DigestMismatch():
                 self._log.warning(_event(happening), **_fields(happening))
             case hooks.KeysFetched(failure=failure) if failure:
                 self._log.warning(_event(happening), **_fields(happening))

@@ -58,6 +58,10 @@ class Metrics:
         self._caught_up = Counter(
             "towpath_readers_caught_up", "Slow readers answered from the log", registry=registry
         )
+        self._mismatches = Counter(
+            "towpath_digest_mismatches", "Messages that clients show otherwise than they were said",
+            ["log"], registry=registry,
+        )  # fmt: skip
         self._commands = Histogram(
             "towpath_command_seconds", "From a command's turn to its reply", ["command", "error"],
             buckets=_LATENCY, registry=registry,
@@ -109,6 +113,8 @@ class Metrics:
                 self._revoked.labels(what).inc()
             case hooks.CaughtUp():
                 self._caught_up.inc()
+            case hooks.DigestMismatch(log=log):
+                self._mismatches.labels(log).inc()
             case hooks.CommandAnswered(command=command, error=error, seconds=seconds):
                 self._commands.labels(command, str(error)).observe(seconds)
             case hooks.RunEnded(agent=agent, status=status, code=code):

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from towpath import codes
+from towpath import codes, hooks
 from towpath.agents.asked import Decide, StartRun, request_key
 from towpath.agents.bridge import AgentWebSocketBridge
 from towpath.agents.live import custom
@@ -41,6 +41,8 @@ from towpath.errors import (
     TooManyRequests,
     Unavailable,
 )
+from towpath.events.digest import digest
+from towpath.hooks import Hooks
 from towpath.hub.hub import Hub
 from towpath.server.control import announce
 from towpath.server.shapes import (
@@ -48,6 +50,8 @@ from towpath.server.shapes import (
     AgentRow,
     Agents,
     Decided,
+    DigestKept,
+    DigestReport,
     InterruptRow,
     Made,
     Nothing,
@@ -123,6 +127,7 @@ class Operations:
         auth: UnifiedAuthenticationService,
         hub: Hub,
         runs: Buckets[tuple[str, str]],
+        watchers: Hooks,
         monotonic: Callable[[], float],
         clock: Callable[[], float],
         new_id: Callable[[], str],
@@ -135,6 +140,7 @@ class Operations:
         self._auth = auth
         self._hub = hub
         self._runs_allowed = runs
+        self._hooks = watchers
         self._monotonic = monotonic
         self._clock = clock
         self._new_id = new_id
@@ -255,6 +261,30 @@ class Operations:
             state=stored.state,
             position=ThreadPosition(epoch=position.epoch, offset=position.offset),
         )
+
+    async def _report_digest(self, caller: Caller, params: DigestReport) -> DigestKept:
+        if params.published == params.shown:
+            raise BadRequest("published and shown are the same")
+        who = caller.principal
+        stored = await self._store.get(who.tenant, who.user, params.thread_id)
+        if stored is None:
+            raise NotFound("no such thread")
+        channel = thread_channel(who.tenant, who.user, params.thread_id)
+        fold, _ = await self._recovery.fold(channel, stored)
+        text = fold.text(params.message_id) if params.message_id in fold else None
+        kept = digest(text) if text is not None else None
+        self._hooks.tell(
+            hooks.DigestMismatch(
+                tenant=who.tenant,
+                user=who.user,
+                thread=params.thread_id,
+                message=params.message_id,
+                published=params.published,
+                shown=params.shown,
+                kept=kept,
+            )
+        )
+        return DigestKept(digest=kept)
 
     async def _create(self, caller: Caller, params: ThreadCreate) -> bytes:
         thread = params.thread_id or self._new_id()
@@ -398,6 +428,13 @@ OPERATIONS: dict[str, Operation] = {
         ),
         Operation(
             "thread.delete", ThreadDelete, Nothing, _O._delete, ("DELETE", "/threads/{thread_id}")
+        ),
+        Operation(
+            "digest.report",
+            DigestReport,
+            DigestKept,
+            _O._report_digest,
+            ("POST", "/threads/{thread_id}/digests"),
         ),
         Operation("ticket.create", TicketCreate, Ticket, _O._ticket, ("POST", "/tickets")),
         Operation("session.list", SessionList, Sessions, _O._sessions, ("GET", "/sessions")),

@@ -23,6 +23,10 @@ class StorageError(TowpathError):
     """The log or the projection could not be read or written now."""
 
 
+class Misplaced(StorageError):
+    """A write would not stand where it says; an earlier one is missing, or its hold is over."""
+
+
 class CommandError(TowpathError):
     """A command that cannot be carried out; becomes the error of its one reply."""
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -231,7 +231,7 @@ async def test_a_newer_file_is_not_opened(tmp_path: Path) -> None:
         await write(broker, said("a"))
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 9")
-    with pytest.raises(ConfigurationError, match=r"schema 9.*knows 3"):
+    with pytest.raises(ConfigurationError, match=r"schema 9.*knows 5"):
         async with opened(path):
             pass
     with sqlite3.connect(path) as db:
@@ -308,6 +308,48 @@ async def test_a_locked_database_fails_the_batch_only(tmp_path: Path) -> None:
         intruder.execute("ROLLBACK")
         intruder.close()
         assert (await write(broker, asked("r1", "b"))).spans[0].first == 2
+
+
+async def test_r92_who_opened_the_log_before_writes_nothing_more(tmp_path: Path) -> None:
+    """Where the lock was taken away and another process opens the log, the first is fenced off."""
+    path = tmp_path / "log"
+    happened: list[Happening] = []
+    async with opened(path, watchers=Hooks([happened.append])) as first:
+        await write(first, Write((Append(TALK, items("a"), hold=True),)))
+        epoch = first.epoch(TALK)
+        path.with_suffix(".lock").unlink()
+        async with opened(path) as second:
+            assert (await write(second, said("b"))).spans[0].first == 2
+            late = Write((Append(TALK, items("late"), after=1, within=1),))
+            for refused in (late, said("late"), asked("r1", "late")):
+                with pytest.raises(StorageError, match="another process"):
+                    await write(first, refused)
+            first._sweep()
+            assert (await write(second, said("c"))).spans[0].first == 3
+            assert second.epoch(TALK) == epoch
+            replay = await first.read(TALK, 0)
+            assert [p.data for p in replay.publications] == [b"a", b"b", b"c"]
+    assert {one.where for one in happened if isinstance(one, Fault)} == {
+        "log write",
+        "log retention",
+    }
+
+
+async def test_who_was_fenced_off_does_not_say_that_the_log_was_closed(tmp_path: Path) -> None:
+    """Its stop leaves the mark of the one that has the log open."""
+    path = tmp_path / "log"
+
+    def mark(db: sqlite3.Connection) -> str:
+        return str(db.execute("SELECT value FROM meta WHERE name='clean'").fetchone()[0])
+
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(opened(path))
+        path.with_suffix(".lock").unlink()
+        async with opened(path) as second:
+            await stack.aclose()
+            assert await second.query(mark) == "0"
+    with closing(sqlite3.connect(path)) as db:
+        assert mark(db) == "1"
 
 
 async def test_a_write_that_breaks_the_projection_breaks_no_more(tmp_path: Path) -> None:

@@ -16,19 +16,32 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from towpath import hooks
 from towpath.agents.interrupts import Question
 from towpath.agents.registry import Agent, AgentInput
-from towpath.agents.run import OVER, AgentError, Made, Queued, Run, RunIsOver, RunKey, Status
+from towpath.agents.run import (
+    OVER,
+    AgentError,
+    LeaseHeld,
+    Made,
+    Queued,
+    Run,
+    RunIsOver,
+    RunKey,
+    Status,
+)
 from towpath.channels import Channel, thread_channel, user_channel
 from towpath.errors import StorageError
 from towpath.events.kinds import IllegalEvent, Message
 from towpath.hooks import Hooks
 from towpath.streams.broker import Append, Broker, Item, Write, Written, failure
+
+BEATS = 3
+"""How often a lease is renewed in its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +60,8 @@ class RunLimits:
     """How long the endings of a drain may take; what is not written then is written as lost."""
     interrupt_seconds: float = 24 * 3600.0
     """How long a question waits for a person, where the agent does not say."""
+    lease_seconds: float = 15.0
+    """How long after its process fell silent a run is ended as lost, at the latest."""
     retry_seconds: float = 1.0
     """Between attempts to write an ending that the log refused."""
     keep_raw: bool = False
@@ -83,7 +98,13 @@ class Conversations(Protocol):
         """Return what is stored of a run."""
 
     async def unfinished(self) -> list[RunRecord]:
-        """Return every run without a terminal event."""
+        """Return every run that has begun and has no terminal event."""
+
+    async def abandoned(self, at: float) -> list[RunRecord]:
+        """Return those whose lease has run out by a time."""
+
+    async def held(self, holder: str) -> set[RunKey]:
+        """Return the runs that a holder holds."""
 
     async def queued(self, tenant: str, user: str, thread: str) -> list[Queued]:
         """Return the runs that wait for a thread, in the order of their turns."""
@@ -115,31 +136,51 @@ class Surroundings:
     clock: Callable[[], float]
     """Unix seconds."""
     new_id: Callable[[], str]
+    holder: str
+    """The name under which leases are held."""
     left_behind: set["asyncio.Task[None]"] = field(default_factory=set)
     """Agents that ignore their cancellation; kept in sight until they go."""
+
+    def lease_end(self) -> float:
+        """Return until when a lease holds that is given or renewed now.
+
+        That is a beat less than `lease_seconds`, since the last beat may be that long ago.
+        """
+        return self.clock() + self.limits.lease_seconds * (1 - 1 / BEATS)
+
+
+class Place(NamedTuple):
+    """Where a run stands in its thread's channel."""
+
+    hold: int | None
+    """The offset of its first event; None where the log has none of it."""
+    top: int
+    """The offset of its last event."""
 
 
 class LiveRun:
     """A run whose first event is in the log and whose terminal event may not be."""
 
-    def __init__(self, run: Run, top: int, began: float, around: Surroundings) -> None:
+    def __init__(self, run: Run, place: Place, began: float, around: Surroundings) -> None:
         """Take over a run.
 
         Args:
             run: its state.
-            top: the offset of its last event in the thread's channel.
+            place: where it stands in the thread's channel.
             began: when, in Unix seconds.
             around: what it works with.
         """
         self.run = run
         self._channel = channel_of(run.key)
-        self._top = top
+        self._hold, self._top = place
         self._began = began
         self._around = around
         self._over = asyncio.Event()
         self._in_flight: deque[asyncio.Future[Written]] = deque()
         self._size = 0
         self._ending: asyncio.Task[None] | None = None
+        self.overtaken = False
+        """Whether somebody else gave the run another ending than the one made here."""
 
     async def see_through(self, agent: Agent, given: AgentInput) -> None:
         """See the run to its end, and its agent out of the house."""
@@ -177,6 +218,12 @@ class LiveRun:
         """Wait until the ending is in the log, if there is one."""
         if self._ending is not None:
             await asyncio.shield(self._ending)
+
+    def let_go(self) -> None:
+        """Stop working on a run that is held no more: somebody else has ended it, or will."""
+        if not self.run.over:
+            self.run.lose()
+            self._over.set()
 
     def give_up(self) -> None:
         """Stop trying to write the ending; whoever opens the log next writes it."""
@@ -232,7 +279,7 @@ class LiveRun:
 
     def _submit(self, made: list[Made]) -> "asyncio.Future[Written]":
         items = tuple(map(item, made))
-        append = Append(self._channel, items, after=self._top)
+        append = Append(self._channel, items, after=self._top, within=self._hold)
         self._top += len(items)
         self._size += sum(len(one.data) for one in items)
         future = self._around.broker.submit(Write((append,)))
@@ -247,13 +294,25 @@ class LiveRun:
         """
         while made:
             try:
-                await self._around.broker.submit(self._closing(made))
-                break
-            except StorageError as error:
+                await self.close(made)
+                return
+            except (StorageError, LeaseHeld) as error:
                 self._around.hooks.tell(hooks.Fault(where="ending of a run", error=error))
                 await asyncio.sleep(self._around.limits.retry_seconds)
                 with contextlib.suppress(StorageError):
                     made = await self._make_again()
+
+    async def close(self, made: list[Made]) -> None:
+        """Write the terminal event, once, and tell that the run has ended.
+
+        Raises:
+            StorageError: it could not be written, or does not follow on what the log holds.
+            LeaseHeld: somebody else holds the run.
+        """
+        await self._around.broker.submit(self._closing(made))
+        self._tell_ended()
+
+    def _tell_ended(self) -> None:
         run, key = self.run, self.run.key
         self._around.hooks.tell(
             hooks.RunEnded(
@@ -271,9 +330,12 @@ class LiveRun:
 
     def _closing(self, made: list[Made]) -> Write:
         """Return the write of the terminal event, and that the run has ended, in one act."""
-        last = Append(self._channel, tuple(map(item, made)), after=self._top, release=True)
+        items = tuple(map(item, made))
+        last = Append(self._channel, items, after=self._top, within=self._hold, release=True)
         now, limits = self._around.clock(), self._around.limits
-        closed = self.run.closed(now, expires=now + limits.interrupt_seconds)
+        closed = self.run.closed(
+            now, holder=self._around.holder, expires=now + limits.interrupt_seconds
+        )
         asks = self.run.status is Status.INTERRUPTED
         name = "towpath.run.interrupted" if asks else "towpath.run.ended"
         return Write((last, notice(self.run, name)), (closed,))
@@ -283,13 +345,17 @@ class LiveRun:
         key, cancelled = self.run.key, self.run.status is Status.CANCELLED
         record = await self._around.conversations.find_run(key.tenant, key.user, key.run)
         if record is not None and record.ended_at is not None:
+            if (record.status, record.code) == (self.run.status, self.run.code):
+                self._tell_ended()  # It was this one, and only its answer was lost.
+            else:
+                self.overtaken = True
             return []
-        self.run, self._top = await read_back(key, self._around)
+        self.run, (self._hold, self._top) = await read_back(key, self._around)
         return self.run.cancel() if cancelled else self.run.fail("run.storage")
 
 
-async def read_back(key: RunKey, around: Surroundings) -> tuple[Run, int]:
-    """Return an unfinished run as the log knows it, and the offset of its last event.
+async def read_back(key: RunKey, around: Surroundings) -> tuple[Run, Place]:
+    """Return an unfinished run as the log knows it, and where it stands there.
 
     Raises:
         StorageError: the log cannot be read now.
@@ -299,7 +365,8 @@ async def read_back(key: RunKey, around: Surroundings) -> tuple[Run, int]:
     replay = await around.broker.read(channel_of(key), past.offset)
     for publication in replay.publications:
         run.replay(msgspec.json.decode(publication.data))
-    return run, replay.top
+    first = replay.publications[0].offset if replay.publications else None
+    return run, Place(first, replay.top)
 
 
 def channel_of(key: RunKey) -> Channel:

@@ -229,10 +229,12 @@ class RunQueue:
             title="",
             thread_offset=past.offset,
             at=now,
+            holder=around.holder,
+            lease=now,
             queued=head,
         )
         append = Append(channel_of(key), tuple(map(item, made)))
-        facts = (opened, run.closed(now, expires=now))
+        facts = (opened, run.closed(now, holder=around.holder, expires=now))
         await write(around.broker, Write((append, notice(run, "towpath.run.ended")), facts))
         around.hooks.tell(
             hooks.RunEnded(

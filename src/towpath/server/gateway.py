@@ -331,6 +331,7 @@ class Gateway:
             limits=RunLimits(
                 cleanup_seconds=settings.cleanup_timeout,
                 interrupt_seconds=settings.interrupt_timeout,
+                lease_seconds=settings.run_lease,
                 drain_seconds=settings.drain_timeout,
                 message_bytes=settings.run_message_bytes,
                 run_bytes=settings.run_bytes,

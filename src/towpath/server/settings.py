@@ -163,6 +163,8 @@ class Settings(BaseSettings):
     """How long a good verdict is remembered at most."""
     run_deadline: float = Field(default=600.0, gt=0)
     """Until a run is ended with `run.deadline`, unless its agent was registered with another."""
+    run_lease: float = Field(default=15.0, ge=1)
+    """How long after its process fell silent a run is ended with `run.lost`, at the latest."""
     interrupt_timeout: float = Field(default=24 * 3600.0, gt=0)
     """How long a run's question waits for a person, where the agent does not say."""
     cleanup_timeout: float = Field(default=5.0, gt=0)

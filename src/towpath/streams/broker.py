@@ -57,12 +57,16 @@ class Append:
 
     `hold` marks the first of them as the start of something unfinished, which retention must not
     drop; `release` ends the channel's hold. With `after` the write is refused unless the channel's
-    top is this offset: so a producer's later writes cannot stand where an earlier one failed.
+    top is this offset: so a producer's later writes cannot stand where an earlier one failed. With
+    `within` it is refused unless the channel is held from this offset on. That is a fencing token:
+    holds begin at rising offsets, so a producer whose hold somebody else released writes no more,
+    whatever the channel's top has become.
     """
 
     channel: Channel
     items: tuple[Item, ...]
     after: int | None = None
+    within: int | None = None
     hold: bool = False
     release: bool = False
 
@@ -201,8 +205,8 @@ class Broker(Protocol):
         """Hand a write over, now; the order of calls is the order of publications.
 
         The future's exception is a CommandError where the projection or the key refused the
-        write, StorageError where it could not be made durable or did not follow on `after`;
-        either way it left no trace.
+        write, Misplaced where it did not stand where it says, StorageError where it could not be
+        made durable; either way it left no trace.
         """
 
     async def read(
@@ -239,10 +243,15 @@ class Broker(Protocol):
         """
 
 
-def follows(appends: Sequence[Append], spans: Sequence[Span]) -> bool:
-    """Whether every append that names the offset it comes after does come after it."""
-    pairs = zip(appends, spans, strict=True)
-    return all(append.after in (None, span.first - 1) for append, span in pairs)
+def follows(
+    appends: Sequence[Append], spans: Sequence[Span], hold: Callable[[Channel], int | None]
+) -> bool:
+    """Whether appends come after what they name, and within it; `hold` knows a channel's."""
+    return all(
+        append.after in (None, span.first - 1)
+        and (append.within is None or append.within == hold(append.channel))
+        for append, span in zip(appends, spans, strict=True)
+    )
 
 
 def channel_epoch(log_epoch: str, channel: Channel) -> str:

@@ -8,6 +8,11 @@ the whole batch back.
 The epoch (DESIGN section 6) is new when the log is created, and when it was not closed, is opened
 in another life of the machine, and was written with `synchronous` below FULL: then the machine
 may have forgotten what it said it had stored. After a mere kill -9 it stays.
+
+The log is open in one place at a time, and a lock file keeps others off. Locks can be lost: by
+somebody who tidies up, by a file system that has none. So each opening has a number, one more than
+the last, and every transaction looks whether it is still the latest. Who was there before writes
+nothing more.
 """
 
 import contextlib
@@ -20,7 +25,13 @@ from pathlib import Path
 import msgspec
 
 from towpath.channels import Channel
-from towpath.errors import CommandError, ConfigurationError, Conflict, StorageError
+from towpath.errors import (
+    CommandError,
+    ConfigurationError,
+    Conflict,
+    Misplaced,
+    StorageError,
+)
 from towpath.streams.broker import (
     Append,
     Item,
@@ -36,7 +47,7 @@ from towpath.streams.broker import (
     follows,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 5
 """What `PRAGMA user_version` of a file says that this code can write."""
 KEY_SECONDS = 24 * 3600.0
 """How long a request id is remembered."""
@@ -129,6 +140,7 @@ class LogFile:
             self._prepare(path)
             self.epoch = self._renew_epoch(synchronous, boot_id)
             """The log's epoch, from which every channel's is made."""
+            self._opening = self._count_opening()
             self._db.execute("COMMIT")
         except BaseException:
             self._db.close()
@@ -136,8 +148,10 @@ class LogFile:
 
     def close(self) -> None:
         """Close the file, noting that it was closed."""
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error, StorageError):
+            self._begin()
             self._set_meta("clean", "1")
+            self._db.execute("COMMIT")
         self._db.close()
 
     def commit(self, writes: Sequence[Write]) -> list[Outcome]:
@@ -145,8 +159,9 @@ class LogFile:
 
         Raises:
             sqlite3.Error: nothing of the batch was written; call `undo`.
+            StorageError: the log was opened elsewhere since; call `undo`.
         """
-        self._db.execute("BEGIN IMMEDIATE")
+        self._begin()
         rows: Rows = {}
         outcomes = [self._write(write, rows) for write in writes]
         for channel, (first, items) in rows.items():
@@ -165,9 +180,10 @@ class LogFile:
 
         Raises:
             sqlite3.Error: nothing was dropped; call `undo`.
+            StorageError: the log was opened elsewhere since; call `undo`.
         """
         now = self._clock()
-        self._db.execute("BEGIN IMMEDIATE")
+        self._begin()
         self._db.execute("DELETE FROM requests WHERE at < ?", (now - KEY_SECONDS,))
         for channel_id, tenant, name, updated in self._db.execute(
             "SELECT id, tenant, name, updated FROM channels WHERE hold IS NULL"
@@ -203,6 +219,22 @@ class LogFile:
         self._set_meta("synchronous", synchronous)
         return self._meta("epoch")
 
+    def _count_opening(self) -> str:
+        """Return the number of this opening; whoever opened the log before has a lower one."""
+        opening = str(int(self._meta("opening") or 0) + 1)
+        self._set_meta("opening", opening)
+        return opening
+
+    def _begin(self) -> None:
+        """Begin a transaction.
+
+        Raises:
+            StorageError: the log was opened elsewhere since.
+        """
+        self._db.execute("BEGIN IMMEDIATE")
+        if self._meta("opening") != self._opening:
+            raise StorageError("another process has opened it since")
+
     def _meta(self, name: str) -> str:
         row = self._db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
         return str(row[0]) if row else ""
@@ -213,8 +245,8 @@ class LogFile:
     def _write(self, write: Write, rows: Rows) -> Outcome:
         spans = self._spans(write.appends)
         if write.key is None and not write.facts and not write.forget:
-            if not follows(write.appends, spans):
-                return StorageError("an earlier write is missing")
+            if not follows(write.appends, spans, self._hold):
+                return Misplaced("an earlier write is missing, or another producer was here")
             self._place(write.appends, spans, rows)
             return Written(spans=spans)
         self._db.execute("SAVEPOINT write")
@@ -235,8 +267,8 @@ class LogFile:
         """
         if write.key is not None and (earlier := remembered(self._db, write.key)) is not None:
             return Written(result=earlier, repeated=True)
-        if not follows(write.appends, spans):
-            raise StorageError("an earlier write is missing")
+        if not follows(write.appends, spans, self._hold):
+            raise Misplaced("an earlier write is missing, or another producer was here")
         for fact in write.facts:
             self._projection.apply(self._db, fact, spans)
         result = write.result(spans) if write.result else b""
@@ -270,6 +302,9 @@ class LogFile:
             if append.release:
                 head.hold = None
             rows.setdefault(append.channel, (span.first, []))[1].extend(append.items)
+
+    def _hold(self, channel: Channel) -> int | None:
+        return self._head(channel).hold
 
     def _head(self, channel: Channel) -> _Head:
         head = self._heads.get(channel)

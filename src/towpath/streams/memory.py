@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from towpath.channels import Channel
-from towpath.errors import CommandError, Conflict, StorageError
+from towpath.errors import CommandError, Conflict, Misplaced, StorageError
 from towpath.streams.broker import (
     Append,
     Deliver,
@@ -82,8 +82,8 @@ class MemoryBroker:
         if write.key is not None and (earlier := self._remembered(write.key)) is not None:
             return Written(result=earlier, repeated=True)
         spans = self._spans(write.appends)
-        if not follows(write.appends, spans):
-            raise StorageError("an earlier write is missing")
+        if not follows(write.appends, spans, self._hold):
+            raise Misplaced("an earlier write is missing, or another producer was here")
         self._apply(write, spans)
         result = write.result(spans) if write.result else b""
         if write.key is not None:
@@ -96,6 +96,9 @@ class MemoryBroker:
         for append, span in zip(write.appends, spans, strict=True):
             self._append(append, span)
         return Written(spans=spans, result=result)
+
+    def _hold(self, channel: Channel) -> int | None:
+        return self._logs.get(channel, _Log()).hold
 
     def _spans(self, appends: tuple[Append, ...]) -> tuple[Span, ...]:
         tops: dict[Channel, int] = {}

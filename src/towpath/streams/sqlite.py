@@ -204,7 +204,7 @@ class SqliteBroker:
     def _sweep(self) -> None:
         try:
             self._log.sweep()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, StorageError) as error:
             self._failed("log retention", error)
 
     def _failed(self, where: str, error: Exception) -> None:

@@ -17,6 +17,8 @@ import msgspec
 
 from towpath.agents.interrupts import InterruptDecided, InterruptsExpired
 from towpath.agents.run import (
+    LeasesInherited,
+    LeasesRenewed,
     RunClosed,
     RunOpened,
     RunQueued,
@@ -29,7 +31,7 @@ from towpath.agents.run import (
 from towpath.errors import Conflict, NotFound
 from towpath.events.kinds import Message
 from towpath.streams.broker import Span
-from towpath.threads import interrupts, queue
+from towpath.threads import interrupts, leases, queue
 
 _SCHEMA = """
 CREATE TABLE threads (
@@ -111,11 +113,15 @@ class ThreadDeleted:
     key: ThreadKey
 
 
+SCHEMAS = ((1, _SCHEMA), (2, interrupts.SCHEMA), (3, queue.SCHEMA), (5, leases.SCHEMA))
+"""The version of the file since which there are which tables."""
+
+
 class ThreadProjection:
     """Derives the tables; see `towpath.streams.broker.Projection`."""
 
     def create(self, db: sqlite3.Connection, version: int) -> None:
-        for since, schema in ((1, _SCHEMA), (2, interrupts.SCHEMA), (3, queue.SCHEMA)):
+        for since, schema in SCHEMAS:
             for statement in schema.split(";") if version < since else ():
                 db.execute(statement)
 
@@ -125,6 +131,10 @@ class ThreadProjection:
                 _open_run(db, fact, spans[0])
             case RunClosed():
                 _close_run(db, fact, spans[0])
+            case LeasesRenewed():
+                leases.renew(db, fact)
+            case LeasesInherited():
+                leases.inherit(db, fact)
             case RunQueued():
                 queue.put(db, fact)
             case RunWithdrawn():
@@ -174,10 +184,12 @@ def _open_run(db: sqlite3.Connection, fact: RunOpened, span: Span) -> None:
         "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, ?, NULL)",
         (key.tenant, key.user, key.run, key.thread, key.agent, Status.RUNNING.value, fact.at),
     )
+    leases.grant(db, key, fact.holder, fact.lease)
 
 
 def _close_run(db: sqlite3.Connection, fact: RunClosed, span: Span) -> None:
     key = fact.key
+    leases.release(db, key, fact.holder, fact.at)
     db.execute(
         "UPDATE runs SET status=?, code=?, ended=? WHERE tenant=? AND user=? AND id=?",
         (fact.status.value, fact.code, fact.at, key.tenant, key.user, key.run),

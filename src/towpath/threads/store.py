@@ -69,6 +69,9 @@ _THREAD = (
     ", offset, state, last_started, last_ended FROM threads WHERE tenant=? AND user=?"
 )
 _BEGUN = "ended IS NULL AND status!='pending'"
+_LEASE = "SELECT 1 FROM leases l WHERE l.tenant=runs.tenant AND l.user=runs.user AND l.run=runs.id"
+_ABANDONED = f"{_BEGUN} AND EXISTS ({_LEASE} AND l.expires <= ?)"
+_HELD = f"{_BEGUN} AND EXISTS ({_LEASE} AND l.holder = ?)"
 _RUN = "SELECT tenant, user, id, thread, agent, status, code, started, ended FROM runs"
 
 
@@ -134,6 +137,18 @@ class ThreadStore:
         """See `towpath.agents.live.Conversations`."""
         return await self._tables.query(
             lambda db: [_record(row) for row in db.execute(f"{_RUN} WHERE {_BEGUN}")]
+        )
+
+    async def abandoned(self, at: float) -> list[RunRecord]:
+        """See `towpath.agents.live.Conversations`."""
+        return await self._tables.query(
+            lambda db: [_record(row) for row in db.execute(f"{_RUN} WHERE {_ABANDONED}", (at,))]
+        )
+
+    async def held(self, holder: str) -> set[RunKey]:
+        """See `towpath.agents.live.Conversations`."""
+        return await self._tables.query(
+            lambda db: {_record(row).key for row in db.execute(f"{_RUN} WHERE {_HELD}", (holder,))}
         )
 
     async def queued(self, tenant: str, user: str, thread: str) -> list[Queued]:

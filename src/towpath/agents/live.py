@@ -25,10 +25,10 @@ from towpath.agents.interrupts import Question
 from towpath.agents.registry import Agent, AgentInput
 from towpath.agents.run import OVER, AgentError, Made, Queued, Run, RunIsOver, RunKey, Status
 from towpath.channels import Channel, thread_channel, user_channel
-from towpath.errors import StorageError
+from towpath.errors import Conflict, StorageError
 from towpath.events.kinds import IllegalEvent, Message
 from towpath.hooks import Hooks
-from towpath.streams.broker import Append, Broker, Item, Write, Written, failure
+from towpath.streams.broker import Append, Broker, Item, Key, Write, Written, failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +140,7 @@ class LiveRun:
         self._in_flight: deque[asyncio.Future[Written]] = deque()
         self._size = 0
         self._ending: asyncio.Task[None] | None = None
+        self._request: tuple[Key, bytes] | None = None
 
     async def see_through(self, agent: Agent, given: AgentInput) -> None:
         """See the run to its end, and its agent out of the house."""
@@ -160,18 +161,24 @@ class LiveRun:
             await asyncio.wait((work,), timeout=limits.cleanup_seconds)
             await self.ended()
 
-    def end(self, made: list[Made]) -> bool:
+    def end(self, made: list[Made], *, request: tuple[Key, bytes] | None = None) -> bool:
         """Write the run's ending and let its agent go; return whether this call ended it.
 
         `made` is empty where the run had ended already: then its ending is being written.
+        `request` is what asked for the ending, and its result, to be remembered in the same act.
         """
         if not made:
             return False
+        self._request = request
         self._over.set()
         self._ending = asyncio.create_task(
             self._write_ending(made), name=f"ending {self.run.key.run}"
         )
         return True
+
+    def ends_for(self, key: Key | None) -> bool:
+        """Whether it was this request that ended the run."""
+        return self._request is not None and self._request[0] == key
 
     async def ended(self) -> None:
         """Wait until the ending is in the log, if there is one."""
@@ -247,8 +254,12 @@ class LiveRun:
         """
         while made:
             try:
-                await self._around.broker.submit(self._closing(made))
-                break
+                written = await self._around.broker.submit(self._closing(made))
+                if not written.repeated:
+                    break
+                self._request = None  # It was used meanwhile; the run ends all the same.
+            except Conflict:
+                self._request = None
             except StorageError as error:
                 self._around.hooks.tell(hooks.Fault(where="ending of a run", error=error))
                 await asyncio.sleep(self._around.limits.retry_seconds)
@@ -276,7 +287,11 @@ class LiveRun:
         closed = self.run.closed(now, expires=now + limits.interrupt_seconds)
         asks = self.run.status is Status.INTERRUPTED
         name = "towpath.run.interrupted" if asks else "towpath.run.ended"
-        return Write((last, notice(self.run, name)), (closed,))
+        appends = (last, notice(self.run, name))
+        if self._request is None:
+            return Write(appends, (closed,))
+        key, result = self._request
+        return Write(appends, (closed,), key=key, result=lambda _: result)
 
     async def _make_again(self) -> list[Made]:
         """Read the run back from the log and end it there; nothing if its ending is there."""

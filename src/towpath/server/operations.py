@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from towpath import codes
-from towpath.agents.asked import Decide, StartRun, request_key
+from towpath.agents.asked import Decide, StartRun, cancel_result, request_key
 from towpath.agents.bridge import AgentWebSocketBridge
 from towpath.agents.live import custom
 from towpath.agents.registry import AgentRegistry
@@ -186,8 +186,8 @@ class Operations:
         key = request_key(caller.principal, "run.cancel", params.request_id, params)
         if (earlier := await self._broker.remembered(key)) is not None:
             return earlier
-        status = await self._bridge.cancel(caller.principal, params.run_id)
-        result = msgspec.json.encode(Accepted(status=status))
+        status = await self._bridge.cancel(caller.principal, params.run_id, key=key)
+        result = cancel_result(status)
         return (await write(self._broker, Write(key=key, result=lambda _: result))).result
 
     async def _approve(self, caller: Caller, params: RunApprove) -> bytes:

@@ -22,6 +22,7 @@ import msgspec
 from towpath.channels import Channel
 from towpath.errors import CommandError, ConfigurationError, Conflict, StorageError
 from towpath.streams.broker import (
+    KEY_SECONDS,
     Append,
     Item,
     Key,
@@ -38,8 +39,6 @@ from towpath.streams.broker import (
 
 SCHEMA_VERSION = 3
 """What `PRAGMA user_version` of a file says that this code can write."""
-KEY_SECONDS = 24 * 3600.0
-"""How long a request id is remembered."""
 MAX_HEADS = 100_000
 """How many channels are remembered before all are looked up anew."""
 

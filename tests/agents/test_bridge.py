@@ -16,6 +16,7 @@ from towpath.agents.registry import AgentInput
 from towpath.agents.run import AgentError
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, TooLarge, Unavailable
 from towpath.hooks import Fault, RunEnded
+from towpath.streams.broker import Key, Write
 
 ENGINES = ("memory", "sqlite")
 SECRET = "sk-live-0123456789"
@@ -622,3 +623,54 @@ async def test_storage_errors_are_no_agents_business(place: Path) -> None:
         with pytest.raises(Unavailable):
             await stage.bridge.cancel(ALICE, "r1")
         object.__setattr__(stage.bridge._around, "conversations", stage.store)
+
+
+def stop_request(text: str = "stop") -> Key:
+    """Return what makes a request to stop the same one."""
+    return Key(("acme", "alice", "run.cancel"), "stop", text)
+
+
+async def test_p8_r81_a_stop_that_is_asked_twice_at_once_is_one_stop(
+    kind: str, place: Path
+) -> None:
+    """The same request again, while the first is under way, is told the same: accepted."""
+    async with staged(kind, place) as stage:
+        run = await stage.cast(waiting("a")).start()
+        stage.broker.refuse_next = 2
+        stops = [stage.bridge.cancel(ALICE, run, key=stop_request()) for _ in range(3)]
+        assert await asyncio.gather(*stops) == ["accepted"] * 3
+        assert await stage.bridge.cancel(ALICE, run) == "too_late"
+        await stage.done(run)
+        await stage.check()
+
+
+async def test_p8_r81_a_stop_is_remembered_though_its_asker_left(kind: str, place: Path) -> None:
+    """Whoever leaves before the answer finds it under the same request: the run's end wrote it."""
+    async with staged(kind, place) as stage:
+        stage.cast(waiting("a"), double_texting="queue")
+        run = await stage.start()
+        asking = asyncio.create_task(stage.bridge.cancel(ALICE, run, key=stop_request()))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await stage.done(run)
+        assert await stage.broker.remembered(stop_request()) == b'{"status":"accepted"}'
+        busy, waits = await stage.start(), await stage.start()
+        queued = replace(stop_request(), request_id="another")
+        assert await stage.bridge.cancel(ALICE, waits, key=queued) == "accepted"
+        assert await stage.broker.remembered(queued) == b'{"status":"accepted"}'
+        await stage.bridge.cancel(ALICE, busy)
+
+
+@pytest.mark.parametrize("used_for", ["stop", "something else"])
+async def test_p5_a_request_that_was_used_meanwhile_does_not_keep_a_run_from_ending(
+    kind: str, place: Path, used_for: str
+) -> None:
+    """Whatever its request id was used for, a run that is stopped has its one ending."""
+    async with staged(kind, place) as stage:
+        run = await stage.cast(waiting("a")).start()
+        used = Write(key=stop_request(used_for), result=lambda _: b"{}")
+        await stage.broker.submit(used)
+        assert await stage.bridge.cancel(ALICE, run, key=stop_request()) == "accepted"
+        await stage.done(run)
+        assert (await stage.events())[-1]["outcome"] == {"type": "cancelled"}
+        await stage.check()

@@ -15,6 +15,7 @@ from towpath.agents.live import RunLimits
 from towpath.agents.registry import AgentInput
 from towpath.agents.run import AgentError
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, TooLarge, Unavailable
+from towpath.events.kinds import TYPES
 from towpath.hooks import Fault, RunEnded
 from towpath.streams.broker import Key, Write
 
@@ -105,6 +106,84 @@ async def test_r47_an_agent_that_breaks_at_any_event_ends_once(kind: str, place:
             assert (events[-1]["type"], events[-1]["code"]) == ("RUN_ERROR", "run.failed")
             assert SECRET not in str(await stage.log(f"t{cut}"))
         assert any(isinstance(one, Fault) for one in stage.happened)
+
+
+LATER_KINDS: tuple[tuple[dict[str, Any], ...], ...] = (
+    ({"type": "TEXT_MESSAGE_CHUNK", "messageId": "m", "delta": "hi"},),
+    ({"type": "REASONING_MESSAGE_CHUNK", "messageId": "th", "delta": "hm"},),
+    ({"type": "TOOL_CALL_CHUNK", "toolCallId": "c", "toolCallName": "f", "delta": "{"},),
+    (
+        {"type": "TEXT_MESSAGE_START", "messageId": "m", "role": "assistant"},
+        {
+            "type": "REASONING_ENCRYPTED_VALUE",
+            "subtype": "message",
+            "entityId": "m",
+            "encryptedValue": "x",
+        },
+    ),
+    (
+        {"type": "SUBAGENT_STARTED", "subagentRunId": "sub", "name": "helper"},
+        {"type": "SUBAGENT_ERROR", "subagentRunId": "sub", "message": "no"},
+    ),
+    ({"type": "RAW", "event": {"a": 1}},),
+)
+"""The kinds that `ALL_KINDS` has not, but for the endings: each after what it needs."""
+
+
+def test_every_kind_of_event_is_broken_at() -> None:
+    """What agents break at below are all 31 kinds of AG-UI."""
+    later = {said[-1]["type"] for said in LATER_KINDS}
+    here = {event["type"] for event in ALL_KINDS} - {"META_EVENT"}
+    assert here | later | {"RUN_FINISHED", "RUN_ERROR"} == TYPES
+    assert not here & later
+
+
+@pytest.mark.parametrize("said", LATER_KINDS, ids=lambda said: str(said[-1]["type"]))
+async def test_r47_an_agent_that_breaks_or_hangs_after_any_other_kind_ends_once(
+    kind: str, place: Path, said: tuple[dict[str, Any], ...]
+) -> None:
+    """So with the other kinds: one RUN_ERROR, last, whether the agent raises or says no more."""
+    async with staged(kind, place) as stage:
+        stage.cast(saying(*said, raises=RuntimeError(SECRET)), "raises")
+        stage.cast(waiting(*said), "hangs", deadline=0.05)
+        for agent, code in (("raises", "run.failed"), ("hangs", "run.deadline")):
+            run = await stage.start(agent, agent=agent)
+            await stage.done(run)
+            await stage.check(agent)
+            events = await stage.events(agent)
+            assert (events[-1]["type"], events[-1]["code"]) == ("RUN_ERROR", code)
+            assert SECRET not in str(await stage.log(agent))
+
+
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [
+        ({"type": "RUN_FINISHED"}, ("RUN_FINISHED", None)),
+        ({"type": "RUN_ERROR", "message": "no", "code": "mine"}, ("RUN_ERROR", "mine")),
+    ],
+)
+async def test_r47_r48_an_agent_that_breaks_after_its_end_has_ended(
+    kind: str, place: Path, ending: dict[str, Any], told: tuple[str, str | None]
+) -> None:
+    """Its own ending stands, and is the only one."""
+    async with staged(kind, place) as stage:
+        events = await stage.played(saying("a", ending, raises=RuntimeError(SECRET)))
+        assert (events[-1]["type"], events[-1].get("code")) == told
+
+
+async def test_r47_an_agent_that_hangs_after_any_event_meets_its_deadline(
+    kind: str, place: Path
+) -> None:
+    """After each kind of event, silence until the deadline gives one RUN_ERROR, last."""
+    async with staged(kind, place) as stage:
+        runs = []
+        for cut in range(1, len(ALL_KINDS)):
+            stage.cast(waiting(*ALL_KINDS[1 : cut + 1]), f"a{cut}", deadline=0.3)
+            runs.append(await stage.start(f"t{cut}", agent=f"a{cut}"))
+        for cut, run in enumerate(runs, 1):
+            await stage.done(run)
+            await stage.check(f"t{cut}")
+            assert (await stage.events(f"t{cut}"))[-1]["code"] == "run.deadline"
 
 
 async def test_r47_an_agent_that_returns_nothing_finishes(kind: str, place: Path) -> None:

@@ -15,9 +15,9 @@ from towpath.agents.asked import Decide, StartRun
 from towpath.agents.interrupts import Answer, InterruptDecided, Question
 from towpath.agents.leases import Leases
 from towpath.agents.live import LiveRun
-from towpath.agents.run import OVER, RunKey, RunOpened
+from towpath.agents.run import OVER, Made, RunKey, RunOpened
 from towpath.context import Principal
-from towpath.streams.broker import Append, Key
+from towpath.streams.broker import Append, Key, Write
 from towpath.testing import scenarios
 from towpath.threads import interrupts as stored
 from towpath.threads import projection, queue
@@ -46,6 +46,28 @@ def test_p5_r88_stop_end_and_deadline_leave_one_ending() -> None:
 def test_p5_r92_a_holder_that_hangs_leaves_one_ending() -> None:
     """However a silent holder, those who end its run, a stop and the agent's end meet: one."""
     assert explored(scenarios.hanging_holder, runs=MANY).distinct_schedules > MANY / 2
+
+
+def test_p5_r92_the_store_tells_the_truth_at_any_time() -> None:
+    """Whenever anybody looks, a run's status is what its events in the log amount to."""
+    assert explored(scenarios.truths).distinct_schedules > RUNS / 2
+
+
+def test_an_ending_that_is_stored_after_it_is_told_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the terminal event and the fact are two writes, somebody sees them differ: found."""
+    real = LiveRun._closing
+
+    def apart(self: LiveRun, made: list[Made]) -> Write:
+        whole = real(self, made)
+        later = asyncio.get_running_loop().call_soon
+        later(lambda: self._around.broker.submit(Write(facts=whole.facts)))
+        return Write(whole.appends)
+
+    monkeypatch.setattr(LiveRun, "_closing", apart)
+    with pytest.raises(detangle.BugFound):
+        explored(scenarios.truths, runs=MANY)
 
 
 def test_p5_a_log_that_refuses_leaves_no_gap() -> None:

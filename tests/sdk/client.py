@@ -240,6 +240,10 @@ class SdkClient(ABC):
         """Wait until it was connected so many times."""
         await self.news.until(lambda: len(self.connected) >= times)
 
+    async def until_connecting(self, times: int = 1) -> None:
+        """Wait until it began to connect so many times."""
+        await self.news.until(lambda: len(self.connecting) >= times)
+
     async def until_disconnected(self) -> Ended:
         """Wait until it gave up."""
         await self.news.until(lambda: bool(self.disconnected))

@@ -122,6 +122,26 @@ async def test_r81_the_same_request_does_nothing_twice(engine: Engine) -> None:
     assert [p.data for p in engine.deliveries.of(TALK)] == [b"before", b"a", b"b"]
 
 
+async def test_r81_a_request_is_remembered_for_a_day(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within 24 h the same request gets the old result; after it, it is another one."""
+    monkeypatch.setattr(sqlite, "SWEEP_SECONDS", 0.01)
+    now = [1_000.0]
+    async with engine.running(clock=lambda: now[0]) as broker:
+        assert not (await write(broker, asked("r1", "a"))).repeated
+        now[0] += 24 * 3600
+        await asyncio.sleep(0.05)  # The sweep of the SQLite log looks at real time.
+        assert (await write(broker, asked("r1", "a"))).repeated
+        now[0] += 1
+        await asyncio.sleep(0.05)
+        key = asked("r1", "a").key
+        assert key is not None
+        assert await broker.remembered(key) is None
+        assert not (await write(broker, asked("r1", "b", digest="other"))).repeated
+    assert [p.data for p in engine.deliveries.of(TALK)] == [b"a", b"b"]
+
+
 async def test_a_repeated_request_is_answered_though_its_place_is_taken(engine: Engine) -> None:
     """A key is looked at before `after`: a repetition is no new write that could be late."""
     async with engine.running() as broker:

@@ -18,8 +18,8 @@ from tests.streams.brokers import AMPLE, TALK, Deliveries, Engine, Notes, asked,
 from towpath.channels import Channel
 from towpath.errors import ConfigurationError, Conflict, StorageError
 from towpath.hooks import Appended, Fault, Happening, Hooks
-from towpath.streams import logfile, sqlite
-from towpath.streams.broker import Append, Item, Retention, Span, Write, write
+from towpath.streams import sqlite
+from towpath.streams.broker import KEY_SECONDS, Append, Item, Retention, Span, Write, write
 from towpath.streams.sqlite import SqliteBroker
 
 
@@ -151,7 +151,7 @@ async def test_the_log_of_a_thread_goes_a_while_after_its_last_event(
         assert len((await broker.read(held, 0)).publications) == 1
         assert (await write(broker, said("c"))).spans[0].first == 3
         assert (await write(broker, asked("r1", "a"))).repeated
-        now[0] += logfile.KEY_SECONDS + 1
+        now[0] += KEY_SECONDS + 1
         await swept()
         assert not (await write(broker, asked("r1", "a"))).repeated
 

@@ -85,6 +85,11 @@ def approve_result(key: RunKey, span: Span) -> bytes:
     return msgspec.json.encode({"status": "accepted", **_where(key, span)})
 
 
+def cancel_result(status: str) -> bytes:
+    """Return the result of `run.cancel`."""
+    return msgspec.json.encode({"status": status})
+
+
 def _where(key: RunKey, span: Span) -> dict[str, Any]:
     position = {"epoch": span.before.epoch, "offset": span.before.offset}
     return {"thread_id": key.thread, "run_id": key.run, "position": position}

@@ -21,6 +21,7 @@ from towpath.agents.asked import (
     Opening,
     StartRun,
     agent_input,
+    cancel_result,
     check_ids,
     new_messages,
     request_key,
@@ -57,7 +58,7 @@ from towpath.context import Principal
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, Unavailable
 from towpath.events.kinds import IllegalEvent, Message
 from towpath.hooks import Hooks
-from towpath.streams.broker import Append, Broker, Write, failure, write
+from towpath.streams.broker import Append, Broker, Key, Write, failure, write
 
 ATTEMPTS = 10
 """How often something is tried on a thread that moves on meanwhile."""
@@ -182,8 +183,11 @@ class AgentWebSocketBridge:
         except NotOpen as late:
             return msgspec.json.encode({"status": late.status})
 
-    async def cancel(self, principal: Principal, run_id: str) -> str:
+    async def cancel(self, principal: Principal, run_id: str, *, key: Key | None = None) -> str:
         """End a run of this person because they said stop.
+
+        With a key, `accepted` is remembered under it in the act that ends the run: so whoever did
+        not get the answer gets the same one when they ask again.
 
         Returns:
             `accepted` once the ending is durable, or `too_late` for a run that is over. For a run
@@ -193,10 +197,11 @@ class AgentWebSocketBridge:
             NotFound: no such run, or somebody else's.
             Unavailable: the log cannot be used now.
         """
+        request = None if key is None else (key, cancel_result("accepted"))
         for _ in range(LOOKS):
             live = await self._begun(principal, run_id)
             if live is not None:
-                if not live.end(live.run.cancel()):
+                if not live.end(live.run.cancel(), request=request) and not live.ends_for(key):
                     break
                 await live.ended()
                 if live.overtaken:
@@ -207,7 +212,7 @@ class AgentWebSocketBridge:
                 raise NotFound("no such run")
             if record.status in OVER:
                 break
-            if record.status is Status.PENDING and await self._withdraw(record.key):
+            if record.status is Status.PENDING and await self._withdraw(record.key, request):
                 return "accepted"
         return "too_late"
 
@@ -228,9 +233,9 @@ class AgentWebSocketBridge:
                 await answered.wait()
         return self._live.get(mine)
 
-    async def _withdraw(self, key: RunKey) -> bool:
+    async def _withdraw(self, key: RunKey, request: tuple[Key, bytes] | None) -> bool:
         try:
-            return await self._queue.withdraw(key)
+            return await self._queue.withdraw(key, request)
         except StorageError:
             raise Unavailable("the log cannot be written now") from None
 

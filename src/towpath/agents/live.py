@@ -35,10 +35,10 @@ from towpath.agents.run import (
     Status,
 )
 from towpath.channels import Channel, thread_channel, user_channel
-from towpath.errors import StorageError
+from towpath.errors import Conflict, StorageError
 from towpath.events.kinds import IllegalEvent, Message
 from towpath.hooks import Hooks
-from towpath.streams.broker import Append, Broker, Item, Write, Written, failure
+from towpath.streams.broker import Append, Broker, Item, Key, Write, Written, failure
 
 BEATS = 3
 """How often a lease is renewed in its time."""
@@ -181,6 +181,7 @@ class LiveRun:
         self._ending: asyncio.Task[None] | None = None
         self.overtaken = False
         """Whether somebody else gave the run another ending than the one made here."""
+        self._request: tuple[Key, bytes] | None = None
 
     async def see_through(self, agent: Agent, given: AgentInput) -> None:
         """See the run to its end, and its agent out of the house."""
@@ -201,18 +202,24 @@ class LiveRun:
             await asyncio.wait((work,), timeout=limits.cleanup_seconds)
             await self.ended()
 
-    def end(self, made: list[Made]) -> bool:
+    def end(self, made: list[Made], *, request: tuple[Key, bytes] | None = None) -> bool:
         """Write the run's ending and let its agent go; return whether this call ended it.
 
         `made` is empty where the run had ended already: then its ending is being written.
+        `request` is what asked for the ending, and its result, to be remembered in the same act.
         """
         if not made:
             return False
+        self._request = request
         self._over.set()
         self._ending = asyncio.create_task(
             self._write_ending(made), name=f"ending {self.run.key.run}"
         )
         return True
+
+    def ends_for(self, key: Key | None) -> bool:
+        """Whether it was this request that ended the run."""
+        return self._request is not None and self._request[0] == key
 
     async def ended(self) -> None:
         """Wait until the ending is in the log, if there is one."""
@@ -301,6 +308,8 @@ class LiveRun:
                 await asyncio.sleep(self._around.limits.retry_seconds)
                 with contextlib.suppress(StorageError):
                     made = await self._make_again()
+            except Conflict:
+                self._request = None  # It was used meanwhile; the run ends all the same.
 
     async def close(self, made: list[Made]) -> None:
         """Write the terminal event, once, and tell that the run has ended.
@@ -308,8 +317,11 @@ class LiveRun:
         Raises:
             StorageError: it could not be written, or does not follow on what the log holds.
             LeaseHeld: somebody else holds the run.
+            Conflict: the request that asked for it was answered already.
         """
-        await self._around.broker.submit(self._closing(made))
+        written = await self._around.broker.submit(self._closing(made))
+        if written.repeated:
+            raise Conflict("the request was answered already")
         self._tell_ended()
 
     def _tell_ended(self) -> None:
@@ -338,7 +350,11 @@ class LiveRun:
         )
         asks = self.run.status is Status.INTERRUPTED
         name = "towpath.run.interrupted" if asks else "towpath.run.ended"
-        return Write((last, notice(self.run, name)), (closed,))
+        appends = (last, notice(self.run, name))
+        if self._request is None:
+            return Write(appends, (closed,))
+        key, result = self._request
+        return Write(appends, (closed,), key=key, result=lambda _: result)
 
     async def _make_again(self) -> list[Made]:
         """Read the run back from the log and end it there; nothing if its ending is there."""

@@ -226,6 +226,14 @@ class Hub:
                 self._give(subscription)
         return given_up
 
+    def may_write(self, subscription: Subscription) -> bool:
+        """Whether a subscription goes on, and its member may still read the channel."""
+        if not self._is_current(subscription):
+            return False
+        may = self._may_read(subscription.member.principal, subscription.channel)
+        self.withheld += not may
+        return may
+
     def readers(self, channel: Channel) -> list[Member]:
         """Return who reads a channel on this node."""
         return [subscription.member for subscription in self._readers.get(channel, {}).values()]

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from towpath import codes, hooks
-from towpath.agents.asked import Decide, StartRun, request_key
+from towpath.agents.asked import Decide, StartRun, cancel_result, request_key
 from towpath.agents.bridge import AgentWebSocketBridge
 from towpath.agents.live import custom
 from towpath.agents.registry import AgentRegistry
@@ -40,6 +40,7 @@ from towpath.errors import (
     StorageError,
     TooManyRequests,
     Unavailable,
+    UnknownChannel,
 )
 from towpath.events.digest import digest
 from towpath.hooks import Hooks
@@ -192,8 +193,8 @@ class Operations:
         key = request_key(caller.principal, "run.cancel", params.request_id, params)
         if (earlier := await self._broker.remembered(key)) is not None:
             return earlier
-        status = await self._bridge.cancel(caller.principal, params.run_id)
-        result = msgspec.json.encode(Accepted(status=status))
+        status = await self._bridge.cancel(caller.principal, params.run_id, key=key)
+        result = cancel_result(status)
         return (await write(self._broker, Write(key=key, result=lambda _: result))).result
 
     async def _approve(self, caller: Caller, params: RunApprove) -> bytes:
@@ -266,11 +267,11 @@ class Operations:
         if params.published == params.shown:
             raise BadRequest("published and shown are the same")
         who = caller.principal
-        stored = await self._store.get(who.tenant, who.user, params.thread_id)
-        if stored is None:
-            raise NotFound("no such thread")
         channel = thread_channel(who.tenant, who.user, params.thread_id)
-        fold, _ = await self._recovery.fold(channel, stored)
+        try:
+            fold = await self._recovery.fold(channel, who.user)
+        except UnknownChannel:
+            raise NotFound("no such thread") from None
         text = fold.text(params.message_id) if params.message_id in fold else None
         kept = digest(text) if text is not None else None
         self._hooks.tell(

@@ -28,6 +28,9 @@ from towpath.channels import CONTROL, Channel
 
 T = TypeVar("T")
 
+KEY_SECONDS = 24 * 3600.0
+"""How long a request id is remembered, at least."""
+
 
 class Position(NamedTuple):
     """Where in a channel: after the publication with this offset, in this epoch."""

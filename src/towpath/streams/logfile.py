@@ -33,6 +33,7 @@ from towpath.errors import (
     StorageError,
 )
 from towpath.streams.broker import (
+    KEY_SECONDS,
     Append,
     Item,
     Key,
@@ -49,8 +50,6 @@ from towpath.streams.broker import (
 
 SCHEMA_VERSION = 5
 """What `PRAGMA user_version` of a file says that this code can write."""
-KEY_SECONDS = 24 * 3600.0
-"""How long a request id is remembered."""
 MAX_HEADS = 100_000
 """How many channels are remembered before all are looked up anew."""
 

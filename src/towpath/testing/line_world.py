@@ -51,7 +51,9 @@ class LateLog(LateBroker):
         await asyncio.sleep(detangle.choice(MOMENTS))
         if detangle.flip(self.refusals):
             raise StorageError("refused by the explorer")
-        return await super().read(channel, after, epoch=epoch, limit=limit)
+        replay = await super().read(channel, after, epoch=epoch, limit=limit)
+        await self._linger()
+        return replay
 
 
 class RememberingHub(Hub):

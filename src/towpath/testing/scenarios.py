@@ -209,6 +209,18 @@ class World:
         assert (stored.messages, stored.state) == (fold.messages, fold.state)
         return events
 
+    async def compare(self) -> None:
+        """Check that what is stored of alice's runs is what their events in the log say, now."""
+        rows = await self.store.runs(ALICE.tenant, ALICE.user, "t", limit=9)
+        channel = thread_channel(ALICE.tenant, ALICE.user, "t")
+        log = (await self.broker.read(channel, 0)).publications
+        events: dict[str, list[dict[str, Any]]] = {row.run_id: [] for row in rows}
+        for one in log:
+            events[one.tags["run"]].append(msgspec.json.decode(one.data))
+        for row in rows:
+            assert row.status == _told(events[row.run_id]), "store and log agree"
+            assert (row.ended_at is None) == (row.status in ("pending", "running"))
+
     def notices(self, who: Principal) -> list[dict[str, Any]]:
         """Return what a person was told beside their threads."""
         channel = user_channel(who.tenant, who.user)
@@ -293,6 +305,28 @@ async def hanging_holder() -> None:
     assert len(told) <= 1, "one of them ended it"
     assert told == [run] * (last.get("code") == "run.lost")
     assert record.code == last.get("code")
+
+
+async def truths() -> None:
+    """Runs begin, wait, end and are stopped: whenever anybody looks, store and log agree."""
+    async with World(deadline=0.5, double_texting="queue").open() as world:
+        first = await world.start(ALICE, "r1")
+
+        async def another() -> None:
+            await asyncio.sleep(detangle.choice(MOMENTS))
+            await world.start(ALICE, "r2")
+
+        async def stop() -> None:
+            await asyncio.sleep(detangle.choice((0.0, 0.1, 0.3, 0.5)))
+            await world.bridge.cancel(ALICE, first)
+
+        async def look() -> None:
+            for _ in range(20):
+                await world.compare()
+                await asyncio.sleep(detangle.choice(MOMENTS))
+
+        await asyncio.gather(another(), stop(), look())
+    await world.compare()
 
 
 async def refusals() -> None:
@@ -497,3 +531,16 @@ async def answers() -> None:
     going_on = [event for event in events if event.get("parentRunId") == run]
     assert len(going_on) == 1
     assert len(going_on[0]["input"]["resume"]) == 2
+
+
+def _told(events: list[dict[str, Any]]) -> str:
+    """Return the status that the events of a run amount to."""
+    if not events:
+        return "pending"
+    last = events[-1]
+    if last["type"] == "RUN_ERROR":
+        return "lost" if last["code"] == "run.lost" else "failed"
+    if last["type"] != "RUN_FINISHED":
+        return "running"
+    outcome = str(last["outcome"]["type"])
+    return {"success": "finished", "interrupt": "interrupted"}.get(outcome, outcome)

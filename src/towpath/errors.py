@@ -23,6 +23,10 @@ class StorageError(TowpathError):
     """The log or the projection could not be read or written now."""
 
 
+class Damaged(StorageError):
+    """What is stored is not what was written; this process uses the log no more."""
+
+
 class CommandError(TowpathError):
     """A command that cannot be carried out; becomes the error of its one reply."""
 

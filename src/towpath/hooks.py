@@ -146,6 +146,16 @@ class Appended(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogChanged(Happening):
+    """The log's condition is another one: `ok`, `full`, `locked`, `unwritable` or `damaged`."""
+
+    before: str
+    after: str
+    reason: str
+    """What showed it, in the words of whoever found out; empty for `ok`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fault(Happening):
     """Something of ours went wrong; `error` is the exception, its traceback for the log only."""
 

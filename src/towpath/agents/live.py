@@ -25,7 +25,7 @@ from towpath.agents.interrupts import Question
 from towpath.agents.registry import Agent, AgentInput
 from towpath.agents.run import OVER, AgentError, Made, Queued, Run, RunIsOver, RunKey, Status
 from towpath.channels import Channel, thread_channel, user_channel
-from towpath.errors import StorageError
+from towpath.errors import Damaged, StorageError
 from towpath.events.kinds import IllegalEvent, Message
 from towpath.hooks import Hooks
 from towpath.streams.broker import Append, Broker, Item, Write, Written, failure
@@ -139,7 +139,7 @@ class LiveRun:
         self._over = asyncio.Event()
         self._in_flight: deque[asyncio.Future[Written]] = deque()
         self._size = 0
-        self._ending: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[bool] | None = None
 
     async def see_through(self, agent: Agent, given: AgentInput) -> None:
         """See the run to its end, and its agent out of the house."""
@@ -173,10 +173,12 @@ class LiveRun:
         )
         return True
 
-    async def ended(self) -> None:
-        """Wait until the ending is in the log, if there is one."""
-        if self._ending is not None:
-            await asyncio.shield(self._ending)
+    async def ended(self) -> bool:
+        """Wait until the ending is in the log, if there is one; False where it was given up."""
+        if self._ending is None:
+            return True
+        await asyncio.wait((self._ending,))
+        return not self._ending.cancelled() and self._ending.result()
 
     def give_up(self) -> None:
         """Stop trying to write the ending; whoever opens the log next writes it."""
@@ -239,18 +241,23 @@ class LiveRun:
         future.add_done_callback(failure)  # Whoever waits for it is told; nobody has to.
         return future
 
-    async def _write_ending(self, made: list[Made]) -> None:
-        """Write the terminal event, as often as it takes.
+    async def _write_ending(self, made: list[Made]) -> bool:
+        """Write the terminal event, as often as it takes; False where it can never be written.
 
         Where the log refused it or anything before it, what the log holds is what counts: the
         run is read back and ended from there.
         """
+        told = False
         while made:
             try:
                 await self._around.broker.submit(self._closing(made))
                 break
+            except Damaged:
+                return False  # For good: whoever opens the log next says what became of the run.
             except StorageError as error:
-                self._around.hooks.tell(hooks.Fault(where="ending of a run", error=error))
+                if not told:
+                    self._around.hooks.tell(hooks.Fault(where="ending of a run", error=error))
+                told = True
                 await asyncio.sleep(self._around.limits.retry_seconds)
                 with contextlib.suppress(StorageError):
                     made = await self._make_again()
@@ -268,6 +275,7 @@ class LiveRun:
                 seconds=self._around.clock() - self._began,
             )
         )
+        return True
 
     def _closing(self, made: list[Made]) -> Write:
         """Return the write of the terminal event, and that the run has ended, in one act."""

@@ -60,6 +60,10 @@ class Log:
                 self._log.info(_event(happening), **_fields(happening))
             case hooks.BreakerMoved():
                 self._log.warning(_event(happening), **_fields(happening))
+            case hooks.LogChanged(after="ok"):
+                self._log.info(_event(happening), **_fields(happening))
+            case hooks.LogChanged():
+                self._log.error(_event(happening), **_fields(happening))
             case hooks.KeysFetched(failure=failure) if failure:
                 self._log.warning(_event(happening), **_fields(happening))
             case hooks.Fault(where=where, error=error):

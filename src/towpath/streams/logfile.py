@@ -13,7 +13,7 @@ may have forgotten what it said it had stored. After a mere kill -9 it stays.
 import contextlib
 import sqlite3
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,10 @@ SCHEMA_VERSION = 3
 """What `PRAGMA user_version` of a file says that this code can write."""
 KEY_SECONDS = 24 * 3600.0
 """How long a request id is remembered."""
+BUSY_MS = 5_000
+"""How long a write waits for somebody else's lock, in milliseconds."""
+PATIENCE_MS = 100
+"""How long it is waited for by what can wait: probes, retention, and closing."""
 MAX_HEADS = 100_000
 """How many channels are remembered before all are looked up anew."""
 
@@ -134,10 +138,12 @@ class LogFile:
             self._db.close()
             raise
 
-    def close(self) -> None:
-        """Close the file, noting that it was closed."""
+    def close(self, *, clean: bool = True) -> None:
+        """Close the file, noting that it was closed well where it was."""
         with contextlib.suppress(sqlite3.Error):
-            self._set_meta("clean", "1")
+            self._db.execute(f"PRAGMA busy_timeout = {PATIENCE_MS}")
+            if clean:
+                self._set_meta("clean", "1")
         self._db.close()
 
     def commit(self, writes: Sequence[Write]) -> list[Outcome]:
@@ -160,6 +166,22 @@ class LogFile:
         with contextlib.suppress(sqlite3.Error):
             self._db.execute("ROLLBACK")
 
+    def probe(self) -> None:
+        """Write something of no consequence, to see whether the file takes it.
+
+        Raises:
+            sqlite3.Error: it does not; call `undo`.
+        """
+        with self._impatient():
+            self._db.execute("BEGIN IMMEDIATE")
+        self._set_meta("probed", str(self._clock()))
+        self._db.execute("COMMIT")
+
+    def make_room(self) -> None:
+        """Let the write-ahead log begin anew, where what it holds can go into the file."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     def sweep(self) -> None:
         """Drop what is too old.
 
@@ -167,7 +189,8 @@ class LogFile:
             sqlite3.Error: nothing was dropped; call `undo`.
         """
         now = self._clock()
-        self._db.execute("BEGIN IMMEDIATE")
+        with self._impatient():
+            self._db.execute("BEGIN IMMEDIATE")
         self._db.execute("DELETE FROM requests WHERE at < ?", (now - KEY_SECONDS,))
         for channel_id, tenant, name, updated in self._db.execute(
             "SELECT id, tenant, name, updated FROM channels WHERE hold IS NULL"
@@ -176,6 +199,15 @@ class LogFile:
         ).fetchall():
             self._expire(channel_id, Channel(tenant, name), updated, now)
         self._db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _impatient(self) -> Iterator[None]:
+        """Wait for nobody's lock longer than for a moment."""
+        self._db.execute(f"PRAGMA busy_timeout = {PATIENCE_MS}")
+        try:
+            yield
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
     def _prepare(self, path: Path) -> None:
         """Begin the opening transaction and bring the tables to the present schema."""
@@ -398,9 +430,15 @@ def remembered(db: sqlite3.Connection, key: Key) -> bytes | None:
     return bytes(row[1])
 
 
+def wal_of(path: Path) -> Path:
+    """Return the write-ahead log of a database."""
+    return path.with_name(path.name + "-wal")
+
+
 def connect(path: Path, synchronous: str) -> sqlite3.Connection:
     """Return a connection that leaves transactions to us."""
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute(f"PRAGMA synchronous = {synchronous}")
     return db

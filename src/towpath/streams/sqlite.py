@@ -4,6 +4,10 @@ Writes queue up, bounded, while the last commit runs; the writer takes all of th
 and hands the batch back to the event loop, where it is delivered in order and the futures are
 resolved. So the disk is waited for once per batch, and the loop waits for it never. A thread
 beside it answers reads; in WAL mode it sees every commit and blocks none.
+
+Where the file refuses, the log changes its condition (`towpath.streams.condition`): then the
+writer refuses at once what the condition does not admit, and probes, every second or so, whether
+it is over.
 """
 
 import asyncio
@@ -21,7 +25,7 @@ from typing import IO, TypeVar
 
 from towpath import hooks
 from towpath.channels import Channel
-from towpath.errors import ConfigurationError, StorageError
+from towpath.errors import ConfigurationError, Damaged, StorageError
 from towpath.hooks import Hooks
 from towpath.streams import logfile
 from towpath.streams.broker import (
@@ -38,7 +42,9 @@ from towpath.streams.broker import (
     channel_epoch,
     retention_of,
 )
+from towpath.streams.condition import Condition, admits, condition_of, refusal
 from towpath.streams.logfile import LogFile, Outcome
+from towpath.streams.reserve import Reserve, out_of_room
 
 T = TypeVar("T")
 
@@ -46,6 +52,8 @@ QUEUE_BOUND = 4096
 """How many writes wait for the disk before producers wait too: about one second's worth."""
 SWEEP_SECONDS = 60.0
 """How often publications that are too old are looked for."""
+PROBE_SECONDS = 1.0
+"""How often a log that refused is probed."""
 
 
 @dataclass(slots=True)
@@ -69,6 +77,7 @@ class SqliteBroker:
         watchers: Hooks | None = None,
         retention: Callable[[Channel], Retention] = retention_of,
         synchronous: str = "NORMAL",
+        reserve_bytes: int = 0,
         boot_id: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -81,6 +90,7 @@ class SqliteBroker:
             watchers: hear of commits.
             retention: how much of which channel is kept.
             synchronous: `NORMAL` survives a kill of the process, `FULL` a power cut too.
+            reserve_bytes: room that is kept on the disk for what ends something; 0 keeps none.
             boot_id: which life of the machine this is; None asks the kernel.
             clock: wall time in seconds, for retention.
         """
@@ -96,6 +106,15 @@ class SqliteBroker:
         self._waiting = 0
         self._has_room = asyncio.Event()
         self._stopped = False
+        self._reserve = Reserve(path.with_suffix(".reserve"), reserve_bytes)
+        self._condition = Condition.OK
+        self._turning = threading.Lock()
+        self._probed = 0.0
+
+    @property
+    def condition(self) -> Condition:
+        """What state the log is in."""
+        return self._condition
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -144,35 +163,71 @@ class SqliteBroker:
     async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
         if self._stopped:
             raise StorageError("the log is closed")
+        if self._condition is Condition.DAMAGED:
+            raise refusal(self._condition)
         try:
             return await self._loop.run_in_executor(self._readers, _within, self._reader, question)
-        except sqlite3.Error as error:
-            raise StorageError(f"the log cannot be read: {error}") from error
+        except (sqlite3.Error, Damaged) as error:
+            if condition_of(error) is Condition.DAMAGED:
+                self._turn(Condition.DAMAGED, str(error))
+                raise refusal(self._condition) from error
+            raise StorageError("the log cannot be read now") from error
 
     def _close(self) -> None:
         self._readers.shutdown()
         self._reader.close()
-        self._log.close()
+        self._log.close(clean=self._condition is not Condition.DAMAGED)
         self._lock.close()
 
     def _open(self) -> None:
         self._lock = _lock(self._path)
         try:
-            self._log = LogFile(
-                self._path,
-                self._projection,
-                retention=self._retention,
-                synchronous=self._synchronous,
-                boot_id=_kernel_boot_id() if self._boot_id is None else self._boot_id,
-                clock=self._clock,
-            )
+            self._log = self._open_log()
             self._reader = logfile.connect(self._path, self._synchronous)
-        except sqlite3.Error as error:
+            if not self._reserve.take():
+                self._turn(Condition.FULL, "there is no room for the reserve")
+        except (sqlite3.Error, OSError) as error:
             self._lock.close()
             raise ConfigurationError(f"cannot open {self._path}: {error}") from None
         except ConfigurationError:
             self._lock.close()
             raise
+
+    def _open_log(self) -> LogFile:
+        """Open the file; where the disk has no room even for that, in the reserve's."""
+        try:
+            return self._log_file()
+        except sqlite3.Error as error:
+            if self._told_by(error) is not Condition.FULL or not self._reserve.give_back():
+                raise
+        return self._log_file()
+
+    def _log_file(self) -> LogFile:
+        return LogFile(
+            self._path,
+            self._projection,
+            retention=self._retention,
+            synchronous=self._synchronous,
+            boot_id=_kernel_boot_id() if self._boot_id is None else self._boot_id,
+            clock=self._clock,
+        )
+
+    def _told_by(self, error: Exception) -> Condition | None:
+        """Return the condition an error tells of."""
+        told = condition_of(error)
+        if told is Condition.UNWRITABLE and out_of_room(logfile.wal_of(self._path)):
+            return Condition.FULL
+        return told
+
+    def _turn(self, after: Condition, reason: str = "") -> None:
+        """Take note that the log is in another condition, in whatever thread that shows."""
+        with self._turning:
+            before = self._condition
+            if before in (after, Condition.DAMAGED):
+                return
+            self._condition = after
+        change = hooks.LogChanged(before=before.value, after=after.value, reason=reason)
+        self._loop.call_soon_threadsafe(self._hooks.tell, change)
 
     # What follows runs in the writer thread, but for `_hand_back`, which runs on the loop.
 
@@ -181,36 +236,83 @@ class SqliteBroker:
         swept = 0.0
         while going:
             batch: list[_Pending] = []
+            troubled = self._condition is not Condition.OK
             with contextlib.suppress(queue.Empty):
-                item = self._queue.get(timeout=SWEEP_SECONDS)
+                item = self._queue.get(timeout=PROBE_SECONDS if troubled else SWEEP_SECONDS)
                 while item is not None:
                     batch.append(item)
                     item = self._queue.get_nowait()
                 going = False
+            if troubled:
+                self._probe()
             if batch:
-                outcomes = self._commit(batch)
+                outcomes = self._commit([pending.write for pending in batch])
                 self._loop.call_soon_threadsafe(self._hand_back, batch, outcomes)
-            if time.monotonic() - swept >= SWEEP_SECONDS:
+            if time.monotonic() - swept >= SWEEP_SECONDS and self._condition is Condition.OK:
                 swept = time.monotonic()
                 self._sweep()
 
-    def _commit(self, batch: list[_Pending]) -> list[Outcome]:
+    def _commit(self, writes: list[Write]) -> list[Outcome]:
+        """Commit what the log's condition admits, and refuse the rest."""
+        before = self._condition
+        admitted = [admits(before, write) for write in writes]
+        written = self._attempt([one for one, may in zip(writes, admitted, strict=True) if may])
+        if written is None and before is Condition.OK and self._condition is Condition.FULL:
+            return self._commit(writes)  # What ends something has the room that was just made.
+        outcomes = iter(written or ())
+        return [
+            next(outcomes) if may and written is not None else refusal(self._condition)
+            for may in admitted
+        ]
+
+    def _attempt(self, writes: list[Write]) -> list[Outcome] | None:
+        """Commit in one transaction; None where the file refused it."""
+        if not writes:
+            return []
         try:
-            return self._log.commit([pending.write for pending in batch])
+            return self._log.commit(writes)
         except Exception as error:  # The outermost edge of the writer: it must outlive any batch.
-            self._failed("log write", error)
-            return [StorageError(f"the log cannot be written: {error}") for _ in batch]
+            self._refused("log write", error)
+            return None
 
     def _sweep(self) -> None:
         try:
             self._log.sweep()
-        except sqlite3.Error as error:
-            self._failed("log retention", error)
+        except (sqlite3.Error, Damaged) as error:
+            if condition_of(error) is Condition.LOCKED:
+                self._log.undo()  # The next one comes in a minute.
+            else:
+                self._refused("log retention", error)
 
-    def _failed(self, where: str, error: Exception) -> None:
+    def _refused(self, where: str, error: Exception) -> None:
+        """Take back what was begun, and find out what the refusal says of the log."""
         self._log.undo()
-        fault = hooks.Fault(where=where, error=error)
-        self._loop.call_soon_threadsafe(self._hooks.tell, fault)
+        told = self._told_by(error)
+        if told is None:
+            fault = hooks.Fault(where=where, error=error)
+            self._loop.call_soon_threadsafe(self._hooks.tell, fault)
+            return
+        self._probed = time.monotonic()
+        if told is Condition.FULL:
+            self._reserve.give_back()
+            self._log.make_room()
+        self._turn(told, str(error))
+
+    def _probe(self) -> None:
+        """Find out whether what was wrong with the log is over: at most every second."""
+        condition = self._condition
+        now = time.monotonic()
+        if condition in (Condition.OK, Condition.DAMAGED) or now - self._probed < PROBE_SECONDS:
+            return
+        self._probed = now
+        try:
+            if condition is Condition.FULL and not self._reserve.take():
+                return
+            self._log.probe()
+        except (sqlite3.Error, OSError, Damaged) as error:
+            self._refused("log probe", error)
+        else:
+            self._turn(Condition.OK)
 
     def _hand_back(self, batch: list[_Pending], outcomes: list[Outcome]) -> None:
         """Deliver a committed batch in order, then resolve its futures. Runs on the loop."""

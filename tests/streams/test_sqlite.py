@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -247,12 +248,12 @@ async def test_a_newer_file_is_not_opened(tmp_path: Path) -> None:
         await write(broker, said("a"))
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 9")
-    with pytest.raises(ConfigurationError, match=r"schema 9.*knows 3"):
+    with pytest.raises(ConfigurationError, match=r"schema 9.*knows 4"):
         async with opened(path):
             pass
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (9,)
-        db.execute("PRAGMA user_version = 1")
+        db.execute(f"PRAGMA user_version = {logfile.SCHEMA_VERSION}")
     async with opened(path) as broker:
         assert (await broker.read(TALK, 0)).top == 1
 
@@ -400,7 +401,7 @@ async def test_a_locked_log_refuses_and_heals(
     assert moves(happened) == ["locked", "ok"]
 
 
-async def longest_stall_until(future: "asyncio.Future[object]") -> float:
+async def longest_stall_until(future: "asyncio.Future[Any]") -> float:
     """Return how long the loop stood still at most until a future was done."""
     clock = asyncio.get_running_loop().time
     longest, before = 0.0, clock()

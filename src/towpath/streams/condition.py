@@ -50,6 +50,9 @@ _WRITES = frozenset(
     }
 )
 
+_OUR_CHECKS = ("user-defined function raised", "Could not decode")
+"""How errors begin that tell of a broken checksum, or of bytes that should be text and are not."""
+
 
 def condition_of(error: Exception) -> Condition | None:
     """Return the condition an error tells of; None where it tells of a mistake in our own code.
@@ -59,11 +62,11 @@ def condition_of(error: Exception) -> Condition | None:
     """
     if isinstance(error, Damaged):
         return Condition.DAMAGED
+    if isinstance(error, sqlite3.OperationalError) and str(error).startswith(_OUR_CHECKS):
+        return Condition.DAMAGED
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
-        # The module itself raises it where bytes that should be text are none.
-        undecodable = isinstance(error, sqlite3.OperationalError)
-        return Condition.DAMAGED if undecodable and "decode" in str(error) else None
+        return None
     primary = code & 0xFF
     if primary in _DAMAGE:
         return Condition.DAMAGED

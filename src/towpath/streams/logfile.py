@@ -20,7 +20,8 @@ from pathlib import Path
 import msgspec
 
 from towpath.channels import Channel
-from towpath.errors import CommandError, ConfigurationError, Conflict, StorageError
+from towpath.errors import CommandError, ConfigurationError, Conflict, Damaged, StorageError
+from towpath.streams import seals
 from towpath.streams.broker import (
     Append,
     Item,
@@ -36,8 +37,10 @@ from towpath.streams.broker import (
     follows,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """What `PRAGMA user_version` of a file says that this code can write."""
+SEALED_SINCE = 4
+"""The version from which on rows carry checksums."""
 KEY_SECONDS = 24 * 3600.0
 """How long a request id is remembered."""
 BUSY_MS = 5_000
@@ -82,9 +85,15 @@ CREATE TABLE requests (
 ) WITHOUT ROWID;
 CREATE INDEX requests_at ON requests (at);
 """
+_SEALED = """
+ALTER TABLE channels ADD COLUMN crc INTEGER;
+ALTER TABLE log ADD COLUMN crc INTEGER;
+ALTER TABLE requests ADD COLUMN crc INTEGER
+"""
 
 _encode_items = msgspec.msgpack.Encoder().encode
-_decode_items = msgspec.msgpack.Decoder(list[tuple[bytes, dict[str, str]]]).decode
+_MISSING = "publications are missing"
+decode_items = msgspec.msgpack.Decoder(list[tuple[bytes, dict[str, str]]]).decode
 
 
 Outcome = Written | CommandError | StorageError
@@ -124,6 +133,7 @@ class LogFile:
             ConfigurationError: a newer version wrote it.
             sqlite3.Error: it cannot be opened.
         """
+        self.path = path
         self._projection = projection
         self._retention = retention
         self._clock = clock
@@ -182,6 +192,18 @@ class LogFile:
         with contextlib.suppress(sqlite3.Error):
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
+    @contextlib.contextmanager
+    def filling(self) -> Iterator[sqlite3.Connection]:
+        """Lend the connection for one transaction that fills a new log."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+        except BaseException:
+            self.undo()
+            raise
+        self._heads.clear()
+        self._db.execute("COMMIT")
+
     def sweep(self) -> None:
         """Drop what is too old.
 
@@ -222,7 +244,12 @@ class LogFile:
             for statement in _SCHEMA.split(";"):
                 self._db.execute(statement)
             self._set_meta("epoch", uuid.uuid4().hex)
+        for statement in _SEALED.split(";") if version < SEALED_SINCE else ():
+            self._db.execute(statement)
         self._projection.create(self._db, version)
+        if version < SCHEMA_VERSION:
+            seals.renew(self._db)
+        seals.guard(self._db)
         self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _renew_epoch(self, synchronous: str, boot_id: str) -> str:
@@ -265,7 +292,11 @@ class LogFile:
             CommandError: its key or one of its facts is refused.
             StorageError: it does not follow on what it says it follows.
         """
-        if write.key is not None and (earlier := remembered(self._db, write.key)) is not None:
+        if (
+            write.key is not None
+            and (earlier := remembered(self._db, write.key, table=f"{seals.CHECKED}requests"))
+            is not None
+        ):
             return Written(result=earlier, repeated=True)
         if not follows(write.appends, spans):
             raise StorageError("an earlier write is missing")
@@ -310,11 +341,12 @@ class LogFile:
         if len(self._heads) > MAX_HEADS:
             self._heads.clear()
         self._db.execute(
-            "INSERT OR IGNORE INTO channels VALUES (NULL, ?, ?, 0, NULL, 0, 0, ?)",
+            "INSERT OR IGNORE INTO channels VALUES (NULL, ?, ?, 0, NULL, 0, 0, ?, NULL)",
             (channel.tenant, channel.name, self._clock()),
         )
         row = self._db.execute(
-            "SELECT id, top, hold, publications, bytes FROM channels WHERE tenant=? AND name=?",
+            f"SELECT id, top, hold, publications, bytes FROM {seals.CHECKED}channels"
+            " WHERE tenant=? AND name=?",
             (channel.tenant, channel.name),
         ).fetchone()
         head = self._heads[channel] = _Head(*row)
@@ -323,10 +355,8 @@ class LogFile:
     def _insert(self, channel: Channel, first: int, items: list[Item]) -> None:
         head, now = self._head(channel), self._clock()
         blob = _encode_items(items)
-        self._db.execute(
-            "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)",
-            (head.id, head.top, first, now, len(blob), blob),
-        )
+        row = (head.id, head.top, first, now, len(blob), blob)
+        self._db.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, seals.seal(*row)))
         head.publications += len(items)
         head.bytes += len(blob)
         self._trim(head, self._retention(channel))
@@ -360,7 +390,7 @@ class LogFile:
 
     def _remember(self, key: Key, result: bytes) -> None:
         self._db.execute(
-            "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
             (*key.scope, key.request_id, key.digest, result, self._clock()),
         )
 
@@ -369,7 +399,12 @@ class LogFile:
         if keep.since_last and updated >= now - keep.seconds:
             return
         limit = now if keep.since_last else now - keep.seconds
-        self._db.execute("DELETE FROM log WHERE channel=? AND at<?", (channel_id, limit))
+        # Up to the first that is young enough: clocks are set back, and no gap may come of it.
+        self._db.execute(
+            "DELETE FROM log WHERE channel=?1 AND last < COALESCE("
+            "(SELECT MIN(last) FROM log WHERE channel=?1 AND at>=?2), 1 << 62)",
+            (channel_id, limit),
+        )
         left = self._db.execute(
             "SELECT COALESCE(SUM(last - first + 1), 0), COALESCE(SUM(bytes), 0)"
             " FROM log WHERE channel=?",
@@ -389,37 +424,45 @@ def read(
     epoch: str | None,
     limit: int | None,
 ) -> Replay:
-    """Answer `Broker.read` from the file; `here` is the channel's epoch."""
+    """Answer `Broker.read` from the file; `here` is the channel's epoch.
+
+    Raises:
+        Damaged: something is missing.
+    """
     head = db.execute(
-        "SELECT id, top FROM channels WHERE tenant=? AND name=?", (channel.tenant, channel.name)
+        "SELECT id, top, publications FROM channels WHERE tenant=? AND name=?",
+        (channel.tenant, channel.name),
     ).fetchone()
-    channel_id, top = head or (None, 0)
-    row = db.execute(
-        "SELECT first FROM log WHERE channel=? ORDER BY last LIMIT 1", (channel_id,)
-    ).fetchone()
-    oldest = row[0] if row else top + 1
+    channel_id, top, kept = head or (None, 0, 0)
+    oldest = top - kept + 1
     if (epoch is not None and epoch != here) or after > top or after < oldest - 1:
         return Replay(here, top, [], gone=True)
     found: list[Publication] = []
-    for row in db.execute(
-        "SELECT first, items FROM log WHERE channel=? AND last>? ORDER BY last",
+    expected = after + 1
+    for first, last, items in db.execute(
+        "SELECT first, last, items FROM log WHERE channel=? AND last>? ORDER BY last",
         (channel_id, after),
     ):
         if limit is not None and len(found) >= limit:
             break
-        items = _decode_items(row[1])
+        if first > expected:
+            raise Damaged(_MISSING)
+        expected = last + 1
         found.extend(
             Publication(offset, data, tags)
-            for offset, (data, tags) in enumerate(items, row[0])
+            for offset, (data, tags) in enumerate(decode_items(items), first)
             if offset > after
         )
+    else:
+        if expected <= top:
+            raise Damaged(_MISSING)
     return Replay(here, top, found if limit is None else found[:limit])
 
 
-def remembered(db: sqlite3.Connection, key: Key) -> bytes | None:
+def remembered(db: sqlite3.Connection, key: Key, *, table: str = "requests") -> bytes | None:
     """Answer `Broker.remembered` from the file."""
     row = db.execute(
-        "SELECT digest, result FROM requests WHERE tenant=? AND user=? AND method=?"
+        f"SELECT digest, result FROM {table} WHERE tenant=? AND user=? AND method=?"
         " AND request_id=?",
         (*key.scope, key.request_id),
     ).fetchone()

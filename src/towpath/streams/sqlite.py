@@ -27,10 +27,11 @@ from towpath import hooks
 from towpath.channels import Channel
 from towpath.errors import ConfigurationError, Damaged, StorageError
 from towpath.hooks import Hooks
-from towpath.streams import logfile
+from towpath.streams import logfile, seals
 from towpath.streams.broker import (
     Append,
     Deliver,
+    Item,
     Key,
     Projection,
     Publication,
@@ -44,6 +45,7 @@ from towpath.streams.broker import (
 )
 from towpath.streams.condition import Condition, admits, condition_of, refusal
 from towpath.streams.logfile import LogFile, Outcome
+from towpath.streams.quarantine import damage_of, set_aside
 from towpath.streams.reserve import Reserve, out_of_room
 
 T = TypeVar("T")
@@ -78,6 +80,7 @@ class SqliteBroker:
         retention: Callable[[Channel], Retention] = retention_of,
         synchronous: str = "NORMAL",
         reserve_bytes: int = 0,
+        lost_control: Callable[[], Item] | None = None,
         boot_id: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -91,6 +94,7 @@ class SqliteBroker:
             retention: how much of which channel is kept.
             synchronous: `NORMAL` survives a kill of the process, `FULL` a power cut too.
             reserve_bytes: room that is kept on the disk for what ends something; 0 keeps none.
+            lost_control: makes what the control channel says where damage took some of it.
             boot_id: which life of the machine this is; None asks the kernel.
             clock: wall time in seconds, for retention.
         """
@@ -100,7 +104,8 @@ class SqliteBroker:
         self._hooks = watchers or Hooks()
         self._retention = retention
         self._synchronous = synchronous
-        self._boot_id = boot_id
+        self._life = _kernel_boot_id() if boot_id is None else boot_id
+        self._lost_control = lost_control
         self._clock = clock
         self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
         self._waiting = 0
@@ -181,9 +186,14 @@ class SqliteBroker:
 
     def _open(self) -> None:
         self._lock = _lock(self._path)
+        self._lock.seek(0)
+        mark = self._lock.read()
         try:
+            self._heal(mark)
             self._log = self._open_log()
             self._reader = logfile.connect(self._path, self._synchronous)
+            seals.hide(self._reader)
+            _mark(self._lock, self._life)
             if not self._reserve.take():
                 self._turn(Condition.FULL, "there is no room for the reserve")
         except (sqlite3.Error, OSError) as error:
@@ -193,22 +203,54 @@ class SqliteBroker:
             self._lock.close()
             raise
 
+    def _heal(self, mark: str) -> None:
+        """Set a damaged log aside; one that was never ours is left alone.
+
+        Args:
+            mark: what the lock file says: in which life of the machine a log was opened here.
+        """
+        try:
+            reason = damage_of(self._path, same_life=mark == self._life != "")
+        except (sqlite3.Error, Damaged) as error:
+            if condition_of(error) is not Condition.DAMAGED:
+                raise
+            reason = str(error)
+        if reason is None:
+            return
+        if not mark:
+            raise ConfigurationError(f"cannot open {self._path}: {reason}")
+        self._set_aside(reason)
+
+    def _set_aside(self, reason: str) -> None:
+        made = set_aside(
+            self._path,
+            self._log_file,
+            self._projection,
+            reason=reason,
+            lost_control=self._lost_control,
+            at=self._clock(),
+        )
+        happened = hooks.LogQuarantined(
+            path=str(made.path), reason=reason, carried=made.carried, control=made.control
+        )
+        self._loop.call_soon_threadsafe(self._hooks.tell, happened)
+
     def _open_log(self) -> LogFile:
         """Open the file; where the disk has no room even for that, in the reserve's."""
         try:
-            return self._log_file()
+            return self._log_file(self._path)
         except sqlite3.Error as error:
             if self._told_by(error) is not Condition.FULL or not self._reserve.give_back():
                 raise
-        return self._log_file()
+        return self._log_file(self._path)
 
-    def _log_file(self) -> LogFile:
+    def _log_file(self, path: Path) -> LogFile:
         return LogFile(
-            self._path,
+            path,
             self._projection,
             retention=self._retention,
             synchronous=self._synchronous,
-            boot_id=_kernel_boot_id() if self._boot_id is None else self._boot_id,
+            boot_id=self._life,
             clock=self._clock,
         )
 
@@ -355,7 +397,7 @@ def _lock(path: Path) -> IO[str]:
     """Keep other processes off the data directory while this one has it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = path.with_suffix(".lock").open("w")
+        handle = path.with_suffix(".lock").open("a+")
     except OSError as error:
         raise ConfigurationError(
             f"the data directory {path.parent} cannot be written: {error.strerror}"
@@ -369,6 +411,14 @@ def _lock(path: Path) -> IO[str]:
             "choose another directory"
         ) from None
     return handle
+
+
+def _mark(lock: IO[str], life: str) -> None:
+    """Note in the lock file that a log was opened here, and in which life of the machine."""
+    with contextlib.suppress(OSError):  # On a full disk the old mark stays, or none is there.
+        lock.truncate(0)
+        lock.write(life or "unknown")
+        lock.flush()
 
 
 def _kernel_boot_id() -> str:

@@ -95,7 +95,7 @@ class SessionsRevoked(Happening):
 
     tenant: str
     what: str
-    """`token`, `user` or `tenant`."""
+    """`token`, `user`, `tenant` or `everybody`."""
     closed: int
     """How many connections on this node ended by it."""
 

@@ -39,7 +39,7 @@ from towpath.errors import ConfigurationError, StorageError
 from towpath.hooks import Hooks, Watcher
 from towpath.hub.hub import Dialect, Hub
 from towpath.server.authentication import open_authentication
-from towpath.server.control import Control
+from towpath.server.control import Control, lost
 from towpath.server.event_stream import EventStream, sse_dialect
 from towpath.server.line import Line
 from towpath.server.metrics import Metrics
@@ -312,6 +312,7 @@ class Gateway:
             watchers=self._hooks,
             synchronous=settings.synchronous,
             reserve_bytes=settings.reserve_bytes,
+            lost_control=lambda: lost(time.time()),
         )
         await stack.enter_async_context(_opened(broker))
         await control.catch_up(broker)

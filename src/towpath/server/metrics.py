@@ -85,6 +85,10 @@ class Metrics:
             "towpath_log_condition", "0 ok, 1 full, 2 locked, 3 unwritable, 4 damaged",
             registry=registry,
         )  # fmt: skip
+        self._quarantined = Counter(
+            "towpath_logs_quarantined", "Damaged logs that were set aside when this server started",
+            registry=registry,
+        )  # fmt: skip
         self._faults = Counter(
             "towpath_faults", "Things of ours that went wrong, by place", ["where"],
             registry=registry,
@@ -125,6 +129,8 @@ class Metrics:
                 self._commit.observe(seconds)
             case hooks.LogChanged(after=after):
                 self._log_condition.set(_LOG_CONDITIONS.index(after))
+            case hooks.LogQuarantined():
+                self._quarantined.inc()
             case hooks.Fault(where=where):
                 self._faults.labels(where.partition(" ")[0]).inc()
 

@@ -38,6 +38,9 @@ REFUSALS = {
 }
 """What whoever wants to write is told."""
 
+ERRORS = (sqlite3.Error, Damaged, UnicodeDecodeError)
+"""What reading and writing the file raises; the last where not even an error can be read."""
+
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 _LOCKS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _WRITES = frozenset(
@@ -60,7 +63,7 @@ def condition_of(error: Exception) -> Condition | None:
     A disk without room shows as `SQLITE_FULL` or, where the room is a limit on the size of files,
     as an I/O error: then only the disk itself can tell, so that is not decided here.
     """
-    if isinstance(error, Damaged):
+    if isinstance(error, Damaged | UnicodeDecodeError):
         return Condition.DAMAGED
     if isinstance(error, sqlite3.OperationalError) and str(error).startswith(_OUR_CHECKS):
         return Condition.DAMAGED

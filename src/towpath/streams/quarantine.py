@@ -19,6 +19,7 @@ from towpath.channels import CONTROL
 from towpath.errors import Damaged
 from towpath.streams import seals
 from towpath.streams.broker import Append, Item, Projection, Write
+from towpath.streams.condition import ERRORS
 from towpath.streams.logfile import LogFile, decode_items
 from towpath.streams.seals import Sealed
 from towpath.streams.wal import lost_frames
@@ -148,7 +149,7 @@ def readable(db: sqlite3.Connection, name: str) -> tuple[list[Row], int]:
                     found[key] = values
                 else:
                     damaged.add(key)
-        except sqlite3.Error:
+        except ERRORS:
             cut = 1
         else:
             break
@@ -177,7 +178,7 @@ def _carry(
             put(new, "requests", row)
     try:
         items = _control(old)
-    except (sqlite3.Error, Damaged):
+    except ERRORS:
         return carried, False
     if items:
         log.commit([Write((Append(CONTROL, tuple(items)),))])
@@ -212,8 +213,9 @@ def _gap(db: sqlite3.Connection) -> str | None:
     if db.execute("PRAGMA user_version").fetchone()[0] < 4:
         return None
     short = db.execute(
-        "SELECT 1 FROM channels LEFT JOIN (SELECT channel, MAX(last) AS newest, MIN(first) AS oldest,"
-        " SUM(last - first + 1) AS held FROM log GROUP BY channel) ON channel = id"
+        "SELECT 1 FROM channels LEFT JOIN (SELECT channel, MAX(last) AS newest,"
+        " MIN(first) AS oldest, SUM(last - first + 1) AS held FROM log GROUP BY channel)"
+        " ON channel = id"
         " WHERE publications != COALESCE(held, 0)"
         " OR (publications > 0 AND (top != newest OR held != newest - oldest + 1)) LIMIT 1"
     ).fetchone()
@@ -231,7 +233,7 @@ def _old(path: Path) -> Iterator[sqlite3.Connection | None]:
     with closing(_look_at(path)) as db:
         try:
             readable_at_all = bool(db.execute("SELECT name FROM sqlite_master").fetchall())
-        except sqlite3.Error:
+        except ERRORS:
             readable_at_all = False
         yield db if readable_at_all else None
 

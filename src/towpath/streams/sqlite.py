@@ -25,7 +25,7 @@ from typing import IO, TypeVar
 
 from towpath import hooks
 from towpath.channels import Channel
-from towpath.errors import ConfigurationError, Damaged, StorageError
+from towpath.errors import ConfigurationError, StorageError
 from towpath.hooks import Hooks
 from towpath.streams import logfile, seals
 from towpath.streams.broker import (
@@ -43,7 +43,7 @@ from towpath.streams.broker import (
     channel_epoch,
     retention_of,
 )
-from towpath.streams.condition import Condition, admits, condition_of, refusal
+from towpath.streams.condition import ERRORS, Condition, admits, condition_of, refusal
 from towpath.streams.logfile import LogFile, Outcome
 from towpath.streams.quarantine import damage_of, set_aside
 from towpath.streams.reserve import Reserve, out_of_room
@@ -172,7 +172,7 @@ class SqliteBroker:
             raise refusal(self._condition)
         try:
             return await self._loop.run_in_executor(self._readers, _within, self._reader, question)
-        except (sqlite3.Error, Damaged) as error:
+        except ERRORS as error:
             if condition_of(error) is Condition.DAMAGED:
                 self._turn(Condition.DAMAGED, str(error))
                 raise refusal(self._condition) from error
@@ -196,7 +196,7 @@ class SqliteBroker:
             _mark(self._lock, self._life)
             if not self._reserve.take():
                 self._turn(Condition.FULL, "there is no room for the reserve")
-        except (sqlite3.Error, OSError) as error:
+        except (*ERRORS, OSError) as error:
             self._lock.close()
             raise ConfigurationError(f"cannot open {self._path}: {error}") from None
         except ConfigurationError:
@@ -211,7 +211,7 @@ class SqliteBroker:
         """
         try:
             reason = damage_of(self._path, same_life=mark == self._life != "")
-        except (sqlite3.Error, Damaged) as error:
+        except ERRORS as error:
             if condition_of(error) is not Condition.DAMAGED:
                 raise
             reason = str(error)
@@ -320,7 +320,7 @@ class SqliteBroker:
     def _sweep(self) -> None:
         try:
             self._log.sweep()
-        except (sqlite3.Error, Damaged) as error:
+        except ERRORS as error:
             if condition_of(error) is Condition.LOCKED:
                 self._log.undo()  # The next one comes in a minute.
             else:
@@ -351,7 +351,7 @@ class SqliteBroker:
             if condition is Condition.FULL and not self._reserve.take():
                 return
             self._log.probe()
-        except (sqlite3.Error, OSError, Damaged) as error:
+        except (*ERRORS, OSError) as error:
             self._refused("log probe", error)
         else:
             self._turn(Condition.OK)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from towpath.agents.run import Status
 from towpath.channels import thread_channel
 from towpath.streams import seals
+from towpath.streams.condition import ERRORS
 from towpath.streams.quarantine import Row, put, readable
 
 Key = tuple[object, object, object]
@@ -71,7 +72,7 @@ def _messages(old: sqlite3.Connection, thread: Row) -> list[Row] | None:
             " WHERE tenant=? AND user=? AND thread=? ORDER BY place",
             columns,
         ).fetchall()
-    except sqlite3.Error:
+    except ERRORS:
         return None
     found = [dict(zip(table.columns, row[1:], strict=True)) for row in rows]
     whole = all(row[0] is not None and seals.intact("messages", *row) for row in rows)

@@ -349,6 +349,18 @@ def test_a_log_that_was_never_ours_is_left_alone(checkpointed: Left, tmp_path: P
     assert list(place.glob("*quarantined*")) == []
 
 
+def test_a_log_damaged_after_a_clean_stop_is_set_aside(checkpointed: Left, tmp_path: Path) -> None:
+    """A file that was closed well and cannot even be opened any more is damaged like any other."""
+    place = copied(checkpointed, tmp_path / "a")
+    asyncio.run(look(place))
+    for page in pages_of(place / "log", "meta"):
+        wreck(place / "log", page)
+    known, quarantined = asyncio.run(look(place))
+    assert quarantined is not None
+    assert known is not None
+    assert quarantined.carried["threads"] == len(THREADS)
+
+
 def test_no_quarantine_overwrites_another(checkpointed: Left, tmp_path: Path) -> None:
     """Each one gets a number of its own."""
     place = copied(checkpointed, tmp_path / "a")

@@ -189,8 +189,7 @@ class SqliteBroker:
         self._lock.seek(0)
         mark = self._lock.read()
         try:
-            self._heal(mark)
-            self._log = self._open_log()
+            self._log = self._open_log(mark)
             self._reader = logfile.connect(self._path, self._synchronous)
             seals.hide(self._reader)
             _mark(self._lock, self._life)
@@ -204,11 +203,7 @@ class SqliteBroker:
             raise
 
     def _heal(self, mark: str) -> None:
-        """Set a damaged log aside; one that was never ours is left alone.
-
-        Args:
-            mark: what the lock file says: in which life of the machine a log was opened here.
-        """
+        """Set a damaged log aside; one that was never ours is left alone."""
         try:
             reason = damage_of(self._path, same_life=mark == self._life != "")
         except ERRORS as error:
@@ -235,13 +230,28 @@ class SqliteBroker:
         )
         self._loop.call_soon_threadsafe(self._hooks.tell, happened)
 
-    def _open_log(self) -> LogFile:
-        """Open the file; where the disk has no room even for that, in the reserve's."""
+    def _open_log(self, mark: str) -> LogFile:
+        """Open the file; where the disk has no room even for that, in the reserve's.
+
+        Args:
+            mark: what the lock file says: in which life of the machine a log was opened here.
+        """
+        try:
+            return self._open_sound(mark)
+        except (*ERRORS, OSError) as error:
+            full = self._told_by(error) is Condition.FULL or out_of_room(self._path)
+            if not full or not self._reserve.give_back():
+                raise
+        return self._open_sound(mark)
+
+    def _open_sound(self, mark: str) -> LogFile:
+        self._heal(mark)
         try:
             return self._log_file(self._path)
-        except sqlite3.Error as error:
-            if self._told_by(error) is not Condition.FULL or not self._reserve.give_back():
+        except ERRORS as error:  # It was closed well, and damaged since.
+            if condition_of(error) is not Condition.DAMAGED or not mark:
                 raise
+            self._set_aside(str(error))
         return self._log_file(self._path)
 
     def _log_file(self, path: Path) -> LogFile:

@@ -349,6 +349,42 @@ def test_a_log_that_was_never_ours_is_left_alone(checkpointed: Left, tmp_path: P
     assert list(place.glob("*quarantined*")) == []
 
 
+def test_publications_that_are_missing_are_noticed(checkpointed: Left, tmp_path: Path) -> None:
+    """A row that is gone leaves no broken checksum, but a count and an order that do not fit."""
+    for number, where in enumerate(("last=3", "last=(SELECT MAX(last) FROM log)", "first=1")):
+        place = copied(checkpointed, tmp_path / f"copy{number}")
+        with closing(sqlite3.connect(place / "log")) as db:
+            gone = f"SELECT rowid FROM log WHERE {where} LIMIT 1"
+            assert db.execute(f"DELETE FROM log WHERE rowid=({gone})").rowcount == 1
+            db.commit()
+        known, quarantined = asyncio.run(look(place))
+        assert quarantined is not None
+        assert known is not None
+        hold_against(known, checkpointed.known, quarantined)
+
+
+async def test_messages_that_are_missing_are_noticed(checkpointed: Left, tmp_path: Path) -> None:
+    """A thread with a hole in its conversation is not shown, and not carried over."""
+    place, happened = copied(checkpointed, tmp_path / "a"), list[Happening]()
+    with closing(sqlite3.connect(place / "log")) as db:
+        db.execute("DELETE FROM messages WHERE user='alice' AND thread='t1' AND place=5")
+        db.commit()
+    async with opened(place, happened) as broker:
+        with pytest.raises(Damaged):
+            await ThreadStore(broker).get("acme", "alice", "t1")
+
+
+def test_a_name_in_the_schema_is_data_too(checkpointed: Left, tmp_path: Path) -> None:
+    """A column that is called otherwise is damage, also where all rows are right."""
+    place = copied(checkpointed, tmp_path / "a")
+    at = (place / "log").read_bytes().index(b"offset INTEGER")
+    flip(place / "log", at, 0x02)
+    known, quarantined = asyncio.run(look(place))
+    assert quarantined is not None
+    assert known is not None
+    hold_against(known, checkpointed.known, quarantined)
+
+
 def test_a_log_damaged_after_a_clean_stop_is_set_aside(checkpointed: Left, tmp_path: Path) -> None:
     """A file that was closed well and cannot even be opened any more is damaged like any other."""
     place = copied(checkpointed, tmp_path / "a")

@@ -240,6 +240,8 @@ class LogFile:
                 f"one knows {SCHEMA_VERSION}): start that version, or another data directory"
             )
         self._db.execute("BEGIN IMMEDIATE")
+        if version == SCHEMA_VERSION:
+            self._check_schema()
         if version == 0:
             for statement in _SCHEMA.split(";"):
                 self._db.execute(statement)
@@ -249,8 +251,22 @@ class LogFile:
         self._projection.create(self._db, version)
         if version < SCHEMA_VERSION:
             seals.renew(self._db)
+            self._set_meta("schema", msgspec.json.encode(seals.schema_of(self._db)).decode())
         seals.guard(self._db)
         self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _check_schema(self) -> None:
+        """Compare what defines the tables with what it was; what others added is theirs.
+
+        Raises:
+            Damaged: it is not what was written.
+        """
+        try:
+            written = msgspec.json.decode(self._meta("schema"), type=dict[str, int])
+        except msgspec.DecodeError:
+            raise Damaged("the schema") from None
+        if not written.items() <= seals.schema_of(self._db).items():
+            raise Damaged("the schema")
 
     def _renew_epoch(self, synchronous: str, boot_id: str) -> str:
         crashed = self._meta("clean") == "0"

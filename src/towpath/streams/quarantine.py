@@ -20,7 +20,7 @@ from towpath.errors import Damaged
 from towpath.streams import seals
 from towpath.streams.broker import Append, Item, Projection, Write
 from towpath.streams.condition import ERRORS
-from towpath.streams.logfile import LogFile, decode_items
+from towpath.streams.logfile import SCHEMA_VERSION, SEALED_SINCE, LogFile, decode_items
 from towpath.streams.seals import Sealed
 from towpath.streams.wal import lost_frames
 
@@ -60,8 +60,9 @@ def damage_of(path: Path, *, same_life: bool) -> str | None:
     if same_life and lost_frames(*(path.with_name(path.name + part) for part in PARTS[1:])):
         return "committed frames of the write-ahead log cannot be read"
     with closing(_look_at(path)) as db:
-        if db.execute("PRAGMA user_version").fetchone()[0] == 0:
-            return None
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0 or version > SCHEMA_VERSION:
+            return None  # There is nothing yet, or nothing that we know.
         clean = db.execute("SELECT value FROM meta WHERE name='clean'").fetchone()
         if clean is not None and clean[0] == "1":
             return None
@@ -69,7 +70,7 @@ def damage_of(path: Path, *, same_life: bool) -> str | None:
         if found != "ok":
             return found.splitlines()[-1]
         seals.check(db)
-        return _gap(db)
+        return _gap(db) if version >= SEALED_SINCE else None
 
 
 def set_aside(
@@ -128,14 +129,23 @@ def finish(path: Path) -> None:
     fresh.rename(path)
 
 
-def readable(db: sqlite3.Connection, name: str) -> tuple[list[Row], int]:
+def table_of(old: sqlite3.Connection, new: sqlite3.Connection, name: str) -> Sealed | None:
+    """Return a sealed table of a damaged database; None where it is none that the new one knows."""
+    mine = next((one for one in seals.sealed_tables(old) if one.name == name), None)
+    ours = next((one for one in seals.sealed_tables(new) if one.name == name), None)
+    if mine is None or ours is None or not set(mine.columns) <= set(ours.columns):
+        return None
+    return mine if mine.key == ours.key else None
+
+
+def readable(db: sqlite3.Connection, new: sqlite3.Connection, name: str) -> tuple[list[Row], int]:
     """Return the rows of a table that are intact, and how many at least are not.
 
     A page that cannot be read ends a walk; so it is walked from both ends.
     """
-    table = next((one for one in seals.sealed_tables(db) if one.name == name), None)
+    table = table_of(db, new, name)
     if table is None:
-        return [], 0
+        return [], 1
     found: dict[tuple[object, ...], Row] = {}
     damaged: set[tuple[object, ...]] = set()
     cut = 0
@@ -173,27 +183,28 @@ def _carry(
         return {}, False
     with log.filling() as new:
         carried = dict(projection.carry_over(old, new, at))
-        requests, _ = readable(old, "requests")
+        requests, _ = readable(old, new, "requests")
         for row in requests:
             put(new, "requests", row)
-    try:
-        items = _control(old)
-    except ERRORS:
-        return carried, False
+        try:
+            items = _control(old, new)
+        except ERRORS:
+            return carried, False
     if items:
         log.commit([Write((Append(CONTROL, tuple(items)),))])
     return carried, True
 
 
-def _control(old: sqlite3.Connection) -> list[Item]:
+def _control(old: sqlite3.Connection, new: sqlite3.Connection) -> list[Item]:
     """Return what the control channel said.
 
     Raises:
         Damaged, sqlite3.Error: not all of it can be read.
     """
-    channels, damaged = readable(old, "channels")
+    channels, damaged = readable(old, new, "channels")
     named = [one for one in channels if (one["tenant"], one["name"]) == _CONTROL]
-    if damaged:
+    log = table_of(old, new, "log")
+    if damaged or log is None:
         raise Damaged("channels")
     if not named:
         return []
@@ -210,8 +221,6 @@ def _control(old: sqlite3.Connection) -> list[Item]:
 
 def _gap(db: sqlite3.Connection) -> str | None:
     """Return where something is missing that no checksum can miss."""
-    if db.execute("PRAGMA user_version").fetchone()[0] < 4:
-        return None
     short = db.execute(
         "SELECT 1 FROM channels LEFT JOIN (SELECT channel, MAX(last) AS newest,"
         " MIN(first) AS oldest, SUM(last - first + 1) AS held FROM log GROUP BY channel)"

@@ -119,6 +119,12 @@ def check(db: sqlite3.Connection) -> None:
         db.execute(f"SELECT COUNT({table.check}) FROM main.{table.name}").fetchone()
 
 
+def schema_of(db: sqlite3.Connection) -> dict[str, int]:
+    """Return the checksum of what defines each table and index: its names are data too."""
+    rows = db.execute("SELECT name, sql FROM main.sqlite_master WHERE sql IS NOT NULL")
+    return {name: seal(sql) for name, sql in rows}
+
+
 def _know(db: sqlite3.Connection) -> None:
     db.create_function("row_seal", -1, seal, deterministic=True)
     db.create_function("row_check", -1, _check, deterministic=True)

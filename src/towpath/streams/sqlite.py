@@ -207,7 +207,8 @@ class SqliteBroker:
         try:
             reason = damage_of(self._path, same_life=mark == self._life != "")
         except ERRORS as error:
-            if condition_of(error) is not Condition.DAMAGED:
+            # What is asked is right, so a table or column that is not there is damage too.
+            if condition_of(error) not in (Condition.DAMAGED, None):
                 raise
             reason = str(error)
         if reason is None:
@@ -407,7 +408,7 @@ def _lock(path: Path) -> IO[str]:
     """Keep other processes off the data directory while this one has it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = path.with_suffix(".lock").open("a+")
+        handle = path.with_suffix(".lock").open("a+", errors="replace")
     except OSError as error:
         raise ConfigurationError(
             f"the data directory {path.parent} cannot be written: {error.strerror}"

@@ -14,7 +14,7 @@ from towpath.agents.run import Status
 from towpath.channels import thread_channel
 from towpath.streams import seals
 from towpath.streams.condition import ERRORS
-from towpath.streams.quarantine import Row, put, readable
+from towpath.streams.quarantine import Row, put, readable, table_of
 
 Key = tuple[object, object, object]
 """Tenant, user, thread."""
@@ -23,10 +23,10 @@ Key = tuple[object, object, object]
 def carry_over(old: sqlite3.Connection, new: sqlite3.Connection, at: float) -> Mapping[str, int]:
     """Take over what is certain; see `towpath.streams.broker.Projection`."""
     count: Counter[str] = Counter(threads=0, runs=0, lost_runs=0, interrupts=0, left_out=0)
-    threads, count["left_out"] = readable(old, "threads")
+    threads, count["left_out"] = readable(old, new, "threads")
     taken: set[Key] = set()
     for thread in threads:
-        messages = _messages(old, thread)
+        messages = _messages(old, new, thread)
         if messages is None:
             count["left_out"] += 1
             continue
@@ -36,9 +36,9 @@ def carry_over(old: sqlite3.Connection, new: sqlite3.Connection, at: float) -> M
             put(new, "messages", message)
         _continue_channel(new, thread, at)
         count["threads"] += 1
-    waiting = list(_of(taken, readable(old, "queued")[0]))
+    waiting = list(_of(taken, readable(old, new, "queued")[0]))
     promised = {(row["tenant"], row["user"], row["run"]) for row in waiting}
-    for run in _of(taken, readable(old, "runs")[0]):
+    for run in _of(taken, readable(old, new, "runs")[0]):
         key = (run["tenant"], run["user"], run["id"])
         if run["ended"] is None and key not in promised:
             run.update(status=Status.LOST.value, code="run.lost", ended=at)
@@ -49,7 +49,7 @@ def carry_over(old: sqlite3.Connection, new: sqlite3.Connection, at: float) -> M
     for row in waiting:
         if (row["tenant"], row["user"], row["run"]) in known:
             put(new, "queued", row)
-    for question in _of(taken, readable(old, "interrupts")[0]):
+    for question in _of(taken, readable(old, new, "interrupts")[0]):
         if (question["tenant"], question["user"], question["run"]) in known:
             put(new, "interrupts", question)
             count["interrupts"] += 1
@@ -60,9 +60,9 @@ def _of(threads: set[Key], rows: Iterable[Row]) -> Iterable[Row]:
     return (row for row in rows if (row["tenant"], row["user"], row["thread"]) in threads)
 
 
-def _messages(old: sqlite3.Connection, thread: Row) -> list[Row] | None:
+def _messages(old: sqlite3.Connection, new: sqlite3.Connection, thread: Row) -> list[Row] | None:
     """Return a thread's messages; None where one of them is damaged or missing."""
-    table = next((one for one in seals.sealed_tables(old) if one.name == "messages"), None)
+    table = table_of(old, new, "messages")
     if table is None:
         return None
     columns = (thread["tenant"], thread["user"], thread["id"])

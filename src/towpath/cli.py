@@ -1,6 +1,9 @@
 """The command line: `serve`, `token`, `revoke` and `config check`.
 
-What the operator has to mend is one line on standard error and exit status 2.
+What the operator has to mend is one line on standard error and exit status 2. A server whose log
+turns out to be damaged ends with exit status 3, so that its supervisor starts it anew: the next
+start looks at all of the log, and sets it aside where it is damaged. One whose log another process
+has opened since ends with 4.
 """
 
 import asyncio
@@ -29,7 +32,8 @@ from rich.table import Table
 from towpath.agents import demo
 from towpath.auth.development import development_key, sign
 from towpath.auth.policy import Action
-from towpath.errors import ConfigurationError
+from towpath.errors import ConfigurationError, Damaged
+from towpath.hooks import Happening, LogChanged, LogQuarantined
 from towpath.server import logs
 from towpath.server.gateway import VERSION, Gateway, settings_from_environment
 from towpath.server.issuers import problems
@@ -50,6 +54,11 @@ app.add_typer(config, name="config")
 STALLED_MS = 35_000
 """How long a peer may take nothing of what is sent to it, in milliseconds: ping and pong's time."""
 
+DAMAGED = 3
+"""The exit status of a server whose log is damaged."""
+TAKEN = 4
+"""The exit status of a server whose log another process has opened since."""
+_ALL_TAKEN_BACK = "revocations may be missing, so every credential issued before counts as revoked"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 Data = Annotated[Path | None, typer.Option(help="Data directory; default .towpath/")]
@@ -61,6 +70,9 @@ def main() -> None:
         app()
     except ConfigurationError as error:
         _refuse(str(error))
+    except Damaged as error:
+        print(f"towpath: {error}; start again", file=sys.stderr)
+        raise SystemExit(DAMAGED) from None
 
 
 def _refuse(reason: str) -> NoReturn:
@@ -102,6 +114,7 @@ def serve(
     logs.configure(level=log_level.upper())
     gateway = _load(app) if app else _demo_gateway()
     gateway.watch(logs.Log().watch)
+    gateway.watch(_tell_quarantine)
     if data is not None:
         gateway.settings = gateway.settings.model_copy(update={"data": data})
     if dev:
@@ -111,9 +124,10 @@ def serve(
         _listen(host, chosen) as listening,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        runner.run(_serve(gateway, listening, announce=dev))
+        status = runner.run(_serve(gateway, listening, announce=dev))
         if asyncio.all_tasks(runner.get_loop()):
-            _leave_behind()
+            _leave_behind(status)
+    raise SystemExit(status)
 
 
 @app.command()
@@ -218,11 +232,11 @@ def _shown(value: object) -> str:
     return "not set" if value is None else str(value)
 
 
-def _leave_behind() -> NoReturn:
+def _leave_behind(status: int) -> NoReturn:
     """Exit although agents go on that ignore their cancellation: everything else is closed."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)
 
 
 def _demo_gateway() -> Gateway:
@@ -313,7 +327,21 @@ def _settle_garbage() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-async def _serve(gateway: Gateway, listening: socket.socket, *, announce: bool) -> None:
+def _tell_quarantine(happening: Happening) -> None:
+    """Say in one line that a damaged log was set aside, and what became of what was in it."""
+    if isinstance(happening, LogQuarantined):
+        carried = ", ".join(f"{count} {name}" for name, count in happening.carried.items())
+        print(
+            f"towpath: the log was damaged ({happening.reason}) and is set aside as"
+            f" {happening.path}; carried over: {carried.replace('_', ' ') or 'nothing'};"
+            f" {'revocations are whole' if happening.control else _ALL_TAKEN_BACK}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+async def _serve(gateway: Gateway, listening: socket.socket, *, announce: bool) -> int:
+    """Serve until told to stop, or until the log is lost to us; return the exit status."""
     settings: Settings = gateway.settings
     config = uvicorn.Config(
         gateway,
@@ -329,6 +357,16 @@ async def _serve(gateway: Gateway, listening: socket.socket, *, announce: bool) 
         proxy_headers=False,
         timeout_graceful_shutdown=round(settings.drain_timeout),
     )
+    server = _Server(config, gateway)
+    status = 0
+
+    def watch(happening: Happening) -> None:
+        nonlocal status
+        if isinstance(happening, LogChanged) and happening.after in ("damaged", "taken"):
+            status = DAMAGED if happening.after == "damaged" else TAKEN
+            server.should_exit = True
+
+    gateway.watch(watch)
     async with gateway.lifespan():
         _settle_garbage()
         if announce:
@@ -337,4 +375,5 @@ async def _serve(gateway: Gateway, listening: socket.socket, *, announce: bool) 
             print(
                 f"Towpath is ready: http://{shown}:{port}/  (data in {settings.data})", flush=True
             )
-        await _Server(config, gateway).serve([listening])
+        await server.serve([listening])
+    return status

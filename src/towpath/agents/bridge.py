@@ -129,11 +129,15 @@ class AgentWebSocketBridge:
             async with asyncio.timeout(self._around.limits.drain_seconds):
                 await self.drain()
         except TimeoutError:
-            for live in self._live.values():
-                live.give_up()
+            self.give_up()
         if self._beating is not None:
             self._beating.cancel()
         await self._group.__aexit__(kind, error, traceback)
+
+    def give_up(self) -> None:
+        """Stop trying to write endings; whoever opens the log next writes them."""
+        for live in self._live.values():
+            live.give_up()
 
     @property
     def active(self) -> int:
@@ -203,7 +207,8 @@ class AgentWebSocketBridge:
             if live is not None:
                 if not live.end(live.run.cancel(), request=request) and not live.ends_for(key):
                     break
-                await live.ended()
+                if not await live.ended():
+                    raise Unavailable("the run is stopped, and its ending cannot be written now")
                 if live.overtaken:
                     break
                 return "accepted"
@@ -283,8 +288,8 @@ class AgentWebSocketBridge:
         starting.add_done_callback(failure)  # Nobody may be there to be told.
         try:
             return await asyncio.shield(starting)
-        except StorageError:
-            raise Unavailable("the log cannot be used now") from None
+        except StorageError as error:
+            raise Unavailable(str(error)) from None
 
     async def _start(
         self,

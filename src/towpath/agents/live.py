@@ -35,7 +35,7 @@ from towpath.agents.run import (
     Status,
 )
 from towpath.channels import Channel, thread_channel, user_channel
-from towpath.errors import Conflict, StorageError
+from towpath.errors import Conflict, Damaged, StorageError, TakenOver
 from towpath.events.kinds import IllegalEvent, Message
 from towpath.hooks import Hooks
 from towpath.streams.broker import Append, Broker, Item, Key, Write, Written, failure
@@ -178,7 +178,7 @@ class LiveRun:
         self._over = asyncio.Event()
         self._in_flight: deque[asyncio.Future[Written]] = deque()
         self._size = 0
-        self._ending: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[bool] | None = None
         self.overtaken = False
         """Whether somebody else gave the run another ending than the one made here."""
         self._request: tuple[Key, bytes] | None = None
@@ -221,10 +221,12 @@ class LiveRun:
         """Whether it was this request that ended the run."""
         return self._request is not None and self._request[0] == key
 
-    async def ended(self) -> None:
-        """Wait until the ending is in the log, if there is one."""
-        if self._ending is not None:
-            await asyncio.shield(self._ending)
+    async def ended(self) -> bool:
+        """Wait until the ending is in the log, if there is one; False where it was given up."""
+        if self._ending is None:
+            return True
+        await asyncio.wait((self._ending,))
+        return not self._ending.cancelled() and self._ending.result()
 
     def let_go(self) -> None:
         """Stop working on a run that is held no more: somebody else has ended it, or will."""
@@ -293,23 +295,29 @@ class LiveRun:
         future.add_done_callback(failure)  # Whoever waits for it is told; nobody has to.
         return future
 
-    async def _write_ending(self, made: list[Made]) -> None:
-        """Write the terminal event, as often as it takes.
+    async def _write_ending(self, made: list[Made]) -> bool:
+        """Write the terminal event, as often as it takes; False where it can never be written.
 
         Where the log refused it or anything before it, what the log holds is what counts: the
         run is read back and ended from there.
         """
+        told = False
         while made:
             try:
                 await self.close(made)
-                return
+                return True
+            except (Damaged, TakenOver):
+                return False  # For good: whoever opens the log says what became of the run.
             except (StorageError, LeaseHeld) as error:
-                self._around.hooks.tell(hooks.Fault(where="ending of a run", error=error))
+                if not told:
+                    self._around.hooks.tell(hooks.Fault(where="ending of a run", error=error))
+                told = True
                 await asyncio.sleep(self._around.limits.retry_seconds)
                 with contextlib.suppress(StorageError):
                     made = await self._make_again()
             except Conflict:
                 self._request = None  # It was used meanwhile; the run ends all the same.
+        return True
 
     async def close(self, made: list[Made]) -> None:
         """Write the terminal event, once, and tell that the run has ended.

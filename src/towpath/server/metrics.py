@@ -15,6 +15,7 @@ from towpath.hooks import Happening
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
+_LOG_CONDITIONS = ("ok", "full", "locked", "unwritable", "damaged", "taken")
 _BREAKER_STATES = ("closed", "half-open", "open")
 
 
@@ -84,6 +85,14 @@ class Metrics:
             "towpath_commit_seconds", "From the first waiting write to its commit",
             buckets=_LATENCY, registry=registry,
         )  # fmt: skip
+        self._log_condition = Gauge(
+            "towpath_log_condition", "0 ok, 1 full, 2 locked, 3 unwritable, 4 damaged, 5 taken",
+            registry=registry,
+        )  # fmt: skip
+        self._quarantined = Counter(
+            "towpath_logs_quarantined", "Damaged logs that were set aside when this server started",
+            registry=registry,
+        )  # fmt: skip
         self._faults = Counter(
             "towpath_faults", "Things of ours that went wrong, by place", ["where"],
             registry=registry,
@@ -124,6 +133,10 @@ class Metrics:
             case hooks.Appended(publications=count, seconds=seconds):
                 self._publications.inc(count)
                 self._commit.observe(seconds)
+            case hooks.LogChanged(after=after):
+                self._log_condition.set(_LOG_CONDITIONS.index(after))
+            case hooks.LogQuarantined():
+                self._quarantined.inc()
             case hooks.Fault(where=where):
                 self._faults.labels(where.partition(" ")[0]).inc()
 

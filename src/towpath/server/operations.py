@@ -169,8 +169,8 @@ class Operations:
                 raise BadRequest(f"{name} must be 1 to 128 printable characters")
         try:
             result = await operation.handler(self, caller, params)
-        except StorageError:
-            raise Unavailable("the store cannot be used now") from None
+        except StorageError as error:
+            raise Unavailable(str(error)) from None
         return result if isinstance(result, bytes) else msgspec.json.encode(result)
 
     def may_start(self, who: Principal) -> bool:

@@ -58,6 +58,8 @@ class Settings(BaseSettings):
     """Where the log, the projection and the development key live."""
     synchronous: str = Field(default="NORMAL", pattern="^(NORMAL|FULL)$")
     """NORMAL survives a kill of the process, FULL a power cut too, at a tenth of the speed."""
+    reserve_bytes: int = Field(default=16 * 1024 * 1024, ge=0)
+    """Room on the data directory's disk that is kept for the endings of runs; 0 keeps none."""
 
     jwt_key: SecretStr | None = None
     """The key tokens are verified with: a JWK, a PEM public key, or a shared secret."""

@@ -187,6 +187,20 @@ class Projection(Protocol):
             CommandError: the fact contradicts what is known; the whole write is refused.
         """
 
+    def carry_over(
+        self, old: sqlite3.Connection, new: sqlite3.Connection, at: float
+    ) -> Mapping[str, int]:
+        """Take what is certain of a damaged database into a new one, whose tables are there.
+
+        Args:
+            old: the damaged one; `towpath.streams.quarantine.readable` reads it.
+            new: the new one, in a transaction.
+            at: now, in Unix seconds.
+
+        Returns:
+            How much of what; what could not be taken counts as `left_out`.
+        """
+
 
 class Broker(Protocol):
     """Stores and spreads publications; the module's docstring is its contract."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -62,9 +63,11 @@ async def test_p3_p4_a_log_damaged_while_it_runs_stops_and_comes_back(tmp_path: 
             reply = await client.command("history", channel=f"thread:{thread}", limit=-1)
             assert "error" in reply, "what cannot be read is not handed out"
             assert (reply["error"]["code"], reply["error"]["temporary"]) == (100, True)
+            began = time.monotonic()
             assert await client.until_closed() == 3001
             assert server.process is not None
             assert await asyncio.to_thread(server.process.wait, 20) == DAMAGED
+            assert time.monotonic() - began < 7, "it waits for no ending that cannot be written"
         lines = server.log.read_text()
         assert [json.loads(x)["after"] for x in lines.splitlines() if "log_changed" in x] == [
             "damaged"

@@ -207,8 +207,6 @@ class World:
         rows = await self.store.runs(ALICE.tenant, ALICE.user, "t", limit=9)
         channel = thread_channel(ALICE.tenant, ALICE.user, "t")
         log = (await self.broker.read(channel, 0)).publications
-            await self.broker.read(thread_channel(ALICE.tenant, ALICE.user, "t"), 0)
-        ).publications
         events: dict[str, list[dict[str, Any]]] = {row.run_id: [] for row in rows}
         for one in log:
             events[one.tags["run"]].append(msgspec.json.decode(one.data))

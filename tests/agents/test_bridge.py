@@ -282,6 +282,53 @@ async def test_r89_stop_reaches_the_agent(kind: str, place: Path) -> None:
         await stage.check()
 
 
+@pytest.mark.parametrize("said", ["a word too many", 42])
+async def test_r89_an_agent_that_is_refused_tidies_up_before_its_run_is_let_go(
+    kind: str, place: Path, said: object
+) -> None:
+    """Where a run ends while its agent waits in a yield, its clean-up is run, and waited for."""
+    left: list[bool] = []
+
+    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+        try:
+            yield "a"
+            yield said
+            yield {"type": "RUN_FINISHED"}
+            yield "after the end"
+        finally:
+            await asyncio.sleep(0.02)
+            left.append(True)
+
+    async with staged(kind, place) as stage:
+        await stage.done(await stage.cast(agent).start())
+        assert left == [True]
+        await stage.check()
+
+
+async def test_r47_r89_a_clean_up_that_hangs_delays_no_ending(kind: str, place: Path) -> None:
+    """What an agent may not say ends its run at once; its clean-up is cut off after the bound."""
+    left: list[bool] = []
+
+    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+        try:
+            yield 42
+        finally:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                left.append(True)
+
+    async with staged(kind, place) as stage:
+        run = await stage.cast(agent).start()
+        await stage.logged(2)
+        assert (await stage.events())[-1]["code"] == "run.illegal_event"
+        assert left == []
+        async with asyncio.timeout(2):
+            await stage.done(run)
+        assert left == [True]
+        await stage.check()
+
+
 async def test_r90_a_late_stop_touches_nothing(kind: str, place: Path) -> None:
     """Cancelling an ended run says too_late and leaves the newer run of the thread alone."""
     async with staged(kind, place) as stage:

@@ -182,6 +182,9 @@ class LiveRun:
         self.overtaken = False
         """Whether somebody else gave the run another ending than the one made here."""
         self._request: tuple[Key, bytes] | None = None
+        self._leaving = False
+        """Whether its agent ended the run itself, and is tidying up: to cancel it now would break
+        that off."""
 
     async def see_through(self, agent: Agent, given: AgentInput) -> None:
         """See the run to its end, and its agent out of the house."""
@@ -198,6 +201,8 @@ class LiveRun:
             self.end(self.run.fail("run.failed" if work in done else "run.deadline"))
         finally:
             over.cancel()
+            if self._leaving:
+                await asyncio.wait((work,), timeout=limits.cleanup_seconds)
             work.cancel()
             await asyncio.wait((work,), timeout=limits.cleanup_seconds)
             await self.ended()
@@ -244,14 +249,8 @@ class LiveRun:
         try:
             await self._carry(agent.function(given))
             made = self.run.finish()
-        except RunIsOver:
-            return
         except AgentError as error:
             made = self.run.fail(error.code, error.message)
-        except IllegalEvent as error:
-            made = self.run.fail("run.illegal_event", str(error))
-        except StorageError:
-            made = self.run.fail("run.storage")
         except Exception as error:  # The outermost edge of somebody else's code.
             self._around.hooks.tell(hooks.Fault(where=f"agent {agent.name}", error=error))
             made = self.run.fail("run.failed")
@@ -265,14 +264,29 @@ class LiveRun:
         """
         async with contextlib.aclosing(items):
             async for item in items:
-                await self._room()
-                made = self.run.feed(item)
+                try:
+                    await self._room()
+                    made = self.run.feed(item)
+                except RunIsOver:
+                    return
+                except IllegalEvent as error:
+                    self._leave(self.run.fail("run.illegal_event", str(error)))
+                    return
+                except StorageError:
+                    self._leave(self.run.fail("run.storage"))
+                    return
                 if self.run.status in OVER:
-                    self.end(made)
+                    self._leave(made)
                 elif made:
                     self._in_flight.append(self._submit(made))
                 if self._size > self._around.limits.run_bytes:
-                    self.end(self.run.fail("run.too_large"))
+                    self._leave(self.run.fail("run.too_large"))
+                    return
+
+    def _leave(self, made: list[Made]) -> None:
+        """End the run from within its agent's work; what is left to the agent is to tidy up."""
+        self._leaving = True
+        self.end(made)
 
     async def _room(self) -> None:
         """Wait while too much is under way.

@@ -208,10 +208,9 @@ class Hub:
             self._give(subscription)
 
     def rejoin(self, subscription: Subscription) -> None:
-        """Begin joining anew, from the log: what is published from now on waits."""
+        """Begin joining anew one that `catch_up` returned: what is published from now on waits."""
         subscription.live = False
         subscription.backlog = Backlog()
-        subscription.member.behind.pop(subscription.channel, None)
 
     def catch_up(self, member: Member) -> list[Subscription]:
         """Give a reader what it fell behind with; call it when the outbox is empty.

@@ -12,6 +12,7 @@ import random
 import shutil
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -53,8 +54,7 @@ async def soak(data: Path, *, kills: int, seed: int, first: int) -> bool:
                         devices=[open_python, clients[-1]],
                     )
                 except (ExceptionGroup, AssertionError, TimeoutError) as error:
-                    progress.console.print_exception()
-                    found, trouble = [], str(error)
+                    trouble = "".join(traceback.format_exception(error))
                 else:
                     trouble = "\n".join(map(str, found))
                 if trouble:

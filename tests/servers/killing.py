@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.sdk.client import OpenClient
+from tests.sdk.python_client import open_python
 from tests.servers.people import PATIENCE, Person
 from towpath.testing.client import WireClient, wire_client
 from towpath.testing.crashes import PLACES, POINTS, VARIABLE, epitaph
@@ -164,31 +165,54 @@ class Killing:
     ) -> list[Violation]:
         self._stretches += 1
         chance = random.Random(str(seed))
-        over = asyncio.Event()
         async with contextlib.AsyncExitStack() as stack:
             await self._launch(None)
             people = []
             for index, name in enumerate(NAMES):
                 user = f"{name}-{self._stretches}"
-                token = self.server.token(user, ttl=24 * 3600)
-                open_client = clients[index % len(clients)]
-                client = await stack.enter_async_context(open_client(self.server.ws, token))
-                more = {}
-                if index < len(devices):
-                    device = devices[index](self.server.ws, token)
-                    more["second"] = await stack.enter_async_context(device)
-                person = Person(user, client, random.Random(f"{seed} {name}"))
-                await person.settle_in(ROOMS, more)
+                more = devices[index : index + 1]
+                opened = [
+                    await stack.enter_async_context(open_client(self.server.ws, self._token(user)))
+                    for open_client in (clients[index % len(clients)], *more)
+                ]
+                person = Person(user, opened[0], random.Random(f"{seed} {name}"))
+                await person.settle_in(ROOMS, opened[1:])
                 people.append(person)
-            async with asyncio.TaskGroup() as group:
-                for person in people:
-                    for room in person.rooms:
-                        group.create_task(person.live(room, over), name=f"{person.name}")
-                for kill in kills:
-                    await self._kill(kill, people, chance)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    await self._live_through(kills, people, chance, group, stack)
+            except Exception as error:
                 await self._launch(None)
-                over.set()
+                for violation in check(await self._history(people))[:20]:
+                    error.add_note(str(violation))
+                raise
             return check(await self._history(people))
+
+    async def _live_through(
+        self,
+        kills: Sequence[Kill],
+        people: Sequence[Person],
+        chance: random.Random,
+        group: asyncio.TaskGroup,
+        stack: contextlib.AsyncExitStack,
+    ) -> None:
+        """Kill the server in these ways while people use it, and newcomers begin to read."""
+        over = asyncio.Event()
+        for person in people:
+            for room in person.rooms:
+                group.create_task(person.live(room, over), name=f"{person.name} {room.channel}")
+        for kill in kills:
+            newcomer = chance.choice(people)
+            client = open_python(self.server.ws, self._token(newcomer.name))
+            device = await stack.enter_async_context(client)
+            joining = newcomer.join_in(f"{kill}", device, chance.uniform(0.3, 2))
+            group.create_task(joining, name=f"newcomer of {newcomer.name}")
+            await self._kill(kill, people, chance)
+        await self._launch(None)
+        over.set()
+
+    def _token(self, user: str) -> str:
+        return self.server.token(user, ttl=24 * 3600)
 
     async def _kill(self, kill: Kill, people: Sequence[Person], chance: random.Random) -> None:
         """Let the server live until it dies in this way."""
@@ -269,7 +293,7 @@ class Killing:
         logs: list[Log] = []
         runs: list[RunState] = []
         for person in people:
-            async with wire_client(self.server.ws, self.server.token(person.name)) as client:
+            async with wire_client(self.server.ws, self._token(person.name)) as client:
                 channels = [room.channel for room in person.rooms]
                 mine = [await _log(client, person.name, channel) for channel in channels]
                 runs += [

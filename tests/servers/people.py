@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.sdk.client import START, Delivery, Joined, Reader, RPCFailed, SdkClient
@@ -20,7 +20,7 @@ from towpath.testing.page import TERMINAL, Page
 
 AGAIN = frozenset({codes.TEMPORARY.number, codes.TOO_MANY_REQUESTS.number})
 """Errors of the server after which the same is asked again; those below 100 are the SDK's own."""
-PATIENCE = 40.0
+PATIENCE = 25.0
 """How long a person waits for anything before it counts as lost, in seconds."""
 
 ACTIONS = ("tell", "stop", "queue", "withdraw", "interrupt", "buy", "hurry")
@@ -88,21 +88,28 @@ class Person:
         self._chance = chance
         self._said = itertools.count(1)
 
-    async def settle_in(self, rooms: int, devices: dict[str, SdkClient]) -> None:
+    async def settle_in(self, rooms: int, devices: Sequence[SdkClient]) -> None:
         """Connect, make threads, and read them on every device."""
-        everything = {"main": self.client, **devices}
-        for client in everything.values():
+        await self.client.connect()
+        threads = [(await self._insist("thread.create"))["thread_id"] for _ in range(rooms)]
+        readers = await self._read("main", self.client, threads)
+        self.rooms = [Room(*pair) for pair in zip(threads, readers, strict=True)]
+        for number, client in enumerate(devices):
             await client.connect()
-        threads = [await self._insist("thread.create") for _ in range(rooms)]
-        for kind, client in everything.items():
-            since = START if self._chance.random() < 0.5 else None
-            readers = [
-                await client.subscribe(f"thread:{made['thread_id']}", since) for made in threads
-            ]
-            self.devices.append((f"{self.name}'s {kind}", client, readers))
-            if client is self.client:
-                pairs = zip(threads, readers, strict=True)
-                self.rooms = [Room(made["thread_id"], reader) for made, reader in pairs]
+            await self._read(f"device {number}", client, threads)
+
+    async def join_in(self, name: str, client: SdkClient, delay: float) -> None:
+        """Begin to read everything on one more device, after some time and to the end."""
+        await asyncio.sleep(delay)
+        await client.connect()
+        await self._read(name, client, [room.thread for room in self.rooms])
+
+    async def _read(self, name: str, client: SdkClient, threads: Sequence[str]) -> list[Reader]:
+        """Subscribe to threads, from the start or without a position."""
+        since = START if self._chance.random() < 0.5 else None
+        readers = [await client.subscribe(f"thread:{thread}", since) for thread in threads]
+        self.devices.append((f"{self.name}'s {name}", client, readers))
+        return readers
 
     async def live(self, room: Room, until: asyncio.Event) -> None:
         """Do one thing after the other in a thread; what was begun is brought to its end."""

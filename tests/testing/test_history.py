@@ -372,6 +372,7 @@ def test_p3_a_reader_that_stays_behind_is_noticed(history: History) -> None:
     assert kinds(behind) == {Kind.GAP}
     gone = replace(behind.readings[0], whole=False)
     assert kinds(replace(behind, readings=[gone, *behind.readings[1:]])) == set()
+    assert kinds(retold(history, [])) == {Kind.GAP}
 
 
 def _without_run(history: History) -> History:

@@ -205,6 +205,8 @@ class Walk:
     def _check_end(self) -> None:
         top = len(self._log.publications)
         if not self._next:
+            if self._reading.whole:
+                self._say(Kind.GAP, "it was never subscribed")
             return
         if self._reading.whole and self._next <= top:
             self._say(Kind.GAP, f"it ends before offset {self._next}, the log with {top}")

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.sdk.client import OpenClient
 from tests.sdk.python_client import open_python
-from tests.servers.people import PATIENCE, Person
+from tests.servers.people import Person
 from towpath.testing.client import WireClient, wire_client
 from towpath.testing.crashes import PLACES, POINTS, VARIABLE, epitaph
 from towpath.testing.history import Given, History, Log, RunState, Violation
@@ -29,7 +29,9 @@ ROOMS = 2
 """Threads of each person."""
 PAGE = 500
 """How many publications are asked for at once."""
-REACHED = 20.0
+PATIENCE = 25.0
+"""How long people may need, after the last kill, to finish what they do, in seconds."""
+REACHED = 25.0
 """How long a server may live on before a point counts as unreachable, in seconds."""
 
 REACHED_BY: Mapping[str, str] = {
@@ -111,6 +113,10 @@ class NotReached(AssertionError):
     """A server did not die at the point it was to die at."""
 
 
+class Unfinished(AssertionError):
+    """Somebody still waits for something, though the server is there."""
+
+
 class Killing:
     """One server over one data directory, killed in stretches."""
 
@@ -148,7 +154,7 @@ class Killing:
             devices: second devices of the first people.
 
         Raises:
-            NotReached: a named point was not reached.
+            ExceptionGroup: of NotReached, where a named point was not reached, or Unfinished.
         """
         try:
             return await self._stretch(kills, seed, clients, devices)
@@ -198,18 +204,23 @@ class Killing:
     ) -> None:
         """Kill the server in these ways while people use it, and newcomers begin to read."""
         over = asyncio.Event()
-        for person in people:
-            for room in person.rooms:
-                group.create_task(person.live(room, over), name=f"{person.name} {room.channel}")
+        lives = [
+            group.create_task(person.live(room, over), name=f"{person.name} {room.channel}")
+            for person in people
+            for room in person.rooms
+        ]
         for kill in kills:
             newcomer = chance.choice(people)
             client = open_python(self.server.ws, self._token(newcomer.name))
             device = await stack.enter_async_context(client)
             joining = newcomer.join_in(f"{kill}", device, chance.uniform(0.3, 2))
-            group.create_task(joining, name=f"newcomer of {newcomer.name}")
+            lives.append(group.create_task(joining, name=f"newcomer of {newcomer.name}"))
             await self._kill(kill, people, chance)
         await self._launch(None)
         over.set()
+        _, left = await asyncio.wait(lives, timeout=PATIENCE)
+        if left:
+            raise Unfinished(f"after {PATIENCE:.0f} s: {[task.get_name() for task in left]}")
 
     def _token(self, user: str) -> str:
         return self.server.token(user, ttl=24 * 3600)
@@ -364,7 +375,7 @@ async def _until_told(person: Person, logs: Sequence[Log]) -> None:
         return all(_place(reading.told) >= tops[reading.channel] for reading in person.readings())
 
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(PATIENCE / 4):
+        async with asyncio.timeout(10):
             while not told():  # noqa: ASYNC110 - what SDKs were told.
                 await asyncio.sleep(0.05)
 

@@ -20,8 +20,8 @@ from towpath.testing.page import TERMINAL, Page
 
 AGAIN = frozenset({codes.TEMPORARY.number, codes.TOO_MANY_REQUESTS.number})
 """Errors of the server after which the same is asked again; those below 100 are the SDK's own."""
-PATIENCE = 25.0
-"""How long a person waits for anything before it counts as lost, in seconds."""
+EVER = 3600.0
+"""How long people wait, in seconds: while servers die, only whoever kills them knows how long."""
 
 ACTIONS = ("tell", "stop", "queue", "withdraw", "interrupt", "buy", "hurry")
 """What people do."""
@@ -139,14 +139,15 @@ class Person:
             Refused: it is no.
         """
         asked = {"request_id": uuid.uuid4().hex, **data}
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                try:
-                    return await self.client.rpc(method, asked)
-                except RPCFailed as error:
-                    if error.code >= 100 and error.code not in AGAIN:
-                        raise Refused(str(error)) from None
-                await asyncio.sleep(0.02)
+        while True:
+            try:
+                return await self.client.rpc(method, asked)
+            except RPCFailed as error:
+                if error.code >= 100 and error.code not in AGAIN:
+                    raise Refused(str(error)) from None
+            except TimeoutError:
+                pass  # The JavaScript SDK's process had no answer either.
+            await asyncio.sleep(0.02)
 
     async def _start(self, room: Room, agent: str, words: str) -> str | None:
         """Ask an agent something nobody asked before; return the run, None where it is no."""
@@ -171,9 +172,7 @@ class Person:
         return run
 
     async def _until(self, room: Room, holds: Callable[[str], bool], *runs: str | None) -> None:
-        await self.client.news.until(
-            lambda: all(holds(run) for run in runs if run), seconds=PATIENCE
-        )
+        await self.client.news.until(lambda: all(holds(run) for run in runs if run), seconds=EVER)
 
     async def _cancel(self, run: str | None) -> None:
         if run is None:

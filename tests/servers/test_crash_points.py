@@ -24,7 +24,7 @@ from towpath.testing.server import ServerProcess
 pytestmark = pytest.mark.servers
 
 SEED = 20261125
-AT_A_TIME = 6
+AT_A_TIME = 3
 THREADS = "name LIKE 'thread:%'"
 """The channels of threads, in the tables of the log."""
 GROUPS = [POINTS[first : first + AT_A_TIME] for first in range(0, len(POINTS), AT_A_TIME)]

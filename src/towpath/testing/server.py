@@ -56,7 +56,8 @@ class ServerProcess:
         self.port = port or free_port()
         self.log = data.with_name(f"{data.name}.log")
         self._arguments: Sequence[str] = arguments
-        self._environment = {**os.environ, **(environment or {})}
+        self.environment: dict[str, str] = {**os.environ, **(environment or {})}
+        """What the process is started with; what is changed counts from the next start on."""
         self._development = development
         self._cwd = cwd
         self.process: subprocess.Popen[bytes] | None = None
@@ -98,7 +99,7 @@ class ServerProcess:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=self._environment,
+                env=self.environment,
                 cwd=self._cwd,
             )
 

@@ -17,6 +17,7 @@ import pytest
 from tests.sdk.python_client import open_python
 from tests.servers.conversation import ask, from_the_start, seen_in, text_of, until_over
 from tests.servers.killing import Killing, at
+from towpath.streams import seals
 from towpath.testing.client import wire_client
 from towpath.testing.crashes import MOMENTS, POINTS, VARIABLE, epitaph
 from towpath.testing.server import ServerProcess
@@ -106,10 +107,10 @@ def _die(server: ServerProcess, point: str) -> None:
 def _age(file: Path) -> int:
     """Make all that threads hold too old to be kept; return how many rows that is."""
     with closing(sqlite3.connect(file)) as db, db:
+        seals.guard(db)
         db.execute(f"UPDATE channels SET updated = 0 WHERE {THREADS}")
-        db.execute(
-            f"UPDATE log SET at = 0 WHERE channel IN (SELECT id FROM channels WHERE {THREADS})"
-        )
+        theirs = f"channel IN (SELECT id FROM channels WHERE {THREADS})"
+        db.execute(f"UPDATE log SET at = 0, crc = NULL WHERE {theirs}")
     return _rows(file)
 
 

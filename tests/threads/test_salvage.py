@@ -264,13 +264,30 @@ def wreck_interior(table: str) -> Callable[[Path], None]:
 
 
 def change_inside(text: bytes) -> Callable[[Path], None]:
-    """Change a byte inside a value, which no structure of the file shows."""
+    """Change a byte inside a message, which no structure of the file shows.
+
+    The text may stand elsewhere too, in the log or where a message was before; the byte that
+    counts is the one that changes what the table of messages holds.
+    """
 
     def damage(path: Path) -> None:
-        at = path.read_bytes().rindex(text)
-        flip(path, at + 2, 0x01)
+        data, before = path.read_bytes(), bodies(path)
+        at = data.find(text)
+        while at >= 0:
+            flip(path, at + 2, 0x01)
+            if bodies(path) != before:
+                return
+            flip(path, at + 2, 0x01)
+            at = data.find(text, at + 1)
+        raise AssertionError("the text is in no message")
 
     return damage
+
+
+def bodies(path: Path) -> list[bytes]:
+    """Return what the table of messages holds, unchecked."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as db:
+        return [row[0] for row in db.execute("SELECT body FROM messages ORDER BY 1")]
 
 
 def wreck_header(path: Path) -> None:

@@ -15,10 +15,11 @@ CREATE TABLE leases (
     run TEXT NOT NULL,
     holder TEXT NOT NULL,
     expires REAL NOT NULL,
+    crc INTEGER,
     PRIMARY KEY (tenant, user, run)
 ) WITHOUT ROWID;
 CREATE INDEX leases_expires ON leases (expires);
-INSERT INTO leases SELECT tenant, user, id, '', 0.0 FROM runs
+INSERT INTO leases (tenant, user, run, holder, expires) SELECT tenant, user, id, '', 0.0 FROM runs
     WHERE ended IS NULL AND status!='pending'
 """
 """Runs that were going on before there were leases are held by nobody."""
@@ -28,7 +29,7 @@ _RUN = "tenant=? AND user=? AND run=?"
 def grant(db: sqlite3.Connection, key: RunKey, holder: str, expires: float) -> None:
     """Give a run that begins to whoever begins it."""
     db.execute(
-        "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO leases (tenant, user, run, holder, expires) VALUES (?, ?, ?, ?, ?)",
         (key.tenant, key.user, key.run, holder, expires),
     )
 

@@ -306,8 +306,10 @@ def test_r97_what_waits_beside_a_joining_reader_is_bounded() -> None:
     subscription = node.subscribe(mia.member, THREAD)
     node.deliver(THREAD, publications(1, 20, size=3))
     assert (subscription.backlog.level, node.backlog_bytes) == (100, 100)
+    assert node.largest_bytes == subscription.member.outbox.level + 100
     node.deliver(THREAD, publications(21, 21))
     assert (subscription.backlog.level, node.backlog_bytes) == (0, 0)
+    assert node.largest_bytes == subscription.member.outbox.level
     node.go_live(subscription, 0)
     assert mia.offsets() == []
     assert mia.unsubscribed() == []

@@ -142,6 +142,12 @@ class Hub:
         """How much waits beside all subscriptions together."""
         return sum(map(_backlog_level, self._members.values()))
 
+    @property
+    def largest_bytes(self) -> int:
+        """How much waits for the one connection for which most does, outbox and backlogs."""
+        levels = (one.outbox.level + _backlog_level(one) for one in self._members.values())
+        return max(levels, default=0)
+
     def connect(self, member: Member) -> ErrorCode | CloseCode | None:
         """Take a connection in, or return what to answer where there are as many as may be."""
         tenant, user = member.principal.tenant, member.principal.user

@@ -407,6 +407,11 @@ class Gateway:
             read(lambda h: h.parts.hub.backlog_bytes),
         )
         gauge(
+            "towpath_largest_connection_bytes",
+            "Waiting for the one connection for which most waits",
+            read(lambda h: h.parts.hub.largest_bytes),
+        )
+        gauge(
             "towpath_withheld",
             "Writes the policy refused at the last moment",
             read(lambda h: h.parts.hub.withheld),

@@ -48,7 +48,7 @@ class ServerProcess:
             data: its data directory; its output goes to `server.log` beside it.
             arguments: more of `towpath serve`.
             port: where it listens; None takes a free one.
-            environment: added to this process's own.
+            environment: added to this process's own; without TOWPATH_MODEL there is no model.
             development: whether it runs with `--dev`.
             cwd: where it runs.
         """
@@ -56,7 +56,9 @@ class ServerProcess:
         self.port = port or free_port()
         self.log = data.with_name(f"{data.name}.log")
         self._arguments: Sequence[str] = arguments
-        self._environment = {**os.environ, **(environment or {})}
+        # What this machine's owner set for other programs is no business of a test.
+        environment = {"TOWPATH_MODEL": "none", **(environment or {})}
+        self._environment = {**os.environ, **environment}
         self._development = development
         self._cwd = cwd
         self.process: subprocess.Popen[bytes] | None = None

@@ -34,8 +34,9 @@ INSTRUCTIONS = "You are a helpful assistant. Answer briefly."
 """What every model is told before the conversation."""
 LOCAL_SETTINGS = ModelSettings(temperature=0.2, top_p=0.9, max_tokens=512)
 """What suits the local model best, by its makers; and an end, which it may not find by itself."""
-LOCAL_TOKENS = 3_000
-"""Of a conversation, for the local model: with instructions and answer it fits its window."""
+LOCAL_TOKENS = 1_500
+"""Of a conversation, for the local model: what two slow cores read in a few seconds. It can read
+more than that, so an estimate that is too low does no harm."""
 SERVICE_TOKENS = 32_000
 """Of a conversation, for another model, where nothing else is set."""
 ATTEMPTS = 3

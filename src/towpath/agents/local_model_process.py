@@ -18,8 +18,9 @@ CONVERSATIONS = 2
 """How many are answered at once; others wait for their turn."""
 ANSWER_TOKENS = 1024
 """The longest answer: a small model may never come to an end."""
-NICENESS = 5
-"""The gateway goes first where both want a core."""
+MOST_THREADS = 4
+"""More make so small a model no faster. It gets half the cores: its threads wait for each other
+spinning, so that with all of them it is twenty times slower where somebody else needs one too."""
 
 
 def main() -> None:
@@ -29,7 +30,6 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     asked = json.loads(_line())
     threading.Thread(target=_leave_with_the_gateway, daemon=True).start()
-    os.nice(NICENESS)
     try:
         server = _serve(asked["model"], asked["key"])
     except Exception as error:  # Whatever it is, the gateway is told.
@@ -65,6 +65,8 @@ def _serve(model: str, key: str) -> Any:
     params.n_ctx = CONTEXT_TOKENS * CONVERSATIONS
     params.n_predict = ANSWER_TOKENS
     params.cache_ram_mib = 0
+    threads = max(1, min(MOST_THREADS, (os.cpu_count() or 1) // 2))
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.ui = False
     params.verbosity = 0
     return xllamacpp.Server(params)

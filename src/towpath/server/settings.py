@@ -176,7 +176,7 @@ class Settings(BaseSettings):
     model: str | None = None
     """The model of the agent `assistant`: a service's name of it, `local`, or `none`."""
     model_tokens: int | None = Field(default=None, gt=0)
-    """Of a conversation, for the model; not set is 3,000 for the local one, 32,000 for others."""
+    """Of a conversation, for the model; not set is 1,500 for the local one, 32,000 for others."""
     openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
     """Where the model's service is, up to `/v1`; not set is OpenAI's own."""
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")

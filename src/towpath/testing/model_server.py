@@ -86,6 +86,8 @@ class ModelServer:
         self.answers: list[Answer] = list(answers)
         self.asked: list[Asked] = []
         """Every request, oldest first."""
+        self.was_asked = asyncio.Event()
+        """Set once there was a request."""
         self.hung_up = asyncio.Event()
         """Set once a client is gone before it had the whole answer."""
         self.sent = 0
@@ -126,6 +128,7 @@ class ModelServer:
         """Answer one request; each connection has one, so that its end is the client's sign."""
         with contextlib.suppress(OSError, EOFError):
             self.asked.append(await _read(reader))
+            self.was_asked.set()
             number = min(len(self.asked), len(self.answers)) - 1
             answering = asyncio.create_task(self._answer(self.answers[number], writer))
             gone = asyncio.create_task(reader.read(1))

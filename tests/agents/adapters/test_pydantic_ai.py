@@ -1,6 +1,7 @@
 """Agents of pydantic-ai run behind a gateway as its own do."""
 
 import asyncio
+import contextlib
 import importlib
 import sys
 from collections.abc import AsyncIterator
@@ -18,6 +19,8 @@ from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from tests.agents.stage import ALICE, staged
 from towpath import codes
 from towpath.agents.adapters.pydantic_ai import from_pydantic_ai, model_error
+from towpath.agents.registry import AgentInput
+from towpath.context import UserExecutionContext
 from towpath.errors import MissingExtra
 from towpath.testing.model_server import (
     Answer,
@@ -37,7 +40,9 @@ USED_UP = b'{"error": {"message": "pay", "type": "e", "code": "insufficient_quot
 
 
 @asynccontextmanager
-async def service(*answers: Answer, **options: Any) -> AsyncIterator[tuple[ModelServer, Agent]]:
+async def service(
+    *answers: Answer, **options: Any
+) -> AsyncIterator[tuple[ModelServer, Agent[Any, Any]]]:
     """Open a scripted service, and make an agent that asks it."""
     async with (
         ModelServer(*answers) as server,
@@ -268,6 +273,38 @@ async def test_cancel_reaches_a_model_that_says_nothing(tmp_path: Path) -> None:
         await server.hung_up.wait()
         await stage.done(run)
         await stage.check()
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.002])
+async def test_however_it_is_stopped_the_model_is_let_go(pause: float) -> None:
+    """Closed, cancelled, or cancelled while closing, at any step: the service is hung up on."""
+    context = UserExecutionContext(tenant="acme", user="alice", thread="t1", run="r1")
+    question = {"id": "1", "role": "user", "content": "hello"}
+    asked = AgentInput(context=context, message="hello", messages=[question])
+    for closing in (True, False):
+        for steps in range(12):
+            async with service(Says(pieces=["word "] * 5000, pause=pause)) as (server, agent):
+                stopped = asyncio.Event()
+
+                async def talk(agent: Any = agent, stopped: asyncio.Event = stopped) -> None:
+                    heard = 0
+                    async with contextlib.aclosing(from_pydantic_ai(agent)(asked)) as items:
+                        async for _ in items:
+                            heard += 1
+                            await asyncio.sleep(0)
+                            if heard == 6:
+                                stopped.set()
+                                if closing:  # noqa: B023 - it ends within this round.
+                                    break
+
+                task = asyncio.create_task(talk())
+                await stopped.wait()
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait((task,))
+                async with asyncio.timeout(2):
+                    await server.hung_up.wait()
 
 
 def test_an_agent_describes_itself() -> None:

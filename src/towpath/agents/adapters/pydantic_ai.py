@@ -5,9 +5,12 @@ included; what is left to do here is to hand it the conversation, to name its fa
 go of the model when a run is cancelled.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, TypeVar
+
+import anyio
 
 from towpath import codes
 from towpath.agents.registry import AgentFunction, AgentInput
@@ -67,8 +70,7 @@ def from_pydantic_ai(
     async def answer(asked: AgentInput) -> AsyncGenerator[object, None]:
         adapter = _Adapter(agent, run_input(asked, state=deps is not None))
         given: Any = deps(asked) if deps is not None else None
-        events: Any = adapter.run_stream(deps=given)
-        async with contextlib.aclosing(events):
+        async with contextlib.aclosing(_from_a_task(adapter.run_stream(deps=given))) as events:
             async for event in events:
                 yield event
 
@@ -109,6 +111,30 @@ def _code(error: BaseException) -> str:
         timed_out = isinstance(error, failures.ModelTimeoutError)
         return code if timed_out else "model.cut_off"
     return code
+
+
+async def _from_a_task(events: Any) -> AsyncGenerator[BaseEvent, None]:
+    """Yield what a stream yields in a task of its own, which is cancelled once and then left alone.
+
+    A stream of pydantic-ai that is being closed and is cancelled in the middle of that keeps its
+    connection, and the model goes on. A run that is stopped can do both to its agent.
+    """
+    send, receive = anyio.create_memory_object_stream[BaseEvent](0)
+
+    async def carry() -> None:
+        async with send, contextlib.aclosing(events):
+            async for event in events:
+                await send.send(event)
+
+    task = asyncio.create_task(carry(), name="agent of pydantic-ai")
+    try:
+        async with receive:
+            async for event in receive:
+                yield event
+        await task
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
 
 
 class _Events(AGUIEventStream[Deps, Any]):

@@ -99,7 +99,7 @@ def test_r52_a_missing_package_is_named_by_the_agent_that_needs_it(
         if name.rpartition(".")[2] == "openai" or ".openai" in name:
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(MissingExtra, match=r"pip install 'towpath\["):
+    with pytest.raises(MissingExtra, match=r"pip install 'towpath\[assistant\]'"):
         make_assistant(chosen(monkeypatch, TOWPATH_MODEL="local"))
 
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import httpx2
 
-from towpath.agents.adapters.pydantic_ai import from_pydantic_ai
 from towpath.agents.context_window import recent
 from towpath.agents.endpoint import OPENAI, Endpoint
 from towpath.agents.local_model import LocalModel
@@ -25,13 +24,19 @@ try:
     from pydantic_ai.providers.openai import OpenAIProvider
     from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
     from pydantic_ai.settings import ModelSettings
+
+    from towpath.agents.adapters.pydantic_ai import from_pydantic_ai
 except ImportError as error:
     raise MissingExtra(
         f"the agent assistant needs pydantic-ai: pip install 'towpath[assistant]' ({error})"
     ) from error
 
 INSTRUCTIONS = "You are a helpful assistant. Answer briefly."
-"""What every model is told before the conversation."""
+"""What a service's model is told before the conversation."""
+LOCAL_INSTRUCTIONS = (
+    "You are a helpful assistant who speaks English and gives short, correct answers."
+)
+"""What the local model is told: asked about France, it otherwise falls into a kind of French."""
 LOCAL_SETTINGS = ModelSettings(
     temperature=0.2, top_p=0.9, max_tokens=512, extra_body={"repeat_penalty": 1.1}
 )
@@ -122,7 +127,7 @@ class Assistant:
         local = isinstance(self._source, LocalModel)
         return Agent(
             OpenAIChatModel(endpoint.model, provider=provider),
-            instructions=INSTRUCTIONS,
+            instructions=LOCAL_INSTRUCTIONS if local else INSTRUCTIONS,
             model_settings=LOCAL_SETTINGS if local else None,
         )
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,14 +82,24 @@ async def test_a_busy_service_is_asked_again(tmp_path: Path) -> None:
     assert events[-1]["type"] == "RUN_FINISHED"
 
 
-async def test_first_questions_at_once_share_one_client(tmp_path: Path) -> None:
+async def test_first_questions_at_once_share_one_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Many who ask first are all answered, over one client."""
+    made: list[Endpoint] = []
+    connect = Assistant._connect
+
+    def counted(assistant: Assistant, endpoint: Endpoint) -> Any:
+        made.append(endpoint)
+        return connect(assistant, endpoint)
+
+    monkeypatch.setattr(Assistant, "_connect", counted)
     async with assisted(tmp_path, Says(pieces=["Yes."])) as (server, stage):
         runs = await asyncio.gather(*(stage.start(thread=f"t{n}") for n in range(8)))
         for run in runs:
             await stage.done(run)
         await stage.done(await stage.start())
-    assert len(server.asked) == 9
+    assert (len(server.asked), len(made)) == (9, 1)
 
 
 async def test_the_key_is_in_no_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +112,7 @@ async def test_the_key_is_in_no_log(tmp_path: Path, capsys: pytest.CaptureFixtur
         answers = (Fails(status=401, body=echo), Says(pieces=["Hi."]))
         async with assisted(tmp_path, *answers) as (_, stage):
             for _ in range(2):
-                await stage.done(await stage.start())
+                await stage.done(await stage.start(message="a private question"))
             events = await stage.events()
         told = capsys.readouterr()
     finally:
@@ -110,6 +121,7 @@ async def test_the_key_is_in_no_log(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert {one["type"] for one in events} >= {"RUN_ERROR", "RUN_FINISHED"}
     for text in (told.err, told.out, repr(events), repr(stage.happened)):
         assert KEY not in text
+    assert "private" not in told.err
 
 
 async def test_cancel_hangs_up(tmp_path: Path) -> None:

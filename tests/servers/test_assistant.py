@@ -129,13 +129,14 @@ async def test_errors_are_told_in_codes_and_no_key_anywhere(tmp_path: Path) -> N
         )
         await asyncio.to_thread(server.start)
         async with wire_client(server.ws, server.token()) as client:
-            started = await ask(client, "hello", agent="assistant")
+            started = await ask(client, "a private question", agent="assistant")
             ended = await until_over(client, started)
             frames = repr(client.frames)
         await asyncio.to_thread(server.stop)
     assert (ended["type"], ended["code"]) == ("RUN_ERROR", "model.key_refused")
     stored = b"".join(one.read_bytes() for one in server.data.iterdir() if one.is_file())
     assert KEY not in frames + server.log.read_text()
+    assert "private" not in server.log.read_text()
     assert KEY.encode() not in stored
 
 
@@ -184,6 +185,7 @@ def test_ctrl_c_ends_the_answer_before_the_model(tmp_path: Path) -> None:
                 started = await ask(client, "Write a long story.", agent="assistant")
                 await until_text(client, started, seconds=50)
                 left.extend(children(server))
+                assert os.getpgid(left[0].pid) != os.getpgid(process.pid)
                 os.killpg(process.pid, signal.SIGINT)
                 return str((await until_over(client, started))["code"])
 

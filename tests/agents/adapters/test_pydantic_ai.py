@@ -227,6 +227,22 @@ async def test_nobody_there_is_unreachable(tmp_path: Path) -> None:
     assert model_error(FallbackExceptionGroup("all", [late])).code == "model.unreachable"
 
 
+async def test_an_agent_that_cancels_itself_is_cancelled(tmp_path: Path) -> None:
+    """What the agent itself calls off has not failed."""
+    async with (
+        service(Calls(tool="call_off")) as (_, agent),
+        staged("memory", tmp_path) as stage,
+    ):
+
+        @agent.tool
+        def call_off(ctx: RunContext[Any]) -> str:
+            ctx.cancel()
+            return "called off"
+
+        events = await stage.played(from_pydantic_ai(agent))
+    assert events[-1]["outcome"] == {"type": "cancelled"}
+
+
 async def test_what_is_no_models_fault_is_the_agents(tmp_path: Path) -> None:
     """A tool that raises ends the run as any agent's exception does, and is logged as one."""
     async with (

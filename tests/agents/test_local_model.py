@@ -207,6 +207,25 @@ async def test_after_a_crash_the_next_question_starts_it_again(tmp_path: Path) -
     await assistant.aclose()
 
 
+async def test_after_a_crash_those_who_ask_share_one_start() -> None:
+    """Many who ask after a crash wait for the same process, and no second one is there."""
+    async with local_model() as model:
+        await model.endpoint()
+        crashed = model.pid
+        assert crashed is not None
+        os.kill(crashed, signal.SIGKILL)
+        await until(lambda: not model.runs)
+
+        async def late(turns: int) -> Endpoint:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return await model.endpoint()
+
+        assert len(set(await asyncio.gather(*(late(n) for n in range(5))))) == 1
+        running = [one for one in psutil.Process().children() if one.status() != "zombie"]
+        assert sum("local_model_process" in " ".join(one.cmdline()) for one in running) == 1
+
+
 async def test_what_is_no_model_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     """A file that cannot be loaded fails each question with a code; no process stays."""
     (tmp_path / "no.gguf").write_bytes(b"GGUF nonsense")

@@ -70,6 +70,7 @@ class LocalModel:
             AgentError: it cannot be loaded; the log says why.
         """
         if self._starting is None or not self.runs:
+            self._process = None
             self._starting = asyncio.create_task(self._start(), name="local model")
         return await asyncio.shield(self._starting)
 

@@ -22,7 +22,7 @@ COMPILE := $(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --universal 
 # A Node in the environment, where there is one, is found like any other.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test lint types fmt docs failures mutation lock bench wheel clean
+.PHONY: help run test soak lint types fmt docs failures mutation lock bench wheel clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -53,6 +53,9 @@ test: $(STAMPS)/dev $(STAMPS)/model $(BUNDLE) ## run every test this machine can
 	echo "NOT RUN, missing here: $$left"
 	$(BIN)/python -m pytest --collect-only -q -m "$$left" $(ARGS) | sed -n '/::/s/^/  /p' || true
 	exit $$status
+
+soak: $(STAMPS)/dev $(BUNDLE) ## kill a server 1,000 times under people who use it; ARGS="--kills 200 --seed 7"
+	@exec $(BIN)/python -m tools.soak $(ARGS)
 
 lint: $(STAMPS)/dev ## check style, format and the order of imports
 	@$(BIN)/ruff check .

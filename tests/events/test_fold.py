@@ -257,13 +257,16 @@ def test_a_snapshot_that_drops_a_text_of_the_run_loses_no_ending() -> None:
     assert fold.run_digests() == ""
 
 
-def test_r75_a_snapshot_that_drops_what_is_open_leaves_a_legal_stream() -> None:
+@pytest.mark.parametrize("left", [[], [{"id": "u", "role": "user", "content": "q"}]])
+def test_r75_a_snapshot_that_drops_what_is_open_leaves_a_legal_stream(
+    left: list[dict[str, Any]],
+) -> None:
     """A newcomer after it can follow the rest, and shows what everybody shows."""
     head = [
         started(),
         *text("m", "a", end=False),
         {"type": "TOOL_CALL_START", "toolCallId": "c", "toolCallName": "f"},
-        {"type": "MESSAGES_SNAPSHOT", "messages": [{"id": "u", "role": "user", "content": "q"}]},
+        {"type": "MESSAGES_SNAPSHOT", "messages": left},
     ]
     tail = [
         {"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": "b"},
@@ -285,6 +288,7 @@ def test_digests_of_a_run_stand_in_the_order_its_texts_began() -> None:
         events += text(f"m{n}", "a", str(n))
     pairs = folded(events).run_digests().split()
     assert pairs == [f"m{n}:{digest(f'a{n}')}" for n in range(8, 40)]
+    assert folded(events[:10]).run_digests() == f"m0:{digest('a0')}"
 
 
 def test_an_illegal_event_changes_nothing() -> None:

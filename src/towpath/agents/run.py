@@ -97,6 +97,10 @@ class TurnMoved(Conflict):
     """What waits for the thread is not what it was when it was looked at; looking again helps."""
 
 
+class LeaseHeld(Conflict):
+    """A run is to be ended that somebody else holds, or that nobody holds any more."""
+
+
 class AgentError(TowpathError):
     """Raised by an agent to end its run with words a person may read.
 
@@ -144,6 +148,10 @@ class RunOpened:
     thread_offset: int
     """The offset of the thread at which its history was read; another one is a conflict."""
     at: float
+    holder: str
+    """Who holds it from now on."""
+    lease: float
+    """Until when, in Unix seconds, unless it is renewed."""
     queued: Queued | None = None
     """The run as it waited, if it did; TurnMoved where that is not the next one any more."""
 
@@ -166,8 +174,25 @@ class RunWithdrawn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeasesRenewed:
+    """Fact: a holder goes on holding those of these runs that it still holds."""
+
+    holder: str
+    keys: tuple[RunKey, ...]
+    expires: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasesInherited:
+    """Fact: a holder has everything that was held, since the log is open for it alone."""
+
+    holder: str
+    expires: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunClosed:
-    """Fact: a run's terminal event is in the log."""
+    """Fact: a run's terminal event is in the log; LeaseHeld where somebody else holds the run."""
 
     key: RunKey
     status: Status
@@ -178,6 +203,8 @@ class RunClosed:
     """The whole conversation after the run."""
     state: Any
     at: float
+    holder: str
+    """Who ends it."""
     expires: float
     """When the questions it ended with expire, if it ended with some."""
 
@@ -308,11 +335,12 @@ class Run:
         self._fold.feed(event)
         self.events += 1
 
-    def closed(self, at: float, *, expires: float) -> RunClosed:
+    def closed(self, at: float, *, holder: str, expires: float) -> RunClosed:
         """Return the fact that the run has ended, with what the conversation has become.
 
         Args:
             at: when, in Unix seconds.
+            holder: who ends it.
             expires: when the questions it ended with expire, where they do not say so themselves.
         """
         started, ended = self._fold.started, self._fold.ended
@@ -327,6 +355,7 @@ class Run:
             messages=self._fold.messages,
             state=self._fold.state,
             at=at,
+            holder=holder,
             expires=expiry(ended["outcome"], expires)
             if self.status is Status.INTERRUPTED
             else expires,

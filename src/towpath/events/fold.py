@@ -72,6 +72,10 @@ class Fold:
             self._join_arguments(key)
         return list(self._messages.values())
 
+    def __contains__(self, message_id: str) -> bool:
+        """Whether the conversation has such a message."""
+        return message_id in self._messages
+
     def text(self, message_id: str) -> str:
         """Return the text of a message as far as it is known; none where a snapshot dropped it."""
         self._join_text(message_id)

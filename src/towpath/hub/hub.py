@@ -208,10 +208,9 @@ class Hub:
             self._give(subscription)
 
     def rejoin(self, subscription: Subscription) -> None:
-        """Begin joining anew, from the log: what is published from now on waits."""
+        """Begin joining anew one that `catch_up` returned: what is published from now on waits."""
         subscription.live = False
         subscription.backlog = Backlog()
-        subscription.member.behind.pop(subscription.channel, None)
 
     def catch_up(self, member: Member) -> list[Subscription]:
         """Give a reader what it fell behind with; call it when the outbox is empty.
@@ -225,6 +224,14 @@ class Hub:
             if not subscription.backlog.given_up and subscription.live:
                 self._give(subscription)
         return given_up
+
+    def may_write(self, subscription: Subscription) -> bool:
+        """Whether a subscription goes on, and its member may still read the channel."""
+        if not self._is_current(subscription):
+            return False
+        may = self._may_read(subscription.member.principal, subscription.channel)
+        self.withheld += not may
+        return may
 
     def readers(self, channel: Channel) -> list[Member]:
         """Return who reads a channel on this node."""

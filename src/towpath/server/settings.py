@@ -59,6 +59,8 @@ class Settings(BaseSettings):
     """Where the log, the projection and the development key live."""
     synchronous: str = Field(default="NORMAL", pattern="^(NORMAL|FULL)$")
     """NORMAL survives a kill of the process, FULL a power cut too, at a tenth of the speed."""
+    reserve_bytes: int = Field(default=16 * 1024 * 1024, ge=0)
+    """Room on the data directory's disk that is kept for the endings of runs; 0 keeps none."""
 
     jwt_key: SecretStr | None = None
     """The key tokens are verified with: a JWK, a PEM public key, or a shared secret."""
@@ -164,6 +166,8 @@ class Settings(BaseSettings):
     """How long a good verdict is remembered at most."""
     run_deadline: float = Field(default=600.0, gt=0)
     """Until a run is ended with `run.deadline`, unless its agent was registered with another."""
+    run_lease: float = Field(default=15.0, ge=1)
+    """How long after its process fell silent a run is ended with `run.lost`, at the latest."""
     interrupt_timeout: float = Field(default=24 * 3600.0, gt=0)
     """How long a run's question waits for a person, where the agent does not say."""
     cleanup_timeout: float = Field(default=5.0, gt=0)

@@ -57,8 +57,9 @@ class ServerProcess:
         self.log = data.with_name(f"{data.name}.log")
         self._arguments: Sequence[str] = arguments
         # What this machine's owner set for other programs is no business of a test.
-        environment = {"TOWPATH_MODEL": "none", **(environment or {})}
-        self._environment = {**os.environ, **environment}
+        given = {"TOWPATH_MODEL": "none", **(environment or {})}
+        self.environment: dict[str, str] = {**os.environ, **given}
+        """What the process is started with; what is changed counts from the next start on."""
         self._development = development
         self._cwd = cwd
         self.process: subprocess.Popen[bytes] | None = None
@@ -100,7 +101,7 @@ class ServerProcess:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=self._environment,
+                env=self.environment,
                 cwd=self._cwd,
             )
 

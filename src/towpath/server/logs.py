@@ -38,7 +38,7 @@ def configure(*, level: str = "INFO") -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     # What HTTP servers and clients say of requests holds query strings; ours is made of happenings.
-    for name in ("uvicorn", "httpx2", "httpcore2"):
+    for name in ("uvicorn", "httpx2", "httpcore2", "httpx", "httpcore", "openai"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -192,7 +192,7 @@ async def _folded(port: int, token: str, epoch: str, offset: int) -> tuple[str, 
         frames=listener.frames - before[0],
         publications=publications,
         seconds=(listener.last - began) / 1e9,
-        texts=_texts(publications),
+        texts=texts_of(publications),
         recovered=result["recovered"],
     )
     await client.close()
@@ -215,7 +215,7 @@ async def _raw(port: int, token: str, epoch: str, offset: int) -> Taken:
         frames=listener.frames - before[0],
         publications=publications,
         seconds=(listener.last - began) / 1e9,
-        texts=_texts(publications),
+        texts=texts_of(publications),
     )
     await client.close()
     return taken
@@ -238,7 +238,7 @@ def _offset_of(publications: Sequence[Event], word: str) -> int:
     )
 
 
-def _texts(publications: Sequence[Event]) -> dict[str, str]:
+def texts_of(publications: Sequence[Event]) -> dict[str, str]:
     """Return the text of each message, and of each tool call's arguments, in their order."""
     texts: dict[str, str] = defaultdict(str)
     for publication in publications:

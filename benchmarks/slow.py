@@ -21,6 +21,7 @@ from benchmarks.load import Client, LoadError, ignore, open_client, undisturbed
 from benchmarks.machine import Usage, resident_kib
 from benchmarks.speech import Speech
 from benchmarks.stamps import Tally, ask, until_over
+from towpath import codes
 from towpath.testing.server import ServerProcess
 
 SHARES = (50, 99)
@@ -53,7 +54,11 @@ ENDED = Measure("the one reader: subscriptions ended", "subscriptions", zero=Tru
 MERGED = Measure("the one reader: publications that held several events", "publications")
 ANSWERS = Measure("the one reader: subscriptions answered", "answers")
 CAUGHT_UP = Measure("the one reader: catch-ups from the log", "catch-ups")
-TOO_SLOW = Measure("the one reader: sent away with 3008", "times")
+SENT_AWAY = {
+    code: Measure(f"the one reader: sent away with {code}", "times")
+    for code in (codes.SLOW.number, codes.NO_PONG.number)
+}
+"""Nobody else is: fast readers that are closed are counted as such."""
 
 
 @dataclass(slots=True)
@@ -247,9 +252,10 @@ def _latency(share: int) -> Measure:
 
 
 def _seen_by_the_server(numbers: dict[str, float]) -> Sample:
+    closed = 'towpath_connections_closed_total{code="%d"}'
     return {
         CAUGHT_UP: numbers["towpath_readers_caught_up_total"],
-        TOO_SLOW: numbers.get('towpath_connections_closed_total{code="3008"}', 0.0),
+        **{sent_away: numbers.get(closed % code, 0.0) for code, sent_away in SENT_AWAY.items()},
     }
 
 

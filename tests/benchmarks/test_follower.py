@@ -87,6 +87,7 @@ def test_a_merged_tail_counts_as_what_it_holds(follower: Follower) -> None:
     merged = publication(5, {**TEXT, "delta": "one two three "}, tags={"from": "3"})
     del merged["offset"]
     follower.hear(answered(merged, offset=15), NOW)
+    assert follower.offset == 15
     follower.hear(pushed(*whole[5:]), NOW)
     assert faults(follower) == (0,) * 6
     assert follower.text == "one two three "

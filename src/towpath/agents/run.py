@@ -26,7 +26,7 @@ import msgspec
 
 from towpath import codes
 from towpath.errors import Conflict, TowpathError
-from towpath.events.digest import digest
+from towpath.events.digest import Growing
 from towpath.events.fold import Fold
 from towpath.events.interrupts import check_asked, expiry
 from towpath.events.kinds import (
@@ -252,6 +252,7 @@ class Run:
         self.events = 0
         """How many events were made; the `seq` of the last one."""
         self._fold = Fold(history, state=state)
+        self._digests = Growing()
         self._new_id = new_id
         self._keep_raw = keep_raw
         self._made: list[Made] = []
@@ -389,6 +390,10 @@ class Run:
     def _make(self, event: Event) -> None:
         """Let an event happen, and keep it until the caller takes it."""
         self._fold.feed(event)
+        if event["type"] == "TEXT_MESSAGE_CONTENT":
+            self._digests.grow(event["messageId"], event["delta"])
+        elif event["type"] == "MESSAGES_SNAPSHOT":
+            self._digests.forget()
         self.events += 1
         self._made.append(Made(event, self._tags(event)))
 
@@ -400,9 +405,11 @@ class Run:
         key = self.key
         tags = {"thread": key.thread, "run": key.run, "agent": key.agent, "seq": str(self.events)}
         if event["type"] == "TEXT_MESSAGE_END":
-            tags["digest"] = digest(self._fold.text(event["messageId"]))
+            message = event["messageId"]
+            tags["digest"] = self._digests.of(message, self._fold.text(message))
         elif event["type"] in TERMINAL:
-            tags["digest"] = self._fold.run_digests()
+            texts = self._fold.run_texts()
+            tags["digest"] = " ".join(f"{one}:{self._digests.of(one, text)}" for one, text in texts)
         return tags
 
     def _take(self, event: Event) -> None:

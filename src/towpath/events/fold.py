@@ -16,7 +16,6 @@ from typing import Any, Final
 import jsonpatch
 import jsonpointer
 
-from towpath.events.digest import digest
 from towpath.events.kinds import DELTAS, Event, IllegalEvent, Message
 from towpath.events.order import Order
 from towpath.events.prelude import attribution, compose
@@ -82,10 +81,10 @@ class Fold:
         content = self._messages.get(message_id, {}).get("content", "")
         return content if isinstance(content, str) else ""
 
-    def run_digests(self) -> str:
-        """Return `messageId:hash` pairs of the latest run's texts, the last 32, space-separated."""
+    def run_texts(self) -> list[tuple[str, str]]:
+        """Return ids and texts of the latest run's messages, the last 32 that began, in order."""
         shown = [key for key in self._run_texts if key in self._messages]
-        return " ".join(f"{key}:{digest(self.text(key))}" for key in shown[-32:])
+        return [(key, self.text(key)) for key in shown[-32:]]
 
     def prelude(self, *, max_bytes: int | None = None) -> list[Event]:
         """Return the events that bring a newcomer to now; empty where no run ever was.

@@ -11,7 +11,8 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
-BUNDLE := src/towpath/web/vendor/centrifuge.js
+WEB := src/towpath/web
+PAGE := $(WEB)/towpath-chat.js
 RESULTS := .test-results/junit.xml
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 # What `make run` talks to: local, none, or what a service calls its model.
@@ -22,12 +23,12 @@ COMPILE := $(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --universal 
 # A Node in the environment, where there is one, is found like any other.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test soak lint types fmt docs failures mutation lock bench wheel clean
+.PHONY: help run page pictures test soak lint types fmt docs failures mutation lock bench wheel clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
 
-run: $(STAMPS)/serve $(BUNDLE) ## start the gateway for development; ARGS="--port 9000", MODEL=none
+run: $(STAMPS)/serve $(PAGE) ## start the gateway for development; ARGS="--port 9000", MODEL=none
 	@if [ '$(MODEL)' = none ]; then echo "· MODEL=none: no assistant; only the demo agents echo and tools"; fi
 	$(if $(MODEL),export TOWPATH_MODEL='$(MODEL)')
 	exec $(BIN)/towpath serve --dev $(ARGS)
@@ -38,7 +39,13 @@ ifeq ($(MODEL),local)
 run: $(STAMPS)/model
 endif
 
-test: $(STAMPS)/dev $(STAMPS)/model $(BUNDLE) ## run every test this machine can run; ARGS="-k outbox"
+page: $(PAGE) ## build the chat page
+
+pictures: $(STAMPS)/dev $(PAGE) ## take the pictures of the documentation; ARGS="--all DIR" takes every state
+	@tools/chromium
+	$(BIN)/python tools/pictures.py $(ARGS)
+
+test: $(STAMPS)/dev $(STAMPS)/model $(PAGE) ## run every test this machine can run; ARGS="-k outbox"
 	@mkdir -p $(dir $(RESULTS))
 	missing=()
 	tools/chromium || missing+=(browser)
@@ -54,7 +61,7 @@ test: $(STAMPS)/dev $(STAMPS)/model $(BUNDLE) ## run every test this machine can
 	$(BIN)/python -m pytest --collect-only -q -m "$$left" $(ARGS) | sed -n '/::/s/^/  /p' || true
 	exit $$status
 
-soak: $(STAMPS)/dev $(BUNDLE) ## kill a server 1,000 times under people who use it; ARGS="--kills 200 --seed 7"
+soak: $(STAMPS)/dev $(STAMPS)/web ## kill a server 1,000 times under people who use it; ARGS="--kills 200 --seed 7"
 	@exec $(BIN)/python -m tools.soak $(ARGS)
 
 lint: $(STAMPS)/dev ## check style, format and the order of imports
@@ -62,8 +69,9 @@ lint: $(STAMPS)/dev ## check style, format and the order of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 
-types: $(STAMPS)/dev ## check the types
+types: $(STAMPS)/dev $(STAMPS)/web ## check the types
 	@$(BIN)/mypy
+	cd web && npm run --silent types
 
 fmt: $(STAMPS)/dev ## format, and fix what can be fixed safely
 	@$(BIN)/ruff check --fix .
@@ -87,17 +95,17 @@ lock: $(STAMPS)/dev ## resolve the locks again; UPGRADE=1 takes newer versions
 	$(COMPILE) --group node -o requirements/node.txt
 	cd web && npm $(if $(UPGRADE),update,install) --package-lock-only --silent
 
-bench: $(STAMPS)/dev $(BUNDLE) ## measure; ARGS is passed on
+bench: $(STAMPS)/dev $(PAGE) ## measure; ARGS is passed on
 	@exec $(BIN)/python benchmarks/run.py $(ARGS)
 
-wheel: $(STAMPS)/dev $(BUNDLE) ## build dist/*.whl
+wheel: $(STAMPS)/dev $(PAGE) ## build dist/*.whl
 	@rm -rf dist
 	log=$$($(BIN)/python -m build --wheel --no-isolation . 2>&1) || { echo "$$log"; exit 1; }
 	ls dist/*.whl
 
 clean: ## remove what was built; the environment stays
 	@rm -rf build dist .test-results .mypy_cache .pytest_cache .ruff_cache .import_linter_cache \
-	  $(dir $(BUNDLE)) web/node_modules
+	  $(WEB) web/node_modules
 	rm -f $(STAMPS)/web
 	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -148,11 +156,12 @@ $(STAMPS)/node: requirements/node.txt | $(STAMPS)/venv
 	touch $@
 
 $(STAMPS)/web: web/package.json web/package-lock.json web/.npmrc | $(STAMPS)/node
-	@echo "· browser bundle"
+	@echo "· packages of the page"
 	cd web && npm ci --ignore-scripts --silent
 	touch ../$@
 
-$(BUNDLE): $(STAMPS)/web
-	@mkdir -p $(@D)
-	cp web/node_modules/centrifuge/LICENSE $(@D)/centrifuge.LICENSE
-	cp web/node_modules/centrifuge/dist/centrifuge.js $@
+$(PAGE): $(STAMPS)/web web/build.mjs web/notices.mjs web/tsconfig.json \
+		$(wildcard web/page/* web/src/*.ts web/src/*/*.ts)
+	@echo "· page"
+	cd web && node build.mjs ../$(@D)
+	touch ../$@

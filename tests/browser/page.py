@@ -3,9 +3,17 @@
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, Playwright, expect
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Error,
+    Locator,
+    Page,
+    Playwright,
+    expect,
+)
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -58,12 +66,12 @@ class Chat:
     @property
     def answer(self) -> Locator:
         """The last text of the agent."""
-        return self.page.locator(".message.assistant > .text:not([hidden])").last
+        return self.page.locator("#stream .message.assistant .text:not([hidden]) .prose").last
 
     @property
     def said(self) -> Locator:
         """What the person said, message by message."""
-        return self.page.locator("#stream > .message.user > .text")
+        return self.page.locator("#stream .message.user .text")
 
     @property
     def waiting(self) -> Locator:
@@ -97,10 +105,19 @@ class Chat:
         expect(self.page.locator("#agent option")).to_have_count(self.agents)
         return self
 
+    def expect_away(self, *states: str) -> None:
+        """Wait until the page says that the line is down."""
+        expect(self.connection).to_have_attribute("data-state", re.compile("|".join(states)))
+
     def try_now(self) -> "Chat":
         """Ask the page not to wait for its next attempt, if it has not come by now."""
-        self.page.locator("#retry").dispatch_event("click")
+        with suppress(Error):
+            self.page.locator("#retry").dispatch_event("click", timeout=500)
         return self
+
+    def focused(self) -> Locator:
+        """Return what has the focus, in whichever element it is."""
+        return self.page.locator(":focus").last
 
     def say(self, message: str, agent: str = "tools") -> None:
         """Write a message and press Enter."""
@@ -115,6 +132,11 @@ class Chat:
     def expect_counting(self, number: int) -> None:
         """Wait until a count has come this far."""
         expect(self.answer).to_have_text(re.compile(rf"\b{number}\b"))
+
+    def source(self) -> str:
+        """Return the last answer as the agent wrote it, before it was drawn."""
+        markdown = self.page.locator("#stream .message.assistant .text:not([hidden])").last
+        return str(markdown.evaluate("markdown => markdown.text"))
 
     def click(self, name: str) -> None:
         """Press a button."""

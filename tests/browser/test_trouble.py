@@ -1,8 +1,9 @@
 """What a person sees when the line, the server or the credential fails them."""
 
 import re
+from collections.abc import Callable
 
-from playwright.sync_api import Browser, BrowserContext, WebSocketRoute, expect
+from playwright.sync_api import BrowserContext, WebSocketRoute, expect
 
 from tests.browser.page import Chat, count
 from towpath.testing.server import ServerProcess
@@ -17,7 +18,7 @@ def test_r73_r74_a_reload_in_the_middle_misses_nothing(chat: Chat) -> None:
     chat.expect_phase("finished")
     expect(chat.answer).to_have_text(count(60))
     expect(chat.said).to_have_text("count 60 at 30/s")
-    expect(chat.page.locator(".differs:not([hidden])")).to_have_count(0)
+    expect(chat.page.locator(".differs, .mended")).to_have_count(0)
 
 
 def test_r73_a_cut_in_the_middle_loses_and_doubles_nothing(chat: Chat) -> None:
@@ -25,7 +26,7 @@ def test_r73_a_cut_in_the_middle_loses_and_doubles_nothing(chat: Chat) -> None:
     chat.enter("alice").say("count 90 at 30/s")
     chat.expect_counting(15)
     chat.page.context.set_offline(True)
-    expect(chat.connection).to_have_text("Reconnecting")
+    chat.expect_away("offline")
     at_the_cut = len(chat.answer.inner_text().split())
     chat.page.wait_for_timeout(600)
     # What had arrived may still be drawn; with a line, 600 ms would bring 18 more.
@@ -36,7 +37,7 @@ def test_r73_a_cut_in_the_middle_loses_and_doubles_nothing(chat: Chat) -> None:
     expect(chat.answer).to_have_text(count(90))
     expect(chat.said).to_have_count(1)
     assert chat.sockets >= 2
-    expect(chat.page.locator(".differs:not([hidden])")).to_have_count(0)
+    expect(chat.page.locator(".differs, .mended")).to_have_count(0)
 
 
 def test_r47_a_killed_server_leaves_a_failed_run_and_all_its_text(
@@ -47,7 +48,7 @@ def test_r47_a_killed_server_leaves_a_failed_run_and_all_its_text(
     chat.say("count 900 at 30/s")
     chat.expect_counting(30)
     own_server.kill()
-    expect(chat.connection).to_have_text("Reconnecting")
+    chat.expect_away("reconnecting")
     seen = chat.answer.inner_text().strip()
     own_server.start()
     chat.try_now().expect_online()
@@ -66,7 +67,7 @@ def test_r65_a_message_without_a_line_is_not_lost(chat: Chat) -> None:
     """What could not be sent stays in its field with the reason, and can be sent later."""
     chat.enter("carol")
     chat.page.context.set_offline(True)
-    expect(chat.connection).to_have_text("Reconnecting")
+    chat.expect_away("offline")
     chat.say("hold the line", agent="echo")
     expect(chat.problem).to_contain_text("Not sent")
     expect(chat.composer).to_have_value("hold the line")
@@ -147,30 +148,129 @@ def test_r64_a_server_that_is_away_is_not_hammered(
     """While the server is away a tab tries again a few times a second at most."""
     chat = Chat(context, own_server.http).enter("alice")
     own_server.kill()
-    expect(chat.connection).to_have_text("Reconnecting")
+    chat.expect_away("reconnecting")
     before = chat.sockets
     chat.page.wait_for_timeout(3000)
     assert 1 <= chat.sockets - before <= 8
 
 
-def test_text_that_differs_from_what_was_sent_is_marked(
-    browser: Browser, server: ServerProcess
+def damage(
+    context: BrowserContext, pattern: str, instead: str | Callable[[re.Match[str]], str]
 ) -> None:
-    """When a piece of an answer is damaged on its way, the digest tells the person."""
-    context = browser.new_context()
+    """Damage what the server says on its way to the pages of a device."""
 
-    def damage(socket: WebSocketRoute) -> None:
+    def pass_on(socket: WebSocketRoute) -> None:
         upstream = socket.connect_to_server()
-        upstream.on_message(
-            lambda said: socket.send(re.sub(r'"delta":"fine', '"delta":"fire', str(said)))
-        )
+        upstream.on_message(lambda said: socket.send(re.sub(pattern, instead, str(said))))
 
-    context.route_web_socket(re.compile("connection/websocket"), damage)
+    context.route_web_socket(re.compile("connection/websocket"), pass_on)
+
+
+def test_text_that_came_damaged_is_fetched_again(
+    context: BrowserContext, server: ServerProcess
+) -> None:
+    """When a piece of an answer is damaged on its way, the digest tells, and it is made whole."""
+    damage(context, r'"delta":"fine', '"delta":"fire')
     chat = Chat(context, server.http).enter("alice")
     chat.say("first", agent="echo")
     expect(chat.answer).to_have_text("first")
-    expect(chat.page.locator(".differs:not([hidden])")).to_have_count(0)
     chat.say("all is fine", agent="echo")
-    expect(chat.answer).to_have_text("all is fire")
-    expect(chat.page.locator(".differs").last).to_be_visible()
-    context.close()
+    expect(chat.answer).to_have_text("all is fine")
+    expect(chat.page.locator(".mended")).to_have_count(1)
+    expect(chat.page.locator(".differs")).to_have_count(0)
+    expect(chat.said).to_have_text(["first", "all is fine"])
+    chat.say("and on it goes", agent="echo")
+    expect(chat.answer).to_have_text("and on it goes")
+
+
+def test_text_that_stays_damaged_is_marked_and_not_fetched_for_ever(
+    context: BrowserContext, server: ServerProcess
+) -> None:
+    """Where the text is still not what was sent, the person is told, and the page rests."""
+    damage(context, r'all is fine|"delta":"fine', lambda said: said[0].replace("fine", "fire"))
+    chat = Chat(context, server.http).enter("bob")
+    chat.say("first", agent="echo")
+    expect(chat.answer).to_have_text("first")
+    chat.say("all is fine", agent="echo")
+    expect(chat.page.get_by_role("alert")).to_contain_text("differs from what was sent")
+    chat.say("and on it goes", agent="echo")
+    expect(chat.answer).to_have_text("and on it goes")
+    expect(chat.page.locator(".differs")).to_have_count(1)
+    log = chat.page.locator("towpath-chat").evaluate(
+        "chat => chat.desk.conversation.log.all.filter((entry) => !entry.publication).length"
+    )
+    assert log == 2, "once to open, once to fetch again"
+
+
+def test_r74_a_reload_at_any_point_reads_the_same(chat: Chat) -> None:
+    """Reloaded again and again while it is written, an answer is whole and there once."""
+    chat.enter("bob").say("count 120 at 30/s")
+    for number in (3, 11, 24, 40, 57, 75, 96):
+        chat.expect_counting(number)
+        chat.page.reload()
+    chat.expect_phase("finished")
+    expect(chat.answer).to_have_text(count(120))
+    expect(chat.said).to_have_count(1)
+    expect(chat.page.locator(".differs, .mended")).to_have_count(0)
+
+
+def test_the_wait_for_the_next_attempt_is_counted_down(
+    context: BrowserContext, own_server: ServerProcess
+) -> None:
+    """While the server is away the page says when it tries again, and does then."""
+    chat = Chat(context, own_server.http).enter("alice")
+    own_server.kill()
+    chat.expect_away("reconnecting")
+    expect(chat.connection).to_have_text(re.compile(r"Reconnecting in \d+ s"))
+    first = chat.sockets
+    left = chat.page.locator("towpath-connection").evaluate("one => one.state.at - Date.now()")
+    chat.page.wait_for_timeout(max(left, 0) + 300)
+    assert chat.sockets > first, "it tried when it said it would"
+    own_server.start()
+    chat.try_now().expect_online()
+    expect(chat.connection).to_have_text("Online")
+
+
+def test_r48_a_server_that_leaves_says_so(
+    context: BrowserContext, own_server: ServerProcess
+) -> None:
+    """A stopping server is told from a lost line, and the page comes back to the next one."""
+    chat = Chat(context, own_server.http).enter("alice")
+    own_server.stop()
+    chat.expect_away("moving")
+    expect(chat.connection).to_contain_text("Server is restarting")
+    own_server.start()
+    chat.try_now().expect_online()
+    chat.say("back again", agent="echo")
+    expect(chat.answer).to_have_text("back again")
+
+
+def test_r61_a_token_that_ends_in_mid_answer_is_renewed(
+    context: BrowserContext, own_server: ServerProcess
+) -> None:
+    """A new token is asked for when the old one is over; no word is lost and the line stays."""
+    context.route("**/page.json", lambda route: route.fulfill(json={"demo_users": []}))
+    chat = Chat(context, own_server.http)
+    chat.page.goto(chat.url)
+    asked: list[str] = []
+
+    def token() -> str:
+        asked.append(own_server.token("dora", ttl=3))
+        return asked[-1]
+
+    chat.page.expose_function("freshToken", token)
+    chat.page.evaluate(
+        """() => {
+          const chat = document.querySelector('towpath-chat');
+          chat.getToken = () => window.freshToken();
+          chat.hidden = false;
+          document.querySelector('#gate').hidden = true;
+        }"""
+    )
+    chat.expect_online()
+    chat.say("count 150 at 20/s")
+    chat.expect_phase("finished")
+    expect(chat.answer).to_have_text(count(150))
+    assert len(asked) >= 3
+    assert chat.sockets == 1
+    expect(chat.page.locator(".differs, .mended")).to_have_count(0)

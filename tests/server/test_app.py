@@ -218,6 +218,19 @@ async def test_metrics_hold_no_id(server: ServerProcess, http: httpx2.Client) ->
     assert re.search(r'towpath_runs_ended_total\{agent="echo",code="",status="finished"\}', text)
 
 
+async def test_a_page_that_was_not_built_is_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkout whose page was not built serves everything else, and says how it is built."""
+    monkeypatch.setattr("towpath.server.app.files", lambda package: tmp_path)
+    transport = httpx2.ASGITransport(app=make_app(Gateway(Settings())))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        answer = await client.get("/")
+        assert answer.status_code == 404
+        assert "make page" in answer.json()["error"]
+        assert (await client.get("/health/live")).status_code == 200
+
+
 def test_r12_the_demo_token_goes_to_the_page_on_this_machine_only(
     server: ServerProcess, http: httpx2.Client
 ) -> None:

@@ -231,6 +231,13 @@ class Hub:
                 self._give(subscription)
         return given_up
 
+    def fall_behind(self, subscription: Subscription, offset: int) -> None:
+        """Leave a reader behind once more, at an offset it was given, until `catch_up`."""
+        subscription.live = True
+        subscription.offset = offset
+        subscription.backlog.give_up()
+        subscription.member.behind[subscription.channel] = subscription
+
     def may_write(self, subscription: Subscription) -> bool:
         """Whether a subscription goes on, and its member may still read the channel."""
         if not self._is_current(subscription):

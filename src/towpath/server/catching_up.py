@@ -30,7 +30,10 @@ async def catch_up(parts: Parts, member: Member) -> bool:
 
 
 async def _answer(parts: Parts, subscription: Subscription) -> None:
-    """Answer a subscription from the log, from the last offset the reader was given."""
+    """Answer a subscription from the log, from the last offset the reader was given.
+
+    What the outbox has no room for now follows when that is empty again.
+    """
     member, channel = subscription.member, subscription.channel
     try:
         answer = await parts.recovery.tail(channel, subscription.offset)
@@ -42,16 +45,18 @@ async def _answer(parts: Parts, subscription: Subscription) -> None:
         # What it missed cannot be had here: it comes back with its position, and learns more.
         member.close(codes.SLOW)
         return
-    for frame in _frames(member, channel, answer):
-        if not member.outbox.put(frame):
-            member.close(codes.SLOW)
+    given = subscription.offset
+    for frame, offset in _frames(member, channel, answer):
+        if not member.outbox.put(frame, answer=True):
+            parts.hub.fall_behind(subscription, given)
             return
+        given = offset
     parts.hub.go_live(subscription, answer.top)
     parts.hooks.tell(CaughtUp(connection=member.id, publications=len(answer.publications)))
 
 
-def _frames(member: Member, channel: Channel, answer: Answer) -> Iterator[bytes]:
-    """Yield an answer in the reader's dialect, cut only where a position is complete.
+def _frames(member: Member, channel: Channel, answer: Answer) -> Iterator[tuple[bytes, int]]:
+    """Yield an answer in the reader's dialect, cut only where a position is complete, and that.
 
     A line may break between any two frames. Whoever comes back then says the last offset it was
     given, and must not have been told anything that comes after that.
@@ -63,5 +68,5 @@ def _frames(member: Member, channel: Channel, answer: Answer) -> Iterator[bytes]
         publication = Publication(offset, bytes(item.data), tags)
         held.append(member.dialect.encode(channel, publication))
         if offset:
-            yield member.dialect.separator.join(held)
+            yield member.dialect.separator.join(held), offset
             held = []

@@ -325,7 +325,7 @@ class Performer:
             self._put(self._connection.fail(number, code, message, temporary=temporary))
 
     def _put(self, frame: bytes) -> None:
-        if not self.member.outbox.put(frame):
+        if not self.member.outbox.put(frame, answer=True):
             self.member.close(codes.SLOW)
 
 

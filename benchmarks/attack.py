@@ -11,7 +11,6 @@ import json
 import os
 import random
 import time
-import urllib.request
 import uuid
 from base64 import urlsafe_b64encode
 from collections import Counter
@@ -22,7 +21,7 @@ import uvloop
 
 from benchmarks import servers
 from benchmarks.figures import Measure, Sample, percentile
-from benchmarks.load import LOOPBACK, LoadError, ignore, open_client, undisturbed
+from benchmarks.load import LoadError, ignore, open_client, undisturbed
 from benchmarks.machine import Usage
 from benchmarks.rest import Door
 from towpath.testing.provider import OidcProvider
@@ -217,15 +216,14 @@ def _verdicts(answers: Counter[int]) -> Sample:
 
 def _seen_by_the_server(port: int) -> Sample:
     """Return what its metrics say of the breaker, which shows up there once it moves."""
-    with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
+    numbers = servers.numbers(port)
     failed = (
-        float(line.rpartition(" ")[2])
-        for line in lines
-        if line.startswith("towpath_key_fetch_seconds_count") and 'outcome="failed"' in line
+        value
+        for series, value in numbers.items()
+        if series.startswith("towpath_key_fetch_seconds_count") and 'outcome="failed"' in series
     )
     return {
-        MOVED: sum(line.startswith("towpath_breaker_state{") for line in lines),
+        MOVED: sum(series.startswith("towpath_breaker_state{") for series in numbers),
         FAILED_FETCHES: sum(failed),
     }
 

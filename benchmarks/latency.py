@@ -4,7 +4,6 @@ The same load goes to the gateway and to a plain Starlette loop, one after the o
 """
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,11 +12,12 @@ from dataclasses import dataclass
 import uvloop
 
 from benchmarks import servers
+from benchmarks.arrivals import Arrivals
 from benchmarks.figures import Measure, Sample, percentile
 from benchmarks.load import LoadError, open_client, open_link, undisturbed
 from benchmarks.machine import Usage
 from benchmarks.peers.starlette_loop import PATH
-from benchmarks.stamps import Tally, ask
+from benchmarks.stamps import Tally, ask, until_over
 from towpath.testing.server import ServerProcess
 
 SHARES = (50, 99)
@@ -62,7 +62,7 @@ class Latency:
 
     async def _gateway(self, running: servers.Running, process: ServerProcess) -> Sample:
         await self._warm_up(running, process)
-        tallies = [Tally(self.events) for _ in range(self.users)]
+        tallies = [Tally(Arrivals(self.events)) for _ in range(self.users)]
         clients = []
         for at, tally in enumerate(tallies):
             client = await open_client(running.port, process.token(f"user{at}"), tally.take)
@@ -76,7 +76,7 @@ class Latency:
         return await self._measure(running, tallies, start)
 
     async def _starlette(self, running: servers.Running) -> Sample:
-        tallies = [Tally(self.events) for _ in range(self.users)]
+        tallies = [Tally(Arrivals(self.events)) for _ in range(self.users)]
         links = [await open_link(running.port, PATH, tally.take, lambda: None) for tally in tallies]
 
         async def start(at: int) -> None:
@@ -86,12 +86,12 @@ class Latency:
 
     async def _warm_up(self, running: servers.Running, process: ServerProcess) -> None:
         """Have one short run, so that nothing is loaded or opened for the first time later."""
-        tally = Tally(20)
+        tally = Tally(Arrivals(20))
         client = await open_client(running.port, process.token("warm"), tally.take)
         await client.create("warm")
         await client.read("warm")
         await client.start("stamped", "warm", ask(20, 100))
-        await _until_over([tally], GRACE_SECONDS)
+        await until_over([tally], GRACE_SECONDS)
         if not tally.finished:
             raise LoadError("the warm-up did not end well")
         client.link.drop()
@@ -116,16 +116,9 @@ class Latency:
             async with asyncio.TaskGroup() as group:
                 for at in range(self.users):
                     group.create_task(begin(at, delays.uniform(0, SPREAD_SECONDS)))
-            await _until_over(tallies, self.events / self.rate + GRACE_SECONDS)
+            await until_over(tallies, self.events / self.rate + GRACE_SECONDS)
             usage = Usage.now(running.pid).since(before)
         return _outcome(tallies, asked) | usage
-
-
-async def _until_over(tallies: Sequence[Tally], seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            for tally in tallies:
-                await tally.over.wait()
 
 
 def _outcome(tallies: Sequence[Tally], asked: Sequence[int]) -> Sample:
@@ -140,9 +133,9 @@ def _outcome(tallies: Sequence[Tally], asked: Sequence[int]) -> Sample:
             raise LoadError(f"{what}: nothing came")
         for share in SHARES:
             sample[Measure(f"{what}, p{share}", "ms")] = percentile(nanoseconds, share) / 1e6
-    sample[LOST] = sum(tally.lost for tally in tallies)
-    sample[DUPLICATED] = sum(tally.duplicated for tally in tallies)
-    sample[REORDERED] = sum(tally.reordered for tally in tallies)
+    sample[LOST] = sum(tally.arrivals.lost for tally in tallies)
+    sample[DUPLICATED] = sum(tally.arrivals.duplicated for tally in tallies)
+    sample[REORDERED] = sum(tally.arrivals.reordered for tally in tallies)
     sample[FAILED] = sum(not tally.finished for tally in tallies)
     return sample
 

@@ -22,11 +22,18 @@ LOOPBACK = "127.0.0.1"
 TIMEOUT = 30.0
 """Seconds for an upgrade or an answer."""
 
+THIN_SEGMENT = 1400
+"""Bytes in a segment of a thin line."""
+THIN_BUFFER = 4096
+"""Bytes that wait at the reader's end of it."""
+
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 _FIN = 0x80
 _IP_BIND_ADDRESS_NO_PORT = 24
 """Of Linux; Python knows it from 3.12 on."""
 
+Command = tuple[str, dict[str, Any]]
+"""The name of a command and its fields."""
 Hear = Callable[[bytes, int], None]
 """Takes a text message and when it came, in nanoseconds of CLOCK_MONOTONIC."""
 
@@ -52,6 +59,8 @@ class Link(asyncio.Protocol):
         self._gone = gone
         self._rest = b""
         self._upgraded = False
+        self._rate: float | None = None
+        self._pause: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the methods of this class and are not of it.
@@ -59,6 +68,7 @@ class Link(asyncio.Protocol):
         self._transport.write(self._request)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.take_at(None)
         self.close_code = self.close_code or 1006
         if not self.opened.done():
             self.opened.set_exception(LoadError("closed before the upgrade"))
@@ -66,6 +76,10 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = time.monotonic_ns()
+        if self._rate is not None:
+            self._transport.pause_reading()
+            loop = asyncio.get_running_loop()
+            self._pause = loop.call_later(len(data) / self._rate, self._go_on)
         if self._rest:
             data = self._rest + data
         at = 0 if self._upgraded else self._upgrade(data)
@@ -100,6 +114,18 @@ class Link(asyncio.Protocol):
         """Cut the line."""
         self._transport.abort()
 
+    def take_at(self, rate: float | None) -> None:
+        """Take so many bytes a second from now on; None takes what comes."""
+        self._rate = rate
+        if rate is None and self._pause is not None:
+            self._pause.cancel()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._pause = None
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def _upgrade(self, data: bytes) -> int:
         """Return where the frames begin; 0 while the answer is incomplete."""
         end = data.find(b"\r\n\r\n")
@@ -125,15 +151,20 @@ class Link(asyncio.Protocol):
             raise LoadError(f"a frame that begins with {head:#x}")
 
 
-async def connected(port: int, source: str) -> socket.socket:
+async def connected(port: int, source: str, *, thin: bool = False) -> socket.socket:
     """Return a socket from this loopback address to a port of the one there is.
 
     Its own port is chosen when it connects: choosing it before, as `bind` does, means searching
-    among all that were used in the last minute, and costs more than a login.
+    among all that were used in the last minute, and costs more than a login. A thin line takes
+    segments of the size networks have: with those of loopback, fifty times larger, the kernel alone
+    holds megabytes for whoever does not read.
     """
     line = socket.socket()
     line.setblocking(False)
     line.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    if thin:
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, THIN_SEGMENT)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, THIN_BUFFER)
     line.bind((source, 0))
     try:
         await asyncio.get_running_loop().sock_connect(line, (LOOPBACK, port))
@@ -144,7 +175,13 @@ async def connected(port: int, source: str) -> socket.socket:
 
 
 async def open_link(
-    port: int, path: str, hear: Hear, gone: Callable[[], None], *, source: str = LOOPBACK
+    port: int,
+    path: str,
+    hear: Hear,
+    gone: Callable[[], None],
+    *,
+    source: str = LOOPBACK,
+    thin: bool = False,
 ) -> Link:
     """Open a WebSocket on the loopback address, from this address or another."""
     key = base64.b64encode(os.urandom(16)).decode()
@@ -154,7 +191,7 @@ async def open_link(
     )
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(TIMEOUT):
-        line = await connected(port, source)
+        line = await connected(port, source, thin=thin)
         _, link = await loop.create_connection(
             lambda: Link(request.encode(), hear, gone), sock=line
         )
@@ -179,8 +216,8 @@ class Client:
         """Why the connection is over; None while it is not."""
         return self.link.close_code
 
-    async def ask(self, *commands: tuple[str, dict[str, Any]]) -> None:
-        """Send commands in one frame and wait for their answers.
+    async def ask(self, *commands: Command, seconds: float = TIMEOUT) -> list[dict[str, Any]]:
+        """Send commands in one frame, wait for their answers and return them.
 
         Raises:
             LoadError: one of them is an error.
@@ -192,10 +229,12 @@ class Client:
             lines.append(json.dumps({"id": self._last, name: fields}))
         waiting = list(self._answers.values())
         self.link.send("\n".join(lines).encode())
-        async with asyncio.timeout(TIMEOUT):
-            for answer in await asyncio.gather(*waiting):
-                if "error" in answer:
-                    raise LoadError(str(answer), answer["error"]["code"])
+        async with asyncio.timeout(seconds):
+            answers: list[dict[str, Any]] = await asyncio.gather(*waiting)
+        for answer in answers:
+            if "error" in answer:
+                raise LoadError(str(answer), answer["error"]["code"])
+        return answers
 
     async def create(self, thread: str) -> None:
         """Make a thread: one that does not exist cannot be read."""
@@ -249,17 +288,37 @@ class Client:
                     waiting.set_result(answer)
 
 
-async def open_client(port: int, token: str, hear: Hear, *, source: str = LOOPBACK) -> Client:
+async def open_client(
+    port: int,
+    token: str,
+    hear: Hear,
+    *commands: Command,
+    source: str = LOOPBACK,
+    thin: bool = False,
+) -> Client:
     """Open a connection and log in.
 
+    Args:
+        port: of the server.
+        token: says who it is.
+        hear: takes what comes.
+        commands: sent in one frame with the login, as SDKs send what they subscribe to.
+        source: the address it comes from.
+        thin: whether its line is one on which slowness is felt at the other end.
+
     Raises:
-        LoadError: the server lets nobody in; its code says why.
+        LoadError: the server lets nobody in, or refuses a command; its code says why.
     """
     client = Client(hear)
     client.link = await open_link(
-        port, "/connection/websocket", client.receive, client.leave, source=source
+        port,
+        "/connection/websocket",
+        client.receive,
+        client.leave,
+        source=source,
+        thin=thin,
     )
-    await client.ask(("connect", {"token": token}))
+    await client.ask(("connect", {"token": token}), *commands)
     return client
 
 

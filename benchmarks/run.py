@@ -15,10 +15,13 @@ from benchmarks import (  # noqa: E402
     attack,
     broker,
     connects,
+    cuts,
     fanout,
     idle,
     latency,
     machine,
+    resume,
+    slow,
     verification,
 )
 from benchmarks.figures import Figures, Sample, record  # noqa: E402
@@ -53,6 +56,9 @@ BENCHMARKS: dict[str, tuple[Benchmark, Benchmark]] = {
         (verification.FULL, verification.QUICK),
         (connects.FULL, connects.QUICK),
         (attack.FULL, attack.QUICK),
+        (resume.FULL, resume.QUICK),
+        (cuts.FULL, cuts.QUICK),
+        (slow.FULL, slow.QUICK),
     )
 }
 """Each benchmark as it counts, and small, to see that it works."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,14 @@ async def gateway_of(provider: OidcProvider) -> AsyncIterator[Running]:
         # The server is ready once it has fetched the keys, so this loop has to go on meanwhile.
         running, _ = await asyncio.to_thread(stack.enter_context, gateway(environment=environment))
         yield running
+
+
+def numbers(port: int) -> dict[str, float]:
+    """Return what `/metrics` of a gateway shows: each series with its labels, to its value."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    shown = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {series: float(value) for series, _, value in shown}
 
 
 @contextlib.contextmanager

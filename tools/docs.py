@@ -84,12 +84,22 @@ def run_codes() -> str:
     return table(("code", "message"), rows)
 
 
+def model_codes() -> str:
+    """Return the codes of runs that a model's failure ended."""
+    return table(("code", "message"), ((f"`{k}`", text) for k, text in codes.MODEL_CODES.items()))
+
+
 def settings_table() -> str:
     """Return every setting with its variable, default and meaning."""
     sentences = dict(_attribute_docstrings(Settings))
     prefix = Settings.model_config["env_prefix"]
     rows = (
-        (f"`{name}`", f"`{prefix}{name.upper()}`", _default(field.default), sentences[name])
+        (
+            f"`{name}`",
+            f"`{field.validation_alias or prefix + name.upper()}`",
+            _default(field.default),
+            sentences[name],
+        )
         for name, field in Settings.model_fields.items()
     )
     return table(("setting", "environment variable", "default", "meaning"), rows)
@@ -384,6 +394,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "errors": errors,
     "closes": closes,
     "run-codes": run_codes,
+    "model-codes": model_codes,
     "settings": settings_table,
     "issuer-settings": issuer_settings,
     "metrics": metrics,

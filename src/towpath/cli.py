@@ -1,6 +1,9 @@
 """The command line: `serve`, `token`, `revoke` and `config check`.
 
-What the operator has to mend is one line on standard error and exit status 2.
+What the operator has to mend is one line on standard error and exit status 2. A server whose log
+turns out to be damaged ends with exit status 3, so that its supervisor starts it anew: the next
+start looks at all of the log, and sets it aside where it is damaged. One whose log another process
+has opened since ends with 4.
 """
 
 import asyncio
@@ -15,7 +18,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import httpx2
 import typer
@@ -29,12 +32,17 @@ from rich.table import Table
 from towpath.agents import demo
 from towpath.auth.development import development_key, sign
 from towpath.auth.policy import Action
-from towpath.errors import ConfigurationError
+from towpath.errors import ConfigurationError, Damaged, MissingExtra
+from towpath.hooks import Happening, LogChanged, LogQuarantined
 from towpath.server import logs
 from towpath.server.gateway import VERSION, Gateway, settings_from_environment
 from towpath.server.issuers import problems
+from towpath.server.model_choice import make_assistant, model_chosen, model_endpoint
 from towpath.server.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, platform_port
 from towpath.transports.guard import HttpProtocol, SocketProtocol
+
+if TYPE_CHECKING:
+    from towpath.agents.assistant import Assistant
 
 app = typer.Typer(
     name="towpath",
@@ -50,6 +58,11 @@ app.add_typer(config, name="config")
 STALLED_MS = 35_000
 """How long a peer may take nothing of what is sent to it, in milliseconds: ping and pong's time."""
 
+DAMAGED = 3
+"""The exit status of a server whose log is damaged."""
+TAKEN = 4
+"""The exit status of a server whose log another process has opened since."""
+_ALL_TAKEN_BACK = "revocations may be missing, so every credential issued before counts as revoked"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 Data = Annotated[Path | None, typer.Option(help="Data directory; default .towpath/")]
@@ -61,6 +74,9 @@ def main() -> None:
         app()
     except ConfigurationError as error:
         _refuse(str(error))
+    except Damaged as error:
+        print(f"towpath: {error}; start again", file=sys.stderr)
+        raise SystemExit(DAMAGED) from None
 
 
 def _refuse(reason: str) -> NoReturn:
@@ -96,12 +112,13 @@ def serve(
     ] = False,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
 ) -> None:
-    """Serve a gateway: the one of --app, or one with the demo agents."""
+    """Serve a gateway: the one of --app, or one with an assistant and the demo agents."""
     if log_level.upper() not in LOG_LEVELS:
         raise ConfigurationError(f"--log-level {log_level}: use one of {', '.join(LOG_LEVELS)}")
     logs.configure(level=log_level.upper())
-    gateway = _load(app) if app else _demo_gateway()
+    gateway, assistant = (_load(app), None) if app else _demo_gateway()
     gateway.watch(logs.Log().watch)
+    gateway.watch(_tell_quarantine)
     if data is not None:
         gateway.settings = gateway.settings.model_copy(update={"data": data})
     if dev:
@@ -111,9 +128,12 @@ def serve(
         _listen(host, chosen) as listening,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        runner.run(_serve(gateway, listening, announce=dev))
+        model = [f"model: {assistant.title}" if assistant else "no model"] if not app else []
+        ready = ", ".join([*model, f"data in {gateway.settings.data}"]) if dev else None
+        status = runner.run(_serve(gateway, assistant, listening, ready=ready))
         if asyncio.all_tasks(runner.get_loop()):
-            _leave_behind()
+            _leave_behind(status)
+    raise SystemExit(status)
 
 
 @app.command()
@@ -201,6 +221,10 @@ def check(data: Data = None) -> None:
         table.add_row(name, escape(_shown(getattr(settings, name))), origin)
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     found = list(problems(settings))
+    try:
+        model_endpoint(settings)
+    except ConfigurationError as error:
+        found.append(str(error))
     for problem in found:
         print(f"towpath: would refuse to start: {problem}", file=sys.stderr)
     if found:
@@ -218,18 +242,31 @@ def _shown(value: object) -> str:
     return "not set" if value is None else str(value)
 
 
-def _leave_behind() -> NoReturn:
+def _leave_behind(status: int) -> NoReturn:
     """Exit although agents go on that ignore their cancellation: everything else is closed."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)
 
 
-def _demo_gateway() -> Gateway:
-    gateway = Gateway()
+def _demo_gateway() -> "tuple[Gateway, Assistant | None]":
+    """Return a gateway with a model's assistant, if there is one, and the demo agents.
+
+    Raises:
+        ConfigurationError: the model that was asked for cannot be had.
+    """
+    gateway, assistant = Gateway(), None
+    try:
+        assistant = make_assistant(gateway.settings)
+    except MissingExtra as missing:
+        if model_chosen(gateway.settings):
+            raise
+        print(f"towpath: only demo agents: {missing}", file=sys.stderr)
+    if assistant is not None:
+        gateway.agent("assistant")(assistant.answer)
     gateway.agent("tools")(demo.tools)
     gateway.agent("echo")(demo.echo)
-    return gateway
+    return gateway, assistant
 
 
 def _load(path: str) -> Gateway:
@@ -313,7 +350,27 @@ def _settle_garbage() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-async def _serve(gateway: Gateway, listening: socket.socket, *, announce: bool) -> None:
+def _tell_quarantine(happening: Happening) -> None:
+    """Say in one line that a damaged log was set aside, and what became of what was in it."""
+    if isinstance(happening, LogQuarantined):
+        carried = ", ".join(f"{count} {name}" for name, count in happening.carried.items())
+        print(
+            f"towpath: the log was damaged ({happening.reason}) and is set aside as"
+            f" {happening.path}; carried over: {carried.replace('_', ' ') or 'nothing'};"
+            f" {'revocations are whole' if happening.control else _ALL_TAKEN_BACK}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+async def _serve(
+    gateway: Gateway,
+    assistant: "Assistant | None",
+    listening: socket.socket,
+    *,
+    ready: str | None,
+) -> int:
+    """Serve until told to stop, or until the log is lost to us; return the exit status."""
     settings: Settings = gateway.settings
     config = uvicorn.Config(
         gateway,
@@ -329,12 +386,24 @@ async def _serve(gateway: Gateway, listening: socket.socket, *, announce: bool) 
         proxy_headers=False,
         timeout_graceful_shutdown=round(settings.drain_timeout),
     )
-    async with gateway.lifespan():
+    server = _Server(config, gateway)
+    status = 0
+
+    def watch(happening: Happening) -> None:
+        nonlocal status
+        if isinstance(happening, LogChanged) and happening.after in ("damaged", "taken"):
+            status = DAMAGED if happening.after == "damaged" else TAKEN
+            server.should_exit = True
+
+    gateway.watch(watch)
+    async with contextlib.AsyncExitStack() as stack:
+        if assistant is not None:
+            stack.push_async_callback(assistant.aclose)
+        await stack.enter_async_context(gateway.lifespan())
         _settle_garbage()
-        if announce:
+        if ready is not None:
             host, port = listening.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            print(
-                f"Towpath is ready: http://{shown}:{port}/  (data in {settings.data})", flush=True
-            )
-        await _Server(config, gateway).serve([listening])
+            print(f"Towpath is ready: http://{shown}:{port}/  ({ready})", flush=True)
+        await server.serve([listening])
+    return status

@@ -143,3 +143,20 @@ RUN_CODES: Final = {
     "run.storage": "the log refused the run's events",
 }
 """The `code` of RUN_ERROR events the gateway writes, with the message a person reads."""
+
+MODEL_CODES: Final = {
+    "model.unreachable": "the model's service cannot be reached, or does not answer in time",
+    "model.key_refused": "the model's service does not accept the key it was given",
+    "model.unknown": "the model's service has no such model",
+    "model.refused": "the model's service refuses to answer this",
+    "model.rate_limited": "the model's service was asked too often; try again later",
+    "model.quota_exceeded": "what may be asked of the model's service is used up",
+    "model.overloaded": "the model's service is busy; try again later",
+    "model.context_too_long": "the conversation is longer than the model can read",
+    "model.cut_off": "the connection to the model's service broke off",
+    "model.failed": "the model's service failed",
+}
+"""The `code` of RUN_ERROR events by which agents on a language model end, with their message.
+
+The message says nothing that the service said: that may hold a part of a key.
+"""

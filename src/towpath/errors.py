@@ -19,8 +19,24 @@ class ConfigurationError(TowpathError):
     """The operator asked for something that cannot be started; the sentence says both ways out."""
 
 
+class MissingExtra(ConfigurationError):
+    """Something needs packages that are not installed; the sentence names the command."""
+
+
 class StorageError(TowpathError):
     """The log or the projection could not be read or written now."""
+
+
+class Misplaced(StorageError):
+    """A write would not stand where it says; an earlier one is missing, or its hold is over."""
+
+
+class Damaged(StorageError):
+    """What is stored is not what was written; this process uses the log no more."""
+
+
+class TakenOver(StorageError):
+    """Another process has opened the log since; this one uses it no more."""
 
 
 class CommandError(TowpathError):

@@ -5,7 +5,7 @@ and briefly; one that raises is counted and otherwise ignored, so nothing that o
 what it observes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -95,7 +95,7 @@ class SessionsRevoked(Happening):
 
     tenant: str
     what: str
-    """`token`, `user` or `tenant`."""
+    """`token`, `user`, `tenant` or `everybody`."""
     closed: int
     """How many connections on this node ended by it."""
 
@@ -107,6 +107,29 @@ class CaughtUp(Happening):
     connection: str
     publications: int
     """How many it took, folded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DigestMismatch(Happening):
+    """A client says that what it shows of a message is not what was said."""
+
+    tenant: str
+    user: str
+    thread: str
+    message: str
+    published: str
+    """The digest that came with the message."""
+    shown: str
+    """The digest of what the client shows."""
+    kept: str | None
+    """The digest of what is kept; None where there is no such message."""
+
+    @property
+    def log(self) -> str:
+        """What is kept beside what was published: `agrees`, `differs` or `unknown`."""
+        if self.kept is None:
+            return "unknown"
+        return "agrees" if self.kept == self.published else "differs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +166,29 @@ class Appended(Happening):
     publications: int
     seconds: float
     """From the first waiting append to the end of the commit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogChanged(Happening):
+    """The log's condition is another one: `ok`, `full`, `locked`, `unwritable` or `damaged`."""
+
+    before: str
+    after: str
+    reason: str
+    """What showed it, in the words of whoever found out; empty for `ok`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogQuarantined(Happening):
+    """A damaged log was set aside, and a new one begun with what was certain of it."""
+
+    path: str
+    """Where the damaged one is now."""
+    reason: str
+    carried: Mapping[str, int]
+    """How much of what was carried over, and how much was `left_out`."""
+    control: bool
+    """Whether the control channel is whole, and so all that was taken back is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

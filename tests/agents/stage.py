@@ -106,10 +106,11 @@ class Stage:
         return str(msgspec.json.decode(result)["run_id"])
 
     async def done(self, run: str, *, who: Principal = ALICE) -> None:
-        """Wait until a run is over in the store and its task has gone."""
+        """Wait until a run is over in the store, its task has gone, and whoever waited was told."""
         while True:
             record = await self.store.find_run(who.tenant, who.user, run)
             gone = (who.tenant, who.user, run) not in self.bridge._live
+            gone = gone and not self.bridge._queue._looking
             if gone and record is not None and record.ended_at is not None:
                 return
             await asyncio.sleep(0.005)

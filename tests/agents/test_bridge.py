@@ -15,7 +15,9 @@ from towpath.agents.live import RunLimits
 from towpath.agents.registry import AgentInput
 from towpath.agents.run import AgentError
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, TooLarge, Unavailable
+from towpath.events.kinds import TYPES
 from towpath.hooks import Fault, RunEnded
+from towpath.streams.broker import Key, Write
 
 ENGINES = ("memory", "sqlite")
 SECRET = "sk-live-0123456789"
@@ -104,6 +106,84 @@ async def test_r47_an_agent_that_breaks_at_any_event_ends_once(kind: str, place:
             assert (events[-1]["type"], events[-1]["code"]) == ("RUN_ERROR", "run.failed")
             assert SECRET not in str(await stage.log(f"t{cut}"))
         assert any(isinstance(one, Fault) for one in stage.happened)
+
+
+LATER_KINDS: tuple[tuple[dict[str, Any], ...], ...] = (
+    ({"type": "TEXT_MESSAGE_CHUNK", "messageId": "m", "delta": "hi"},),
+    ({"type": "REASONING_MESSAGE_CHUNK", "messageId": "th", "delta": "hm"},),
+    ({"type": "TOOL_CALL_CHUNK", "toolCallId": "c", "toolCallName": "f", "delta": "{"},),
+    (
+        {"type": "TEXT_MESSAGE_START", "messageId": "m", "role": "assistant"},
+        {
+            "type": "REASONING_ENCRYPTED_VALUE",
+            "subtype": "message",
+            "entityId": "m",
+            "encryptedValue": "x",
+        },
+    ),
+    (
+        {"type": "SUBAGENT_STARTED", "subagentRunId": "sub", "name": "helper"},
+        {"type": "SUBAGENT_ERROR", "subagentRunId": "sub", "message": "no"},
+    ),
+    ({"type": "RAW", "event": {"a": 1}},),
+)
+"""The kinds that `ALL_KINDS` has not, but for the endings: each after what it needs."""
+
+
+def test_every_kind_of_event_is_broken_at() -> None:
+    """What agents break at below are all 31 kinds of AG-UI."""
+    later = {said[-1]["type"] for said in LATER_KINDS}
+    here = {event["type"] for event in ALL_KINDS} - {"META_EVENT"}
+    assert here | later | {"RUN_FINISHED", "RUN_ERROR"} == TYPES
+    assert not here & later
+
+
+@pytest.mark.parametrize("said", LATER_KINDS, ids=lambda said: str(said[-1]["type"]))
+async def test_r47_an_agent_that_breaks_or_hangs_after_any_other_kind_ends_once(
+    kind: str, place: Path, said: tuple[dict[str, Any], ...]
+) -> None:
+    """So with the other kinds: one RUN_ERROR, last, whether the agent raises or says no more."""
+    async with staged(kind, place) as stage:
+        stage.cast(saying(*said, raises=RuntimeError(SECRET)), "raises")
+        stage.cast(waiting(*said), "hangs", deadline=0.05)
+        for agent, code in (("raises", "run.failed"), ("hangs", "run.deadline")):
+            run = await stage.start(agent, agent=agent)
+            await stage.done(run)
+            await stage.check(agent)
+            events = await stage.events(agent)
+            assert (events[-1]["type"], events[-1]["code"]) == ("RUN_ERROR", code)
+            assert SECRET not in str(await stage.log(agent))
+
+
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [
+        ({"type": "RUN_FINISHED"}, ("RUN_FINISHED", None)),
+        ({"type": "RUN_ERROR", "message": "no", "code": "mine"}, ("RUN_ERROR", "mine")),
+    ],
+)
+async def test_r47_r48_an_agent_that_breaks_after_its_end_has_ended(
+    kind: str, place: Path, ending: dict[str, Any], told: tuple[str, str | None]
+) -> None:
+    """Its own ending stands, and is the only one."""
+    async with staged(kind, place) as stage:
+        events = await stage.played(saying("a", ending, raises=RuntimeError(SECRET)))
+        assert (events[-1]["type"], events[-1].get("code")) == told
+
+
+async def test_r47_an_agent_that_hangs_after_any_event_meets_its_deadline(
+    kind: str, place: Path
+) -> None:
+    """After each kind of event, silence until the deadline gives one RUN_ERROR, last."""
+    async with staged(kind, place) as stage:
+        runs = []
+        for cut in range(1, len(ALL_KINDS)):
+            stage.cast(waiting(*ALL_KINDS[1 : cut + 1]), f"a{cut}", deadline=0.3)
+            runs.append(await stage.start(f"t{cut}", agent=f"a{cut}"))
+        for cut, run in enumerate(runs, 1):
+            await stage.done(run)
+            await stage.check(f"t{cut}")
+            assert (await stage.events(f"t{cut}"))[-1]["code"] == "run.deadline"
 
 
 async def test_r47_an_agent_that_returns_nothing_finishes(kind: str, place: Path) -> None:
@@ -199,6 +279,53 @@ async def test_r89_stop_reaches_the_agent(kind: str, place: Path) -> None:
         assert record is not None
         assert record.status.value == "cancelled"
         assert (await stage.notices())[-1] == ("towpath.run.ended", "cancelled")
+        await stage.check()
+
+
+@pytest.mark.parametrize("said", ["a word too many", 42])
+async def test_r89_an_agent_that_is_refused_tidies_up_before_its_run_is_let_go(
+    kind: str, place: Path, said: object
+) -> None:
+    """Where a run ends while its agent waits in a yield, its clean-up is run, and waited for."""
+    left: list[bool] = []
+
+    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+        try:
+            yield "a"
+            yield said
+            yield {"type": "RUN_FINISHED"}
+            yield "after the end"
+        finally:
+            await asyncio.sleep(0.02)
+            left.append(True)
+
+    async with staged(kind, place) as stage:
+        await stage.done(await stage.cast(agent).start())
+        assert left == [True]
+        await stage.check()
+
+
+async def test_r47_r89_a_clean_up_that_hangs_delays_no_ending(kind: str, place: Path) -> None:
+    """What an agent may not say ends its run at once; its clean-up is cut off after the bound."""
+    left: list[bool] = []
+
+    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+        try:
+            yield 42
+        finally:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                left.append(True)
+
+    async with staged(kind, place) as stage:
+        run = await stage.cast(agent).start()
+        await stage.logged(2)
+        assert (await stage.events())[-1]["code"] == "run.illegal_event"
+        assert left == []
+        async with asyncio.timeout(2):
+            await stage.done(run)
+        assert left == [True]
         await stage.check()
 
 
@@ -622,3 +749,54 @@ async def test_storage_errors_are_no_agents_business(place: Path) -> None:
         with pytest.raises(Unavailable):
             await stage.bridge.cancel(ALICE, "r1")
         object.__setattr__(stage.bridge._around, "conversations", stage.store)
+
+
+def stop_request(text: str = "stop") -> Key:
+    """Return what makes a request to stop the same one."""
+    return Key(("acme", "alice", "run.cancel"), "stop", text)
+
+
+async def test_p8_r81_a_stop_that_is_asked_twice_at_once_is_one_stop(
+    kind: str, place: Path
+) -> None:
+    """The same request again, while the first is under way, is told the same: accepted."""
+    async with staged(kind, place) as stage:
+        run = await stage.cast(waiting("a")).start()
+        stage.broker.refuse_next = 2
+        stops = [stage.bridge.cancel(ALICE, run, key=stop_request()) for _ in range(3)]
+        assert await asyncio.gather(*stops) == ["accepted"] * 3
+        assert await stage.bridge.cancel(ALICE, run) == "too_late"
+        await stage.done(run)
+        await stage.check()
+
+
+async def test_p8_r81_a_stop_is_remembered_though_its_asker_left(kind: str, place: Path) -> None:
+    """Whoever leaves before the answer finds it under the same request: the run's end wrote it."""
+    async with staged(kind, place) as stage:
+        stage.cast(waiting("a"), double_texting="queue")
+        run = await stage.start()
+        asking = asyncio.create_task(stage.bridge.cancel(ALICE, run, key=stop_request()))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await stage.done(run)
+        assert await stage.broker.remembered(stop_request()) == b'{"status":"accepted"}'
+        busy, waits = await stage.start(), await stage.start()
+        queued = replace(stop_request(), request_id="another")
+        assert await stage.bridge.cancel(ALICE, waits, key=queued) == "accepted"
+        assert await stage.broker.remembered(queued) == b'{"status":"accepted"}'
+        await stage.bridge.cancel(ALICE, busy)
+
+
+@pytest.mark.parametrize("used_for", ["stop", "something else"])
+async def test_p5_a_request_that_was_used_meanwhile_does_not_keep_a_run_from_ending(
+    kind: str, place: Path, used_for: str
+) -> None:
+    """Whatever its request id was used for, a run that is stopped has its one ending."""
+    async with staged(kind, place) as stage:
+        run = await stage.cast(waiting("a")).start()
+        used = Write(key=stop_request(used_for), result=lambda _: b"{}")
+        await stage.broker.submit(used)
+        assert await stage.bridge.cancel(ALICE, run, key=stop_request()) == "accepted"
+        await stage.done(run)
+        assert (await stage.events())[-1]["outcome"] == {"type": "cancelled"}
+        await stage.check()

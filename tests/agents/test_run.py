@@ -26,7 +26,7 @@ from towpath.agents.run import (
     RunKey,
     Status,
 )
-from towpath.events.digest import digest
+from towpath.events.digest import OFFSET_BASIS, digest, fnv1a
 from towpath.events.kinds import TERMINAL, IllegalEvent
 from towpath.events.order import Order
 
@@ -144,6 +144,35 @@ def test_digests_are_of_the_whole_text() -> None:
     broken = begun()
     fed(broken, "half")
     assert broken.fail("x")[-1].tags["digest"] == f"id1:{digest('half')}"
+
+
+def test_r98_an_end_does_not_hold_up_everybody_for_its_digest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is hashed is what came: no ending of a long text goes through all of it again."""
+    hashed: list[int] = []
+
+    def counted(text: str, state: int = OFFSET_BASIS) -> int:
+        hashed.append(len(text))
+        return fnv1a(text, state)
+
+    monkeypatch.setattr("towpath.events.digest.fnv1a", counted)
+    run = begun()
+    fed(run, *["word "] * 1_000)
+    assert run.finish()[-1].tags["digest"] == f"id1:{digest('word ' * 1_000)}"
+    assert max(hashed[:-1]) == len("word ")
+
+
+def test_a_snapshot_in_a_message_changes_its_digest() -> None:
+    """The digest is that of what is shown: the snapshot's text, and what came after it."""
+    run = begun()
+    start = {"type": "TEXT_MESSAGE_START", "messageId": "m", "role": "assistant"}
+    shown = {"id": "m", "role": "assistant", "content": "new"}
+    fed(run, start, {"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": "old"})
+    fed(run, {"type": "MESSAGES_SNAPSHOT", "messages": [shown]})
+    (ended,) = fed(run, {"type": "TEXT_MESSAGE_END", "messageId": "m"})
+    assert ended.tags["digest"] == digest("new")
+    assert run.finish()[-1].tags["digest"] == f"m:{digest('new')}"
 
 
 def test_chunks_become_what_they_stand_for() -> None:
@@ -363,7 +392,7 @@ class AnyOrder(RuleBasedStateMachine):
             ]
             events = [one.event for one in self.made]
             shown = screen(events)
-            closed = self.run.closed(0.0, expires=9.0)
+            closed = self.run.closed(0.0, holder="h", expires=9.0)
             snapshot = {"type": "MESSAGES_SNAPSHOT", "messages": closed.messages}
             state = [{"type": "STATE_SNAPSHOT", "snapshot": closed.state}]
             assert screen([snapshot, *(state if closed.state is not None else [])]) == shown

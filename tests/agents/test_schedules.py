@@ -9,14 +9,15 @@ from typing import Any
 import detangle
 import pytest
 
-from towpath.agents import bridge, run_queue
+from towpath.agents import bridge, live, run_queue
 from towpath.agents.approvals import Approvals
 from towpath.agents.asked import Decide, StartRun
 from towpath.agents.interrupts import Answer, InterruptDecided, Question
+from towpath.agents.leases import Leases
 from towpath.agents.live import LiveRun
-from towpath.agents.run import OVER, RunKey, RunOpened
+from towpath.agents.run import OVER, Made, RunKey, RunOpened
 from towpath.context import Principal
-from towpath.streams.broker import Key
+from towpath.streams.broker import Append, Key, Write
 from towpath.testing import scenarios
 from towpath.threads import interrupts as stored
 from towpath.threads import projection, queue
@@ -40,6 +41,33 @@ def explored(scenario: Callable[[], Awaitable[None]], *, runs: int = RUNS) -> de
 def test_p5_r88_stop_end_and_deadline_leave_one_ending() -> None:
     """However stop, end and deadline of a run meet, one ending stands, and everybody agrees."""
     assert explored(scenarios.endings).distinct_schedules > RUNS / 2
+
+
+def test_p5_r92_a_holder_that_hangs_leaves_one_ending() -> None:
+    """However a silent holder, those who end its run, a stop and the agent's end meet: one."""
+    assert explored(scenarios.hanging_holder, runs=MANY).distinct_schedules > MANY / 2
+
+
+def test_p5_r92_the_store_tells_the_truth_at_any_time() -> None:
+    """Whenever anybody looks, a run's status is what its events in the log amount to."""
+    assert explored(scenarios.truths).distinct_schedules > RUNS / 2
+
+
+def test_an_ending_that_is_stored_after_it_is_told_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the terminal event and the fact are two writes, somebody sees them differ: found."""
+    real = LiveRun._closing
+
+    def apart(self: LiveRun, made: list[Made]) -> Write:
+        whole = real(self, made)
+        later = asyncio.get_running_loop().call_soon
+        later(lambda: self._around.broker.submit(Write(facts=whole.facts)))
+        return Write(whole.appends)
+
+    monkeypatch.setattr(LiveRun, "_closing", apart)
+    with pytest.raises(detangle.BugFound):
+        explored(scenarios.truths, runs=MANY)
 
 
 def test_p5_a_log_that_refuses_leaves_no_gap() -> None:
@@ -169,6 +197,33 @@ def test_a_pause_between_making_and_submitting_is_found(monkeypatch: pytest.Monk
     monkeypatch.setattr(LiveRun, "_carry", carry)
     with pytest.raises(detangle.BugFound):
         explored(scenarios.endings)
+
+
+def test_a_producer_that_is_not_fenced_off_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where offsets alone keep a late producer out, they meet by chance, and it is seen."""
+
+    def careless(*given: Any, **fields: Any) -> Append:
+        return Append(*given, **{**fields, "within": None})
+
+    monkeypatch.setattr(live, "Append", careless)
+    with pytest.raises(detangle.BugFound):
+        explored(scenarios.hanging_holder, runs=4 * MANY)
+
+
+def test_a_stop_that_boasts_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a stop says accepted though the run was ended elsewhere, it is seen."""
+    monkeypatch.setattr(
+        LiveRun, "overtaken", property(lambda _: False, lambda *_: None), raising=False
+    )
+    with pytest.raises(detangle.BugFound):
+        explored(scenarios.hanging_holder, runs=4 * MANY)
+
+
+def test_a_holder_that_ends_its_own_run_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a slow log makes a holder take its own run for abandoned, it is seen."""
+    monkeypatch.setattr(Leases, "_in_hand", lambda _: ())
+    with pytest.raises(detangle.BugFound):
+        explored(scenarios.hanging_holder, runs=4 * MANY)
 
 
 def test_a_person_left_out_of_the_key_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

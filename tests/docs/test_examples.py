@@ -1,5 +1,6 @@
 """What the documentation tells a newcomer to type works, and every link leads somewhere."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -8,12 +9,17 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
+from tests.servers.conversation import ask, text_of, until_over
 from tools.docs import ROOT, pages
+from towpath.events.digest import digest
+from towpath.testing.client import wire_client
+from towpath.testing.model_server import Calls, ModelServer, Says
 from towpath.testing.server import ServerProcess, free_port
 
 README = ROOT / "README.md"
@@ -22,7 +28,9 @@ FROM_PYTHON = ROOT / "docs/how-to/connect-from-python.md"
 FROM_JAVASCRIPT = ROOT / "docs/how-to/connect-from-javascript.md"
 FROM_A_SOCKET = ROOT / "docs/how-to/connect-from-a-raw-socket.md"
 FROM_AG_UI = ROOT / "docs/how-to/connect-from-ag-ui.md"
+VERIFY = ROOT / "docs/how-to/verify-what-you-show.md"
 APPROVAL = ROOT / "docs/how-to/ask-for-approval.md"
+WITH_A_MODEL = ROOT / "docs/how-to/answer-with-a-model.md"
 TOKENS = ROOT / "docs/how-to/bring-your-own-tokens.md"
 PAGES = [str(page.relative_to(ROOT)) for page in pages()]
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
@@ -170,6 +178,31 @@ def test_the_clerk_of_the_guide_does_what_was_decided(
 
 
 @pytest.mark.servers
+async def test_the_clerk_of_the_guide_answers_with_a_model(tmp_path: Path) -> None:
+    """The guide's agent of pydantic-ai asks its model, calls its tool and says what came of it."""
+    (tmp_path / "my_clerk.py").write_text(block(WITH_A_MODEL, "python", "from_pydantic_ai(clerk)"))
+    answers = (Calls(tool="time_now"), Says(pieces=["Late", "."]))
+    async with ModelServer(*answers) as model:
+        server = ServerProcess(
+            tmp_path / "data",
+            "--app",
+            "my_clerk:gateway",
+            environment={"OPENAI_BASE_URL": model.base_url, "OPENAI_API_KEY": "sk-clerk"},
+            cwd=tmp_path,
+        )
+        await asyncio.to_thread(server.start)
+        async with wire_client(server.ws, server.token()) as client:
+            listed = await client.rpc("agent.list")
+            started = await ask(client, "What time is it?", agent="clerk")
+            await until_over(client, started)
+            said = text_of(client.events(started.channel))
+        await asyncio.to_thread(server.stop)
+    assert listed["agents"] == [{"name": "clerk", "description": "Knows what time it is."}]
+    assert said == "Late."
+    assert model.asked[1].said[-1][1].startswith("20")
+
+
+@pytest.mark.servers
 @pytest.mark.sdk_js
 @pytest.mark.parametrize("page", [README, FROM_JAVASCRIPT], ids=["readme", "guide"])
 def test_the_javascript_of_the_pages_runs(tmp_path: Path, page: Path) -> None:
@@ -182,6 +215,63 @@ def test_the_javascript_of_the_pages_runs(tmp_path: Path, page: Path) -> None:
         tail += '  if (data.type === "RUN_FINISHED") process.exit(0);\n});\n'
         printed = run_javascript(head + code + tail, tmp_path)
     assert "HELLO" in printed
+
+
+@pytest.mark.servers
+@pytest.mark.sdk_js
+def test_the_verifier_in_javascript_sees_what_differs(tmp_path: Path) -> None:
+    """What comes agrees; a copy with one delta less does not, and is reported as the guide does."""
+    setup = """
+        import { Centrifuge } from "centrifuge";
+        const client = new Centrifuge(address, { token });
+        client.connect();
+        const message = "grüße 🚂 ".repeat(50);
+        const asked = { request_id: "r", agent: "echo", message };
+        const started = (await client.rpc("run.start", asked)).data;
+        const since = started.position;
+        const thread = client.newSubscription(`thread:${started.thread_id}`, { since });
+        const seen = [];
+        await new Promise((over) => thread.on("publication", ({ data, tags }) => {
+          seen.push({ data, tags });
+          if (data.type === "RUN_FINISHED") over();
+        }).subscribe());
+    """
+    check = """
+        const told = seen.map(({ data, tags }) => agrees(data, tags));
+        console.log("agrees", told.length > 3 && told.every(Boolean));
+        const lost = seen.findIndex(({ data }) => data.type === "TEXT_MESSAGE_CONTENT");
+        seen.splice(lost, 1);
+        thread.on = async (_, handler) => {
+          for (const { data, tags } of seen) await handler({ data, tags });
+          console.log("left", client.getSubscription(`thread:${started.thread_id}`) === null);
+          client.disconnect();
+        };
+    """
+    code = block(VERIFY, "js", "function agrees")
+    report = block(VERIFY, "js", "digest.report")
+    with ServerProcess(tmp_path / "data") as server:
+        head = f'const address = "{server.ws}", token = "{server.token("alice", "demo")}";'
+        printed = run_javascript("\n".join((head, setup, code, check, report)), tmp_path)
+        with urllib.request.urlopen(f"{server.http}/metrics", timeout=5) as answer:
+            metrics = answer.read().decode()
+    assert "agrees true" in printed
+    assert "left true" in printed
+    assert 'towpath_digest_mismatches_total{log="agrees"} 1.0' in metrics
+
+
+def test_the_verifier_in_python_sees_what_differs() -> None:
+    """A text in pieces agrees with its digest, one with a piece less does not."""
+    names: dict[str, Any] = {}
+    exec(block(VERIFY, "python", "def agrees"), names)
+    text = "grüße 🚂"
+    said = [{"type": "TEXT_MESSAGE_START", "messageId": "m"}]
+    said += [{"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": one} for one in text]
+    ended = {"type": "TEXT_MESSAGE_END", "messageId": "m"}
+    tags = {"digest": digest(text)}
+    assert all(names["agrees"](event, {}) for event in said)
+    assert names["agrees"](ended, tags)
+    assert all(names["agrees"](event, {}) for event in said[:-1])
+    assert not names["agrees"](ended, tags)
 
 
 @pytest.mark.servers
@@ -209,7 +299,8 @@ def test_curl_of_the_guide_runs_an_agent_and_comes_back(tmp_path: Path) -> None:
         rest = shell(block(FROM_AG_UI, "sh", "Last-Event-ID"))
         again = shell(first)
     assert '"RUN_FINISHED"' in whole
-    assert re.findall(r"^id: (.*)$", rest, re.MULTILINE) == ids[-1:]
+    # The text in one, its end and the run's end: each completes a position.
+    assert re.findall(r"^id: (.*)$", rest, re.MULTILINE) == ids[-3:]
     assert '"RUN_STARTED"' not in rest
     assert again.count('"RUN_STARTED"') == 1
     assert "29 30" in again

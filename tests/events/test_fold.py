@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from tests.events.client import Client, Event, errors_of, screen
 from tests.events.legal import threads
-from towpath.events.digest import digest
 from towpath.events.fold import Fold, merge_deltas
 from towpath.events.kinds import IllegalEvent
 from towpath.events.order import Order
@@ -254,16 +253,19 @@ def test_a_snapshot_that_drops_a_text_of_the_run_loses_no_ending() -> None:
     dropped = [started(), *text("m", "a"), {"type": "MESSAGES_SNAPSHOT", "messages": []}]
     fold = folded(dropped)
     assert fold.text("m") == ""
-    assert fold.run_digests() == ""
+    assert fold.run_texts() == []
 
 
-def test_r75_a_snapshot_that_drops_what_is_open_leaves_a_legal_stream() -> None:
+@pytest.mark.parametrize("left", [[], [{"id": "u", "role": "user", "content": "q"}]])
+def test_r75_a_snapshot_that_drops_what_is_open_leaves_a_legal_stream(
+    left: list[dict[str, Any]],
+) -> None:
     """A newcomer after it can follow the rest, and shows what everybody shows."""
     head = [
         started(),
         *text("m", "a", end=False),
         {"type": "TOOL_CALL_START", "toolCallId": "c", "toolCallName": "f"},
-        {"type": "MESSAGES_SNAPSHOT", "messages": [{"id": "u", "role": "user", "content": "q"}]},
+        {"type": "MESSAGES_SNAPSHOT", "messages": left},
     ]
     tail = [
         {"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": "b"},
@@ -278,13 +280,13 @@ def test_r75_a_snapshot_that_drops_what_is_open_leaves_a_legal_stream() -> None:
     assert screen(stream) == screen([*head, *tail])
 
 
-def test_digests_of_a_run_stand_in_the_order_its_texts_began() -> None:
-    """The terminal event's digests are of this run's texts, the last 32, by start."""
+def test_texts_of_a_run_stand_in_the_order_they_began() -> None:
+    """What the terminal event has digests of are this run's texts, the last 32, by start."""
     events = [started(), *text("old", "x"), {"type": "RUN_ERROR", "message": "x"}, started()]
     for n in range(40):
         events += text(f"m{n}", "a", str(n))
-    pairs = folded(events).run_digests().split()
-    assert pairs == [f"m{n}:{digest(f'a{n}')}" for n in range(8, 40)]
+    assert folded(events).run_texts() == [(f"m{n}", f"a{n}") for n in range(8, 40)]
+    assert folded(events[:10]).run_texts() == [("m0", "a0")]
 
 
 def test_an_illegal_event_changes_nothing() -> None:

@@ -29,8 +29,8 @@ class Recorded(Outbox):
         super().__init__(lambda: None, max_bytes=max_bytes)
         self.objects: list[bytes] = []
 
-    def put(self, frame: bytes) -> bool:
-        taken = super().put(frame)
+    def put(self, frame: bytes, *, answer: bool = False) -> bool:
+        taken = super().put(frame, answer=answer)
         if taken:
             self.objects.append(frame)
         return taken
@@ -306,8 +306,10 @@ def test_r97_what_waits_beside_a_joining_reader_is_bounded() -> None:
     subscription = node.subscribe(mia.member, THREAD)
     node.deliver(THREAD, publications(1, 20, size=3))
     assert (subscription.backlog.level, node.backlog_bytes) == (100, 100)
+    assert node.largest_bytes == subscription.member.outbox.level + 100
     node.deliver(THREAD, publications(21, 21))
     assert (subscription.backlog.level, node.backlog_bytes) == (0, 0)
+    assert node.largest_bytes == subscription.member.outbox.level
     node.go_live(subscription, 0)
     assert mia.offsets() == []
     assert mia.unsubscribed() == []
@@ -434,6 +436,40 @@ def test_r97_a_backlog_without_room_is_given_up_and_answered_from_the_log() -> N
     node.go_live(subscription, 30)
     assert slow.offsets()[-1] == 31
     assert (slow.closed, slow.unsubscribed()) == ([], [])
+
+
+def test_r97_what_was_given_up_while_joining_wakes_who_empties_the_outbox() -> None:
+    """Nothing may wait in the outbox by then, and no more be published: somebody has to look."""
+    node = Hub(may_read, max_connections=20, backlog_bytes=50)
+    woken: list[int] = []
+    outbox = Outbox(lambda: woken.append(len(woken)), max_bytes=2000)
+    member = Member("c1", MIA, outbox, lambda _: None)
+    node.connect(member)
+    subscription = node.subscribe(member, THREAD)
+    node.deliver(THREAD, publications(1, 9, size=100))
+    assert woken == []
+    node.go_live(subscription, 0)
+    assert woken == [0]
+    assert node.catch_up(member) == [subscription]
+
+
+def test_p1_r39_who_may_not_read_any_more_is_not_answered_from_the_log() -> None:
+    """A subscription may be written to while it is there and its right is: else it is withheld."""
+    allowed = [True]
+    node = Hub(lambda *asked: allowed[0], max_connections=20)
+    reader = Person(node)
+    subscription = reader.reads()
+    assert node.may_write(subscription)
+    allowed[0] = False
+    assert not node.may_write(subscription)
+    assert node.withheld == 1
+    allowed[0] = True
+    node.unsubscribe(reader.member, THREAD)
+    assert not node.may_write(subscription)
+    again = reader.reads()
+    assert node.may_write(again)
+    assert not node.may_write(subscription)
+    assert node.withheld == 1
 
 
 def test_a_reader_that_leaves_while_it_is_behind_leaves_nothing() -> None:

@@ -39,6 +39,20 @@ def test_r67_the_last_byte_passes_and_the_next_does_not() -> None:
     assert box.take() == b"12345\n67890"
 
 
+def test_r97_an_answer_may_be_larger_than_the_bound() -> None:
+    """It is taken where next to nothing waits before it, and only then; a push never is."""
+    for waits, fits in ((b"", True), (b"x" * 250, True), (b"x" * 251, False)):
+        box = outbox(1000)
+        if waits:
+            assert box.put(waits)
+        assert not box.put(b"y" * 5000)
+        assert box.put(b"y" * 5000, answer=True) is fits
+        assert box.level == len(waits) + 5000 * fits
+        assert not box.put(b"z" * 1000)
+        box.close()
+        assert not box.put(b"a", answer=True)
+
+
 def test_r97_taking_makes_room() -> None:
     """A reader that catches up may be sent to again."""
     box = outbox(5)

@@ -54,7 +54,7 @@ class Delivery:
 
 
 class RPCFailed(Exception):
-    """The server answered an RPC with an error."""
+    """The server answered an RPC with an error; below 100 the SDK's own, that no answer came."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(f"{code}: {message}")
@@ -95,6 +95,8 @@ class Reader:
         """Every publication that ever came."""
         self.stream: list[Event] = []
         """The events of the stream that is shown: those since it was last begun anew."""
+        self.told: list[Joined | Delivery] = []
+        """Subscriptions and publications in the order in which they came."""
         self.ends: list[Ended] = []
         """How it was unsubscribed."""
         self.errors: list[Ended] = []
@@ -103,6 +105,7 @@ class Reader:
     def take_join(self, joined: Joined) -> None:
         """Note a subscription; an answer that continues nothing begins a new stream."""
         self.joins.append(joined)
+        self.told.append(joined)
         if not joined.recovered:
             self.begin_anew()
         self._news.tell()
@@ -114,6 +117,7 @@ class Reader:
     def take(self, delivery: Delivery) -> None:
         """Note a publication."""
         self.deliveries.append(delivery)
+        self.told.append(delivery)
         self.stream.append(delivery.event)
         self._news.tell()
 
@@ -230,6 +234,18 @@ class SdkClient(ABC):
         """Server-side subscriptions by name."""
         self.notices: list[tuple[str, Delivery]] = []
         """Publications on server-side subscriptions, with the channel."""
+        self.heard: dict[str, list[Joined | Delivery]] = {}
+        """By server-side subscription, both in the order in which they came."""
+
+    def take_join(self, channel: str, joined: Joined) -> None:
+        """Note a server-side subscription."""
+        self.server_joins.setdefault(channel, []).append(joined)
+        self.heard.setdefault(channel, []).append(joined)
+
+    def take_notice(self, channel: str, delivery: Delivery) -> None:
+        """Note a publication on a server-side subscription."""
+        self.notices.append((channel, delivery))
+        self.heard.setdefault(channel, []).append(delivery)
 
     @property
     def closes(self) -> list[Ended]:
@@ -239,6 +255,10 @@ class SdkClient(ABC):
     async def until_connected(self, times: int = 1) -> None:
         """Wait until it was connected so many times."""
         await self.news.until(lambda: len(self.connected) >= times)
+
+    async def until_connecting(self, times: int = 1) -> None:
+        """Wait until it began to connect so many times."""
+        await self.news.until(lambda: len(self.connecting) >= times)
 
     async def until_disconnected(self) -> Ended:
         """Wait until it gave up."""
@@ -273,7 +293,7 @@ class SdkClient(ABC):
         """Call a method and return its result.
 
         Raises:
-            RPCFailed: the server answered with an error.
+            RPCFailed: the server answered with an error, or not at all.
         """
 
     @abstractmethod

@@ -1,10 +1,14 @@
 """What Towpath promises to every SDK: one suite, which each SDK's tests inherit."""
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 import time
+import urllib.request
 import uuid
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +27,7 @@ from tests.sdk.client import (
 from tests.sdk.forwarder import forward
 from tests.sdk.reducer import Event
 from towpath.auth.development import development_key, sign
+from towpath.testing.faults import PASS, Drop, FaultProxy, Refuse, Reset
 from towpath.testing.server import ServerProcess
 
 INVALID_TOKEN = 3500
@@ -91,6 +96,36 @@ def check_whole(reader: Reader, text: str) -> None:
     reader.check_sequence()
     reader.check_digests()
     check_legal(reader.stream)
+
+
+@asynccontextmanager
+async def proxied(server: ServerProcess) -> AsyncIterator[FaultProxy]:
+    """Open a network to a server that can fail."""
+    async with FaultProxy("127.0.0.1", server.port) as line:
+        yield line
+
+
+def websocket(line: FaultProxy) -> str:
+    """Return the URL of the server's WebSocket endpoint, by way of a network that can fail."""
+    return f"ws://{line.host}:{line.port}/connection/websocket"
+
+
+def gauge(server: ServerProcess, name: str) -> float:
+    """Return a number of the server's `/metrics`."""
+    with urllib.request.urlopen(f"{server.http}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    (value,) = [line.split()[1] for line in lines if line.startswith(f"{name} ")]
+    return float(value)
+
+
+def forget(server: ServerProcess, channel: str) -> None:
+    """Drop what a stopped server's log has of a thread, as its retention does after a while."""
+    with contextlib.closing(sqlite3.connect(server.data / "towpath.db")) as db, db:
+        (number,) = db.execute(
+            "SELECT id FROM channels WHERE name LIKE ?", (f"%{channel.removeprefix('thread:')}",)
+        ).fetchone()
+        assert db.execute("DELETE FROM log WHERE channel=?", (number,)).rowcount
+        db.execute("UPDATE channels SET publications=0, bytes=0 WHERE id=?", (number,))
 
 
 class SdkContract:
@@ -450,6 +485,103 @@ class SdkContract:
         reader.check_sequence(first=1)
         check_whole(reader, counted(300))
 
+    async def test_r73_a_second_without_a_network_costs_nothing(
+        self, server: ServerProcess
+    ) -> None:
+        """Nobody can be reached for a second; then the run goes on where it was, nothing twice."""
+        token = server.token(someone())
+        async with proxied(server) as line, self.open(websocket(line), token) as client:
+            await client.connect()
+            await client.until_connected()
+            channel, position = await client.start_run("count 150 at 100/s")
+            reader = await client.subscribe(channel, position)
+            await reader.until_words(10)
+            line.fault = Refuse()
+            await asyncio.sleep(1.0)
+            line.fault = PASS
+            await reader.until_over()
+        assert len(client.connected) == 2
+        reader.check_sequence(first=1)
+        check_whole(reader, counted(150))
+
+    async def test_r73_lines_that_break_within_a_frame_cost_nothing(
+        self, server: ServerProcess
+    ) -> None:
+        """Resets so many bytes into what the server says: never half an event, nothing twice."""
+        token = server.token(someone())
+        async with proxied(server) as line, self.open(websocket(line), token) as client:
+            await client.connect()
+            await client.until_connected()
+            channel, position = await client.start_run("count 300 at 100/s")
+            reader = await client.subscribe(channel, position)
+            for again, after in enumerate((1, 2, 77, 400, 1111)):
+                await reader.until_words(2)
+                line.fault = Reset(after=after)
+                await client.until_connecting(again + 2)
+                line.fault = PASS
+                await client.until_connected(again + 2)
+            await reader.until_over()
+        assert all(joined.recovered for joined in reader.joins)
+        reader.check_sequence(first=1)
+        check_whole(reader, counted(300))
+
+    async def test_r37_r73_a_line_that_died_in_silence_is_let_go_and_recovered(
+        self, tmp_path: Path
+    ) -> None:
+        """Nothing passes and nobody is told: the server frees the place, and the client recovers.
+
+        Three pings long, as half a minute is at the default of 25 s.
+        """
+        pings = {"TOWPATH_PING_INTERVAL": "0.5", "TOWPATH_PONG_TIMEOUT": "0.3"}
+        with ServerProcess(tmp_path / "data", environment=pings) as server:
+            token = server.token(someone())
+            async with proxied(server) as line, self.open(websocket(line), token) as client:
+                await client.connect()
+                await client.until_connected()
+                channel, position = await client.start_run("count 400 at 100/s")
+                reader = await client.subscribe(channel, position)
+                await reader.until_words(10)
+                line.fault = Drop()
+                await asyncio.sleep(1.5)
+                assert gauge(server, "towpath_connections") == 0
+                line.fault = Refuse()
+                line.fault = PASS
+                await reader.until_over()
+            assert '"code": 3012' in server.log.read_text()
+        reader.check_sequence(first=1)
+        check_whole(reader, counted(400))
+
+    async def test_r80_whoever_is_away_past_retention_is_told_so_and_sees_it_all(
+        self, own_server: ServerProcess
+    ) -> None:
+        """The log of its position is gone when it returns: not recovered, and the whole text."""
+        token = own_server.token()
+        async with proxied(own_server) as line, self.open(websocket(line), token) as client:
+            await client.connect()
+            await client.until_connected()
+            channel, position = await client.start_run("count 60 at 40/s")
+            reader = await client.subscribe(channel, position)
+            await reader.until_words(5)
+            line.fault = Refuse()
+            assert not reader.over
+            async with self.open(own_server.ws, token) as other:
+                await other.connect()
+                witness = await other.subscribe(channel, START)
+                await witness.until_over()
+            own_server.stop()
+            forget(own_server, channel)
+            await asyncio.to_thread(own_server.start)
+            line.fault = PASS
+            await reader.until_joined(2)
+            await reader.until_over()
+        # A reader begins anew only when it is told: by `recovered`, or by 112 where it has a
+        # `get_state`. Only a prelude has no offsets.
+        assert reader.joins[-1].was_recovering
+        assert [delivery.offset for delivery in reader.deliveries[-3:]] == [0, 0, 0]
+        assert reader.types == ["RUN_STARTED", "MESSAGES_SNAPSHOT", "RUN_FINISHED"]
+        assert reader.answer == witness.answer == counted(60)
+        check_legal(reader.stream)
+
     async def test_notices_missed_while_cut_are_recovered(self, server: ServerProcess) -> None:
         """Notices on `user` that are published while the line is cut come on reconnect, once."""
         token = server.token(someone())
@@ -721,6 +853,8 @@ class SdkContract:
             channel, position = await client.start_run("count 5")
             reader = await client.subscribe(channel, position)
             await reader.until_over()
+            # That it began and that it ended: the second may come after the run's last event.
+            await client.news.until(lambda: len(client.notices) == 2)
             seen, notices = len(reader.deliveries), len(client.notices)
             await client.disconnect()
             await client.set_token(server.token(bob))

@@ -124,9 +124,9 @@ class NodeClient(SdkClient):
             case "error":
                 self.errors.append(_error(context))
             case "server.subscribed":
-                self.server_joins.setdefault(context["channel"], []).append(_joined(context))
+                self.take_join(context["channel"], _joined(context))
             case "server.publication":
-                self.notices.append((context["channel"], _delivery(context)))
+                self.take_notice(context["channel"], _delivery(context))
             case "close":
                 self.socket_closes.append(Ended(line["code"], line["reason"]))
             case "sent":

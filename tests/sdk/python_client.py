@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from centrifuge import (  # type: ignore[import-untyped] # it ships no types
+    CentrifugeError,
     Client,
     ClientEventHandler,
     ReplyError,
@@ -57,6 +58,8 @@ class PythonClient(SdkClient):
             return (await self._sdk.rpc(method, {} if data is None else data)).data
         except ReplyError as error:
             raise RPCFailed(error.code, error.message) from None
+        except CentrifugeError as error:
+            raise RPCFailed(0, str(error)) from None
 
     async def subscribe(
         self, channel: str, since: Position | None = None, *, get_state: GetState | None = None
@@ -149,11 +152,11 @@ class _ClientEvents(ClientEventHandler):  # type: ignore[misc] # the SDK has no 
         self._client.news.tell()
 
     async def on_subscribed(self, ctx: Any) -> None:
-        self._client.server_joins.setdefault(ctx.channel, []).append(_joined(ctx))
+        self._client.take_join(ctx.channel, _joined(ctx))
         self._client.news.tell()
 
     async def on_publication(self, ctx: Any) -> None:
-        self._client.notices.append((ctx.channel, _delivery(ctx)))
+        self._client.take_notice(ctx.channel, _delivery(ctx))
         self._client.news.tell()
 
 

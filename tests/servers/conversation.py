@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +91,19 @@ async def from_the_start(client: WireClient, thread: str) -> dict[str, Any]:
     return await client.command(
         "subscribe", channel=f"thread:{thread}", recover=True, offset=0, epoch=""
     )
+
+
+def assert_unbroken(publications: Sequence[dict[str, Any]], *, after: int | None = None) -> None:
+    """Check that each publication of a thread continues the one before it, or an offset.
+
+    Deltas that were merged on the way carry the offset of the last one, and `from` says how many
+    there are; a client on a busy machine sees some.
+    """
+    for one in publications:
+        tags, offset = one["tags"], one["offset"]
+        first = offset - (int(tags["seq"]) - int(tags.get("from", tags["seq"])))
+        assert after is None or first == after + 1, (after, one)
+        after = offset
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], *, seconds: float = 10.0) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
 from typing import Any
 
 from towpath.agents import demo
@@ -79,6 +80,16 @@ def chapters(run: str) -> Iterator[dict[str, Any]]:
     yield {"type": "TEXT_MESSAGE_CONTENT", "messageId": one, "delta": "end"}
     yield {"type": "TEXT_MESSAGE_END", "messageId": one}
     yield {"type": "CUSTOM", "name": "story.told", "value": {"pages": 5}}
+
+
+@gateway.agent("steps")
+async def steps(asked: AgentInput) -> AsyncGenerator[object, None]:
+    """Tell the story, each event when a file of its number stands in the given directory."""
+    for number, item in enumerate(chapters(asked.context.run or "")):
+        gate = Path((asked.forwarded_props or {})["gates"]) / str(number)
+        while not gate.exists():  # noqa: ASYNC110 - another process makes it
+            await asyncio.sleep(0.002)
+        yield item
 
 
 @gateway.agent("waits")

@@ -11,12 +11,20 @@ from pathlib import Path
 import pytest
 
 from tests.events.client import Client
-from tests.servers.conversation import ask, open_thread, text_of, until_over
+from tests.servers.conversation import (
+    ask,
+    from_the_start,
+    open_thread,
+    seen_in,
+    text_of,
+    until_over,
+)
 from towpath.testing.client import WireClient, wire_client
 from towpath.testing.server import ServerProcess
 
 pytestmark = pytest.mark.servers
 
+ROOT = Path(__file__).parents[2]
 COUNT = 20_000
 """Enough that no socket buffer between the two holds it."""
 
@@ -111,3 +119,35 @@ async def test_r97_a_peer_that_takes_nothing_for_too_long_is_let_go(tmp_path: Pa
                     await asyncio.sleep(0.05)
             stuck.drop()
         assert '"code": 3008' in server.log.read_text()
+
+
+async def test_r77_r97_a_text_larger_than_the_outbox_can_be_read(tmp_path: Path) -> None:
+    """Live, from the start and from a position the text is whole, over sockets that stay open."""
+    settings = {
+        "TOWPATH_OUTBOX_BYTES": "262144",
+        "TOWPATH_MESSAGE_BYTES": "262144",
+        "TOWPATH_RUN_MESSAGE_BYTES": "262144",
+        "TOWPATH_BACKLOG_BYTES": "100000",
+    }
+    application = ("--app", "tests.servers.paced_agents:gateway")
+    with ServerProcess(tmp_path / "d", *application, cwd=ROOT, environment=settings) as server:
+        token = server.token("novelist")
+        async with wire_client(server.ws, token) as live, wire_client(server.ws, token) as late:
+            thread = await open_thread(live)
+            channel = f"thread:{thread}"
+            started = await ask(live, "100", agent="floods", thread=thread)
+            await live.until(lambda: text_of(live.events(channel)).endswith("."), seconds=30)
+            whole = text_of(live.events(channel))
+            assert len(whole) == 100 * 16384 + 1
+            answer = (await from_the_start(late, thread))["subscribe"]
+            assert text_of(seen_in({"subscribe": answer})) == whole
+            await late.command("unsubscribe", channel=channel)
+            back = await late.command(
+                "subscribe", channel=channel, recover=True, offset=3, epoch=answer["epoch"]
+            )
+            assert back["subscribe"]["recovered"]
+            assert whole.endswith(text_of(seen_in(back)))
+            await live.rpc("run.cancel", request_id="c", run_id=started.run)
+            for client in (live, late):
+                await client.until_event(channel, "RUN_FINISHED")
+        assert '"code": 3008' not in server.log.read_text()

@@ -36,6 +36,11 @@ class Notes:
         if version == 0:
             db.execute("CREATE TABLE notes (text TEXT)")
 
+    def carry_over(
+        self, old: sqlite3.Connection, new: sqlite3.Connection, at: float
+    ) -> dict[str, int]:
+        return {}
+
     def apply(self, db: sqlite3.Connection, fact: object, spans: Sequence[Span]) -> None:
         db.execute("INSERT INTO notes VALUES (?)", (str(fact),))
         if fact == "no":

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.streams.brokers import (
     notes_of,
     said,
 )
-from towpath.errors import Conflict, StorageError
+from towpath.errors import Conflict, Misplaced, StorageError
 from towpath.streams import sqlite
 from towpath.streams.broker import Append, Position, Publication, Retention, Write, write
 
@@ -121,6 +122,26 @@ async def test_r81_the_same_request_does_nothing_twice(engine: Engine) -> None:
     assert [p.data for p in engine.deliveries.of(TALK)] == [b"before", b"a", b"b"]
 
 
+async def test_r81_a_request_is_remembered_for_a_day(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within 24 h the same request gets the old result; after it, it is another one."""
+    monkeypatch.setattr(sqlite, "SWEEP_SECONDS", 0.01)
+    now = [1_000.0]
+    async with engine.running(clock=lambda: now[0]) as broker:
+        assert not (await write(broker, asked("r1", "a"))).repeated
+        now[0] += 24 * 3600
+        await asyncio.sleep(0.05)  # The sweep of the SQLite log looks at real time.
+        assert (await write(broker, asked("r1", "a"))).repeated
+        now[0] += 1
+        await asyncio.sleep(0.05)
+        key = asked("r1", "a").key
+        assert key is not None
+        assert await broker.remembered(key) is None
+        assert not (await write(broker, asked("r1", "b", digest="other"))).repeated
+    assert [p.data for p in engine.deliveries.of(TALK)] == [b"a", b"b"]
+
+
 async def test_a_repeated_request_is_answered_though_its_place_is_taken(engine: Engine) -> None:
     """A key is looked at before `after`: a repetition is no new write that could be late."""
     async with engine.running() as broker:
@@ -155,8 +176,36 @@ async def test_a_refused_link_breaks_the_whole_chain(engine: Engine) -> None:
         broken = Write((Append(TALK, items("x"), after=0),), ("no",))
         chain = [broker.submit(broken), *(broker.submit(said("y", after=n)) for n in (1, 2))]
         outcomes = await asyncio.gather(*chain, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [Conflict, StorageError, StorageError]
+        assert [type(outcome) for outcome in outcomes] == [Conflict, Misplaced, Misplaced]
         assert (await broker.read(TALK, 0)).publications == []
+
+
+async def test_r92_only_who_holds_a_channel_writes_within(engine: Engine) -> None:
+    """With `within` a write is refused once that hold is over, whatever the top has become."""
+
+    def within(hold: int, **more: Any) -> Write:
+        return Write((Append(TALK, items("w"), within=hold, **more),))
+
+    async with engine.running() as broker:
+        with pytest.raises(Misplaced):
+            await write(broker, within(1))
+        await write(broker, Write((Append(TALK, items("a"), hold=True),)))
+        assert (await write(broker, within(1, after=1))).spans[0].first == 2
+        for wrong in (0, 2):
+            with pytest.raises(Misplaced):
+                await write(broker, within(wrong))
+        ended, late = broker.submit(within(1, release=True)), broker.submit(within(1, after=3))
+        await ended
+        with pytest.raises(Misplaced):
+            await late
+        await write(broker, Write((Append(TALK, items("b"), hold=True),)))
+        with pytest.raises(Misplaced):
+            await write(broker, within(1, after=4))
+        assert (await write(broker, within(4, after=4))).spans[0].first == 5
+        await write(broker, Write(forget=(TALK,)))
+        with pytest.raises(Misplaced):
+            await write(broker, within(4))
+        assert (await broker.read(TALK, 0)).top == 5
 
 
 async def test_r82_an_empty_channel_has_a_position(engine: Engine) -> None:

@@ -7,20 +7,35 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.streams.brokers import AMPLE, TALK, Deliveries, Engine, Notes, asked, items, said
+from tests.streams.test_reserve import largest_file
 from towpath.channels import Channel
 from towpath.errors import ConfigurationError, Conflict, StorageError
-from towpath.hooks import Appended, Fault, Happening, Hooks
+from towpath.hooks import Appended, Fault, Happening, Hooks, LogChanged
 from towpath.streams import logfile, sqlite
-from towpath.streams.broker import Append, Item, Retention, Span, Write, write
+from towpath.streams.broker import KEY_SECONDS, Append, Item, Retention, Span, Write, write
+from towpath.streams.condition import REFUSALS, Condition
 from towpath.streams.sqlite import SqliteBroker
+
+
+def can_be_immutable() -> bool:
+    """Whether files here can be made unwritable for root too."""
+    with tempfile.NamedTemporaryFile() as file:
+        made = subprocess.run(["chattr", "+i", file.name], capture_output=True, check=False)
+        subprocess.run(["chattr", "-i", file.name], capture_output=True, check=False)
+    return made.returncode == 0
+
+
+READ_ONLY_WAYS = ["query_only", *(["immutable"] if can_be_immutable() else [])]
 
 
 @asynccontextmanager
@@ -31,6 +46,7 @@ async def opened(
     synchronous: str = "NORMAL",
     deliveries: Deliveries | None = None,
     watchers: Hooks | None = None,
+    reserve_bytes: int = 0,
 ) -> AsyncIterator[SqliteBroker]:
     broker = SqliteBroker(
         path,
@@ -40,6 +56,7 @@ async def opened(
         retention=lambda _: AMPLE,
         boot_id=boot_id,
         synchronous=synchronous,
+        reserve_bytes=reserve_bytes,
     )
     await broker.start()
     try:
@@ -151,7 +168,7 @@ async def test_the_log_of_a_thread_goes_a_while_after_its_last_event(
         assert len((await broker.read(held, 0)).publications) == 1
         assert (await write(broker, said("c"))).spans[0].first == 3
         assert (await write(broker, asked("r1", "a"))).repeated
-        now[0] += logfile.KEY_SECONDS + 1
+        now[0] += KEY_SECONDS + 1
         await swept()
         assert not (await write(broker, asked("r1", "a"))).repeated
 
@@ -231,12 +248,12 @@ async def test_a_newer_file_is_not_opened(tmp_path: Path) -> None:
         await write(broker, said("a"))
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 9")
-    with pytest.raises(ConfigurationError, match=r"schema 9.*knows 3"):
+    with pytest.raises(ConfigurationError, match=r"schema 9.*knows 5"):
         async with opened(path):
             pass
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (9,)
-        db.execute("PRAGMA user_version = 1")
+        db.execute(f"PRAGMA user_version = {logfile.SCHEMA_VERSION}")
     async with opened(path) as broker:
         assert (await broker.read(TALK, 0)).top == 1
 
@@ -272,8 +289,26 @@ async def test_a_file_that_is_no_log_is_refused(tmp_path: Path) -> None:
         pass
 
 
-async def test_r53_a_full_disk_fails_its_writers_and_heals_without_restart(tmp_path: Path) -> None:
+def moves(happened: list[Happening]) -> list[str]:
+    """Return the conditions a log went through."""
+    return [one.after for one in happened if isinstance(one, LogChanged)]
+
+
+async def healed(broker: SqliteBroker) -> None:
+    """Wait until the log finds out by itself that it can be written."""
+    async with asyncio.timeout(5):
+        while broker.condition is not Condition.OK:  # noqa: ASYNC110 - another thread finds out.
+            await asyncio.sleep(0.01)
+
+
+ENDING = Write((Append(TALK, items("end"), release=True),))
+
+
+async def test_r53_a_full_disk_fails_its_writers_and_heals_without_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While the disk is full writers are told and readers served; then it goes on gap-free."""
+    monkeypatch.setattr(sqlite, "PROBE_SECONDS", 0.05)
     deliveries, happened = Deliveries(), list[Happening]()
     path = tmp_path / "log"
     async with opened(path, deliveries=deliveries, watchers=Hooks([happened.append])) as broker:
@@ -283,31 +318,187 @@ async def test_r53_a_full_disk_fails_its_writers_and_heals_without_restart(tmp_p
         big = "x" * 100_000
         futures = [broker.submit(said(big)) for _ in range(5)]
         outcomes = await asyncio.gather(*futures, return_exceptions=True)
-        assert {type(outcome) for outcome in outcomes} == {StorageError}
+        assert {str(outcome) for outcome in outcomes} == {REFUSALS[Condition.FULL]}
         assert len(deliveries.heard) == 1
         assert (await broker.read(TALK, 0)).top == 1
         db.execute("PRAGMA max_page_count = 1000000")
+        await healed(broker)
         assert (await write(broker, said(big))).spans[0].first == 2
         replay = await broker.read(TALK, 0)
     assert [p.offset for p in replay.publications] == [1, 2]
     assert [p.offset for p in deliveries.of(TALK)] == [1, 2]
-    assert any(isinstance(one, Fault) for one in happened)
+    assert (moves(happened)[0], moves(happened)[-1]) == ("full", "ok")
+    assert not [one for one in happened if isinstance(one, Fault)]
 
 
-async def test_a_locked_database_fails_the_batch_only(tmp_path: Path) -> None:
-    """Somebody else's lock on the file is an outage like any other: said, survived, healed."""
-    path = tmp_path / "log"
-    async with opened(path) as broker:
+async def test_r53_a_full_disk_takes_endings_into_the_reserve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one batch with what finds the disk full, and after it, endings are written, in order."""
+    monkeypatch.setattr(sqlite, "PROBE_SECONDS", 0.05)
+    happened = list[Happening]()
+    path, size = tmp_path / "log", 2 * 1024 * 1024
+    async with opened(path, watchers=Hooks([happened.append]), reserve_bytes=size) as broker:
+        assert path.with_suffix(".reserve").stat().st_blocks * 512 >= size
         await write(broker, said("a"))
-        broker._log._db.execute("PRAGMA busy_timeout = 20")
+        with largest_file(path.with_name("log-wal").stat().st_size):
+            with writer_held(broker):
+                await asyncio.sleep(0.05)
+                first, ending = broker.submit(said("x" * 100_000)), broker.submit(ENDING)
+            with pytest.raises(StorageError, match="full"):
+                await first
+            assert (await ending).spans[0].first == 2
+            assert path.with_suffix(".reserve").stat().st_size == 0
+            with pytest.raises(StorageError, match="full"):
+                await write(broker, said("b"))
+            assert (await write(broker, ENDING)).spans[0].first == 3
+            assert [p.data for p in (await broker.read(TALK, 0)).publications][1:] == [b"end"] * 2
+            await asyncio.sleep(0.2)
+            assert broker.condition is Condition.FULL
+        await healed(broker)
+        assert path.with_suffix(".reserve").stat().st_blocks * 512 >= size
+        assert (await write(broker, said("c"))).spans[0].first == 4
+    assert moves(happened) == ["full", "ok"]
+
+
+async def test_r53_a_log_opens_on_a_full_disk(tmp_path: Path) -> None:
+    """Without room for the reserve it opens full; without any room, in the reserve's."""
+    path, size = tmp_path / "log", 2 * 1024 * 1024
+    with largest_file(size - 1):
+        async with opened(path, reserve_bytes=size) as broker:
+            assert broker.condition is Condition.FULL
+            assert (await write(broker, ENDING)).spans[0].first == 1
+    async with opened(path, reserve_bytes=size) as broker:
+        assert broker.condition is Condition.OK
+
+
+async def test_a_locked_log_refuses_and_heals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's lock on the file is an outage like any other: said, survived, healed."""
+    monkeypatch.setattr(sqlite, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(logfile, "BUSY_MS", 300)
+    path, happened = tmp_path / "log", list[Happening]()
+    async with opened(path, watchers=Hooks([happened.append])) as broker:
+        await write(broker, said("a"))
         intruder = sqlite3.connect(path, isolation_level=None)
         intruder.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StorageError):
-            await write(broker, asked("r1", "b"))
+        waiting = broker.submit(asked("r1", "b"))
+        longest = await longest_stall_until(waiting)
+        assert longest < 0.2, "the loop waited for the lock"
+        with pytest.raises(StorageError, match="locked"):
+            await waiting
+        began = asyncio.get_running_loop().time()
+        for write_ in (asked("r1", "b"), ENDING):
+            with pytest.raises(StorageError, match="locked"):
+                await write(broker, write_)
+        assert asyncio.get_running_loop().time() - began < 0.25, "refused without waiting"
         assert (await broker.read(TALK, 0)).top == 1
         intruder.execute("ROLLBACK")
         intruder.close()
+        await healed(broker)
         assert (await write(broker, asked("r1", "b"))).spans[0].first == 2
+    assert moves(happened) == ["locked", "ok"]
+
+
+async def longest_stall_until(future: "asyncio.Future[Any]") -> float:
+    """Return how long the loop stood still at most until a future was done."""
+    clock = asyncio.get_running_loop().time
+    longest, before = 0.0, clock()
+    while not future.done():
+        await asyncio.sleep(0.005)
+        longest, before = max(longest, clock() - before), clock()
+    return longest
+
+
+async def test_a_log_stops_while_it_is_locked(tmp_path: Path) -> None:
+    """Closing does not wait for somebody else's lock longer than for a moment."""
+    path = tmp_path / "log"
+    async with opened(path) as broker:
+        await write(broker, said("a"))
+        intruder = sqlite3.connect(path, isolation_level=None)
+        intruder.execute("BEGIN IMMEDIATE")
+        began = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - began < 1
+    intruder.close()
+
+
+@pytest.mark.parametrize("way", READ_ONLY_WAYS)
+async def test_a_read_only_log_refuses_and_heals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """A file that takes no writes any more is read on, and written as soon as it takes them."""
+    monkeypatch.setattr(sqlite, "PROBE_SECONDS", 0.05)
+    path, happened = tmp_path / "log", list[Happening]()
+    async with opened(path, watchers=Hooks([happened.append])) as broker:
+        await write(broker, said("a"))
+        with read_only(broker, path, way):
+            for write_ in (said("b"), ENDING):
+                with pytest.raises(StorageError, match="cannot be written"):
+                    await write(broker, write_)
+            await asyncio.sleep(0.2)
+            assert broker.condition is Condition.UNWRITABLE
+            assert (await broker.read(TALK, 0)).top == 1
+        await healed(broker)
+        assert (await write(broker, said("b"))).spans[0].first == 2
+    assert moves(happened) == ["unwritable", "ok"]
+
+
+@contextmanager
+def read_only(broker: SqliteBroker, path: Path, way: str) -> Iterator[None]:
+    """Take the right to write away from the log's connection, or from its files."""
+    files = [str(path), f"{path}-wal"]
+    if way == "query_only":
+        broker._log._db.execute("PRAGMA query_only = 1")
+    else:
+        subprocess.run(["chattr", "+i", *files], check=True)
+    try:
+        yield
+    finally:
+        if way == "query_only":
+            broker._log._db.execute("PRAGMA query_only = 0")
+        else:
+            subprocess.run(["chattr", "-i", *files], check=True)
+
+
+async def test_r92_who_opened_the_log_before_writes_nothing_more(tmp_path: Path) -> None:
+    """Where the lock was taken away and another process opens the log, the first is fenced off."""
+    path = tmp_path / "log"
+    happened: list[Happening] = []
+    async with opened(path, watchers=Hooks([happened.append])) as first:
+        await write(first, Write((Append(TALK, items("a"), hold=True),)))
+        epoch = first.epoch(TALK)
+        path.with_suffix(".lock").unlink()
+        async with opened(path) as second:
+            assert (await write(second, said("b"))).spans[0].first == 2
+            late = Write((Append(TALK, items("late"), after=1, within=1),))
+            for refused in (late, said("late"), asked("r1", "late")):
+                with pytest.raises(StorageError, match="another process"):
+                    await write(first, refused)
+            first._sweep()
+            assert (await write(second, said("c"))).spans[0].first == 3
+            assert second.epoch(TALK) == epoch
+            replay = await first.read(TALK, 0)
+            assert [p.data for p in replay.publications] == [b"a", b"b", b"c"]
+            assert first.condition is Condition.TAKEN
+    assert moves(happened) == ["taken"]
+
+
+async def test_who_was_fenced_off_does_not_say_that_the_log_was_closed(tmp_path: Path) -> None:
+    """Its stop leaves the mark of the one that has the log open."""
+    path = tmp_path / "log"
+
+    def mark(db: sqlite3.Connection) -> str:
+        return str(db.execute("SELECT value FROM meta WHERE name='clean'").fetchone()[0])
+
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(opened(path))
+        path.with_suffix(".lock").unlink()
+        async with opened(path) as second:
+            await stack.aclose()
+            assert await second.query(mark) == "0"
+    with closing(sqlite3.connect(path)) as db:
+        assert mark(db) == "1"
 
 
 async def test_a_write_that_breaks_the_projection_breaks_no_more(tmp_path: Path) -> None:

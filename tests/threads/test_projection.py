@@ -277,8 +277,9 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path)
         assert (question.id, question.answer.value) == ("q1", "open")
         await stage.check()
     with closing(sqlite3.connect(tmp_path / "log.sqlite3")) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (3,)
-        kept = db.execute("SELECT * FROM messages WHERE place < 3").fetchall()
+        assert db.execute("PRAGMA user_version").fetchone() == (5,)
+        columns = "tenant, user, thread, place, id, body"
+        kept = db.execute(f"SELECT {columns} FROM messages WHERE place < 3").fetchall()
         tables = "SELECT type, name, sql FROM sqlite_master WHERE name LIKE 'interrupts%'"
         assert kept == before
         migrated = db.execute(tables).fetchall()
@@ -334,7 +335,9 @@ async def test_p5_a_refused_decision_leaves_no_trace(kind: str, tmp_path: Path) 
         run = await stage.cast(asking).start()
         await stage.done(run)
         key = RunKey(tenant="acme", user="alice", thread="t1", run="r2", agent="agent")
-        opened = RunOpened(key=key, started={}, title="", thread_offset=99, at=1_000.0)
+        opened = RunOpened(
+            key=key, started={}, title="", thread_offset=99, at=1_000.0, holder="h", lease=0.0
+        )
         channel = thread_channel("acme", "alice", "t1")
         append = Append(channel, (Item(b"{}", {}),))
         with pytest.raises(ThreadMoved):

@@ -63,6 +63,8 @@ async def open_run(stage: Stage, run: str, as_seen: Queued | None, *, offset: in
         title="",
         thread_offset=offset,
         at=2.0,
+        holder="h",
+        lease=0.0,
         queued=as_seen,
     )
     append = Append(thread_channel("acme", "alice", "t1"), (Item(b"{}", {}),), hold=True)
@@ -258,6 +260,8 @@ def applied(db: sqlite3.Connection, what: str, run: str) -> bool:
         title="",
         thread_offset=offset[0] if offset else 0,
         at=1.0,
+        holder="h",
+        lease=0.0,
         queued=head,
     )
     span = Span(thread_channel("acme", "alice", "t1"), "e", 1, 1)
@@ -296,7 +300,7 @@ async def test_a_log_of_version_1_learns_to_wait(tmp_path: Path) -> None:
             await stage.check()
             stored = await stage.store.get("acme", "alice", "t1")
         version = await stage.broker.query(lambda db: db.execute("PRAGMA user_version").fetchone())
-    assert version == (3,)
+    assert version == (5,)
     assert stored is not None
     assert [one["content"] for one in stored.messages] == [
         *("an old question", "an old answer", "hello", "and then?"),

@@ -66,7 +66,10 @@ async def reading(kind: str, place: Path) -> AsyncIterator[Reading]:
 
 
 async def test_r80_a_valid_position_gets_the_tail(kind: str, tmp_path: Path) -> None:
-    """(a) From any position of its past a reader gets the rest, joined, and ends at the top."""
+    """(a) From any position of its past a reader gets the rest, joined, and ends at the top.
+
+    What has an offset completes that position: who comes back from there has missed nothing.
+    """
     async with reading(kind, tmp_path) as there:
         log = await there.stage.log()
         whole = [msgspec.json.decode(one.data) for one in log]
@@ -76,8 +79,8 @@ async def test_r80_a_valid_position_gets_the_tail(kind: str, tmp_path: Path) -> 
             assert (answer.recovered, answer.top, answer.epoch) == (True, len(log), epoch)
             assert screen([*whole[:at], *events(answer.publications)]) == screen(whole)
             named = offsets(answer.publications)
-            assert named[:-1] == [None] * (len(named) - 1)
             assert named[-1:] == ([len(log)] if at < len(log) else [])
+            assert_places(whole, at, answer.publications)
             seqs = [
                 (int(one.tags.get("from", one.tags["seq"])), int(one.tags["seq"]))
                 for one in answer.publications
@@ -85,6 +88,34 @@ async def test_r80_a_valid_position_gets_the_tail(kind: str, tmp_path: Path) -> 
             ]
             covered = [n for first, last in seqs for n in range(first, last + 1)]
             assert covered == [int(one.tags["seq"]) for one in log[at:]]
+
+
+def assert_places(whole: list[dict[str, Any]], at: int, told: list[Publication]) -> None:
+    """What was told up to an offset shows what the log shows up to it; the offsets rise."""
+    named = [offset for offset in offsets(told) if offset is not None]
+    assert named == sorted(set(named))
+    for index, offset in enumerate(offsets(told)):
+        if offset is not None:
+            seen = [*whole[:at], *events(told[: index + 1])]
+            assert screen(seen) == screen(whole[:offset])
+
+
+async def test_r73_deltas_that_passed_each_other_have_no_place(kind: str, tmp_path: Path) -> None:
+    """Where texts come in turns and are joined, only the last of them completes a position."""
+    one, two = ({"messageId": key} for key in ("one", "two"))
+    content = {"type": "TEXT_MESSAGE_CONTENT"}
+    deltas = [{**content, "delta": f"{n} ", **key} for n in range(4) for key in (one, two)]
+    starts = [{"type": "TEXT_MESSAGE_START", "role": "assistant", **key} for key in (one, two)]
+    ends = [{"type": "TEXT_MESSAGE_END", **key} for key in (one, two)]
+    async with staged(kind, tmp_path) as stage:
+        whole = await stage.played(saying(*starts, *deltas, *ends))
+        there = Reading(stage)
+        epoch = (await there.ask(None)).epoch
+        for at in range(len(whole)):
+            answer = await there.ask(Position(epoch, at))
+            assert_places(whole, at, answer.publications)
+        told = (await there.ask(Position(epoch, 3))).publications
+        assert offsets(told) == [None, 11, 12, 13, 14]
 
 
 @pytest.mark.parametrize("position", [None, START])

@@ -1,5 +1,6 @@
-"""What people ask of the bridge, and how the runs that come of it are opened."""
+"""What people ask of the bridge: its shape, its bounds, and how a run comes of it."""
 
+import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,10 +8,16 @@ from typing import Any
 
 import msgspec
 
-from towpath.agents.run import Queued, RunKey
-from towpath.context import Principal
-from towpath.events.kinds import Event
+from towpath.agents.registry import AgentInput
+from towpath.agents.run import Queued, Run, RunKey
+from towpath.channels import is_id, is_thread_id
+from towpath.context import Principal, UserExecutionContext
+from towpath.errors import BadRequest, TooLarge
+from towpath.events.kinds import Event, Message
 from towpath.streams.broker import Key, Span
+
+TITLE_LENGTH = 60
+"""How much of the first message becomes a thread's title, in characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +85,91 @@ def approve_result(key: RunKey, span: Span) -> bytes:
     return msgspec.json.encode({"status": "accepted", **_where(key, span)})
 
 
+def cancel_result(status: str) -> bytes:
+    """Return the result of `run.cancel`."""
+    return msgspec.json.encode({"status": status})
+
+
 def _where(key: RunKey, span: Span) -> dict[str, Any]:
     position = {"epoch": span.before.epoch, "offset": span.before.offset}
     return {"thread_id": key.thread, "run_id": key.run, "position": position}
+
+
+def check_ids(asked: StartRun) -> None:
+    """Refuse ids that are none.
+
+    Raises:
+        BadRequest: one is.
+    """
+    if not is_id(asked.request_id):
+        raise BadRequest("request_id must be 1 to 128 printable characters")
+    if asked.run_id is not None and not is_id(asked.run_id):
+        raise BadRequest("run_id must be 1 to 128 printable characters")
+    if asked.thread_id is not None and not is_thread_id(asked.thread_id):
+        raise BadRequest("thread_id must be 1 to 128 printable characters, 248 bytes at most")
+
+
+def new_messages(asked: StartRun, *, bound: int, new_id: Callable[[], str]) -> list[Message]:
+    """Return the messages that a request brings.
+
+    Args:
+        asked: the request.
+        bound: how large its message or input may be, in bytes.
+        new_id: makes the id of a message that is given as text.
+
+    Raises:
+        BadRequest: it is not what a request may be.
+        TooLarge: it is larger than the bound.
+    """
+    if (asked.message is None) == (asked.input is None):
+        raise BadRequest("give either message or input")
+    if len(msgspec.json.encode((asked.message, asked.input))) > bound:
+        raise TooLarge(f"a message may have {bound} bytes")
+    if asked.message is not None:
+        if not asked.message.strip():
+            raise BadRequest("the message is empty")
+        return [{"id": new_id(), "role": "user", "content": asked.message}]
+    messages = (asked.input or {}).get("messages")
+    if not isinstance(messages, list) or not all(_is_message(item) for item in messages):
+        raise BadRequest("input.messages must be a list of AG-UI messages")
+    return messages
+
+
+def agent_input(run: Run, principal: Principal, asked: StartRun) -> AgentInput:
+    """Return what an agent is given."""
+    given = asked.input or {}
+    # The agent's own copies: what it does to them is no event.
+    messages, state = copy.deepcopy((run.messages, run.state))
+    newest = next((item for item in reversed(messages) if item["role"] == "user"), None)
+    return AgentInput(
+        context=UserExecutionContext.of(principal, thread=run.key.thread, run=run.key.run),
+        message=_text_of(newest) if newest else "",
+        messages=messages,
+        state=state,
+        tools=given.get("tools") or [],
+        client_context=given.get("context") or [],
+        forwarded_props=given.get("forwardedProps"),
+        resume=given.get("resume") or [],
+    )
+
+
+def wire_parts(given: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the parts of a run's input that stand in its RUN_STARTED."""
+    names = ("state", "tools", "context", "forwardedProps", "resume")
+    return {name: given[name] for name in names if given and given.get(name) is not None}
+
+
+def _is_message(item: object) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("id"), str) and "role" in item
+
+
+def title_of(messages: list[Message]) -> str:
+    """Return what a thread is called whose first messages these are."""
+    return " ".join(_text_of(messages[-1]).split())[:TITLE_LENGTH] if messages else ""
+
+
+def _text_of(message: Message) -> str:
+    content = message.get("content", "")
+    if isinstance(content, str):
+        return content
+    return " ".join(part.get("text", "") for part in content if isinstance(part, dict))

@@ -7,7 +7,6 @@ the request id), carried through even when whoever asked for it leaves meanwhile
 
 import asyncio
 import contextlib
-import copy
 import uuid
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -17,18 +16,31 @@ import msgspec
 
 from towpath import hooks
 from towpath.agents.approvals import Approvals, answering
-from towpath.agents.asked import Decide, Opening, StartRun, request_key, start_result
+from towpath.agents.asked import (
+    Decide,
+    Opening,
+    StartRun,
+    agent_input,
+    cancel_result,
+    check_ids,
+    new_messages,
+    request_key,
+    start_result,
+    title_of,
+    wire_parts,
+)
 from towpath.agents.interrupts import DECISIONS, NotOpen
+from towpath.agents.leases import Leases
 from towpath.agents.live import (
     Conversations,
     LiveRun,
+    Place,
     RunLimits,
     RunRecord,
     Surroundings,
     channel_of,
     item,
     notice,
-    read_back,
 )
 from towpath.agents.registry import Agent, AgentInput, AgentRegistry, DoubleTexting
 from towpath.agents.run import (
@@ -42,19 +54,16 @@ from towpath.agents.run import (
     ThreadMoved,
 )
 from towpath.agents.run_queue import RunQueue
-from towpath.channels import is_id, is_thread_id
-from towpath.context import Principal, UserExecutionContext
-from towpath.errors import BadRequest, Conflict, NotFound, StorageError, TooLarge, Unavailable
+from towpath.context import Principal
+from towpath.errors import BadRequest, Conflict, NotFound, StorageError, Unavailable
 from towpath.events.kinds import IllegalEvent, Message
 from towpath.hooks import Hooks
-from towpath.streams.broker import Append, Broker, Write, failure, write
+from towpath.streams.broker import Append, Broker, Key, Write, failure, write
 
 ATTEMPTS = 10
 """How often something is tried on a thread that moves on meanwhile."""
 LOOKS = 2
 """How often a run that is to be cancelled is looked for: it may begin between two looks."""
-TITLE_LENGTH = 60
-"""How much of the first message becomes a thread's title, in characters."""
 
 
 class AgentWebSocketBridge:
@@ -79,6 +88,7 @@ class AgentWebSocketBridge:
             limits=limits or RunLimits(),
             clock=clock,
             new_id=new_id,
+            holder=uuid.uuid4().hex,
         )
         self._live: dict[tuple[str, str, str], LiveRun] = {}
         self._opening: dict[asyncio.Event, RunKey] = {}
@@ -88,11 +98,19 @@ class AgentWebSocketBridge:
         self._approvals = Approvals(self._around, registry, self._start)
         self._group = asyncio.TaskGroup()
         self._queue = RunQueue(self._around, registry, self._open_settled, self._group)
+        self._leases = Leases(
+            self._around,
+            self._live.values,
+            self._opening.values,
+            lambda key: self._queue.look(key.tenant, key.user, key.thread),
+        )
         self._expiring: asyncio.Task[None] | None = None
+        self._beating: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        await self._end_lost_runs()
+        await self._leases.take_over()
+        self._beating = self._group.create_task(self._leases.watch(), name="leases")
         self._expiring = self._group.create_task(
             self._approvals.watch(), name="expiring interrupts"
         )
@@ -111,9 +129,15 @@ class AgentWebSocketBridge:
             async with asyncio.timeout(self._around.limits.drain_seconds):
                 await self.drain()
         except TimeoutError:
-            for live in self._live.values():
-                live.give_up()
+            self.give_up()
+        if self._beating is not None:
+            self._beating.cancel()
         await self._group.__aexit__(kind, error, traceback)
+
+    def give_up(self) -> None:
+        """Stop trying to write endings; whoever opens the log next writes them."""
+        for live in self._live.values():
+            live.give_up()
 
     @property
     def active(self) -> int:
@@ -163,8 +187,11 @@ class AgentWebSocketBridge:
         except NotOpen as late:
             return msgspec.json.encode({"status": late.status})
 
-    async def cancel(self, principal: Principal, run_id: str) -> str:
+    async def cancel(self, principal: Principal, run_id: str, *, key: Key | None = None) -> str:
         """End a run of this person because they said stop.
+
+        With a key, `accepted` is remembered under it in the act that ends the run: so whoever did
+        not get the answer gets the same one when they ask again.
 
         Returns:
             `accepted` once the ending is durable, or `too_late` for a run that is over. For a run
@@ -174,19 +201,23 @@ class AgentWebSocketBridge:
             NotFound: no such run, or somebody else's.
             Unavailable: the log cannot be used now.
         """
+        request = None if key is None else (key, cancel_result("accepted"))
         for _ in range(LOOKS):
             live = await self._begun(principal, run_id)
             if live is not None:
-                if not live.end(live.run.cancel()):
+                if not live.end(live.run.cancel(), request=request) and not live.ends_for(key):
                     break
-                await live.ended()
+                if not await live.ended():
+                    raise Unavailable("the run is stopped, and its ending cannot be written now")
+                if live.overtaken:
+                    break
                 return "accepted"
             record = await self._record(principal, run_id)
             if record is None:
                 raise NotFound("no such run")
             if record.status in OVER:
                 break
-            if record.status is Status.PENDING and await self._withdraw(record.key):
+            if record.status is Status.PENDING and await self._withdraw(record.key, request):
                 return "accepted"
         return "too_late"
 
@@ -207,9 +238,9 @@ class AgentWebSocketBridge:
                 await answered.wait()
         return self._live.get(mine)
 
-    async def _withdraw(self, key: RunKey) -> bool:
+    async def _withdraw(self, key: RunKey, request: tuple[Key, bytes] | None) -> bool:
         try:
-            return await self._queue.withdraw(key)
+            return await self._queue.withdraw(key, request)
         except StorageError:
             raise Unavailable("the log cannot be written now") from None
 
@@ -227,31 +258,15 @@ class AgentWebSocketBridge:
         await asyncio.gather(*(live.ended() for live in lives))
 
     def _check(self, asked: StartRun) -> tuple[Agent, list[Message]]:
+        """Return whom a request asks, and what new messages it brings."""
         if self._draining:
             raise Unavailable("the server is being taken out of service")
-        if not is_id(asked.request_id):
-            raise BadRequest("request_id must be 1 to 128 printable characters")
-        if asked.run_id is not None and not is_id(asked.run_id):
-            raise BadRequest("run_id must be 1 to 128 printable characters")
-        if asked.thread_id is not None and not is_thread_id(asked.thread_id):
-            raise BadRequest("thread_id must be 1 to 128 printable characters, 248 bytes at most")
+        check_ids(asked)
         agent = self._registry.get(asked.agent)
         if agent is None:
             raise NotFound("no such agent")
-        if (asked.message is None) == (asked.input is None):
-            raise BadRequest("give either message or input")
-        bound = self._around.limits.message_bytes
-        if len(msgspec.json.encode((asked.message, asked.input))) > bound:
-            raise TooLarge(f"a message may have {bound} bytes")
-        if asked.message is not None:
-            if not asked.message.strip():
-                raise BadRequest("the message is empty")
-            message = {"id": self._around.new_id(), "role": "user", "content": asked.message}
-            return agent, [message]
-        messages = (asked.input or {}).get("messages")
-        if not isinstance(messages, list) or not all(_is_message(item) for item in messages):
-            raise BadRequest("input.messages must be a list of AG-UI messages")
-        return agent, messages
+        limits = self._around.limits
+        return agent, new_messages(asked, bound=limits.message_bytes, new_id=self._around.new_id)
 
     async def _record(self, principal: Principal, run_id: str) -> RunRecord | None:
         try:
@@ -273,8 +288,8 @@ class AgentWebSocketBridge:
         starting.add_done_callback(failure)  # Nobody may be there to be told.
         try:
             return await asyncio.shield(starting)
-        except StorageError:
-            raise Unavailable("the log cannot be used now") from None
+        except StorageError as error:
+            raise Unavailable(str(error)) from None
 
     async def _start(
         self,
@@ -369,7 +384,7 @@ class AgentWebSocketBridge:
             keep_raw=around.limits.keep_raw,
         )
         try:
-            given = {**_wire(asked.input), "messages": messages}
+            given = {**wire_parts(asked.input), "messages": messages}
             made = run.begin(given, parent=opening.parent)
         except IllegalEvent as error:
             raise BadRequest(error.reason) from None
@@ -378,8 +393,9 @@ class AgentWebSocketBridge:
         try:
             written = await write(around.broker, self._beginning(run, made, past.offset, opening))
             if not written.repeated:
-                live = LiveRun(run, written.spans[0].last, around.clock(), around)
-                self._launch(live, agent, _agent_input(run, principal, asked))
+                first, last = written.spans[0].first, written.spans[0].last
+                live = LiveRun(run, Place(first, last), around.clock(), around)
+                self._launch(live, agent, agent_input(run, principal, asked))
         finally:
             del self._opening[answered]
             answered.set()
@@ -390,9 +406,11 @@ class AgentWebSocketBridge:
         opened = RunOpened(
             key=key,
             started=made[0].event,
-            title=_title(made[0].event["input"]["messages"]),
+            title=title_of(made[0].event["input"]["messages"]),
             thread_offset=offset,
             at=self._around.clock(),
+            holder=self._around.holder,
+            lease=self._around.lease_end(),
             queued=opening.queued,
         )
         first = Append(channel_of(key), tuple(map(item, made)), hold=True)
@@ -421,52 +439,3 @@ class AgentWebSocketBridge:
             del self._live[key.tenant, key.user, key.run]
             self._approvals.look_again()
         self._queue.look(key.tenant, key.user, key.thread)
-
-    async def _end_lost_runs(self) -> None:
-        """Give every run that the last process left behind its one ending."""
-        for record in await self._around.conversations.unfinished():
-            run, top = await read_back(record.key, self._around)
-            made: list[Made] = []
-            if run.status is Status.PENDING:
-                made += run.begin({"messages": []})
-            live = LiveRun(run, top, record.started_at, self._around)
-            live.end([*made, *run.lose()])
-            await live.ended()
-
-
-def _agent_input(run: Run, principal: Principal, asked: StartRun) -> AgentInput:
-    given = asked.input or {}
-    # The agent's own copies: what it does to them is no event.
-    messages, state = copy.deepcopy((run.messages, run.state))
-    newest = next((item for item in reversed(messages) if item["role"] == "user"), None)
-    return AgentInput(
-        context=UserExecutionContext.of(principal, thread=run.key.thread, run=run.key.run),
-        message=_text_of(newest) if newest else "",
-        messages=messages,
-        state=state,
-        tools=given.get("tools") or [],
-        client_context=given.get("context") or [],
-        forwarded_props=given.get("forwardedProps"),
-        resume=given.get("resume") or [],
-    )
-
-
-def _wire(given: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the parts of a run's input that stand in its RUN_STARTED."""
-    names = ("state", "tools", "context", "forwardedProps", "resume")
-    return {name: given[name] for name in names if given and given.get(name) is not None}
-
-
-def _is_message(item: object) -> bool:
-    return isinstance(item, dict) and isinstance(item.get("id"), str) and "role" in item
-
-
-def _title(messages: list[Message]) -> str:
-    return " ".join(_text_of(messages[-1]).split())[:TITLE_LENGTH] if messages else ""
-
-
-def _text_of(message: Message) -> str:
-    content = message.get("content", "")
-    if isinstance(content, str):
-        return content
-    return " ".join(part.get("text", "") for part in content if isinstance(part, dict))

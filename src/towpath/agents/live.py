@@ -16,19 +16,32 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from towpath import hooks
 from towpath.agents.interrupts import Question
 from towpath.agents.registry import Agent, AgentInput
-from towpath.agents.run import OVER, AgentError, Made, Queued, Run, RunIsOver, RunKey, Status
+from towpath.agents.run import (
+    OVER,
+    AgentError,
+    LeaseHeld,
+    Made,
+    Queued,
+    Run,
+    RunIsOver,
+    RunKey,
+    Status,
+)
 from towpath.channels import Channel, thread_channel, user_channel
-from towpath.errors import StorageError
+from towpath.errors import Conflict, Damaged, StorageError, TakenOver
 from towpath.events.kinds import IllegalEvent, Message
 from towpath.hooks import Hooks
-from towpath.streams.broker import Append, Broker, Item, Write, Written, failure
+from towpath.streams.broker import Append, Broker, Item, Key, Write, Written, failure
+
+BEATS = 3
+"""How often a lease is renewed in its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +60,8 @@ class RunLimits:
     """How long the endings of a drain may take; what is not written then is written as lost."""
     interrupt_seconds: float = 24 * 3600.0
     """How long a question waits for a person, where the agent does not say."""
+    lease_seconds: float = 15.0
+    """How long after its process fell silent a run is ended as lost, at the latest."""
     retry_seconds: float = 1.0
     """Between attempts to write an ending that the log refused."""
     keep_raw: bool = False
@@ -83,7 +98,13 @@ class Conversations(Protocol):
         """Return what is stored of a run."""
 
     async def unfinished(self) -> list[RunRecord]:
-        """Return every run without a terminal event."""
+        """Return every run that has begun and has no terminal event."""
+
+    async def abandoned(self, at: float) -> list[RunRecord]:
+        """Return those whose lease has run out by a time."""
+
+    async def held(self, holder: str) -> set[RunKey]:
+        """Return the runs that a holder holds."""
 
     async def queued(self, tenant: str, user: str, thread: str) -> list[Queued]:
         """Return the runs that wait for a thread, in the order of their turns."""
@@ -115,31 +136,55 @@ class Surroundings:
     clock: Callable[[], float]
     """Unix seconds."""
     new_id: Callable[[], str]
+    holder: str
+    """The name under which leases are held."""
     left_behind: set["asyncio.Task[None]"] = field(default_factory=set)
     """Agents that ignore their cancellation; kept in sight until they go."""
+
+    def lease_end(self) -> float:
+        """Return until when a lease holds that is given or renewed now.
+
+        That is a beat less than `lease_seconds`, since the last beat may be that long ago.
+        """
+        return self.clock() + self.limits.lease_seconds * (1 - 1 / BEATS)
+
+
+class Place(NamedTuple):
+    """Where a run stands in its thread's channel."""
+
+    hold: int | None
+    """The offset of its first event; None where the log has none of it."""
+    top: int
+    """The offset of its last event."""
 
 
 class LiveRun:
     """A run whose first event is in the log and whose terminal event may not be."""
 
-    def __init__(self, run: Run, top: int, began: float, around: Surroundings) -> None:
+    def __init__(self, run: Run, place: Place, began: float, around: Surroundings) -> None:
         """Take over a run.
 
         Args:
             run: its state.
-            top: the offset of its last event in the thread's channel.
+            place: where it stands in the thread's channel.
             began: when, in Unix seconds.
             around: what it works with.
         """
         self.run = run
         self._channel = channel_of(run.key)
-        self._top = top
+        self._hold, self._top = place
         self._began = began
         self._around = around
         self._over = asyncio.Event()
         self._in_flight: deque[asyncio.Future[Written]] = deque()
         self._size = 0
-        self._ending: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[bool] | None = None
+        self.overtaken = False
+        """Whether somebody else gave the run another ending than the one made here."""
+        self._request: tuple[Key, bytes] | None = None
+        self._leaving = False
+        """Whether its agent ended the run itself, and is tidying up: to cancel it now would break
+        that off."""
 
     async def see_through(self, agent: Agent, given: AgentInput) -> None:
         """See the run to its end, and its agent out of the house."""
@@ -156,27 +201,43 @@ class LiveRun:
             self.end(self.run.fail("run.failed" if work in done else "run.deadline"))
         finally:
             over.cancel()
+            if self._leaving:
+                await asyncio.wait((work,), timeout=limits.cleanup_seconds)
             work.cancel()
             await asyncio.wait((work,), timeout=limits.cleanup_seconds)
             await self.ended()
 
-    def end(self, made: list[Made]) -> bool:
+    def end(self, made: list[Made], *, request: tuple[Key, bytes] | None = None) -> bool:
         """Write the run's ending and let its agent go; return whether this call ended it.
 
         `made` is empty where the run had ended already: then its ending is being written.
+        `request` is what asked for the ending, and its result, to be remembered in the same act.
         """
         if not made:
             return False
+        self._request = request
         self._over.set()
         self._ending = asyncio.create_task(
             self._write_ending(made), name=f"ending {self.run.key.run}"
         )
         return True
 
-    async def ended(self) -> None:
-        """Wait until the ending is in the log, if there is one."""
-        if self._ending is not None:
-            await asyncio.shield(self._ending)
+    def ends_for(self, key: Key | None) -> bool:
+        """Whether it was this request that ended the run."""
+        return self._request is not None and self._request[0] == key
+
+    async def ended(self) -> bool:
+        """Wait until the ending is in the log, if there is one; False where it was given up."""
+        if self._ending is None:
+            return True
+        await asyncio.wait((self._ending,))
+        return not self._ending.cancelled() and self._ending.result()
+
+    def let_go(self) -> None:
+        """Stop working on a run that is held no more: somebody else has ended it, or will."""
+        if not self.run.over:
+            self.run.lose()
+            self._over.set()
 
     def give_up(self) -> None:
         """Stop trying to write the ending; whoever opens the log next writes it."""
@@ -188,14 +249,8 @@ class LiveRun:
         try:
             await self._carry(agent.function(given))
             made = self.run.finish()
-        except RunIsOver:
-            return
         except AgentError as error:
             made = self.run.fail(error.code, error.message)
-        except IllegalEvent as error:
-            made = self.run.fail("run.illegal_event", str(error))
-        except StorageError:
-            made = self.run.fail("run.storage")
         except Exception as error:  # The outermost edge of somebody else's code.
             self._around.hooks.tell(hooks.Fault(where=f"agent {agent.name}", error=error))
             made = self.run.fail("run.failed")
@@ -209,14 +264,29 @@ class LiveRun:
         """
         async with contextlib.aclosing(items):
             async for item in items:
-                await self._room()
-                made = self.run.feed(item)
+                try:
+                    await self._room()
+                    made = self.run.feed(item)
+                except RunIsOver:
+                    return
+                except IllegalEvent as error:
+                    self._leave(self.run.fail("run.illegal_event", str(error)))
+                    return
+                except StorageError:
+                    self._leave(self.run.fail("run.storage"))
+                    return
                 if self.run.status in OVER:
-                    self.end(made)
+                    self._leave(made)
                 elif made:
                     self._in_flight.append(self._submit(made))
                 if self._size > self._around.limits.run_bytes:
-                    self.end(self.run.fail("run.too_large"))
+                    self._leave(self.run.fail("run.too_large"))
+                    return
+
+    def _leave(self, made: list[Made]) -> None:
+        """End the run from within its agent's work; what is left to the agent is to tidy up."""
+        self._leaving = True
+        self.end(made)
 
     async def _room(self) -> None:
         """Wait while too much is under way.
@@ -232,28 +302,51 @@ class LiveRun:
 
     def _submit(self, made: list[Made]) -> "asyncio.Future[Written]":
         items = tuple(map(item, made))
-        append = Append(self._channel, items, after=self._top)
+        append = Append(self._channel, items, after=self._top, within=self._hold)
         self._top += len(items)
         self._size += sum(len(one.data) for one in items)
         future = self._around.broker.submit(Write((append,)))
         future.add_done_callback(failure)  # Whoever waits for it is told; nobody has to.
         return future
 
-    async def _write_ending(self, made: list[Made]) -> None:
-        """Write the terminal event, as often as it takes.
+    async def _write_ending(self, made: list[Made]) -> bool:
+        """Write the terminal event, as often as it takes; False where it can never be written.
 
         Where the log refused it or anything before it, what the log holds is what counts: the
         run is read back and ended from there.
         """
+        told = False
         while made:
             try:
-                await self._around.broker.submit(self._closing(made))
-                break
-            except StorageError as error:
-                self._around.hooks.tell(hooks.Fault(where="ending of a run", error=error))
+                await self.close(made)
+                return True
+            except (Damaged, TakenOver):
+                return False  # For good: whoever opens the log says what became of the run.
+            except (StorageError, LeaseHeld) as error:
+                if not told:
+                    self._around.hooks.tell(hooks.Fault(where="ending of a run", error=error))
+                told = True
                 await asyncio.sleep(self._around.limits.retry_seconds)
                 with contextlib.suppress(StorageError):
                     made = await self._make_again()
+            except Conflict:
+                self._request = None  # It was used meanwhile; the run ends all the same.
+        return True
+
+    async def close(self, made: list[Made]) -> None:
+        """Write the terminal event, once, and tell that the run has ended.
+
+        Raises:
+            StorageError: it could not be written, or does not follow on what the log holds.
+            LeaseHeld: somebody else holds the run.
+            Conflict: the request that asked for it was answered already.
+        """
+        written = await self._around.broker.submit(self._closing(made))
+        if written.repeated:
+            raise Conflict("the request was answered already")
+        self._tell_ended()
+
+    def _tell_ended(self) -> None:
         run, key = self.run, self.run.key
         self._around.hooks.tell(
             hooks.RunEnded(
@@ -271,25 +364,36 @@ class LiveRun:
 
     def _closing(self, made: list[Made]) -> Write:
         """Return the write of the terminal event, and that the run has ended, in one act."""
-        last = Append(self._channel, tuple(map(item, made)), after=self._top, release=True)
+        items = tuple(map(item, made))
+        last = Append(self._channel, items, after=self._top, within=self._hold, release=True)
         now, limits = self._around.clock(), self._around.limits
-        closed = self.run.closed(now, expires=now + limits.interrupt_seconds)
+        closed = self.run.closed(
+            now, holder=self._around.holder, expires=now + limits.interrupt_seconds
+        )
         asks = self.run.status is Status.INTERRUPTED
         name = "towpath.run.interrupted" if asks else "towpath.run.ended"
-        return Write((last, notice(self.run, name)), (closed,))
+        appends = (last, notice(self.run, name))
+        if self._request is None:
+            return Write(appends, (closed,))
+        key, result = self._request
+        return Write(appends, (closed,), key=key, result=lambda _: result)
 
     async def _make_again(self) -> list[Made]:
         """Read the run back from the log and end it there; nothing if its ending is there."""
         key, cancelled = self.run.key, self.run.status is Status.CANCELLED
         record = await self._around.conversations.find_run(key.tenant, key.user, key.run)
         if record is not None and record.ended_at is not None:
+            if (record.status, record.code) == (self.run.status, self.run.code):
+                self._tell_ended()  # It was this one, and only its answer was lost.
+            else:
+                self.overtaken = True
             return []
-        self.run, self._top = await read_back(key, self._around)
+        self.run, (self._hold, self._top) = await read_back(key, self._around)
         return self.run.cancel() if cancelled else self.run.fail("run.storage")
 
 
-async def read_back(key: RunKey, around: Surroundings) -> tuple[Run, int]:
-    """Return an unfinished run as the log knows it, and the offset of its last event.
+async def read_back(key: RunKey, around: Surroundings) -> tuple[Run, Place]:
+    """Return an unfinished run as the log knows it, and where it stands there.
 
     Raises:
         StorageError: the log cannot be read now.
@@ -299,7 +403,8 @@ async def read_back(key: RunKey, around: Surroundings) -> tuple[Run, int]:
     replay = await around.broker.read(channel_of(key), past.offset)
     for publication in replay.publications:
         run.replay(msgspec.json.decode(publication.data))
-    return run, replay.top
+    first = replay.publications[0].offset if replay.publications else None
+    return run, Place(first, replay.top)
 
 
 def channel_of(key: RunKey) -> Channel:

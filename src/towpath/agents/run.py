@@ -26,7 +26,7 @@ import msgspec
 
 from towpath import codes
 from towpath.errors import Conflict, TowpathError
-from towpath.events.digest import digest
+from towpath.events.digest import Growing
 from towpath.events.fold import Fold
 from towpath.events.interrupts import check_asked, expiry
 from towpath.events.kinds import (
@@ -97,6 +97,10 @@ class TurnMoved(Conflict):
     """What waits for the thread is not what it was when it was looked at; looking again helps."""
 
 
+class LeaseHeld(Conflict):
+    """A run is to be ended that somebody else holds, or that nobody holds any more."""
+
+
 class AgentError(TowpathError):
     """Raised by an agent to end its run with words a person may read.
 
@@ -144,6 +148,10 @@ class RunOpened:
     thread_offset: int
     """The offset of the thread at which its history was read; another one is a conflict."""
     at: float
+    holder: str
+    """Who holds it from now on."""
+    lease: float
+    """Until when, in Unix seconds, unless it is renewed."""
     queued: Queued | None = None
     """The run as it waited, if it did; TurnMoved where that is not the next one any more."""
 
@@ -166,8 +174,25 @@ class RunWithdrawn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeasesRenewed:
+    """Fact: a holder goes on holding those of these runs that it still holds."""
+
+    holder: str
+    keys: tuple[RunKey, ...]
+    expires: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasesInherited:
+    """Fact: a holder has everything that was held, since the log is open for it alone."""
+
+    holder: str
+    expires: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunClosed:
-    """Fact: a run's terminal event is in the log."""
+    """Fact: a run's terminal event is in the log; LeaseHeld where somebody else holds the run."""
 
     key: RunKey
     status: Status
@@ -178,6 +203,8 @@ class RunClosed:
     """The whole conversation after the run."""
     state: Any
     at: float
+    holder: str
+    """Who ends it."""
     expires: float
     """When the questions it ended with expire, if it ended with some."""
 
@@ -225,6 +252,7 @@ class Run:
         self.events = 0
         """How many events were made; the `seq` of the last one."""
         self._fold = Fold(history, state=state)
+        self._digests = Growing()
         self._new_id = new_id
         self._keep_raw = keep_raw
         self._made: list[Made] = []
@@ -308,11 +336,12 @@ class Run:
         self._fold.feed(event)
         self.events += 1
 
-    def closed(self, at: float, *, expires: float) -> RunClosed:
+    def closed(self, at: float, *, holder: str, expires: float) -> RunClosed:
         """Return the fact that the run has ended, with what the conversation has become.
 
         Args:
             at: when, in Unix seconds.
+            holder: who ends it.
             expires: when the questions it ended with expire, where they do not say so themselves.
         """
         started, ended = self._fold.started, self._fold.ended
@@ -327,6 +356,7 @@ class Run:
             messages=self._fold.messages,
             state=self._fold.state,
             at=at,
+            holder=holder,
             expires=expiry(ended["outcome"], expires)
             if self.status is Status.INTERRUPTED
             else expires,
@@ -360,6 +390,10 @@ class Run:
     def _make(self, event: Event) -> None:
         """Let an event happen, and keep it until the caller takes it."""
         self._fold.feed(event)
+        if event["type"] == "TEXT_MESSAGE_CONTENT":
+            self._digests.grow(event["messageId"], event["delta"])
+        elif event["type"] == "MESSAGES_SNAPSHOT":
+            self._digests.forget()
         self.events += 1
         self._made.append(Made(event, self._tags(event)))
 
@@ -371,9 +405,11 @@ class Run:
         key = self.key
         tags = {"thread": key.thread, "run": key.run, "agent": key.agent, "seq": str(self.events)}
         if event["type"] == "TEXT_MESSAGE_END":
-            tags["digest"] = digest(self._fold.text(event["messageId"]))
+            message = event["messageId"]
+            tags["digest"] = self._digests.of(message, self._fold.text(message))
         elif event["type"] in TERMINAL:
-            tags["digest"] = self._fold.run_digests()
+            texts = self._fold.run_texts()
+            tags["digest"] = " ".join(f"{one}:{self._digests.of(one, text)}" for one, text in texts)
         return tags
 
     def _take(self, event: Event) -> None:

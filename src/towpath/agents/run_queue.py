@@ -33,7 +33,7 @@ from towpath.agents.run import (
 from towpath.context import Principal
 from towpath.errors import CommandError, Conflict, NotFound, StorageError
 from towpath.events.kinds import Message
-from towpath.streams.broker import Append, Span, Write, write
+from towpath.streams.broker import Append, Key, Span, Write, write
 
 Begin = Callable[[Principal, Agent, StartRun, list[Message], Opening], Awaitable[bytes]]
 """Opens a run on a free thread.
@@ -119,14 +119,21 @@ class RunQueue:
         self.look(key.tenant, key.user, key.thread)
         return result
 
-    async def withdraw(self, key: RunKey) -> bool:
+    async def withdraw(self, key: RunKey, request: tuple[Key, bytes] | None = None) -> bool:
         """Cancel a run that waits; its ending follows when its turn comes.
+
+        `request` is what asked for it, and its result, to be remembered in the same act.
 
         Returns:
             False where it does not wait any more.
         """
+        fact = RunWithdrawn(key=key)
+        change = Write(facts=(fact,))
+        if request is not None:
+            asked, result = request
+            change = Write(facts=(fact,), key=asked, result=lambda _: result)
         try:
-            await write(self._around.broker, Write(facts=(RunWithdrawn(key=key),)))
+            await write(self._around.broker, change)
         except NotFound:
             return False
         return True
@@ -229,10 +236,12 @@ class RunQueue:
             title="",
             thread_offset=past.offset,
             at=now,
+            holder=around.holder,
+            lease=now,
             queued=head,
         )
         append = Append(channel_of(key), tuple(map(item, made)))
-        facts = (opened, run.closed(now, expires=now))
+        facts = (opened, run.closed(now, holder=around.holder, expires=now))
         await write(around.broker, Write((append, notice(run, "towpath.run.ended")), facts))
         around.hooks.tell(
             hooks.RunEnded(

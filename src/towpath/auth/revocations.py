@@ -3,8 +3,9 @@
 A revocation of a token concerns that token. One of a person or tenant concerns what was issued up
 to its moment, so that whoever logs in again afterwards is let in: after `LEEWAY`, since the
 issuer's clock may be ahead of ours by that much; a token that does not say when it was issued
-counts as older. Revocations are publications in the control channel: every node hears of them in
-the log's order, and finds them there when it starts.
+counts as older. Where damage to the log may have taken revocations with it, one of `EVERYBODY`
+stands for them all. Revocations are publications in the control channel: every node hears of them
+in the log's order, and finds them there when it starts.
 
 Source: DESIGN section 7.
 """
@@ -14,6 +15,8 @@ from msgspec import Struct
 from towpath.auth.tokens import LEEWAY
 from towpath.context import Principal
 
+EVERYBODY = ""
+"""The tenant of a revocation that concerns all tenants; no principal can have it."""
 MAX_REVOCATIONS = 50_000
 """How many are kept at once; half of what the control channel keeps."""
 
@@ -33,11 +36,13 @@ class Revocation(Struct, frozen=True, kw_only=True, tag_field="type", tag="revoc
         """In a word, what is taken back."""
         if self.token_id is not None:
             return "token"
-        return "user" if self.user is not None else "tenant"
+        if self.user is not None:
+            return "user"
+        return "tenant" if self.tenant != EVERYBODY else "everybody"
 
     def names(self, principal: Principal) -> bool:
         """Whether it is about this principal: what was there when it came ends with it."""
-        if principal.tenant != self.tenant:
+        if self.tenant not in (principal.tenant, EVERYBODY):
             return False
         if self.token_id is not None:
             return principal.token_id == self.token_id
@@ -82,7 +87,8 @@ class Revocations:
         tenant, issued = principal.tenant, principal.issued_at
         if principal.token_id is not None and (tenant, principal.token_id) in self._tokens:
             return True
-        moments = (self._moments.get((tenant, user)) for user in (principal.user, None))
+        keys = ((tenant, principal.user), (tenant, None), (EVERYBODY, None))
+        moments = map(self._moments.get, keys)
         return any(
             moment is not None and (issued is None or issued <= moment + LEEWAY)
             for moment in moments

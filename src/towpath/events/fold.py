@@ -16,7 +16,6 @@ from typing import Any, Final
 import jsonpatch
 import jsonpointer
 
-from towpath.events.digest import digest
 from towpath.events.kinds import DELTAS, Event, IllegalEvent, Message
 from towpath.events.order import Order
 from towpath.events.prelude import attribution, compose
@@ -72,16 +71,20 @@ class Fold:
             self._join_arguments(key)
         return list(self._messages.values())
 
+    def __contains__(self, message_id: str) -> bool:
+        """Whether the conversation has such a message."""
+        return message_id in self._messages
+
     def text(self, message_id: str) -> str:
         """Return the text of a message as far as it is known; none where a snapshot dropped it."""
         self._join_text(message_id)
         content = self._messages.get(message_id, {}).get("content", "")
         return content if isinstance(content, str) else ""
 
-    def run_digests(self) -> str:
-        """Return `messageId:hash` pairs of the latest run's texts, the last 32, space-separated."""
+    def run_texts(self) -> list[tuple[str, str]]:
+        """Return ids and texts of the latest run's messages, the last 32 that began, in order."""
         shown = [key for key in self._run_texts if key in self._messages]
-        return " ".join(f"{key}:{digest(self.text(key))}" for key in shown[-32:])
+        return [(key, self.text(key)) for key in shown[-32:]]
 
     def prelude(self, *, max_bytes: int | None = None) -> list[Event]:
         """Return the events that bring a newcomer to now; empty where no run ever was.

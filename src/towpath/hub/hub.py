@@ -142,6 +142,12 @@ class Hub:
         """How much waits beside all subscriptions together."""
         return sum(map(_backlog_level, self._members.values()))
 
+    @property
+    def largest_bytes(self) -> int:
+        """How much waits for the one connection for which most does, outbox and backlogs."""
+        levels = (one.outbox.level + _backlog_level(one) for one in self._members.values())
+        return max(levels, default=0)
+
     def connect(self, member: Member) -> ErrorCode | CloseCode | None:
         """Take a connection in, or return what to answer where there are as many as may be."""
         tenant, user = member.principal.tenant, member.principal.user
@@ -208,10 +214,9 @@ class Hub:
             self._give(subscription)
 
     def rejoin(self, subscription: Subscription) -> None:
-        """Begin joining anew, from the log: what is published from now on waits."""
+        """Begin joining anew one that `catch_up` returned: what is published from now on waits."""
         subscription.live = False
         subscription.backlog = Backlog()
-        subscription.member.behind.pop(subscription.channel, None)
 
     def catch_up(self, member: Member) -> list[Subscription]:
         """Give a reader what it fell behind with; call it when the outbox is empty.
@@ -225,6 +230,21 @@ class Hub:
             if not subscription.backlog.given_up and subscription.live:
                 self._give(subscription)
         return given_up
+
+    def fall_behind(self, subscription: Subscription, offset: int) -> None:
+        """Leave a reader behind once more, at an offset it was given, until `catch_up`."""
+        subscription.live = True
+        subscription.offset = offset
+        subscription.backlog.give_up()
+        subscription.member.behind[subscription.channel] = subscription
+
+    def may_write(self, subscription: Subscription) -> bool:
+        """Whether a subscription goes on, and its member may still read the channel."""
+        if not self._is_current(subscription):
+            return False
+        may = self._may_read(subscription.member.principal, subscription.channel)
+        self.withheld += not may
+        return may
 
     def readers(self, channel: Channel) -> list[Member]:
         """Return who reads a channel on this node."""

@@ -48,9 +48,14 @@ class Outbox:
         if not self._closed:
             self._wake()
 
-    def put(self, frame: bytes) -> bool:
-        """Add a frame; return False, and add nothing, where there is no room or it is closed."""
-        if self._closed or self.level + len(frame) > self._max_bytes:
+    def put(self, frame: bytes, *, answer: bool = False) -> bool:
+        """Add a frame; return False, and add nothing, where there is no room or it is closed.
+
+        An answer may be larger than the bound where next to nothing waits before it: it is as large
+        as what it tells, and asking again would not help.
+        """
+        full = self.level + len(frame) > self._max_bytes
+        if self._closed or (full and not (answer and self.level <= self._behind_bytes)):
             return False
         was_empty = not self._frames
         self._frames.append(frame)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from towpath import codes
-from towpath.auth.revocations import Revocation
+from towpath.auth.revocations import EVERYBODY, Revocation
 from towpath.auth.service import UnifiedAuthenticationService
 from towpath.channels import CONTROL
 from towpath.hooks import Fault, Hooks, SessionsRevoked
@@ -21,6 +21,11 @@ from towpath.streams.broker import Append, Broker, Item, Publication
 def announce(revocation: Revocation) -> Append:
     """Return what tells every node of a revocation."""
     return Append(CONTROL, (Item(msgspec.json.encode(revocation), {}),))
+
+
+def lost(at: float) -> Item:
+    """Return what takes back everything issued before, since what was taken back is not known."""
+    return Item(msgspec.json.encode(Revocation(tenant=EVERYBODY, at=at)), {})
 
 
 class Control:

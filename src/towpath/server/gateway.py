@@ -39,7 +39,7 @@ from towpath.errors import ConfigurationError, StorageError
 from towpath.hooks import Hooks, Watcher
 from towpath.hub.hub import Dialect, Hub
 from towpath.server.authentication import open_authentication
-from towpath.server.control import Control
+from towpath.server.control import Control, lost
 from towpath.server.event_stream import EventStream, sse_dialect
 from towpath.server.line import Line
 from towpath.server.metrics import Metrics
@@ -208,13 +208,18 @@ class Gateway:
         if house is None or self.phase == Phase.DRAINING:
             return
         self.phase = Phase.DRAINING
-        with contextlib.suppress(TimeoutError):
+        for line in house.lines:
+            line.drain()
+        # A log that refuses the runs' endings costs the time there is, and nobody their goodbye.
+        try:
             async with asyncio.timeout(self.settings.drain_timeout):
-                for line in house.lines:
-                    line.drain()
                 await house.bridge.drain()
-                for line in list(house.lines):
-                    line.end(codes.MOVE_ELSEWHERE)
+        except TimeoutError:
+            house.bridge.give_up()
+        for line in list(house.lines):
+            line.end(codes.MOVE_ELSEWHERE)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.close_timeout):
                 for line in list(house.lines):
                     await line.over.wait()
 
@@ -306,6 +311,8 @@ class Gateway:
             ThreadProjection(),
             watchers=self._hooks,
             synchronous=settings.synchronous,
+            reserve_bytes=settings.reserve_bytes,
+            lost_control=lambda: lost(time.time()),
         )
         await stack.enter_async_context(_opened(broker))
         await control.catch_up(broker)
@@ -331,6 +338,7 @@ class Gateway:
             limits=RunLimits(
                 cleanup_seconds=settings.cleanup_timeout,
                 interrupt_seconds=settings.interrupt_timeout,
+                lease_seconds=settings.run_lease,
                 drain_seconds=settings.drain_timeout,
                 message_bytes=settings.run_message_bytes,
                 run_bytes=settings.run_bytes,
@@ -357,6 +365,7 @@ class Gateway:
             auth=auth.service,
             hub=hub,
             runs=Buckets(Rate(per_second=settings.runs_per_second, burst=settings.runs_burst)),
+            watchers=self._hooks,
             monotonic=time.monotonic,
             clock=time.time,
             new_id=lambda: uuid.uuid4().hex,
@@ -396,6 +405,11 @@ class Gateway:
             "towpath_backlog_bytes",
             "Waiting beside connections that fell behind",
             read(lambda h: h.parts.hub.backlog_bytes),
+        )
+        gauge(
+            "towpath_largest_connection_bytes",
+            "Waiting for the one connection for which most waits",
+            read(lambda h: h.parts.hub.largest_bytes),
         )
         gauge(
             "towpath_withheld",

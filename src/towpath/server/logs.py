@@ -38,7 +38,7 @@ def configure(*, level: str = "INFO") -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     # What HTTP servers and clients say of requests holds query strings; ours is made of happenings.
-    for name in ("uvicorn", "httpx2", "httpcore2"):
+    for name in ("uvicorn", "httpx2", "httpcore2", "httpx", "httpcore", "openai"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
@@ -58,8 +58,12 @@ class Log:
                 self._log.info(_event(happening), **_fields(happening))
             case hooks.CredentialRefused(verdict=verdict) if verdict != "limited":
                 self._log.info(_event(happening), **_fields(happening))
-            case hooks.BreakerMoved():
+            case hooks.BreakerMoved() | hooks.DigestMismatch():
                 self._log.warning(_event(happening), **_fields(happening))
+            case hooks.LogChanged(after="ok"):
+                self._log.info(_event(happening), **_fields(happening))
+            case hooks.LogChanged() | hooks.LogQuarantined():
+                self._log.error(_event(happening), **_fields(happening))
             case hooks.KeysFetched(failure=failure) if failure:
                 self._log.warning(_event(happening), **_fields(happening))
             case hooks.Fault(where=where, error=error):

@@ -15,6 +15,7 @@ from towpath.hooks import Happening
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
+_LOG_CONDITIONS = ("ok", "full", "locked", "unwritable", "damaged", "taken")
 _BREAKER_STATES = ("closed", "half-open", "open")
 
 
@@ -58,6 +59,10 @@ class Metrics:
         self._caught_up = Counter(
             "towpath_readers_caught_up", "Slow readers answered from the log", registry=registry
         )
+        self._mismatches = Counter(
+            "towpath_digest_mismatches", "Messages that clients show otherwise than they were said",
+            ["log"], registry=registry,
+        )  # fmt: skip
         self._commands = Histogram(
             "towpath_command_seconds", "From a command's turn to its reply", ["command", "error"],
             buckets=_LATENCY, registry=registry,
@@ -79,6 +84,14 @@ class Metrics:
         self._commit = Histogram(
             "towpath_commit_seconds", "From the first waiting write to its commit",
             buckets=_LATENCY, registry=registry,
+        )  # fmt: skip
+        self._log_condition = Gauge(
+            "towpath_log_condition", "0 ok, 1 full, 2 locked, 3 unwritable, 4 damaged, 5 taken",
+            registry=registry,
+        )  # fmt: skip
+        self._quarantined = Counter(
+            "towpath_logs_quarantined", "Damaged logs that were set aside when this server started",
+            registry=registry,
         )  # fmt: skip
         self._faults = Counter(
             "towpath_faults", "Things of ours that went wrong, by place", ["where"],
@@ -109,6 +122,8 @@ class Metrics:
                 self._revoked.labels(what).inc()
             case hooks.CaughtUp():
                 self._caught_up.inc()
+            case hooks.DigestMismatch(log=log):
+                self._mismatches.labels(log).inc()
             case hooks.CommandAnswered(command=command, error=error, seconds=seconds):
                 self._commands.labels(command, str(error)).observe(seconds)
             case hooks.RunEnded(agent=agent, status=status, code=code):
@@ -118,6 +133,10 @@ class Metrics:
             case hooks.Appended(publications=count, seconds=seconds):
                 self._publications.inc(count)
                 self._commit.observe(seconds)
+            case hooks.LogChanged(after=after):
+                self._log_condition.set(_LOG_CONDITIONS.index(after))
+            case hooks.LogQuarantined():
+                self._quarantined.inc()
             case hooks.Fault(where=where):
                 self._faults.labels(where.partition(" ")[0]).inc()
 

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from towpath import codes
-from towpath.agents.asked import Decide, StartRun, request_key
+from towpath import codes, hooks
+from towpath.agents.asked import Decide, StartRun, cancel_result, request_key
 from towpath.agents.bridge import AgentWebSocketBridge
 from towpath.agents.live import custom
 from towpath.agents.registry import AgentRegistry
@@ -40,7 +40,10 @@ from towpath.errors import (
     StorageError,
     TooManyRequests,
     Unavailable,
+    UnknownChannel,
 )
+from towpath.events.digest import digest
+from towpath.hooks import Hooks
 from towpath.hub.hub import Hub
 from towpath.server.control import announce
 from towpath.server.shapes import (
@@ -48,6 +51,8 @@ from towpath.server.shapes import (
     AgentRow,
     Agents,
     Decided,
+    DigestKept,
+    DigestReport,
     InterruptRow,
     Made,
     Nothing,
@@ -123,6 +128,7 @@ class Operations:
         auth: UnifiedAuthenticationService,
         hub: Hub,
         runs: Buckets[tuple[str, str]],
+        watchers: Hooks,
         monotonic: Callable[[], float],
         clock: Callable[[], float],
         new_id: Callable[[], str],
@@ -135,6 +141,7 @@ class Operations:
         self._auth = auth
         self._hub = hub
         self._runs_allowed = runs
+        self._hooks = watchers
         self._monotonic = monotonic
         self._clock = clock
         self._new_id = new_id
@@ -162,8 +169,8 @@ class Operations:
                 raise BadRequest(f"{name} must be 1 to 128 printable characters")
         try:
             result = await operation.handler(self, caller, params)
-        except StorageError:
-            raise Unavailable("the store cannot be used now") from None
+        except StorageError as error:
+            raise Unavailable(str(error)) from None
         return result if isinstance(result, bytes) else msgspec.json.encode(result)
 
     def may_start(self, who: Principal) -> bool:
@@ -186,8 +193,8 @@ class Operations:
         key = request_key(caller.principal, "run.cancel", params.request_id, params)
         if (earlier := await self._broker.remembered(key)) is not None:
             return earlier
-        status = await self._bridge.cancel(caller.principal, params.run_id)
-        result = msgspec.json.encode(Accepted(status=status))
+        status = await self._bridge.cancel(caller.principal, params.run_id, key=key)
+        result = cancel_result(status)
         return (await write(self._broker, Write(key=key, result=lambda _: result))).result
 
     async def _approve(self, caller: Caller, params: RunApprove) -> bytes:
@@ -255,6 +262,30 @@ class Operations:
             state=stored.state,
             position=ThreadPosition(epoch=position.epoch, offset=position.offset),
         )
+
+    async def _report_digest(self, caller: Caller, params: DigestReport) -> DigestKept:
+        if params.published == params.shown:
+            raise BadRequest("published and shown are the same")
+        who = caller.principal
+        channel = thread_channel(who.tenant, who.user, params.thread_id)
+        try:
+            fold = await self._recovery.fold(channel, who.user)
+        except UnknownChannel:
+            raise NotFound("no such thread") from None
+        text = fold.text(params.message_id) if params.message_id in fold else None
+        kept = digest(text) if text is not None else None
+        self._hooks.tell(
+            hooks.DigestMismatch(
+                tenant=who.tenant,
+                user=who.user,
+                thread=params.thread_id,
+                message=params.message_id,
+                published=params.published,
+                shown=params.shown,
+                kept=kept,
+            )
+        )
+        return DigestKept(digest=kept)
 
     async def _create(self, caller: Caller, params: ThreadCreate) -> bytes:
         thread = params.thread_id or self._new_id()
@@ -398,6 +429,13 @@ OPERATIONS: dict[str, Operation] = {
         ),
         Operation(
             "thread.delete", ThreadDelete, Nothing, _O._delete, ("DELETE", "/threads/{thread_id}")
+        ),
+        Operation(
+            "digest.report",
+            DigestReport,
+            DigestKept,
+            _O._report_digest,
+            ("POST", "/threads/{thread_id}/digests"),
         ),
         Operation("ticket.create", TicketCreate, Ticket, _O._ticket, ("POST", "/tickets")),
         Operation("session.list", SessionList, Sessions, _O._sessions, ("GET", "/sessions")),

@@ -238,12 +238,13 @@ class Performer:
         answer = await self._parts.recovery.answer(channel, user, asked)
         if request.recover and not answer.recovered and request.flag & frames.REJECT_UNRECOVERED:
             raise UnrecoverablePosition
+        told = answer.publications
         return frames.SubscribeResult(
             epoch=answer.epoch,
             offset=answer.top,
             recovered=answer.recovered,
             was_recovering=request.recover,
-            publications=answer.publications or UNSET,
+            publications=(_at_once(told) if channel.is_thread else told) or UNSET,
         )
 
     async def _history(self, effect: ReadHistory) -> None:
@@ -324,8 +325,13 @@ class Performer:
             self._put(self._connection.fail(number, code, message, temporary=temporary))
 
     def _put(self, frame: bytes) -> None:
-        if not self.member.outbox.put(frame):
+        if not self.member.outbox.put(frame, answer=True):
             self.member.close(codes.SLOW)
+
+
+def _at_once(told: list[frames.Publication]) -> list[frames.Publication]:
+    """Return a folded answer as one reply tells it: it comes whole, so only its end is a place."""
+    return [frames.Publication(data=one.data, tags=one.tags) for one in told[:-1]] + told[-1:]
 
 
 def _name(command: Command | Malformed) -> str:

@@ -1,7 +1,7 @@
 """Every setting, its default and its unit; the only reader of the environment.
 
-Each is `TOWPATH_` and its name in capitals. Contradictions are found before anything is opened,
-and the sentence names both values.
+Each is `TOWPATH_` and its name in capitals, but for two that everybody calls `OPENAI_…`.
+Contradictions are found before anything is opened, and the sentence names both values.
 """
 
 import ipaddress
@@ -52,12 +52,15 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
         allow_inf_nan=False,
+        validate_by_name=True,
     )
 
     data: Path = Path(".towpath")
     """Where the log, the projection and the development key live."""
     synchronous: str = Field(default="NORMAL", pattern="^(NORMAL|FULL)$")
     """NORMAL survives a kill of the process, FULL a power cut too, at a tenth of the speed."""
+    reserve_bytes: int = Field(default=16 * 1024 * 1024, ge=0)
+    """Room on the data directory's disk that is kept for the endings of runs; 0 keeps none."""
 
     jwt_key: SecretStr | None = None
     """The key tokens are verified with: a JWK, a PEM public key, or a shared secret."""
@@ -163,6 +166,8 @@ class Settings(BaseSettings):
     """How long a good verdict is remembered at most."""
     run_deadline: float = Field(default=600.0, gt=0)
     """Until a run is ended with `run.deadline`, unless its agent was registered with another."""
+    run_lease: float = Field(default=15.0, ge=1)
+    """How long after its process fell silent a run is ended with `run.lost`, at the latest."""
     interrupt_timeout: float = Field(default=24 * 3600.0, gt=0)
     """How long a run's question waits for a person, where the agent does not say."""
     cleanup_timeout: float = Field(default=5.0, gt=0)
@@ -171,6 +176,15 @@ class Settings(BaseSettings):
     """How long a stop of the server may take before it is hurried."""
     ready_timeout: float = Field(default=2.0, gt=0)
     """How long the round trip of `/health/ready` may take."""
+
+    model: str | None = None
+    """The model of the agent `assistant`: a service's name of it, `local`, or `none`."""
+    model_tokens: int | None = Field(default=None, gt=0)
+    """Of a conversation, for the model; not set is 1,500 for the local one, 32,000 for others."""
+    openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
+    """Where the model's service is, up to `/v1`; not set is OpenAI's own."""
+    openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
+    """The key the model's service asks for."""
 
     server_subscriptions: tuple[str, ...] = ("user", "tenant")
     """Channels every connection reads from its connect reply on."""

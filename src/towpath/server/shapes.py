@@ -14,6 +14,8 @@ Title = Annotated[str, Meta(max_length=200)]
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 """Of a user or a tenant."""
 Limit = Annotated[int, Meta(ge=1, le=200)]
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{8}$")]
+"""Of a text, as the tags of publications have it."""
 
 
 class RunStart(Struct, frozen=True, kw_only=True):
@@ -94,6 +96,18 @@ class ThreadDelete(Struct, frozen=True, kw_only=True):
 
     request_id: Id
     thread_id: Id
+
+
+class DigestReport(Struct, frozen=True, kw_only=True):
+    """Say that what you show of a message is not what was said; it is counted.
+
+    `published` is the digest that came with the message, `shown` that of the text you show.
+    """
+
+    thread_id: Id
+    message_id: Id
+    published: Digest
+    shown: Digest
 
 
 class TicketCreate(Struct, frozen=True, kw_only=True):
@@ -204,6 +218,12 @@ class Started(Struct, frozen=True, kw_only=True):
     thread_id: str
     run_id: str
     position: ThreadPosition
+
+
+class DigestKept(Struct, frozen=True, kw_only=True):
+    """The digest of a message's text as it is kept; null where there is no such message."""
+
+    digest: str | None
 
 
 class Made(Struct, frozen=True, kw_only=True):

@@ -28,6 +28,9 @@ from towpath.channels import CONTROL, Channel
 
 T = TypeVar("T")
 
+KEY_SECONDS = 24 * 3600.0
+"""How long a request id is remembered, at least."""
+
 
 class Position(NamedTuple):
     """Where in a channel: after the publication with this offset, in this epoch."""
@@ -57,12 +60,16 @@ class Append:
 
     `hold` marks the first of them as the start of something unfinished, which retention must not
     drop; `release` ends the channel's hold. With `after` the write is refused unless the channel's
-    top is this offset: so a producer's later writes cannot stand where an earlier one failed.
+    top is this offset: so a producer's later writes cannot stand where an earlier one failed. With
+    `within` it is refused unless the channel is held from this offset on. That is a fencing token:
+    holds begin at rising offsets, so a producer whose hold somebody else released writes no more,
+    whatever the channel's top has become.
     """
 
     channel: Channel
     items: tuple[Item, ...]
     after: int | None = None
+    within: int | None = None
     hold: bool = False
     release: bool = False
 
@@ -180,6 +187,20 @@ class Projection(Protocol):
             CommandError: the fact contradicts what is known; the whole write is refused.
         """
 
+    def carry_over(
+        self, old: sqlite3.Connection, new: sqlite3.Connection, at: float
+    ) -> Mapping[str, int]:
+        """Take what is certain of a damaged database into a new one, whose tables are there.
+
+        Args:
+            old: the damaged one; `towpath.streams.quarantine.readable` reads it.
+            new: the new one, in a transaction.
+            at: now, in Unix seconds.
+
+        Returns:
+            How much of what; what could not be taken counts as `left_out`.
+        """
+
 
 class Broker(Protocol):
     """Stores and spreads publications; the module's docstring is its contract."""
@@ -201,8 +222,8 @@ class Broker(Protocol):
         """Hand a write over, now; the order of calls is the order of publications.
 
         The future's exception is a CommandError where the projection or the key refused the
-        write, StorageError where it could not be made durable or did not follow on `after`;
-        either way it left no trace.
+        write, Misplaced where it did not stand where it says, StorageError where it could not be
+        made durable; either way it left no trace.
         """
 
     async def read(
@@ -239,10 +260,15 @@ class Broker(Protocol):
         """
 
 
-def follows(appends: Sequence[Append], spans: Sequence[Span]) -> bool:
-    """Whether every append that names the offset it comes after does come after it."""
-    pairs = zip(appends, spans, strict=True)
-    return all(append.after in (None, span.first - 1) for append, span in pairs)
+def follows(
+    appends: Sequence[Append], spans: Sequence[Span], hold: Callable[[Channel], int | None]
+) -> bool:
+    """Whether appends come after what they name, and within it; `hold` knows a channel's."""
+    return all(
+        append.after in (None, span.first - 1)
+        and (append.within is None or append.within == hold(append.channel))
+        for append, span in zip(appends, spans, strict=True)
+    )
 
 
 def channel_epoch(log_epoch: str, channel: Channel) -> str:

@@ -8,20 +8,35 @@ the whole batch back.
 The epoch (DESIGN section 6) is new when the log is created, and when it was not closed, is opened
 in another life of the machine, and was written with `synchronous` below FULL: then the machine
 may have forgotten what it said it had stored. After a mere kill -9 it stays.
+
+The log is open in one place at a time, and a lock file keeps others off. Locks can be lost: by
+somebody who tidies up, by a file system that has none. So each opening has a number, one more than
+the last, and every transaction looks whether it is still the latest. Who was there before writes
+nothing more.
 """
 
 import contextlib
 import sqlite3
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from towpath.channels import Channel
-from towpath.errors import CommandError, ConfigurationError, Conflict, StorageError
+from towpath.errors import (
+    CommandError,
+    ConfigurationError,
+    Conflict,
+    Damaged,
+    Misplaced,
+    StorageError,
+    TakenOver,
+)
+from towpath.streams import seals
 from towpath.streams.broker import (
+    KEY_SECONDS,
     Append,
     Item,
     Key,
@@ -36,10 +51,14 @@ from towpath.streams.broker import (
     follows,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 5
 """What `PRAGMA user_version` of a file says that this code can write."""
-KEY_SECONDS = 24 * 3600.0
-"""How long a request id is remembered."""
+SEALED_SINCE = 4
+"""The version from which on rows carry checksums."""
+BUSY_MS = 5_000
+"""How long a write waits for somebody else's lock, in milliseconds."""
+PATIENCE_MS = 100
+"""How long it is waited for by what can wait: probes, retention, and closing."""
 MAX_HEADS = 100_000
 """How many channels are remembered before all are looked up anew."""
 
@@ -78,9 +97,15 @@ CREATE TABLE requests (
 ) WITHOUT ROWID;
 CREATE INDEX requests_at ON requests (at);
 """
+_SEALED = """
+ALTER TABLE channels ADD COLUMN crc INTEGER;
+ALTER TABLE log ADD COLUMN crc INTEGER;
+ALTER TABLE requests ADD COLUMN crc INTEGER
+"""
 
 _encode_items = msgspec.msgpack.Encoder().encode
-_decode_items = msgspec.msgpack.Decoder(list[tuple[bytes, dict[str, str]]]).decode
+_MISSING = "publications are missing"
+decode_items = msgspec.msgpack.Decoder(list[tuple[bytes, dict[str, str]]]).decode
 
 
 Outcome = Written | CommandError | StorageError
@@ -120,6 +145,7 @@ class LogFile:
             ConfigurationError: a newer version wrote it.
             sqlite3.Error: it cannot be opened.
         """
+        self.path = path
         self._projection = projection
         self._retention = retention
         self._clock = clock
@@ -129,15 +155,20 @@ class LogFile:
             self._prepare(path)
             self.epoch = self._renew_epoch(synchronous, boot_id)
             """The log's epoch, from which every channel's is made."""
+            self._opening = self._count_opening()
             self._db.execute("COMMIT")
         except BaseException:
             self._db.close()
             raise
 
-    def close(self) -> None:
-        """Close the file, noting that it was closed."""
-        with contextlib.suppress(sqlite3.Error):
-            self._set_meta("clean", "1")
+    def close(self, *, clean: bool = True) -> None:
+        """Close the file, noting that it was closed well where it was."""
+        with contextlib.suppress(sqlite3.Error, TakenOver):
+            self._db.execute(f"PRAGMA busy_timeout = {PATIENCE_MS}")
+            if clean:
+                self._begin()
+                self._set_meta("clean", "1")
+                self._db.execute("COMMIT")
         self._db.close()
 
     def commit(self, writes: Sequence[Write]) -> list[Outcome]:
@@ -145,8 +176,9 @@ class LogFile:
 
         Raises:
             sqlite3.Error: nothing of the batch was written; call `undo`.
+            TakenOver: the log was opened elsewhere since; call `undo`.
         """
-        self._db.execute("BEGIN IMMEDIATE")
+        self._begin()
         rows: Rows = {}
         outcomes = [self._write(write, rows) for write in writes]
         for channel, (first, items) in rows.items():
@@ -160,14 +192,44 @@ class LogFile:
         with contextlib.suppress(sqlite3.Error):
             self._db.execute("ROLLBACK")
 
+    def probe(self) -> None:
+        """Write something of no consequence, to see whether the file takes it.
+
+        Raises:
+            sqlite3.Error: it does not; call `undo`.
+        """
+        with self._impatient():
+            self._begin()
+        self._set_meta("probed", str(self._clock()))
+        self._db.execute("COMMIT")
+
+    def make_room(self) -> None:
+        """Let the write-ahead log begin anew, where what it holds can go into the file."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    @contextlib.contextmanager
+    def filling(self) -> Iterator[sqlite3.Connection]:
+        """Lend the connection for one transaction that fills a new log."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+        except BaseException:
+            self.undo()
+            raise
+        self._heads.clear()
+        self._db.execute("COMMIT")
+
     def sweep(self) -> None:
         """Drop what is too old.
 
         Raises:
             sqlite3.Error: nothing was dropped; call `undo`.
+            TakenOver: the log was opened elsewhere since; call `undo`.
         """
         now = self._clock()
-        self._db.execute("BEGIN IMMEDIATE")
+        with self._impatient():
+            self._begin()
         self._db.execute("DELETE FROM requests WHERE at < ?", (now - KEY_SECONDS,))
         for channel_id, tenant, name, updated in self._db.execute(
             "SELECT id, tenant, name, updated FROM channels WHERE hold IS NULL"
@@ -176,6 +238,15 @@ class LogFile:
         ).fetchall():
             self._expire(channel_id, Channel(tenant, name), updated, now)
         self._db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _impatient(self) -> Iterator[None]:
+        """Wait for nobody's lock longer than for a moment."""
+        self._db.execute(f"PRAGMA busy_timeout = {PATIENCE_MS}")
+        try:
+            yield
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
     def _prepare(self, path: Path) -> None:
         """Begin the opening transaction and bring the tables to the present schema."""
@@ -186,12 +257,33 @@ class LogFile:
                 f"one knows {SCHEMA_VERSION}): start that version, or another data directory"
             )
         self._db.execute("BEGIN IMMEDIATE")
+        if version == SCHEMA_VERSION:
+            self._check_schema()
         if version == 0:
             for statement in _SCHEMA.split(";"):
                 self._db.execute(statement)
             self._set_meta("epoch", uuid.uuid4().hex)
+        for statement in _SEALED.split(";") if version < SEALED_SINCE else ():
+            self._db.execute(statement)
         self._projection.create(self._db, version)
+        if version < SCHEMA_VERSION:
+            seals.renew(self._db)
+            self._set_meta("schema", msgspec.json.encode(seals.schema_of(self._db)).decode())
+        seals.guard(self._db)
         self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _check_schema(self) -> None:
+        """Compare what defines the tables with what it was; what others added is theirs.
+
+        Raises:
+            Damaged: it is not what was written.
+        """
+        try:
+            written = msgspec.json.decode(self._meta("schema"), type=dict[str, int])
+        except msgspec.DecodeError:
+            raise Damaged("the schema") from None
+        if not written.items() <= seals.schema_of(self._db).items():
+            raise Damaged("the schema")
 
     def _renew_epoch(self, synchronous: str, boot_id: str) -> str:
         crashed = self._meta("clean") == "0"
@@ -203,6 +295,22 @@ class LogFile:
         self._set_meta("synchronous", synchronous)
         return self._meta("epoch")
 
+    def _count_opening(self) -> str:
+        """Return the number of this opening; whoever opened the log before has a lower one."""
+        opening = str(int(self._meta("opening") or 0) + 1)
+        self._set_meta("opening", opening)
+        return opening
+
+    def _begin(self) -> None:
+        """Begin a transaction.
+
+        Raises:
+            TakenOver: the log was opened elsewhere since.
+        """
+        self._db.execute("BEGIN IMMEDIATE")
+        if self._meta("opening") != self._opening:
+            raise TakenOver("another process has opened the log since")
+
     def _meta(self, name: str) -> str:
         row = self._db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
         return str(row[0]) if row else ""
@@ -213,8 +321,8 @@ class LogFile:
     def _write(self, write: Write, rows: Rows) -> Outcome:
         spans = self._spans(write.appends)
         if write.key is None and not write.facts and not write.forget:
-            if not follows(write.appends, spans):
-                return StorageError("an earlier write is missing")
+            if not follows(write.appends, spans, self._hold):
+                return Misplaced("an earlier write is missing, or another producer was here")
             self._place(write.appends, spans, rows)
             return Written(spans=spans)
         self._db.execute("SAVEPOINT write")
@@ -233,10 +341,14 @@ class LogFile:
             CommandError: its key or one of its facts is refused.
             StorageError: it does not follow on what it says it follows.
         """
-        if write.key is not None and (earlier := remembered(self._db, write.key)) is not None:
+        if (
+            write.key is not None
+            and (earlier := remembered(self._db, write.key, table=f"{seals.CHECKED}requests"))
+            is not None
+        ):
             return Written(result=earlier, repeated=True)
-        if not follows(write.appends, spans):
-            raise StorageError("an earlier write is missing")
+        if not follows(write.appends, spans, self._hold):
+            raise Misplaced("an earlier write is missing, or another producer was here")
         for fact in write.facts:
             self._projection.apply(self._db, fact, spans)
         result = write.result(spans) if write.result else b""
@@ -271,6 +383,9 @@ class LogFile:
                 head.hold = None
             rows.setdefault(append.channel, (span.first, []))[1].extend(append.items)
 
+    def _hold(self, channel: Channel) -> int | None:
+        return self._head(channel).hold
+
     def _head(self, channel: Channel) -> _Head:
         head = self._heads.get(channel)
         if head is not None:
@@ -278,11 +393,12 @@ class LogFile:
         if len(self._heads) > MAX_HEADS:
             self._heads.clear()
         self._db.execute(
-            "INSERT OR IGNORE INTO channels VALUES (NULL, ?, ?, 0, NULL, 0, 0, ?)",
+            "INSERT OR IGNORE INTO channels VALUES (NULL, ?, ?, 0, NULL, 0, 0, ?, NULL)",
             (channel.tenant, channel.name, self._clock()),
         )
         row = self._db.execute(
-            "SELECT id, top, hold, publications, bytes FROM channels WHERE tenant=? AND name=?",
+            f"SELECT id, top, hold, publications, bytes FROM {seals.CHECKED}channels"
+            " WHERE tenant=? AND name=?",
             (channel.tenant, channel.name),
         ).fetchone()
         head = self._heads[channel] = _Head(*row)
@@ -291,10 +407,8 @@ class LogFile:
     def _insert(self, channel: Channel, first: int, items: list[Item]) -> None:
         head, now = self._head(channel), self._clock()
         blob = _encode_items(items)
-        self._db.execute(
-            "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)",
-            (head.id, head.top, first, now, len(blob), blob),
-        )
+        row = (head.id, head.top, first, now, len(blob), blob)
+        self._db.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, seals.seal(*row)))
         head.publications += len(items)
         head.bytes += len(blob)
         self._trim(head, self._retention(channel))
@@ -328,7 +442,7 @@ class LogFile:
 
     def _remember(self, key: Key, result: bytes) -> None:
         self._db.execute(
-            "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
             (*key.scope, key.request_id, key.digest, result, self._clock()),
         )
 
@@ -337,7 +451,12 @@ class LogFile:
         if keep.since_last and updated >= now - keep.seconds:
             return
         limit = now if keep.since_last else now - keep.seconds
-        self._db.execute("DELETE FROM log WHERE channel=? AND at<?", (channel_id, limit))
+        # Up to the first that is young enough: clocks are set back, and no gap may come of it.
+        self._db.execute(
+            "DELETE FROM log WHERE channel=?1 AND last < COALESCE("
+            "(SELECT MIN(last) FROM log WHERE channel=?1 AND at>=?2), 1 << 62)",
+            (channel_id, limit),
+        )
         left = self._db.execute(
             "SELECT COALESCE(SUM(last - first + 1), 0), COALESCE(SUM(bytes), 0)"
             " FROM log WHERE channel=?",
@@ -357,37 +476,45 @@ def read(
     epoch: str | None,
     limit: int | None,
 ) -> Replay:
-    """Answer `Broker.read` from the file; `here` is the channel's epoch."""
+    """Answer `Broker.read` from the file; `here` is the channel's epoch.
+
+    Raises:
+        Damaged: something is missing.
+    """
     head = db.execute(
-        "SELECT id, top FROM channels WHERE tenant=? AND name=?", (channel.tenant, channel.name)
+        "SELECT id, top, publications FROM channels WHERE tenant=? AND name=?",
+        (channel.tenant, channel.name),
     ).fetchone()
-    channel_id, top = head or (None, 0)
-    row = db.execute(
-        "SELECT first FROM log WHERE channel=? ORDER BY last LIMIT 1", (channel_id,)
-    ).fetchone()
-    oldest = row[0] if row else top + 1
+    channel_id, top, kept = head or (None, 0, 0)
+    oldest = top - kept + 1
     if (epoch is not None and epoch != here) or after > top or after < oldest - 1:
         return Replay(here, top, [], gone=True)
     found: list[Publication] = []
-    for row in db.execute(
-        "SELECT first, items FROM log WHERE channel=? AND last>? ORDER BY last",
+    expected = after + 1
+    for first, last, items in db.execute(
+        "SELECT first, last, items FROM log WHERE channel=? AND last>? ORDER BY last",
         (channel_id, after),
     ):
         if limit is not None and len(found) >= limit:
             break
-        items = _decode_items(row[1])
+        if first > expected:
+            raise Damaged(_MISSING)
+        expected = last + 1
         found.extend(
             Publication(offset, data, tags)
-            for offset, (data, tags) in enumerate(items, row[0])
+            for offset, (data, tags) in enumerate(decode_items(items), first)
             if offset > after
         )
+    else:
+        if expected <= top:
+            raise Damaged(_MISSING)
     return Replay(here, top, found if limit is None else found[:limit])
 
 
-def remembered(db: sqlite3.Connection, key: Key) -> bytes | None:
+def remembered(db: sqlite3.Connection, key: Key, *, table: str = "requests") -> bytes | None:
     """Answer `Broker.remembered` from the file."""
     row = db.execute(
-        "SELECT digest, result FROM requests WHERE tenant=? AND user=? AND method=?"
+        f"SELECT digest, result FROM {table} WHERE tenant=? AND user=? AND method=?"
         " AND request_id=?",
         (*key.scope, key.request_id),
     ).fetchone()
@@ -398,9 +525,15 @@ def remembered(db: sqlite3.Connection, key: Key) -> bytes | None:
     return bytes(row[1])
 
 
+def wal_of(path: Path) -> Path:
+    """Return the write-ahead log of a database."""
+    return path.with_name(path.name + "-wal")
+
+
 def connect(path: Path, synchronous: str) -> sqlite3.Connection:
     """Return a connection that leaves transactions to us."""
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute(f"PRAGMA synchronous = {synchronous}")
     return db

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from towpath.channels import Channel
-from towpath.errors import CommandError, Conflict, StorageError
+from towpath.errors import CommandError, Conflict, Misplaced, StorageError
 from towpath.streams.broker import (
+    KEY_SECONDS,
     Append,
     Deliver,
     Key,
@@ -58,7 +59,7 @@ class MemoryBroker:
         self._clock = clock
         self._log_epoch = uuid.uuid4().hex
         self._logs: dict[Channel, _Log] = {}
-        self._results: dict[tuple[tuple[str, str, str], str], tuple[str, bytes]] = {}
+        self._results: dict[tuple[tuple[str, str, str], str], tuple[str, bytes, float]] = {}
         self._db = sqlite3.connect(":memory:", isolation_level=None)
 
     async def start(self) -> None:
@@ -82,12 +83,13 @@ class MemoryBroker:
         if write.key is not None and (earlier := self._remembered(write.key)) is not None:
             return Written(result=earlier, repeated=True)
         spans = self._spans(write.appends)
-        if not follows(write.appends, spans):
-            raise StorageError("an earlier write is missing")
+        if not follows(write.appends, spans, self._hold):
+            raise Misplaced("an earlier write is missing, or another producer was here")
         self._apply(write, spans)
         result = write.result(spans) if write.result else b""
         if write.key is not None:
-            self._results[write.key.scope, write.key.request_id] = (write.key.digest, result)
+            key = (write.key.scope, write.key.request_id)
+            self._results[key] = (write.key.digest, result, self._clock())
         for channel in write.forget:
             log = self._logs.setdefault(channel, _Log())
             log.kept.clear()
@@ -96,6 +98,9 @@ class MemoryBroker:
         for append, span in zip(write.appends, spans, strict=True):
             self._append(append, span)
         return Written(spans=spans, result=result)
+
+    def _hold(self, channel: Channel) -> int | None:
+        return self._logs.get(channel, _Log()).hold
 
     def _spans(self, appends: tuple[Append, ...]) -> tuple[Span, ...]:
         tops: dict[Channel, int] = {}
@@ -167,10 +172,19 @@ class MemoryBroker:
         return self._remembered(key)
 
     def _remembered(self, key: Key) -> bytes | None:
-        digest, result = self._results.get((key.scope, key.request_id), (key.digest, None))
-        if digest != key.digest:
+        self._forget_requests()
+        found = self._results.get((key.scope, key.request_id))
+        if found is None:
+            return None
+        if found[0] != key.digest:
             raise Conflict("request_id was used for something else")
-        return result
+        return found[1]
+
+    def _forget_requests(self) -> None:
+        """Forget what was remembered long enough; the oldest come first."""
+        limit = self._clock() - KEY_SECONDS
+        while self._results and next(iter(self._results.values()))[2] < limit:
+            del self._results[next(iter(self._results))]
 
     async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
         return question(self._db)

@@ -4,6 +4,10 @@ Writes queue up, bounded, while the last commit runs; the writer takes all of th
 and hands the batch back to the event loop, where it is delivered in order and the futures are
 resolved. So the disk is waited for once per batch, and the loop waits for it never. A thread
 beside it answers reads; in WAL mode it sees every commit and blocks none.
+
+Where the file refuses, the log changes its condition (`towpath.streams.condition`): then the
+writer refuses at once what the condition does not admit, and probes, every second or so, whether
+it is over.
 """
 
 import asyncio
@@ -23,10 +27,11 @@ from towpath import hooks
 from towpath.channels import Channel
 from towpath.errors import ConfigurationError, StorageError
 from towpath.hooks import Hooks
-from towpath.streams import logfile
+from towpath.streams import logfile, seals
 from towpath.streams.broker import (
     Append,
     Deliver,
+    Item,
     Key,
     Projection,
     Publication,
@@ -38,7 +43,10 @@ from towpath.streams.broker import (
     channel_epoch,
     retention_of,
 )
+from towpath.streams.condition import ERRORS, FINAL, Condition, admits, condition_of, refusal
 from towpath.streams.logfile import LogFile, Outcome
+from towpath.streams.quarantine import damage_of, set_aside
+from towpath.streams.reserve import Reserve, out_of_room
 
 T = TypeVar("T")
 
@@ -46,6 +54,8 @@ QUEUE_BOUND = 4096
 """How many writes wait for the disk before producers wait too: about one second's worth."""
 SWEEP_SECONDS = 60.0
 """How often publications that are too old are looked for."""
+PROBE_SECONDS = 1.0
+"""How often a log that refused is probed."""
 
 
 @dataclass(slots=True)
@@ -69,6 +79,8 @@ class SqliteBroker:
         watchers: Hooks | None = None,
         retention: Callable[[Channel], Retention] = retention_of,
         synchronous: str = "NORMAL",
+        reserve_bytes: int = 0,
+        lost_control: Callable[[], Item] | None = None,
         boot_id: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -81,6 +93,8 @@ class SqliteBroker:
             watchers: hear of commits.
             retention: how much of which channel is kept.
             synchronous: `NORMAL` survives a kill of the process, `FULL` a power cut too.
+            reserve_bytes: room that is kept on the disk for what ends something; 0 keeps none.
+            lost_control: makes what the control channel says where damage took some of it.
             boot_id: which life of the machine this is; None asks the kernel.
             clock: wall time in seconds, for retention.
         """
@@ -90,12 +104,22 @@ class SqliteBroker:
         self._hooks = watchers or Hooks()
         self._retention = retention
         self._synchronous = synchronous
-        self._boot_id = boot_id
+        self._life = _kernel_boot_id() if boot_id is None else boot_id
+        self._lost_control = lost_control
         self._clock = clock
         self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
         self._waiting = 0
         self._has_room = asyncio.Event()
         self._stopped = False
+        self._reserve = Reserve(path.with_suffix(".reserve"), reserve_bytes)
+        self._condition = Condition.OK
+        self._turning = threading.Lock()
+        self._probed = 0.0
+
+    @property
+    def condition(self) -> Condition:
+        """What state the log is in."""
+        return self._condition
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -144,35 +168,119 @@ class SqliteBroker:
     async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
         if self._stopped:
             raise StorageError("the log is closed")
+        if self._condition is Condition.DAMAGED:
+            raise refusal(self._condition)
         try:
             return await self._loop.run_in_executor(self._readers, _within, self._reader, question)
-        except sqlite3.Error as error:
-            raise StorageError(f"the log cannot be read: {error}") from error
+        except ERRORS as error:
+            if condition_of(error) is Condition.DAMAGED:
+                self._turn(Condition.DAMAGED, str(error))
+                raise refusal(self._condition) from error
+            raise StorageError("the log cannot be read now") from error
 
     def _close(self) -> None:
         self._readers.shutdown()
         self._reader.close()
-        self._log.close()
+        self._log.close(clean=self._condition not in FINAL)
         self._lock.close()
 
     def _open(self) -> None:
         self._lock = _lock(self._path)
+        self._lock.seek(0)
+        mark = self._lock.read()
         try:
-            self._log = LogFile(
-                self._path,
-                self._projection,
-                retention=self._retention,
-                synchronous=self._synchronous,
-                boot_id=_kernel_boot_id() if self._boot_id is None else self._boot_id,
-                clock=self._clock,
-            )
+            self._log = self._open_log(mark)
             self._reader = logfile.connect(self._path, self._synchronous)
-        except sqlite3.Error as error:
+            seals.hide(self._reader)
+            _mark(self._lock, self._life)
+            if not self._reserve.take():
+                self._turn(Condition.FULL, "there is no room for the reserve")
+        except (*ERRORS, OSError) as error:
             self._lock.close()
             raise ConfigurationError(f"cannot open {self._path}: {error}") from None
         except ConfigurationError:
             self._lock.close()
             raise
+
+    def _heal(self, mark: str) -> None:
+        """Set a damaged log aside; one that was never ours is left alone."""
+        try:
+            reason = damage_of(self._path, same_life=mark == self._life != "")
+        except ERRORS as error:
+            # What is asked is right, so a table or column that is not there is damage too.
+            if condition_of(error) not in (Condition.DAMAGED, None):
+                raise
+            reason = str(error)
+        if reason is None:
+            return
+        if not mark:
+            raise ConfigurationError(f"cannot open {self._path}: {reason}")
+        self._set_aside(reason)
+
+    def _set_aside(self, reason: str) -> None:
+        made = set_aside(
+            self._path,
+            self._log_file,
+            self._projection,
+            reason=reason,
+            lost_control=self._lost_control,
+            at=self._clock(),
+        )
+        happened = hooks.LogQuarantined(
+            path=str(made.path), reason=reason, carried=made.carried, control=made.control
+        )
+        self._loop.call_soon_threadsafe(self._hooks.tell, happened)
+
+    def _open_log(self, mark: str) -> LogFile:
+        """Open the file; where the disk has no room even for that, in the reserve's.
+
+        Args:
+            mark: what the lock file says: in which life of the machine a log was opened here.
+        """
+        try:
+            return self._open_sound(mark)
+        except (*ERRORS, OSError) as error:
+            full = self._told_by(error) is Condition.FULL or out_of_room(self._path)
+            if not full or not self._reserve.give_back():
+                raise
+        return self._open_sound(mark)
+
+    def _open_sound(self, mark: str) -> LogFile:
+        self._heal(mark)
+        try:
+            return self._log_file(self._path)
+        except ERRORS as error:  # It was closed well, and damaged since.
+            if condition_of(error) is not Condition.DAMAGED or not mark:
+                raise
+            self._set_aside(str(error))
+        return self._log_file(self._path)
+
+    def _log_file(self, path: Path) -> LogFile:
+        return LogFile(
+            path,
+            self._projection,
+            retention=self._retention,
+            synchronous=self._synchronous,
+            boot_id=self._life,
+            clock=self._clock,
+        )
+
+    def _told_by(self, error: Exception) -> Condition | None:
+        """Return the condition an error tells of."""
+        told = condition_of(error)
+        if told is Condition.UNWRITABLE and out_of_room(logfile.wal_of(self._path)):
+            return Condition.FULL
+        return told
+
+    def _turn(self, after: Condition, reason: str = "") -> None:
+        """Take note that the log is in another condition, in whatever thread that shows."""
+        with self._turning:
+            before = self._condition
+            if before is after or before in FINAL:
+                return
+            self._condition = after
+        change = hooks.LogChanged(before=before.value, after=after.value, reason=reason)
+        self._loop.call_soon_threadsafe(self._hooks.tell, change)
 
     # What follows runs in the writer thread, but for `_hand_back`, which runs on the loop.
 
@@ -181,36 +289,83 @@ class SqliteBroker:
         swept = 0.0
         while going:
             batch: list[_Pending] = []
+            troubled = self._condition is not Condition.OK
             with contextlib.suppress(queue.Empty):
-                item = self._queue.get(timeout=SWEEP_SECONDS)
+                item = self._queue.get(timeout=PROBE_SECONDS if troubled else SWEEP_SECONDS)
                 while item is not None:
                     batch.append(item)
                     item = self._queue.get_nowait()
                 going = False
+            if troubled:
+                self._probe()
             if batch:
-                outcomes = self._commit(batch)
+                outcomes = self._commit([pending.write for pending in batch])
                 self._loop.call_soon_threadsafe(self._hand_back, batch, outcomes)
-            if time.monotonic() - swept >= SWEEP_SECONDS:
+            if time.monotonic() - swept >= SWEEP_SECONDS and self._condition is Condition.OK:
                 swept = time.monotonic()
                 self._sweep()
 
-    def _commit(self, batch: list[_Pending]) -> list[Outcome]:
+    def _commit(self, writes: list[Write]) -> list[Outcome]:
+        """Commit what the log's condition admits, and refuse the rest."""
+        before = self._condition
+        admitted = [admits(before, write) for write in writes]
+        written = self._attempt([one for one, may in zip(writes, admitted, strict=True) if may])
+        if written is None and before is Condition.OK and self._condition is Condition.FULL:
+            return self._commit(writes)  # What ends something has the room that was just made.
+        outcomes = iter(written or ())
+        return [
+            next(outcomes) if may and written is not None else refusal(self._condition)
+            for may in admitted
+        ]
+
+    def _attempt(self, writes: list[Write]) -> list[Outcome] | None:
+        """Commit in one transaction; None where the file refused it."""
+        if not writes:
+            return []
         try:
-            return self._log.commit([pending.write for pending in batch])
+            return self._log.commit(writes)
         except Exception as error:  # The outermost edge of the writer: it must outlive any batch.
-            self._failed("log write", error)
-            return [StorageError(f"the log cannot be written: {error}") for _ in batch]
+            self._refused("log write", error)
+            return None
 
     def _sweep(self) -> None:
         try:
             self._log.sweep()
-        except sqlite3.Error as error:
-            self._failed("log retention", error)
+        except ERRORS as error:
+            if condition_of(error) is Condition.LOCKED:
+                self._log.undo()  # The next one comes in a minute.
+            else:
+                self._refused("log retention", error)
 
-    def _failed(self, where: str, error: Exception) -> None:
+    def _refused(self, where: str, error: Exception) -> None:
+        """Take back what was begun, and find out what the refusal says of the log."""
         self._log.undo()
-        fault = hooks.Fault(where=where, error=error)
-        self._loop.call_soon_threadsafe(self._hooks.tell, fault)
+        told = self._told_by(error)
+        if told is None:
+            fault = hooks.Fault(where=where, error=error)
+            self._loop.call_soon_threadsafe(self._hooks.tell, fault)
+            return
+        self._probed = time.monotonic()
+        if told is Condition.FULL:
+            self._reserve.give_back()
+            self._log.make_room()
+        self._turn(told, str(error))
+
+    def _probe(self) -> None:
+        """Find out whether what was wrong with the log is over: at most every second."""
+        condition = self._condition
+        now = time.monotonic()
+        if condition is Condition.OK or condition in FINAL or now - self._probed < PROBE_SECONDS:
+            return
+        self._probed = now
+        try:
+            if condition is Condition.FULL and not self._reserve.take():
+                return
+            self._log.probe()
+        except (*ERRORS, OSError) as error:
+            self._refused("log probe", error)
+        else:
+            self._turn(Condition.OK)
 
     def _hand_back(self, batch: list[_Pending], outcomes: list[Outcome]) -> None:
         """Deliver a committed batch in order, then resolve its futures. Runs on the loop."""
@@ -253,7 +408,7 @@ def _lock(path: Path) -> IO[str]:
     """Keep other processes off the data directory while this one has it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = path.with_suffix(".lock").open("w")
+        handle = path.with_suffix(".lock").open("a+", errors="replace")
     except OSError as error:
         raise ConfigurationError(
             f"the data directory {path.parent} cannot be written: {error.strerror}"
@@ -267,6 +422,14 @@ def _lock(path: Path) -> IO[str]:
             "choose another directory"
         ) from None
     return handle
+
+
+def _mark(lock: IO[str], life: str) -> None:
+    """Note in the lock file that a log was opened here, and in which life of the machine."""
+    with contextlib.suppress(OSError):  # On a full disk the old mark stays, or none is there.
+        lock.truncate(0)
+        lock.write(life or "unknown")
+        lock.flush()
 
 
 def _kernel_boot_id() -> str:

@@ -51,7 +51,9 @@ class LateLog(LateBroker):
         await asyncio.sleep(detangle.choice(MOMENTS))
         if detangle.flip(self.refusals):
             raise StorageError("refused by the explorer")
-        return await super().read(channel, after, epoch=epoch, limit=limit)
+        replay = await super().read(channel, after, epoch=epoch, limit=limit)
+        await self._linger()
+        return replay
 
 
 class RememberingHub(Hub):
@@ -91,13 +93,15 @@ class LineWorld(AuthWorld):
         self.hub = RememberingHub(max_connections=connections)
         self.control = Control(self.service, self.hub, self.hooks)
         self.broker = LateLog(self._deliver, ThreadProjection(), clock=self.wall_clock)
-        self.operations = self._operations()
+        store = ThreadStore(self.broker)
+        recovery = Recovery(self.broker, store, snapshot_max_bytes=1024)
+        self.operations = self._operations(store, recovery)
         self.parts = Parts(
             settings=_settings(grace.expiry),
             hub=self.hub,
             broker=self.broker,
-            store=ThreadStore(self.broker),
-            recovery=self._recovery,
+            store=store,
+            recovery=recovery,
             operations=self.operations,
             auth=self.auth,
             may_read=may_read,
@@ -134,9 +138,7 @@ class LineWorld(AuthWorld):
         else:
             self.hub.deliver(channel, publications)
 
-    def _operations(self) -> Operations:
-        store = ThreadStore(self.broker)
-        self._recovery = Recovery(self.broker, store, snapshot_max_bytes=1024)
+    def _operations(self, store: ThreadStore, recovery: Recovery) -> Operations:
         registry = AgentRegistry()
         return Operations(
             bridge=AgentWebSocketBridge(
@@ -144,11 +146,12 @@ class LineWorld(AuthWorld):
             ),
             broker=self.broker,
             store=store,
-            recovery=self._recovery,
+            recovery=recovery,
             registry=registry,
             auth=self.service,
             hub=self.hub,
             runs=Buckets(Rate(per_second=1.0, burst=60)),
+            watchers=self.hooks,
             monotonic=self.clock,
             clock=self.wall_clock,
             new_id=lambda: "id",

@@ -11,6 +11,7 @@ import contextlib
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import detangle
@@ -19,6 +20,7 @@ import msgspec
 from towpath.agents.asked import Decide, StartRun
 from towpath.agents.bridge import AgentWebSocketBridge
 from towpath.agents.interrupts import LATE, Answer, Question
+from towpath.agents.leases import Leases
 from towpath.agents.live import RunLimits
 from towpath.agents.registry import AgentInput, AgentRegistry
 from towpath.channels import Channel, thread_channel, user_channel
@@ -99,6 +101,7 @@ class World:
         deadline: float = 10.0,
         patience: float = 100.0,
         double_texting: str = "reject",
+        lease: float = 15.0,
     ) -> None:
         self.heard: list[tuple[Channel, Publication]] = []
         self.asked: list[AgentInput] = []
@@ -116,7 +119,11 @@ class World:
             watchers=Hooks([self._watch]),
             clock=detangle.now,
             limits=RunLimits(
-                cleanup_seconds=0.2, retry_seconds=0.1, in_flight=2, interrupt_seconds=patience
+                cleanup_seconds=0.2,
+                retry_seconds=0.1,
+                in_flight=2,
+                interrupt_seconds=patience,
+                lease_seconds=lease,
             ),
         )
 
@@ -202,6 +209,18 @@ class World:
         assert (stored.messages, stored.state) == (fold.messages, fold.state)
         return events
 
+    async def compare(self) -> None:
+        """Check that what is stored of alice's runs is what their events in the log say, now."""
+        rows = await self.store.runs(ALICE.tenant, ALICE.user, "t", limit=9)
+        channel = thread_channel(ALICE.tenant, ALICE.user, "t")
+        log = (await self.broker.read(channel, 0)).publications
+        events: dict[str, list[dict[str, Any]]] = {row.run_id: [] for row in rows}
+        for one in log:
+            events[one.tags["run"]].append(msgspec.json.decode(one.data))
+        for row in rows:
+            assert row.status == _told(events[row.run_id]), "store and log agree"
+            assert (row.ended_at is None) == (row.status in ("pending", "running"))
+
     def notices(self, who: Principal) -> list[dict[str, Any]]:
         """Return what a person was told beside their threads."""
         channel = user_channel(who.tenant, who.user)
@@ -248,6 +267,66 @@ async def endings() -> None:
     assert answers.count("accepted") == int(cancelled)
     told = "cancelled" if cancelled else "failed" if "code" in last else "finished"
     assert record.status.value == told
+
+
+async def hanging_holder() -> None:
+    """A run's holder falls silent and comes back, while others end what nobody holds.
+
+    The run has one ending, the store agrees with it, and nobody was told otherwise.
+    """
+    async with World(lease=0.3).open() as world:
+        run = await world.start(ALICE, "r1")
+        beating = world.bridge._beating
+        assert beating is not None, "the bridge is open"
+        beating.cancel()
+        around = replace(world.bridge._around, holder="another")
+        told: list[str] = []
+
+        async def look() -> None:
+            await asyncio.sleep(detangle.choice((0.1, 0.2, 0.3, 0.4, 0.5)))
+            await Leases(around, tuple, tuple, lambda key: told.append(key.run)).beat()
+
+        async def stop() -> str:
+            await asyncio.sleep(detangle.choice((0.1, 0.3, 0.5)))
+            return await world.bridge.cancel(ALICE, run)
+
+        async def come_back() -> None:
+            await asyncio.sleep(detangle.choice((0.2, 0.4, 0.6)))
+            await world.bridge._leases.beat()
+
+        _, _, answer, _ = await asyncio.gather(look(), look(), stop(), come_back())
+        await world.over(run)
+    last = (await world.check(ALICE))[-1]
+    record = await world.store.find_run("acme", "alice", run)
+    assert record is not None
+    assert await world.store.abandoned(detangle.now() + 100.0) == []
+    cancelled = last.get("outcome") == {"type": "cancelled"}
+    assert (answer == "accepted") <= cancelled
+    assert len(told) <= 1, "one of them ended it"
+    assert told == [run] * (last.get("code") == "run.lost")
+    assert record.code == last.get("code")
+
+
+async def truths() -> None:
+    """Runs begin, wait, end and are stopped: whenever anybody looks, store and log agree."""
+    async with World(deadline=0.5, double_texting="queue").open() as world:
+        first = await world.start(ALICE, "r1")
+
+        async def another() -> None:
+            await asyncio.sleep(detangle.choice(MOMENTS))
+            await world.start(ALICE, "r2")
+
+        async def stop() -> None:
+            await asyncio.sleep(detangle.choice((0.0, 0.1, 0.3, 0.5)))
+            await world.bridge.cancel(ALICE, first)
+
+        async def look() -> None:
+            for _ in range(20):
+                await world.compare()
+                await asyncio.sleep(detangle.choice(MOMENTS))
+
+        await asyncio.gather(another(), stop(), look())
+    await world.compare()
 
 
 async def refusals() -> None:
@@ -452,3 +531,16 @@ async def answers() -> None:
     going_on = [event for event in events if event.get("parentRunId") == run]
     assert len(going_on) == 1
     assert len(going_on[0]["input"]["resume"]) == 2
+
+
+def _told(events: list[dict[str, Any]]) -> str:
+    """Return the status that the events of a run amount to."""
+    if not events:
+        return "pending"
+    last = events[-1]
+    if last["type"] == "RUN_ERROR":
+        return "lost" if last["code"] == "run.lost" else "failed"
+    if last["type"] != "RUN_FINISHED":
+        return "running"
+    outcome = str(last["outcome"]["type"])
+    return {"success": "finished", "interrupt": "interrupted"}.get(outcome, outcome)

@@ -48,7 +48,7 @@ class ServerProcess:
             data: its data directory; its output goes to `server.log` beside it.
             arguments: more of `towpath serve`.
             port: where it listens; None takes a free one.
-            environment: added to this process's own.
+            environment: added to this process's own; without TOWPATH_MODEL there is no model.
             development: whether it runs with `--dev`.
             cwd: where it runs.
         """
@@ -56,7 +56,10 @@ class ServerProcess:
         self.port = port or free_port()
         self.log = data.with_name(f"{data.name}.log")
         self._arguments: Sequence[str] = arguments
-        self._environment = {**os.environ, **(environment or {})}
+        # What this machine's owner set for other programs is no business of a test.
+        given = {"TOWPATH_MODEL": "none", **(environment or {})}
+        self.environment: dict[str, str] = {**os.environ, **given}
+        """What the process is started with; what is changed counts from the next start on."""
         self._development = development
         self._cwd = cwd
         self.process: subprocess.Popen[bytes] | None = None
@@ -98,7 +101,7 @@ class ServerProcess:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=self._environment,
+                env=self.environment,
                 cwd=self._cwd,
             )
 

@@ -52,7 +52,8 @@ def ask(db: sqlite3.Connection, fact: RunClosed) -> None:
     key = fact.key
     for place, asked in enumerate(fact.ended["outcome"]["interrupts"]):
         db.execute(
-            "INSERT OR IGNORE INTO interrupts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, NULL)",
+            "INSERT OR IGNORE INTO interrupts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, NULL,"
+            " NULL)",
             (
                 *(key.tenant, key.user, key.run, place, asked["id"], key.thread, key.agent),
                 msgspec.json.encode(asked),

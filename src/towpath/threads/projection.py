@@ -10,13 +10,15 @@ run may be opened on a thread now.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from towpath.agents.interrupts import InterruptDecided, InterruptsExpired
 from towpath.agents.run import (
+    LeasesInherited,
+    LeasesRenewed,
     RunClosed,
     RunOpened,
     RunQueued,
@@ -29,7 +31,7 @@ from towpath.agents.run import (
 from towpath.errors import Conflict, NotFound
 from towpath.events.kinds import Message
 from towpath.streams.broker import Span
-from towpath.threads import interrupts, queue
+from towpath.threads import interrupts, leases, queue, salvage
 
 _SCHEMA = """
 CREATE TABLE threads (
@@ -70,6 +72,15 @@ CREATE TABLE runs (
 CREATE INDEX runs_thread ON runs (tenant, user, thread, started);
 CREATE INDEX runs_unfinished ON runs (status) WHERE ended IS NULL;
 """
+_SEALED = """
+ALTER TABLE threads ADD COLUMN messages INTEGER;
+ALTER TABLE threads ADD COLUMN crc INTEGER;
+ALTER TABLE messages ADD COLUMN crc INTEGER;
+ALTER TABLE runs ADD COLUMN crc INTEGER;
+ALTER TABLE interrupts ADD COLUMN crc INTEGER;
+ALTER TABLE queued ADD COLUMN crc INTEGER
+"""
+"""The count of a thread's messages, by which a missing one shows, and checksums of rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +122,21 @@ class ThreadDeleted:
     key: ThreadKey
 
 
+SCHEMAS = (
+    (1, _SCHEMA),
+    (2, interrupts.SCHEMA),
+    (3, queue.SCHEMA),
+    (4, _SEALED),
+    (5, leases.SCHEMA),
+)
+"""The version of the file since which there are which tables."""
+
+
 class ThreadProjection:
     """Derives the tables; see `towpath.streams.broker.Projection`."""
 
     def create(self, db: sqlite3.Connection, version: int) -> None:
-        for since, schema in ((1, _SCHEMA), (2, interrupts.SCHEMA), (3, queue.SCHEMA)):
+        for since, schema in SCHEMAS:
             for statement in schema.split(";") if version < since else ():
                 db.execute(statement)
 
@@ -125,6 +146,10 @@ class ThreadProjection:
                 _open_run(db, fact, spans[0])
             case RunClosed():
                 _close_run(db, fact, spans[0])
+            case LeasesRenewed():
+                leases.renew(db, fact)
+            case LeasesInherited():
+                leases.inherit(db, fact)
             case RunQueued():
                 queue.put(db, fact)
             case RunWithdrawn():
@@ -141,6 +166,11 @@ class ThreadProjection:
                 _delete_thread(db, fact)
             case _:
                 raise TypeError(f"no such fact: {type(fact).__name__}")
+
+    def carry_over(
+        self, old: sqlite3.Connection, new: sqlite3.Connection, at: float
+    ) -> Mapping[str, int]:
+        return salvage.carry_over(old, new, at)
 
 
 def _open_run(db: sqlite3.Connection, fact: RunOpened, span: Span) -> None:
@@ -171,20 +201,23 @@ def _open_run(db: sqlite3.Connection, fact: RunOpened, span: Span) -> None:
         (fact.at, fact.title, span.first - 1, *thread.columns),
     )
     db.execute(
-        "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, ?, NULL)",
+        "INSERT OR REPLACE INTO runs (tenant, user, id, thread, agent, status, started)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
         (key.tenant, key.user, key.run, key.thread, key.agent, Status.RUNNING.value, fact.at),
     )
+    leases.grant(db, key, fact.holder, fact.lease)
 
 
 def _close_run(db: sqlite3.Connection, fact: RunClosed, span: Span) -> None:
     key = fact.key
+    leases.release(db, key, fact.holder, fact.at)
     db.execute(
         "UPDATE runs SET status=?, code=?, ended=? WHERE tenant=? AND user=? AND id=?",
         (fact.status.value, fact.code, fact.at, key.tenant, key.user, key.run),
     )
     thread = ThreadKey(tenant=key.tenant, user=key.user, id=key.thread)
     db.execute(
-        "UPDATE threads SET updated=?, offset=?, state=?, last_started=?, last_ended=?"
+        "UPDATE threads SET updated=?, offset=?, state=?, last_started=?, last_ended=?, messages=?"
         " WHERE tenant=? AND user=? AND id=?",
         (
             fact.at,
@@ -192,6 +225,7 @@ def _close_run(db: sqlite3.Connection, fact: RunClosed, span: Span) -> None:
             None if fact.state is None else msgspec.json.encode(fact.state),
             msgspec.json.encode({k: v for k, v in fact.started.items() if k != "input"}),
             msgspec.json.encode(fact.ended),
+            len(fact.messages),
             *thread.columns,
         ),
     )
@@ -212,7 +246,7 @@ def _store_messages(db: sqlite3.Connection, thread: ThreadKey, messages: list[Me
         body = msgspec.json.encode(message)
         if stored.pop(place, None) != body:
             db.execute(
-                "INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?, NULL)",
                 (*thread.columns, place, message["id"], body),
             )
     for place in stored:
@@ -225,7 +259,8 @@ def _store_messages(db: sqlite3.Connection, thread: ThreadKey, messages: list[Me
 def _create_thread(db: sqlite3.Connection, fact: ThreadCreated) -> None:
     try:
         db.execute(
-            "INSERT INTO threads VALUES (?, ?, ?, ?, ?, ?, 0, NULL, NULL, NULL)",
+            "INSERT INTO threads (tenant, user, id, title, created, updated, offset)"
+            " VALUES (?, ?, ?, ?, ?, ?, 0)",
             (*fact.key.columns, fact.title, fact.at, fact.at),
         )
     except sqlite3.IntegrityError:

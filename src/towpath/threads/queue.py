@@ -43,7 +43,8 @@ def put(db: sqlite3.Connection, fact: RunQueued) -> None:
         (*thread, key.run, key.agent, fact.request),
     )
     db.execute(
-        "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL, ?, NULL)",
+        "INSERT INTO runs (tenant, user, id, thread, agent, status, started)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
         (key.tenant, key.user, key.run, key.thread, key.agent, Status.PENDING.value, fact.at),
     )
 

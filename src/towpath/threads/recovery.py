@@ -11,7 +11,7 @@ Source: WIRE section 5 (answers a to d), section 9 (prelude).
 from dataclasses import dataclass
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from towpath.channels import Channel
 from towpath.errors import UnknownChannel
@@ -42,6 +42,8 @@ class Answer:
     top: int
     recovered: bool
     publications: list[frames.Publication]
+    """Each with the offset of the position that it and those before it complete, if it completes
+    one: nothing up to that offset is missing then, and nothing after it was told."""
 
 
 class Recovery:
@@ -93,26 +95,50 @@ class Recovery:
         ):
             raise UnknownChannel
 
-    async def fold(self, channel: Channel, stored: StoredThread) -> tuple[Fold, Replay]:
-        """Return what a thread amounts to now, and the part of the log that was read for it."""
-        fold = stored.fold()
-        replay = await self._broker.read(channel, stored.offset)
-        for publication in replay.publications:
-            fold.feed(msgspec.json.decode(publication.data))
-        return fold, replay
+    async def fold(self, channel: Channel, user: str) -> Fold:
+        """Return what a thread amounts to now.
+
+        Raises:
+            UnknownChannel: there is no such thread of this user's.
+            StorageError: the log cannot be read now.
+        """
+        fold, _ = await self._fold(channel, user, await self._stored(channel, user))
+        return fold
 
     async def _answer_thread(self, channel: Channel, user: str, asked: Asked) -> Answer:
-        stored = await self._store.get(channel.tenant, user, channel.thread or "")
-        if stored is None:
-            raise UnknownChannel
+        stored = await self._stored(channel, user)
         if asked.recover and not asked.from_start:
             replay = await self._since(channel, asked)
             if not replay.gone:
                 return Answer(replay.epoch, replay.top, True, _tail(replay))
-        fold, replay = await self.fold(channel, stored)
+        fold, replay = await self._fold(channel, user, stored)
         prelude = fold.prelude(max_bytes=self._snapshot_max_bytes)
         events = [frames.Publication(data=Raw(msgspec.json.encode(event))) for event in prelude]
         return Answer(replay.epoch, replay.top, asked.from_start, events)
+
+    async def _stored(self, channel: Channel, user: str) -> StoredThread:
+        stored = await self._store.get(channel.tenant, user, channel.thread or "")
+        if stored is None:
+            raise UnknownChannel
+        return stored
+
+    async def _fold(self, channel: Channel, user: str, stored: StoredThread) -> tuple[Fold, Replay]:
+        """Return what a thread amounts to now, and the part of the log that was read for it.
+
+        Where the log does not reach back to what was stored, the thread may have gone on since it
+        was looked at, and been trimmed; then it is looked at again.
+        """
+        while True:
+            replay = await self._broker.read(channel, stored.offset)
+            if not replay.gone:
+                break
+            before, stored = stored, await self._stored(channel, user)
+            if stored.offset == before.offset:
+                break  # Nothing came after it: a thread made anew, where an older one stood.
+        fold = stored.fold()
+        for publication in replay.publications:
+            fold.feed(msgspec.json.decode(publication.data))
+        return fold, replay
 
     async def _since(self, channel: Channel, asked: Asked) -> Replay:
         if not asked.recover:
@@ -126,18 +152,24 @@ def _whole(item: Publication) -> frames.Publication:
 
 
 def _tail(replay: Replay) -> list[frames.Publication]:
-    """Join deltas; only the last publication carries an offset, which is the top."""
+    """Join deltas; what completes a position carries its offset, the last one the top."""
     decoded = ((msgspec.json.decode(item.data), item) for item in replay.publications)
-    merged = [_merged(event, items) for event, items in merge_deltas(decoded)]
-    if merged:
-        last = merged[-1]
-        merged[-1] = frames.Publication(data=last.data, tags=last.tags, offset=replay.top)
-    return merged
+    told: list[frames.Publication] = []
+    count = top = 0
+    for event, items in merge_deltas(decoded):
+        count += len(items)
+        top = max(top, items[-1].offset)
+        # Deltas of several items may have passed each other: then something earlier is to come.
+        whole = top - replay.publications[0].offset + 1 == count
+        told.append(_merged(event, items, top if whole else UNSET))
+    return told
 
 
-def _merged(event: dict[str, object], items: list[Publication]) -> frames.Publication:
+def _merged(
+    event: dict[str, object], items: list[Publication], offset: int | UnsetType
+) -> frames.Publication:
     first, last = items[0], items[-1]
     if first is last:
-        return frames.Publication(data=Raw(last.data), tags=last.tags)
+        return frames.Publication(data=Raw(last.data), tags=last.tags, offset=offset)
     tags = {**last.tags, "from": first.tags.get("from", first.tags["seq"])}
-    return frames.Publication(data=Raw(msgspec.json.encode(event)), tags=tags)
+    return frames.Publication(data=Raw(msgspec.json.encode(event)), tags=tags, offset=offset)

@@ -9,6 +9,7 @@ import msgspec
 from towpath.agents.interrupts import Question
 from towpath.agents.live import Conversation, RunRecord
 from towpath.agents.run import Queued, RunKey, Status
+from towpath.errors import Damaged
 from towpath.events.fold import Fold
 from towpath.events.kinds import Message
 from towpath.threads import interrupts, queue
@@ -66,9 +67,12 @@ _THREAD = (
     "SELECT id, title, created, updated, (SELECT runs.id FROM runs WHERE runs.tenant="
     "threads.tenant AND runs.user=threads.user AND runs.thread=threads.id AND ended IS NULL"
     " AND status!='pending')"
-    ", offset, state, last_started, last_ended FROM threads WHERE tenant=? AND user=?"
+    ", offset, state, last_started, last_ended, messages FROM threads WHERE tenant=? AND user=?"
 )
 _BEGUN = "ended IS NULL AND status!='pending'"
+_LEASE = "SELECT 1 FROM leases l WHERE l.tenant=runs.tenant AND l.user=runs.user AND l.run=runs.id"
+_ABANDONED = f"{_BEGUN} AND EXISTS ({_LEASE} AND l.expires <= ?)"
+_HELD = f"{_BEGUN} AND EXISTS ({_LEASE} AND l.holder = ?)"
 _RUN = "SELECT tenant, user, id, thread, agent, status, code, started, ended FROM runs"
 
 
@@ -134,6 +138,18 @@ class ThreadStore:
         """See `towpath.agents.live.Conversations`."""
         return await self._tables.query(
             lambda db: [_record(row) for row in db.execute(f"{_RUN} WHERE {_BEGUN}")]
+        )
+
+    async def abandoned(self, at: float) -> list[RunRecord]:
+        """See `towpath.agents.live.Conversations`."""
+        return await self._tables.query(
+            lambda db: [_record(row) for row in db.execute(f"{_RUN} WHERE {_ABANDONED}", (at,))]
+        )
+
+    async def held(self, holder: str) -> set[RunKey]:
+        """See `towpath.agents.live.Conversations`."""
+        return await self._tables.query(
+            lambda db: {_record(row).key for row in db.execute(f"{_RUN} WHERE {_HELD}", (holder,))}
         )
 
     async def queued(self, tenant: str, user: str, thread: str) -> list[Queued]:
@@ -207,10 +223,12 @@ def _stored(db: sqlite3.Connection, columns: tuple[str, str, str]) -> StoredThre
     row = db.execute(f"{_THREAD} AND id=?", columns).fetchone()
     if row is None:
         return None
-    offset, state, started, ended = row[5:]
+    offset, state, started, ended, count = row[5:]
     bodies = db.execute(
         "SELECT body FROM messages WHERE tenant=? AND user=? AND thread=? ORDER BY place", columns
-    )
+    ).fetchall()
+    if count is not None and count != len(bodies):
+        raise Damaged("messages are missing")
     return StoredThread(
         row=_thread_row(row),
         offset=offset,

@@ -1,0 +1,1 @@
+"""One thin file per framework: its agents become agents of a gateway."""

@@ -1,0 +1,152 @@
+"""Agents of pydantic-ai behind a gateway: `gateway.agent("helper")(from_pydantic_ai(agent))`.
+
+pydantic-ai tells its runs in AG-UI by itself, text, thoughts, tool calls and questions for approval
+included; what is left to do here is to hand it the conversation, to name its failures, and to let
+go of the model when a run is cancelled.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any, TypeVar
+
+import anyio
+
+from towpath import codes
+from towpath.agents.registry import AgentFunction, AgentInput
+from towpath.agents.run import AgentError
+from towpath.errors import MissingExtra
+
+try:
+    from ag_ui.core import BaseEvent, RunAgentInput
+    from pydantic_ai import exceptions as failures
+    from pydantic_ai.agent import AbstractAgent
+    from pydantic_ai.ui.ag_ui import AGUIAdapter, AGUIEventStream
+except ImportError as error:
+    raise MissingExtra(
+        "towpath.agents.adapters.pydantic_ai needs pydantic-ai: "
+        f"pip install 'towpath[pydantic-ai]' ({error})"
+    ) from error
+
+Deps = TypeVar("Deps")
+
+CODES: tuple[tuple[type[failures.AgentRunError], str], ...] = (
+    (failures.ModelRateLimitError, "model.rate_limited"),
+    (failures.ModelQuotaExceededError, "model.quota_exceeded"),
+    (failures.ModelUnavailableError, "model.overloaded"),
+    (failures.ModelContextWindowExceededError, "model.context_too_long"),
+    (failures.ModelAuthenticationError, "model.key_refused"),
+    (failures.ModelNotFoundError, "model.unknown"),
+    (failures.ModelRequestRejectedError, "model.refused"),
+    (failures.ContentFilterError, "model.refused"),
+    (failures.ModelRequestTimeout, "model.unreachable"),
+    (failures.ModelConnectionError, "model.unreachable"),
+    (failures.AgentRunError, "model.failed"),
+)
+"""The code of each failure; the first class that fits says it."""
+
+TOO_LONG = "exceed_context_size_error"
+"""What llama.cpp calls a conversation that is too long; pydantic-ai takes it for any refusal."""
+
+
+def from_pydantic_ai(
+    agent: AbstractAgent[Deps, Any], *, deps: Callable[[AgentInput], Deps] | None = None
+) -> AgentFunction:
+    """Make an agent of a gateway out of one of pydantic-ai.
+
+    The conversation is the thread's; its system messages are left out, the agent's own instructions
+    count. Tools that the client offers are offered to the model too.
+
+    Args:
+        agent: any agent of pydantic-ai. What its model's service may ask, and how often it is asked
+            again, is its own business.
+        deps: returns its dependencies for one run. If they have a `state`, it is the thread's.
+
+    Returns:
+        what `gateway.agent(name)` takes. A failing model ends the run with one of
+        `codes.MODEL_CODES`; what else the agent raises ends it as it would from any agent.
+    """
+
+    async def answer(asked: AgentInput) -> AsyncGenerator[object, None]:
+        adapter = _Adapter(agent, run_input(asked, state=deps is not None))
+        given: Any = deps(asked) if deps is not None else None
+        async with contextlib.aclosing(_from_a_task(adapter.run_stream(deps=given))) as events:
+            async for event in events:
+                yield event
+
+    answer.__doc__ = str(agent.description or agent.name or "An agent of pydantic-ai.")
+    return answer
+
+
+def run_input(asked: AgentInput, *, state: bool = True) -> RunAgentInput:
+    """Return what an agent is asked as AG-UI has it, with the thread's state or without."""
+    return RunAgentInput.model_validate(
+        {
+            "threadId": asked.context.thread,
+            "runId": asked.context.run,
+            "protocolVersion": "1.0",
+            "state": asked.state if state else None,
+            "messages": asked.messages,
+            "tools": asked.tools,
+            "context": asked.client_context,
+            "forwardedProps": asked.forwarded_props,
+            "resume": asked.resume or None,
+        }
+    )
+
+
+def model_error(error: BaseException) -> AgentError:
+    """Return a failure of a model in words for the person who waits: not those of its service."""
+    if isinstance(error, failures.FallbackExceptionGroup) and error.exceptions:
+        return model_error(error.exceptions[-1])
+    code = _code(error)
+    return AgentError(codes.MODEL_CODES[code], code=code)
+
+
+def _code(error: BaseException) -> str:
+    if isinstance(error, failures.ModelAPIError) and error.provider_error_type == TOO_LONG:
+        return "model.context_too_long"
+    code = next((code for kind, code in CODES if isinstance(error, kind)), "model.failed")
+    if isinstance(error, failures.ModelConnectionError) and error.phase == "read":
+        timed_out = isinstance(error, failures.ModelTimeoutError)
+        return code if timed_out else "model.cut_off"
+    return code
+
+
+async def _from_a_task(events: Any) -> AsyncGenerator[BaseEvent, None]:
+    """Yield what a stream yields in a task of its own, which is cancelled once and then left alone.
+
+    A stream of pydantic-ai that is being closed and is cancelled in the middle of that keeps its
+    connection, and the model goes on. A run that is stopped can do both to its agent.
+    """
+    send, receive = anyio.create_memory_object_stream[BaseEvent](0)
+
+    async def carry() -> None:
+        async with send, contextlib.aclosing(events):
+            async for event in events:
+                await send.send(event)
+
+    task = asyncio.create_task(carry(), name="agent of pydantic-ai")
+    try:
+        async with receive:
+            async for event in receive:
+                yield event
+        await task
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+
+
+class _Events(AGUIEventStream[Deps, Any]):
+    """What pydantic-ai tells, but that a failure is raised and not told in the service's words."""
+
+    async def on_error(self, error: Exception) -> AsyncIterator[BaseEvent]:
+        if isinstance(error, failures.AgentRunError | failures.FallbackExceptionGroup):
+            raise model_error(error) from None
+        raise error
+        yield  # type: ignore[unreachable]  # It is an iterator.
+
+
+class _Adapter(AGUIAdapter[Deps, Any]):
+    def build_event_stream(self) -> _Events[Deps]:
+        return _Events(self.run_input, ag_ui_version=self.ag_ui_version)

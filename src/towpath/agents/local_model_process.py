@@ -1,0 +1,82 @@
+"""The process in which the local model runs; a script that imports nothing of Towpath.
+
+It is told everything on standard input, so that nothing of it shows in a list of processes: one
+line of JSON with the path of the model and the key it shall ask for. It answers with one line on
+standard output, the address it listens on or why it cannot. Standard input then stays open as long
+as the gateway lives; that it ends, however the gateway ended, is the sign to go.
+"""
+
+import importlib
+import json
+import os
+import threading
+from typing import Any
+
+CONTEXT_TOKENS = 4096
+"""What one conversation may hold, its answer included."""
+CONVERSATIONS = 2
+"""How many are answered at once; others wait for their turn."""
+ANSWER_TOKENS = 1024
+"""The longest answer: a small model may never come to an end."""
+MOST_THREADS = 4
+"""More make so small a model no faster. It gets half the cores: its threads wait for each other
+spinning, so that with all of them it is twenty times slower where somebody else needs one too."""
+
+
+def main() -> None:
+    """Load the model, serve it, and be gone when the gateway is."""
+    answers = os.fdopen(os.dup(1), "w")
+    # What the library prints is nobody's answer.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    asked = json.loads(_line())
+    threading.Thread(target=_leave_with_the_gateway, daemon=True).start()
+    try:
+        server = _serve(asked["model"], asked["key"])
+    except Exception as error:  # Whatever it is, the gateway is told.
+        answer = {"error": f"{type(error).__name__}: {error}"}
+    else:
+        answer = {"url": server.listening_address}
+    print(json.dumps(answer), file=answers, flush=True)
+    answers.close()
+    if "url" in answer:
+        threading.Event().wait()
+
+
+def _line() -> bytes:
+    """Return the first line, and leave all that may follow where it is."""
+    line = b""
+    while not line.endswith(b"\n"):
+        read = os.read(0, 1)
+        if not read:
+            os._exit(0)
+        line += read
+    return line
+
+
+def _serve(model: str, key: str) -> Any:
+    xllamacpp = importlib.import_module("xllamacpp")
+    params = xllamacpp.CommonParams()
+    params.model.path = model
+    params.model_alias = {"local"}
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.api_keys = [key]
+    params.n_parallel = CONVERSATIONS
+    params.n_ctx = CONTEXT_TOKENS * CONVERSATIONS
+    params.n_predict = ANSWER_TOKENS
+    params.cache_ram_mib = 0
+    threads = max(1, min(MOST_THREADS, (os.cpu_count() or 1) // 2))
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.ui = False
+    params.verbosity = 0
+    return xllamacpp.Server(params)
+
+
+def _leave_with_the_gateway() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""People who go on with what they do while their server is killed again and again.
+
+Each has an SDK client that comes back by itself, and repeats what got no answer under the same
+request id until it gets one. What they were told and answered is kept, to be judged in the end.
+"""
+
+import asyncio
+import itertools
+import random
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tests.sdk.client import START, Delivery, Joined, Reader, RPCFailed, SdkClient
+from towpath import codes
+from towpath.events.digest import digest
+from towpath.testing.history import Asked, Decided, Given, Reading, Stopped
+from towpath.testing.history import Joined as Answered
+from towpath.testing.page import TERMINAL, Page
+
+AGAIN = frozenset({codes.TEMPORARY.number, codes.TOO_MANY_REQUESTS.number})
+"""Errors of the server after which the same is asked again; those below 100 are the SDK's own."""
+EVER = 3600.0
+"""How long people wait, in seconds: while servers die, only whoever kills them knows how long."""
+
+ACTIONS = ("tell", "stop", "queue", "withdraw", "interrupt", "buy", "hurry")
+"""What people do."""
+
+
+class Refused(Exception):
+    """The server said no, for good."""
+
+
+class Room:
+    """One thread, as its person's client reads it."""
+
+    def __init__(self, thread: str, reader: Reader) -> None:
+        self.thread = thread
+        self.reader = reader
+        self._ended: set[str] = set()
+        self._begun: set[str] = set()
+        self._looked = 0
+
+    @property
+    def channel(self) -> str:
+        """The thread's channel."""
+        return f"thread:{self.thread}"
+
+    def ended(self, run: str) -> bool:
+        """Whether the reader was given the end of a run."""
+        self._look()
+        return run in self._ended
+
+    def speaks(self, run: str) -> bool:
+        """Whether the reader was given text of a run, or its end."""
+        self._look()
+        return run in self._begun
+
+    def at_work(self, since: int) -> bool:
+        """Whether its reader is in the middle of a run, by what came after so many publications."""
+        given = self.reader.deliveries
+        return len(given) > since and given[-1].event["type"] not in TERMINAL
+
+    def _look(self) -> None:
+        for one in itertools.islice(self.reader.deliveries, self._looked, None):
+            self._looked += 1
+            kind = one.event["type"]
+            if kind in TERMINAL:
+                self._ended.add(one.tags.get("run", ""))
+            if kind in TERMINAL or kind == "TEXT_MESSAGE_CONTENT":
+                self._begun.add(one.tags.get("run", ""))
+
+
+class Person:
+    """Somebody with a client, perhaps a second device, and some threads."""
+
+    def __init__(self, name: str, client: SdkClient, chance: random.Random) -> None:
+        self.name = name
+        self.client = client
+        self.rooms: list[Room] = []
+        self.devices: list[tuple[str, SdkClient, list[Reader]]] = []
+        """All that read: a name, the client and its readers."""
+        self.asked: list[Asked] = []
+        self.stopped: list[Stopped] = []
+        self.decided: list[Decided] = []
+        self.wanted: str | None = None
+        """What they would rather do than anything else."""
+        self._chance = chance
+        self._said = itertools.count(1)
+
+    async def settle_in(self, rooms: int, devices: Sequence[SdkClient]) -> None:
+        """Connect, make threads, and read them on every device."""
+        await self.client.connect()
+        threads = [(await self._insist("thread.create"))["thread_id"] for _ in range(rooms)]
+        readers = await self._read("main", self.client, threads)
+        self.rooms = [Room(*pair) for pair in zip(threads, readers, strict=True)]
+        for number, client in enumerate(devices):
+            await client.connect()
+            await self._read(f"device {number}", client, threads)
+
+    async def join_in(self, name: str, client: SdkClient, delay: float) -> None:
+        """Begin to read everything on one more device, after some time and to the end."""
+        await asyncio.sleep(delay)
+        await client.connect()
+        await self._read(name, client, [room.thread for room in self.rooms])
+
+    async def _read(self, name: str, client: SdkClient, threads: Sequence[str]) -> list[Reader]:
+        """Subscribe to threads, from the start or without a position."""
+        since = START if self._chance.random() < 0.5 else None
+        readers = [await client.subscribe(f"thread:{thread}", since) for thread in threads]
+        self.devices.append((f"{self.name}'s {name}", client, readers))
+        return readers
+
+    async def live(self, room: Room, until: asyncio.Event) -> None:
+        """Do one thing after the other in a thread; what was begun is brought to its end."""
+        while not until.is_set():
+            what = self._chance.choice(ACTIONS)
+            if self.wanted is not None and self._chance.random() < 0.8:
+                what = self.wanted
+            await getattr(self, f"_{what}")(room)
+
+    def readings(self) -> list[Reading]:
+        """Return what every device was told."""
+        found = []
+        for name, client, readers in self.devices:
+            for reader in readers:
+                told = [_plain(one) for one in reader.told]
+                found.append(self._reading(name, reader.channel, told))
+            found.append(self._reading(name, "user", map(_plain, client.heard.get("user", ()))))
+        return found
+
+    def _reading(self, name: str, channel: str, told: Any) -> Reading:
+        return Reading(reader=name, owner=self.name, channel=channel, told=tuple(told))
+
+    async def _insist(self, method: str, **data: Any) -> Any:
+        """Ask under one request id until there is an answer.
+
+        Raises:
+            Refused: it is no.
+        """
+        asked = {"request_id": uuid.uuid4().hex, **data}
+        while True:
+            try:
+                return await self.client.rpc(method, asked)
+            except RPCFailed as error:
+                if error.code >= 100 and error.code not in AGAIN:
+                    raise Refused(str(error)) from None
+            except TimeoutError:
+                pass  # The JavaScript SDK's process had no answer either.
+            await asyncio.sleep(0.02)
+
+    async def _start(self, room: Room, agent: str, words: str) -> str | None:
+        """Ask an agent something nobody asked before; return the run, None where it is no."""
+        message = f"{words} #{next(self._said)}"
+        try:
+            started = await self._insist(
+                "run.start", agent=agent, thread_id=room.thread, message=message
+            )
+        except Refused:
+            run = None
+        else:
+            run = str(started["run_id"])
+        self.asked.append(
+            Asked(
+                owner=self.name,
+                channel=room.channel,
+                message=message,
+                run=run,
+                refused=run is None,
+            )
+        )
+        return run
+
+    async def _until(self, room: Room, holds: Callable[[str], bool], *runs: str | None) -> None:
+        await self.client.news.until(lambda: all(holds(run) for run in runs if run), seconds=EVER)
+
+    async def _cancel(self, run: str | None) -> None:
+        if run is None:
+            return
+        said = await self._insist("run.cancel", run_id=run)
+        self.stopped.append(Stopped(owner=self.name, run=run, status=said["status"]))
+
+    async def _tell(self, room: Room) -> None:
+        run = await self._start(room, "reject", f"tell {self._chance.randrange(5, 120)}")
+        await self._until(room, room.ended, run)
+
+    async def _stop(self, room: Room) -> None:
+        run = await self._start(room, "reject", "tell 300")
+        await self._until(room, room.speaks, run)
+        await self._cancel(run)
+        await self._until(room, room.ended, run)
+
+    async def _queue(self, room: Room) -> None:
+        runs = [await self._start(room, "queue", "tell 15") for _ in range(3)]
+        await self._until(room, room.ended, *runs)
+
+    async def _withdraw(self, room: Room) -> None:
+        runs = [await self._start(room, "queue", "tell 40") for _ in range(2)]
+        await self._cancel(runs[-1])
+        await self._until(room, room.ended, *runs)
+
+    async def _interrupt(self, room: Room) -> None:
+        first = await self._start(room, "interrupt", "tell 300")
+        await self._until(room, room.speaks, first)
+        second = await self._start(room, "interrupt", "tell 10")
+        await self._until(room, room.ended, first, second)
+
+    async def _buy(self, room: Room) -> None:
+        await self._answer(room, await self._start(room, "tools", "buy tea"), wait=0)
+
+    async def _hurry(self, room: Room) -> None:
+        wait = self._chance.choice((0, 0.35))
+        await self._answer(room, await self._start(room, "hasty", "now"), wait=wait)
+
+    async def _answer(self, room: Room, run: str | None, *, wait: float) -> None:
+        """Answer what a run asks, if it comes to that, after some time."""
+        if run is None:
+            return
+        await self._until(room, room.ended, run)
+        await asyncio.sleep(wait)
+        for row in (await self._insist("run.get", run_id=run))["interrupts"]:
+            call = row["asked"].get("toolCallId")
+            shown = Page(room.reader.stream).text(call) if call is not None else None
+            said = {
+                "run_id": run,
+                "interrupt_id": row["interrupt_id"],
+                "decision": self._chance.choice(("approve", "refuse")),
+                **({"digest": digest(shown)} if shown is not None else {}),
+            }
+            answer = await self._insist("run.approve", **said)
+            self.decided.append(
+                Decided(
+                    owner=self.name,
+                    run=run,
+                    interrupt=row["interrupt_id"],
+                    decision=said["decision"],
+                    status=answer["status"],
+                    continuation=answer.get("run_id"),
+                )
+            )
+            await self._until(room, room.ended, answer.get("run_id"))
+
+
+def _plain(told: Joined | Delivery) -> Answered | Given:
+    """Return what an SDK told in the words of a history."""
+    if isinstance(told, Joined):
+        offset, epoch = told.position
+        return Answered(recovered=told.recovered, epoch=epoch, offset=offset)
+    return Given(event=told.event, offset=told.offset, tags=told.tags)

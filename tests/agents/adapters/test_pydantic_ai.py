@@ -97,6 +97,23 @@ async def test_the_conversation_is_the_threads(tmp_path: Path) -> None:
     ]
 
 
+async def test_an_answer_that_is_asked_for_again_is_a_new_one(tmp_path: Path) -> None:
+    """Asked with a message that is there already, the model answers it afresh, not after itself."""
+    given = {"messages": [{"id": "1", "role": "user", "content": "hello"}]}
+    async with (
+        service(Says(pieces=["One."]), Says(pieces=["Two."])) as (server, agent),
+        staged("memory", tmp_path) as stage,
+    ):
+        stage.cast(from_pydantic_ai(agent))
+        for _ in range(2):
+            await stage.done(await stage.start(input=given))
+        await stage.check()
+    assert [asked.said for asked in server.asked] == [
+        [("system", "Be kind."), ("user", "hello")],
+        [("system", "Be kind."), ("user", "hello")],
+    ]
+
+
 async def test_a_clients_system_message_is_no_instruction(tmp_path: Path) -> None:
     """Who asks cannot tell the model whom to obey."""
     given = {

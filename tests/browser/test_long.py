@@ -1,8 +1,10 @@
 """Long answers and long threads stay smooth, whole, and where the reader is."""
 
+import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
@@ -20,6 +22,7 @@ WATCH = """
   new PerformanceObserver((list) => tasks.push(...list.getEntries().map((one) => one.duration)))
     .observe({ type: 'longtask' });
 """
+TRACED = ["toplevel", "disabled-by-default-devtools.timeline"]
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +35,35 @@ def writing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
         yield process
 
 
-def write(browser: Browser, url: str) -> tuple[list[float], Chat, BrowserContext]:
-    """Have the long answer written; return the tasks that were too long while it came at pace."""
+def busiest(trace: bytes) -> float:
+    """Return the most milliseconds of processor that one task of the page's thread took."""
+    events = json.loads(trace)["traceEvents"]
+    main = {
+        (one["pid"], one["tid"])
+        for one in events
+        if one["name"] == "thread_name" and one["args"]["name"] == "CrRendererMain"
+    }
+    tasks = [one["tdur"] / 1000 for one in events if _is_task(one) and _thread(one) in main]
+    assert len(tasks) > 500, "the trace holds the work of the page"
+    return float(max(tasks))
+
+
+def _is_task(event: dict[str, Any]) -> bool:
+    return event["name"] in ("RunTask", "ThreadControllerImpl::RunTask") and "tdur" in event
+
+
+def _thread(event: dict[str, Any]) -> tuple[int, int]:
+    return event["pid"], event["tid"]
+
+
+def test_a_long_answer_stays_smooth_and_whole(browser: Browser, writing: ServerProcess) -> None:
+    """20,000 tokens, the last at 200 a second: no task over 100 ms, and each token is there.
+
+    What the page's own observer calls long by the clock on the wall may have waited for other
+    processes; then half of it by the processor's clock is the bound.
+    """
     context = browser.new_context()
-    chat = Chat(context, url, agents=5).enter("alice")
+    chat = Chat(context, writing.http, agents=5).enter("alice")
     chat.say(f"{TOKENS} {AT_PACE}", agent="writer")
     before = len("".join(islice(tokens(), TOKENS - AT_PACE)))
     answer = chat.page.locator("#stream .message.assistant .text:not([hidden])").last
@@ -46,20 +74,13 @@ def write(browser: Browser, url: str) -> tuple[list[float], Chat, BrowserContext
         })""",
         before,
     )
+    browser.start_tracing(page=chat.page, categories=TRACED)
     chat.page.evaluate(WATCH)
     chat.expect_phase("finished")
     chat.page.wait_for_timeout(300)  # Until the last of them was told.
-    return [task for task in chat.page.evaluate("window.tasks") if task > LONGEST], chat, context
-
-
-def test_a_long_answer_stays_smooth_and_whole(browser: Browser, writing: ServerProcess) -> None:
-    """20,000 tokens, the last at 200 a second: no task over 100 ms, and each token is there."""
-    tasks, chat, context = write(browser, writing.http)
-    for _ in range(2):
-        if tasks:  # Another process may have had the processor.
-            context.close()
-            tasks, chat, context = write(browser, writing.http)
-    assert tasks == []
+    processor = busiest(browser.stop_tracing())
+    wall = max(chat.page.evaluate("window.tasks"), default=0.0)
+    assert min(wall, 2 * processor) < LONGEST, (wall, processor)
     assert chat.source() == "".join(islice(tokens(), TOKENS))
     expect(chat.page.locator(".differs, .mended")).to_have_count(0)
     expect(chat.page.get_by_role("heading", name="Chapter 12", exact=True)).to_have_count(1)

@@ -68,6 +68,7 @@ def test_an_earlier_message_said_differently_begins_a_thread_from_there(chat: Ch
     chat.composer.press("Escape")
     expect(chat.composer).to_have_value("")
     chat.page.locator(".message.user").last.get_by_role("button", name="Edit").click()
+    expect(chat.composer).to_have_value("second")
     chat.composer.fill("another second")
     chat.composer.press("Enter")
     expect(chat.said).to_have_text(["first", "another second"])

@@ -1,6 +1,7 @@
 """What a person sees when the line, the server or the credential fails them."""
 
 import re
+import urllib.request
 from collections.abc import Callable
 
 from playwright.sync_api import BrowserContext, WebSocketRoute, expect
@@ -154,6 +155,14 @@ def test_r64_a_server_that_is_away_is_not_hammered(
     assert 1 <= chat.sockets - before <= 8
 
 
+def mismatches(server: ServerProcess) -> float:
+    """Return how many damaged messages, whole in its log, the server was told of."""
+    with urllib.request.urlopen(f"{server.http}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    found = re.search(r'^towpath_digest_mismatches_total\{log="agrees"\} (\S+)', text, re.M)
+    return float(found[1]) if found else 0
+
+
 def damage(
     context: BrowserContext, pattern: str, instead: str | Callable[[re.Match[str]], str]
 ) -> None:
@@ -169,7 +178,10 @@ def damage(
 def test_text_that_came_damaged_is_fetched_again(
     context: BrowserContext, server: ServerProcess
 ) -> None:
-    """When a piece of an answer is damaged on its way, the digest tells, and it is made whole."""
+    """When a piece of an answer is damaged on its way, the digest tells, it is made whole, and the
+    server counts it.
+    """
+    before = mismatches(server)
     damage(context, r'"delta":"fine', '"delta":"fire')
     chat = Chat(context, server.http).enter("alice")
     chat.say("first", agent="echo")
@@ -181,6 +193,7 @@ def test_text_that_came_damaged_is_fetched_again(
     expect(chat.said).to_have_text(["first", "all is fine"])
     chat.say("and on it goes", agent="echo")
     expect(chat.answer).to_have_text("and on it goes")
+    assert mismatches(server) == before + 1
 
 
 def test_text_that_stays_damaged_is_marked_and_not_fetched_for_ever(
@@ -231,7 +244,7 @@ def test_the_wait_for_the_next_attempt_is_counted_down(
     expect(chat.connection).to_have_text("Online")
 
 
-def test_r48_a_server_that_leaves_says_so(
+def test_r59_a_server_that_leaves_says_so(
     context: BrowserContext, own_server: ServerProcess
 ) -> None:
     """A stopping server is told from a lost line, and the page comes back to the next one."""
@@ -245,7 +258,7 @@ def test_r48_a_server_that_leaves_says_so(
     expect(chat.answer).to_have_text("back again")
 
 
-def test_r61_a_token_that_ends_in_mid_answer_is_renewed(
+def test_r85_a_token_that_ends_in_mid_answer_is_renewed(
     context: BrowserContext, own_server: ServerProcess
 ) -> None:
     """A new token is asked for when the old one is over; no word is lost and the line stays."""

@@ -199,7 +199,10 @@ export class Conversation {
     const fresh = [...thread.differing].filter(([id]) => !this.expected.has(id));
     if (fresh.length && !this.healing) {
       this.healing = true;
-      fresh.forEach(([id, told]) => this.expected.set(id, told));
+      for (const [id, told] of fresh) {
+        this.expected.set(id, told);
+        this.report(id, told, thread.messages.get(id)?.text ?? '').catch(() => undefined);
+      }
       queueMicrotask(() => {
         this.stopListening();
         this.stopListening = this.listen();
@@ -216,16 +219,16 @@ export class Conversation {
         if (!thread.differing.has(id) && !this.mended.has(id)) {
           this.mended.add(id);
           thread.mark(id);
-          this.healed(id);
         }
       }
     }
     this.host.changed();
   }
 
-  /** A message came damaged and is whole now: the one place from where that would be reported. */
-  private healed(id: string): void {
-    console.info(`towpath: message ${id} came damaged and was fetched again`);
+  /** Tell the server what came damaged, so that whoever runs it learns of it. */
+  private async report(id: string, published: string, text: string): Promise<void> {
+    const facts = { thread_id: this.id, message_id: id, published, shown: digest(text) };
+    await this.line.ask('digest.report', facts);
   }
 
   private sending(thread: Thread | null, question: Question, sending: boolean): void {

@@ -236,7 +236,7 @@ export class Desk {
     if (name.startsWith('towpath.interrupt.') && asking && value.run_id === asking) {
       this.conversation?.look().catch(() => undefined); // Whoever decides is told in any case.
     }
-    if (name.startsWith('towpath.thread.') || name.startsWith('towpath.run.')) {
+    if (/^towpath\.(thread|run)\./.test(name)) {
       this.reload().catch(() => undefined); // It is asked for again each time the line comes up.
     }
   }

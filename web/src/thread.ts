@@ -8,42 +8,9 @@
 import { digest, digestsOf } from './digest.ts';
 import { textOf } from './events.ts';
 import type { AgEvent, RunFinished, RunStarted, Tags, WireMessage } from './events.ts';
+import type { Call, Message, Phase, Role, Run } from './messages.ts';
 import { Questions } from './questions.ts';
 import type { InterruptRow, Question, Standing } from './questions.ts';
-
-export type Role = 'user' | 'assistant' | 'reasoning';
-export type Phase =
-  | 'started' | 'thinking' | 'tool' | 'writing' | 'finished' | 'cancelled' | 'interrupted' | 'failed';
-
-export interface Call {
-  readonly id: string;
-  readonly name: string;
-  readonly owner: string;
-  text: string;
-  complete: boolean;
-  result: string | null;
-}
-
-export interface Message {
-  readonly id: string;
-  role: Role;
-  text: string;
-  revision: number;
-  readonly calls: Call[];
-  readonly questions: Question[];
-  /** Whether more of it may come. */
-  open: boolean;
-}
-
-export interface Run {
-  readonly id: string;
-  /** Who answers; empty where a prelude does not say. */
-  agent: string;
-  phase: Phase;
-  detail: string;
-  code: string;
-  message: string;
-}
 
 const SHOWN: ReadonlySet<string> = new Set(['user', 'assistant', 'reasoning']);
 const OVER: ReadonlySet<Phase> = new Set(['finished', 'cancelled', 'interrupted', 'failed']);

@@ -1,7 +1,7 @@
 // The sentences a person reads: how a run fares, how the line is, why something failed.
 
 import type { LineState } from './line.ts';
-import type { Run } from './thread.ts';
+import type { Run } from './messages.ts';
 
 const ENDINGS: Readonly<Record<string, string>> = {
   'run.failed': 'the agent broke off',

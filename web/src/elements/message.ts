@@ -3,7 +3,7 @@
 
 import { LitElement, css, html, nothing } from 'lit';
 import { customElement, property } from 'lit/decorators.js';
-import type { Message } from '../thread.ts';
+import type { Message } from '../messages.ts';
 import { base, controls } from '../styles/look.ts';
 import { againIcon, copyIcon, renameIcon } from './icons.ts';
 import './markdown.ts';

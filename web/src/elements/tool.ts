@@ -3,7 +3,7 @@
 import { LitElement, css, html, nothing } from 'lit';
 import { customElement, property } from 'lit/decorators.js';
 import type { Standing } from '../questions.ts';
-import type { Call } from '../thread.ts';
+import type { Call } from '../messages.ts';
 import { base } from '../styles/look.ts';
 import { card } from '../styles/card.ts';
 import { pretty } from '../words.ts';

@@ -50,7 +50,7 @@ export const controls = css`
   button {
     display: inline-flex; align-items: center; justify-content: center; gap: .5rem;
     border: 1px solid var(--_line); border-radius: .625rem; background: var(--_sheet);
-    padding: .3125rem .75rem; min-height: 2.25rem; cursor: pointer;
+    padding: .3125rem .75rem; min-height: 2.25rem; cursor: pointer; white-space: nowrap;
   }
   button:enabled:hover { border-color: var(--_accent); }
   button:disabled { opacity: .5; cursor: default; }

@@ -34,6 +34,7 @@ export const path = css`
 
   .status { position: relative; display: flex; align-items: center; gap: .75rem; min-height: 2rem; }
   .status::before { bottom: 50%; }
+  .status button { flex: none; }
   #run-status { color: var(--_quiet); font-size: .8125rem; overflow-wrap: anywhere; }
   #run-status::before {
     content: ""; position: absolute; left: 0; top: calc(50% - .375rem); width: .75rem; height: .75rem;

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 _RESET = struct.pack("ii", 1, 0)
@@ -19,6 +19,8 @@ class Forwarder:
         """Where it listens."""
         self.accepted = 0
         """How many lines were opened so far, refused ones included."""
+        self.answered = asyncio.Event()
+        """Set once the server has said something."""
         self.refusing = False
         """Whether new lines are reset at once."""
         self._target = target
@@ -63,16 +65,24 @@ class Forwarder:
             return
         self._lines |= {writer, far_writer}
         try:
-            await asyncio.gather(_pass(reader, far_writer), _pass(far_reader, writer))
+            await asyncio.gather(
+                _pass(reader, far_writer), _pass(far_reader, writer, heard=self.answered.set)
+            )
         finally:
             self._lines -= {writer, far_writer}
             writer.close()
             far_writer.close()
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pass(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    *,
+    heard: Callable[[], None] = lambda: None,
+) -> None:
     with contextlib.suppress(OSError):
         while data := await reader.read(65536):
+            heard()
             writer.write(data)
             await writer.drain()
     writer.close()

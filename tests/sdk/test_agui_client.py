@@ -134,10 +134,11 @@ async def test_r73_the_real_client_comes_back_and_sees_one_stream(agui: ServerPr
         base = f"http://127.0.0.1:{line.port}"
         given: dict[str, Any] = {"message": "count 300 at 100/s", "resuming": True}
         running = asyncio.create_task(http_agent(base, person, **given))
+        await line.answered.wait()  # A first request that fails is the caller's to see.
         cuts = 0
         while not running.done():
-            cuts += line.cut() > 0
             await asyncio.sleep(0.2)
+            cuts += line.cut() > 0
         seen = await running
     assert cuts > 5
     assert line.accepted > 5
@@ -156,9 +157,10 @@ async def test_r73_the_real_client_renders_a_story_in_cuts_like_the_uncut_one(
         base = f"http://127.0.0.1:{line.port}"
         given = {"forwardedProps": {"pace": 0.04}, "resuming": True, **ids}
         running = asyncio.create_task(http_agent(base, person, "story", **given))
+        await line.answered.wait()
         while not running.done():
-            line.cut()
             await asyncio.sleep(0.15)
+            line.cut()
         seen = await running
     whole = await http_agent(agui.http, person, "story", connect=True, **ids)
     assert line.accepted > 3

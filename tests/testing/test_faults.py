@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -35,7 +36,9 @@ SHORT = 0.2
 
 
 def open_files() -> set[str]:
-    gc.collect()  # what an earlier test left to the collector is none of ours
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()  # What an earlier test left to the collector is none of ours.
     return {one.name for one in Path("/dev/fd").iterdir()}
 
 

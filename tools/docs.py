@@ -153,6 +153,9 @@ HAPPENINGS: tuple[hooks.Happening, ...] = (
     hooks.KeysFetched(issuer="", failure="", seconds=0),
     hooks.BreakerMoved(dependency="", before="", after=breaker.State.OPEN.value),
     hooks.SessionsRevoked(tenant="", what="", closed=0),
+    hooks.DigestMismatch(
+        tenant="", user="", thread="", message="", published="", shown="", kept=None
+    ),
     hooks.CommandAnswered(connection="", command="", error=0, seconds=0),
     hooks.RunEnded(
         tenant="", user="", thread="", run="", agent="", status="", code="", events=0, seconds=0

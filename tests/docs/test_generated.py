@@ -5,7 +5,7 @@ import re
 import pytest
 from typer.models import CommandInfo
 
-from tools.docs import PARTS, ROOT, pages, render
+from tools.docs import HAPPENINGS, PARTS, ROOT, pages, render
 from towpath import cli, codes
 from towpath.auth.policy import ROLES
 from towpath.server.gateway import Gateway
@@ -137,3 +137,14 @@ def test_every_promise_names_tests_that_exist() -> None:
     suite = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     tests = set(re.findall(r"`(test_\w+)`", text))
     assert [name for name in sorted(tests) if f"def {name}(" not in suite] == []
+
+
+def test_the_labels_of_every_metric_are_known() -> None:
+    """A metric that is counted under labels has a happening among the samples of the table."""
+    gateway = Gateway(Settings.model_construct())
+    for happening in HAPPENINGS:
+        gateway.metrics.watch(happening)
+    counters = [one for one in vars(gateway.metrics).values() if hasattr(one, "_labelnames")]
+    unseen = [one._name for one in counters if one._labelnames and not one._metrics]
+    assert len(counters) > 10
+    assert unseen == []

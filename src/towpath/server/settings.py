@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     limited_delay: float = Field(default=1.0, ge=0, le=2)
     """How long the answer past one of these two limits is held back, so that floods slow down."""
     outbox_bytes: int = Field(default=4 * 1024 * 1024, gt=0)
-    """What may wait to be sent to one connection; 3008 past it."""
+    """What may wait to be sent to one connection; 3008 past it. One answer may be larger."""
     backlog_bytes: int = Field(default=BACKLOG_BYTES, gt=0)
     """What may wait beside a connection that fell behind, until it is answered from the log."""
     snapshot_max_bytes: int = Field(default=1024 * 1024, gt=0)
@@ -139,7 +139,7 @@ class Settings(BaseSettings):
     pong_timeout: float = Field(default=10.0, gt=0)
     """Until a ping must be answered; 3012 after it."""
     slow_timeout: float = Field(default=30.0, gt=0)
-    """How long a connection may take nothing of what is sent to it; 3008 after it."""
+    """How long a connection may take for one message that is sent to it; 3008 after it."""
     close_timeout: float = Field(default=2.0, gt=0)
     """How long a close frame may take."""
     expiry_grace: float = Field(default=25.0, ge=0)

@@ -800,3 +800,28 @@ async def test_p5_a_request_that_was_used_meanwhile_does_not_keep_a_run_from_end
         await stage.done(run)
         assert (await stage.events())[-1]["outcome"] == {"type": "cancelled"}
         await stage.check()
+
+
+async def test_r89_an_agent_that_hears_of_a_stop_by_itself_tidies_up(
+    kind: str, place: Path
+) -> None:
+    """One that speaks once more after the stop is closed, and its clean-up is not broken off."""
+    left = asyncio.Event()
+
+    async def busy(asked: AgentInput) -> AsyncGenerator[object, None]:
+        """Speak without a pause, and take a moment to leave."""
+        try:
+            while True:
+                yield "word "
+                await asyncio.sleep(0)
+        finally:
+            await asyncio.sleep(0.01)
+            left.set()
+
+    async with staged(kind, place) as stage:
+        run = await stage.cast(busy).start()
+        await stage.logged(3)
+        assert await stage.bridge.cancel(ALICE, run) == "accepted"
+        await stage.done(run)
+        assert left.is_set()
+        await stage.check()

@@ -183,8 +183,8 @@ class LiveRun:
         """Whether somebody else gave the run another ending than the one made here."""
         self._request: tuple[Key, bytes] | None = None
         self._leaving = False
-        """Whether its agent ended the run itself, and is tidying up: to cancel it now would break
-        that off."""
+        """Whether its agent ended the run itself, or heard that it is over, and is tidying up: to
+        cancel it now would break that off."""
 
     async def see_through(self, agent: Agent, given: AgentInput) -> None:
         """See the run to its end, and its agent out of the house."""
@@ -268,6 +268,7 @@ class LiveRun:
                     await self._room()
                     made = self.run.feed(item)
                 except RunIsOver:
+                    self._leaving = True
                     return
                 except IllegalEvent as error:
                     self._leave(self.run.fail("run.illegal_event", str(error)))

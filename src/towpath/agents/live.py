@@ -348,20 +348,8 @@ class LiveRun:
         self._tell_ended()
 
     def _tell_ended(self) -> None:
-        run, key = self.run, self.run.key
-        self._around.hooks.tell(
-            hooks.RunEnded(
-                tenant=key.tenant,
-                user=key.user,
-                thread=key.thread,
-                run=key.run,
-                agent=key.agent,
-                status=run.status.value,
-                code=run.code,
-                events=run.events,
-                seconds=self._around.clock() - self._began,
-            )
-        )
+        seconds = self._around.clock() - self._began
+        self._around.hooks.tell(run_ended(self.run, seconds))
 
     def _closing(self, made: list[Made]) -> Write:
         """Return the write of the terminal event, and that the run has ended, in one act."""
@@ -416,6 +404,22 @@ def channel_of(key: RunKey) -> Channel:
 def item(made: Made) -> Item:
     """Return an event as it is published."""
     return Item(msgspec.json.encode(made.event), made.tags)
+
+
+def run_ended(run: Run, seconds: float) -> hooks.RunEnded:
+    """Return what watchers hear of a run that is over, so many seconds after it began."""
+    key = run.key
+    return hooks.RunEnded(
+        tenant=key.tenant,
+        user=key.user,
+        thread=key.thread,
+        run=key.run,
+        agent=key.agent,
+        status=run.status.value,
+        code=run.code,
+        events=run.events,
+        seconds=seconds,
+    )
 
 
 def notice(run: Run, name: str) -> Append:

@@ -16,7 +16,7 @@ import msgspec
 
 from towpath import hooks
 from towpath.agents.asked import Opening, StartRun, start_result
-from towpath.agents.live import Surroundings, channel_of, item, notice
+from towpath.agents.live import Surroundings, channel_of, item, notice, run_ended
 from towpath.agents.registry import Agent, AgentRegistry
 from towpath.agents.run import (
     Made,
@@ -243,16 +243,4 @@ class RunQueue:
         append = Append(channel_of(key), tuple(map(item, made)))
         facts = (opened, run.closed(now, holder=around.holder, expires=now))
         await write(around.broker, Write((append, notice(run, "towpath.run.ended")), facts))
-        around.hooks.tell(
-            hooks.RunEnded(
-                tenant=key.tenant,
-                user=key.user,
-                thread=key.thread,
-                run=key.run,
-                agent=key.agent,
-                status=run.status.value,
-                code=run.code,
-                events=run.events,
-                seconds=0.0,
-            )
-        )
+        around.hooks.tell(run_ended(run, 0.0))

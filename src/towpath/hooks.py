@@ -170,7 +170,7 @@ class Appended(Happening):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogChanged(Happening):
-    """The log's condition is another one: `ok`, `full`, `locked`, `unwritable` or `damaged`."""
+    """The log is in another condition; `towpath.streams.condition` has them all."""
 
     before: str
     after: str

@@ -233,10 +233,14 @@ class AgentWebSocketBridge:
     async def _begun(self, principal: Principal, run_id: str) -> LiveRun | None:
         """Return a run in progress; where its beginning is being written, once that is done."""
         mine = (principal.tenant, principal.user, run_id)
-        for answered, key in list(self._opening.items()):
-            if (key.tenant, key.user, key.run) == mine:
-                await answered.wait()
+        await self._opened(lambda key: (key.tenant, key.user, key.run) == mine)
         return self._live.get(mine)
+
+    async def _opened(self, wanted: Callable[[RunKey], bool]) -> None:
+        """Wait until the log has answered the beginnings of such runs that are on their way."""
+        for answered, key in list(self._opening.items()):
+            if wanted(key):
+                await answered.wait()
 
     async def _withdraw(self, key: RunKey, request: tuple[Key, bytes] | None) -> bool:
         try:
@@ -338,12 +342,13 @@ class AgentWebSocketBridge:
             StorageError: the log cannot be used now.
         """
         mine = (principal.tenant, principal.user, thread)
+
+        def is_there(key: RunKey) -> bool:
+            return (key.tenant, key.user, key.thread) == mine
+
         await self._queue.clear(*mine)
-        for answered, key in list(self._opening.items()):
-            if (key.tenant, key.user, key.thread) == mine:
-                await answered.wait()
-        keys = [(live, live.run.key) for live in self._live.values()]
-        lives = [live for live, key in keys if (key.tenant, key.user, key.thread) == mine]
+        await self._opened(is_there)
+        lives = [live for live in self._live.values() if is_there(live.run.key)]
         for live in lives:
             live.end(live.run.cancel())
         for live in lives:

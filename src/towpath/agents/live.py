@@ -362,9 +362,7 @@ class LiveRun:
         asks = self.run.status is Status.INTERRUPTED
         name = "towpath.run.interrupted" if asks else "towpath.run.ended"
         appends = (last, notice(self.run, name))
-        if self._request is None:
-            return Write(appends, (closed,))
-        key, result = self._request
+        key, result = self._request or (None, b"")
         return Write(appends, (closed,), key=key, result=lambda _: result)
 
     async def _make_again(self) -> list[Made]:

@@ -127,11 +127,8 @@ class RunQueue:
         Returns:
             False where it does not wait any more.
         """
-        fact = RunWithdrawn(key=key)
-        change = Write(facts=(fact,))
-        if request is not None:
-            asked, result = request
-            change = Write(facts=(fact,), key=asked, result=lambda _: result)
+        asked, result = request or (None, b"")
+        change = Write(facts=(RunWithdrawn(key=key),), key=asked, result=lambda _: result)
         try:
             await write(self._around.broker, change)
         except NotFound:

@@ -6,8 +6,9 @@ holder that comes to life again finds that it has lost the run, and lets its age
 
 What a dead producer says late cannot stand in the log. Two things fence it off. In the channel,
 each write of a run names the hold it belongs to, which is the offset of the run's first event, and
-the ending that somebody else wrote has released that. And a log is open in one place at a time: each
-opening raises its number, and who has an older one can write nothing (`towpath.streams.logfile`).
+the ending that somebody else wrote has released that. And a log is open in one place at a time:
+each opening raises its number, and who has an older one can write nothing
+(`towpath.streams.logfile`).
 
 A run that waits, for its turn or for a person, has no lease: nobody holds it, and nobody can find
 that it was abandoned.

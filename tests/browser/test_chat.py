@@ -121,6 +121,19 @@ def test_r88_r89_a_stopped_run_says_so_and_its_text_stays_as_it_is(chat: Chat) -
     assert chat.answer.inner_text() == text
 
 
+def test_what_has_ended_waits_for_no_frame(chat: Chat) -> None:
+    """In a tab in the background, which draws no frames, the whole answer is there at its end."""
+    chat.page.add_init_script(
+        """
+        Object.defineProperty(document, 'hidden', { get: () => true });
+        window.requestAnimationFrame = () => 1;
+        """
+    )
+    chat.enter("alice").say("count 40 at 60/s")
+    chat.expect_phase("finished")
+    assert chat.answer.inner_text() == count(40)
+
+
 def test_a_message_that_cannot_be_sent_stays_where_it_is(chat: Chat) -> None:
     """While a run is active a second message is refused in words, and not lost."""
     chat.enter("alice").say("count 900 at 30/s")

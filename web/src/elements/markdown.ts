@@ -1,5 +1,6 @@
 // Shows Markdown that may still be growing: settled blocks stay as they are, the last one is drawn
-// again at most once a frame, and less often where it costs more.
+// again at most once a frame, and less often where it costs more. The end waits for no frame, so that
+// nothing is still to come once the run is said to be over.
 
 import DOMPurify from 'dompurify';
 import { LitElement, css, html } from 'lit';
@@ -39,8 +40,8 @@ export class MarkdownElement extends LitElement {
 
   override updated(): void {
     this.blocks.set(this.text, this.complete);
-    // The first piece is there with its message; what comes later waits for its frame.
-    if (this.settled.childElementCount + this.open.childElementCount === 0) {
+    // The first piece and the last are there with their message; what is between waits for its frame.
+    if (this.complete || this.settled.childElementCount + this.open.childElementCount === 0) {
       this.draw();
     } else {
       this.schedule();

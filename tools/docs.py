@@ -19,7 +19,7 @@ import typer
 from prometheus_client.parser import text_string_to_metric_families
 
 from towpath import cli, codes, hooks
-from towpath.agents import interrupts, run
+from towpath.agents import interrupts, run_states
 from towpath.auth import breaker
 from towpath.auth.policy import ROLES, Action
 from towpath.events import order
@@ -329,8 +329,10 @@ def breaker_diagram() -> str:
 
 def run_diagram() -> str:
     """Return the life of a run as a diagram."""
-    moves = ((a.value, move.value, b.value) for (a, move), b in run.TABLE.items())
-    return _diagram(run.Status.PENDING.value, moves, {status.value for status in run.OVER})
+    moves = ((a.value, move.value, b.value) for (a, move), b in run_states.TABLE.items())
+    return _diagram(
+        run_states.Status.PENDING.value, moves, {status.value for status in run_states.OVER}
+    )
 
 
 def interrupt_diagram() -> str:

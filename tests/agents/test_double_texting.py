@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tests.agents.stage import ALICE, BOB, Stage, eventually, saying, staged, waiting
 from towpath import codes
 from towpath.agents.asked import Decide, StartRun
+from towpath.agents.facts import RunKey, RunQueued
 from towpath.agents.live import RunLimits
 from towpath.agents.registry import AgentInput
-from towpath.agents.run import RunKey, RunQueued
 from towpath.channels import thread_channel, user_channel
 from towpath.errors import Conflict, LimitExceeded, NotFound, Unavailable
 from towpath.events.kinds import TERMINAL

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from towpath.agents.facts import RunKey
 from towpath.agents.interrupts import (
     DECISIONS,
     LATE,
@@ -16,7 +17,6 @@ from towpath.agents.interrupts import (
     check_shown,
     resume_entries,
 )
-from towpath.agents.run import RunKey
 from towpath.errors import BadRequest, Conflict
 from towpath.events.digest import digest
 from towpath.events.interrupts import check_asked, expiry

@@ -8,9 +8,10 @@ import pytest
 
 from tests.agents.stage import ALICE, QUICK, Stage, eventually, saying, staged, waiting
 from towpath import hooks
+from towpath.agents.facts import RunKey, RunOpened
 from towpath.agents.leases import Leases
 from towpath.agents.live import item
-from towpath.agents.run import Run, RunKey, RunOpened
+from towpath.agents.run import Run
 from towpath.channels import thread_channel
 from towpath.errors import StorageError
 from towpath.streams.broker import Append, Item, Write, write

@@ -16,16 +16,9 @@ from hypothesis.stateful import (
 
 from tests.events.client import errors_of, screen
 from tests.events.legal import threads
-from towpath.agents.run import (
-    OVER,
-    TABLE,
-    Made,
-    Move,
-    Run,
-    RunIsOver,
-    RunKey,
-    Status,
-)
+from towpath.agents.facts import RunKey
+from towpath.agents.run import Made, Run, RunIsOver
+from towpath.agents.run_states import OVER, TABLE, Move, Status
 from towpath.events.digest import OFFSET_BASIS, digest, fnv1a
 from towpath.events.kinds import TERMINAL, IllegalEvent
 from towpath.events.order import Order

@@ -12,10 +12,12 @@ import pytest
 from towpath.agents import bridge, live, run_queue
 from towpath.agents.approvals import Approvals
 from towpath.agents.asked import Decide, StartRun
+from towpath.agents.facts import RunKey, RunOpened
 from towpath.agents.interrupts import Answer, InterruptDecided, Question
 from towpath.agents.leases import Leases
 from towpath.agents.live import LiveRun
-from towpath.agents.run import OVER, Made, RunKey, RunOpened
+from towpath.agents.run import Made
+from towpath.agents.run_states import OVER
 from towpath.context import Principal
 from towpath.streams.broker import Append, Key, Write
 from towpath.testing import scenarios

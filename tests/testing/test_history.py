@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from towpath.agents.run import Made, Run, RunKey
+from towpath.agents.facts import RunKey
+from towpath.agents.run import Made, Run
 from towpath.events.fold import Fold, merge_deltas
 from towpath.testing.history import (
     Asked,

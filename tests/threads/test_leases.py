@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from towpath.agents.run import LeaseHeld, LeasesInherited, LeasesRenewed, RunKey
+from towpath.agents.facts import LeaseHeld, LeasesInherited, LeasesRenewed, RunKey
 from towpath.threads import leases
 
 KEY = RunKey(tenant="acme", user="alice", thread="t1", run="r1", agent="agent")

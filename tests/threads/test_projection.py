@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.agents.stage import ALICE, BOB, Stage, saying, staged, waiting
 from tests.events.legal import threads
+from towpath.agents.facts import RunKey, RunOpened, ThreadMoved
 from towpath.agents.interrupts import (
     Answer,
     AnswersMoved,
@@ -21,7 +22,6 @@ from towpath.agents.interrupts import (
     NotOpen,
 )
 from towpath.agents.registry import AgentInput
-from towpath.agents.run import RunKey, RunOpened, ThreadMoved
 from towpath.channels import thread_channel
 from towpath.errors import Conflict, NotFound
 from towpath.streams.broker import Append, Item, Write, Written, write

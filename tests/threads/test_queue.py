@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from tests.agents.stage import ALICE, Stage, saying, staged
 from tests.agents.stage import waiting as patient
 from towpath.agents.asked import Decide
-from towpath.agents.interrupts import Answer
-from towpath.agents.run import (
+from towpath.agents.facts import (
     Queued,
     RunKey,
     RunOpened,
@@ -23,6 +22,7 @@ from towpath.agents.run import (
     ThreadBusy,
     TurnMoved,
 )
+from towpath.agents.interrupts import Answer
 from towpath.channels import thread_channel
 from towpath.errors import CommandError, Conflict, LimitExceeded, NotFound
 from towpath.streams.broker import Append, Item, Span, Write, Written, write

@@ -9,6 +9,7 @@ import msgspec
 
 from towpath import hooks
 from towpath.agents.asked import Decide, Opening, StartRun, approve_result, request_key
+from towpath.agents.facts import RunKey
 from towpath.agents.interrupts import (
     DECISIONS,
     LATE,
@@ -25,7 +26,7 @@ from towpath.agents.interrupts import (
 )
 from towpath.agents.live import Surroundings, custom
 from towpath.agents.registry import Agent, AgentRegistry
-from towpath.agents.run import OVER, RunKey, Status
+from towpath.agents.run_states import OVER, Status
 from towpath.channels import user_channel
 from towpath.context import Principal
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, Unavailable
@@ -64,7 +65,7 @@ class Approvals:
 
     async def asked_in(self, key: RunKey, now: float) -> list[Question]:
         """Return what the run that ended last in a thread asked, and where that stands now."""
-        asked = await self._around.conversations.asked_in(key.tenant, key.user, key.thread)
+        asked = await self._around.conversations.asked_in(*key.home)
         return await self._noted(asked, now)
 
     def look_again(self) -> None:
@@ -164,7 +165,7 @@ class Approvals:
             return asked
         key = asked[0].key
         await self._expire(key)
-        return await self._around.conversations.questions(key.tenant, key.user, key.run)
+        return await self._around.conversations.questions(*key.address)
 
     async def _expire(self, key: RunKey) -> None:
         told = _notice(key, "towpath.interrupt.expired", {})

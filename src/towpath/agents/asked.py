@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
+from towpath.agents.facts import Queued, RunKey
 from towpath.agents.registry import AgentInput
-from towpath.agents.run import Queued, Run, RunKey
+from towpath.agents.run import Run
 from towpath.channels import is_id, is_thread_id
 from towpath.context import Principal, UserExecutionContext
 from towpath.errors import BadRequest, TooLarge

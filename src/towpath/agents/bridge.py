@@ -29,6 +29,7 @@ from towpath.agents.asked import (
     title_of,
     wire_parts,
 )
+from towpath.agents.facts import RunKey, RunOpened, ThreadBusy, ThreadMoved
 from towpath.agents.interrupts import DECISIONS, NotOpen
 from towpath.agents.leases import Leases
 from towpath.agents.live import (
@@ -43,17 +44,9 @@ from towpath.agents.live import (
     notice,
 )
 from towpath.agents.registry import Agent, AgentInput, AgentRegistry, DoubleTexting
-from towpath.agents.run import (
-    OVER,
-    Made,
-    Run,
-    RunKey,
-    RunOpened,
-    Status,
-    ThreadBusy,
-    ThreadMoved,
-)
+from towpath.agents.run import Made, Run
 from towpath.agents.run_queue import RunQueue
+from towpath.agents.run_states import OVER, Status
 from towpath.context import Principal
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, Unavailable
 from towpath.events.kinds import IllegalEvent, Message
@@ -102,7 +95,7 @@ class AgentWebSocketBridge:
             self._around,
             self._live.values,
             self._opening.values,
-            lambda key: self._queue.look(key.tenant, key.user, key.thread),
+            lambda key: self._queue.look(*key.home),
         )
         self._expiring: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
@@ -233,7 +226,7 @@ class AgentWebSocketBridge:
     async def _begun(self, principal: Principal, run_id: str) -> LiveRun | None:
         """Return a run in progress; where its beginning is being written, once that is done."""
         mine = (principal.tenant, principal.user, run_id)
-        await self._opened(lambda key: (key.tenant, key.user, key.run) == mine)
+        await self._opened(lambda key: key.address == mine)
         return self._live.get(mine)
 
     async def _opened(self, wanted: Callable[[RunKey], bool]) -> None:
@@ -344,7 +337,7 @@ class AgentWebSocketBridge:
         mine = (principal.tenant, principal.user, thread)
 
         def is_there(key: RunKey) -> bool:
-            return (key.tenant, key.user, key.thread) == mine
+            return key.home == mine
 
         await self._queue.clear(*mine)
         await self._opened(is_there)
@@ -372,7 +365,7 @@ class AgentWebSocketBridge:
             run=asked.run_id or around.new_id(),
             agent=agent.name,
         )
-        past = await around.conversations.conversation(key.tenant, key.user, key.thread)
+        past = await around.conversations.conversation(*key.home)
         if opening.parent is None and asked.answers:
             now = around.clock()
             waiting = await self._approvals.asked_in(key, now)
@@ -428,7 +421,7 @@ class AgentWebSocketBridge:
 
     def _launch(self, live: LiveRun, agent: Agent, given: AgentInput) -> None:
         key = live.run.key
-        self._live[key.tenant, key.user, key.run] = live
+        self._live[key.address] = live
         self._around.hooks.tell(
             hooks.RunBegan(
                 tenant=key.tenant, user=key.user, thread=key.thread, run=key.run, agent=key.agent
@@ -441,6 +434,6 @@ class AgentWebSocketBridge:
         try:
             await live.see_through(agent, given)
         finally:
-            del self._live[key.tenant, key.user, key.run]
+            del self._live[key.address]
             self._approvals.look_again()
-        self._queue.look(key.tenant, key.user, key.thread)
+        self._queue.look(*key.home)

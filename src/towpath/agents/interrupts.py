@@ -25,7 +25,7 @@ from enum import Enum
 from typing import Any, Final
 
 from towpath import codes
-from towpath.agents.run import RunKey
+from towpath.agents.facts import RunKey
 from towpath.errors import BadRequest, CommandError, Conflict
 from towpath.events.digest import digest as digest_of
 from towpath.events.kinds import Event, Message

@@ -18,8 +18,10 @@ import asyncio
 from collections.abc import Callable, Collection
 
 from towpath import hooks
+from towpath.agents.facts import LeasesInherited, LeasesRenewed, RunKey
 from towpath.agents.live import BEATS, LiveRun, RunRecord, Surroundings, read_back
-from towpath.agents.run import LeasesInherited, LeasesRenewed, Made, RunKey, Status
+from towpath.agents.run import Made
+from towpath.agents.run_states import Status
 from towpath.errors import Conflict, Misplaced, StorageError
 from towpath.streams.broker import Write, write
 

@@ -21,19 +21,11 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from towpath import hooks
+from towpath.agents.facts import LeaseHeld, Queued, RunKey
 from towpath.agents.interrupts import Question
 from towpath.agents.registry import Agent, AgentInput
-from towpath.agents.run import (
-    OVER,
-    AgentError,
-    LeaseHeld,
-    Made,
-    Queued,
-    Run,
-    RunIsOver,
-    RunKey,
-    Status,
-)
+from towpath.agents.run import AgentError, Made, Run, RunIsOver
+from towpath.agents.run_states import OVER, Status
 from towpath.channels import Channel, thread_channel, user_channel
 from towpath.errors import Conflict, Damaged, StorageError, TakenOver
 from towpath.events.kinds import IllegalEvent, Message
@@ -368,7 +360,7 @@ class LiveRun:
     async def _make_again(self) -> list[Made]:
         """Read the run back from the log and end it there; nothing if its ending is there."""
         key, cancelled = self.run.key, self.run.status is Status.CANCELLED
-        record = await self._around.conversations.find_run(key.tenant, key.user, key.run)
+        record = await self._around.conversations.find_run(*key.address)
         if record is not None and record.ended_at is not None:
             if (record.status, record.code) == (self.run.status, self.run.code):
                 self._tell_ended()  # It was this one, and only its answer was lost.
@@ -385,7 +377,7 @@ async def read_back(key: RunKey, around: Surroundings) -> tuple[Run, Place]:
     Raises:
         StorageError: the log cannot be read now.
     """
-    past = await around.conversations.conversation(key.tenant, key.user, key.thread)
+    past = await around.conversations.conversation(*key.home)
     run = Run(key, history=past.messages, state=past.state, new_id=around.new_id)
     replay = await around.broker.read(channel_of(key), past.offset)
     for publication in replay.publications:
@@ -396,7 +388,7 @@ async def read_back(key: RunKey, around: Surroundings) -> tuple[Run, Place]:
 
 def channel_of(key: RunKey) -> Channel:
     """Return the channel of a run's thread."""
-    return thread_channel(key.tenant, key.user, key.thread)
+    return thread_channel(*key.home)
 
 
 def item(made: Made) -> Item:

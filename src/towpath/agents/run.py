@@ -19,13 +19,14 @@ No I/O, no time; ids are an argument.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, NamedTuple
 
 import msgspec
 
 from towpath import codes
-from towpath.errors import Conflict, TowpathError
+from towpath.agents.facts import RunClosed, RunKey
+from towpath.agents.run_states import TABLE, Move, Status
+from towpath.errors import TowpathError
 from towpath.events.digest import Growing
 from towpath.events.fold import Fold
 from towpath.events.interrupts import check_asked, expiry
@@ -40,65 +41,8 @@ from towpath.events.kinds import (
 )
 
 
-class Status(Enum):
-    """Where a run is; the values are what `run.get` shows."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    FINISHED = "finished"
-    INTERRUPTED = "interrupted"
-    CANCELLED = "cancelled"
-    FAILED = "failed"
-    LOST = "lost"
-
-
-class Move(Enum):
-    """What can happen to a run."""
-
-    BEGIN = "begin"
-    EVENT = "event"
-    FINISH = "finish"
-    INTERRUPT = "interrupt"
-    CANCEL = "cancel"
-    FAIL = "fail"
-    LOSE = "lose"
-
-
-TABLE: dict[tuple[Status, Move], Status] = {
-    (Status.PENDING, Move.BEGIN): Status.RUNNING,
-    (Status.RUNNING, Move.EVENT): Status.RUNNING,
-    (Status.RUNNING, Move.FINISH): Status.FINISHED,
-    (Status.RUNNING, Move.INTERRUPT): Status.INTERRUPTED,
-    (Status.RUNNING, Move.CANCEL): Status.CANCELLED,
-    (Status.RUNNING, Move.FAIL): Status.FAILED,
-    (Status.RUNNING, Move.LOSE): Status.LOST,
-}
-"""Every legal move; the diagram in the documentation is drawn from it."""
-
-OVER = frozenset(status for status in Status if (status, Move.EVENT) not in TABLE) - {
-    Status.PENDING
-}
-"""The ways in which a run can have ended."""
-
-
 class RunIsOver(TowpathError):
     """Something came after the terminal event; it is refused."""
-
-
-class ThreadBusy(Conflict):
-    """Another run is active on the thread."""
-
-
-class ThreadMoved(Conflict):
-    """The thread has gone on since its history was read; reading it again helps."""
-
-
-class TurnMoved(Conflict):
-    """What waits for the thread is not what it was when it was looked at; looking again helps."""
-
-
-class LeaseHeld(Conflict):
-    """A run is to be ended that somebody else holds, or that nobody holds any more."""
 
 
 class AgentError(TowpathError):
@@ -114,99 +58,6 @@ class AgentError(TowpathError):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunKey:
-    """Whose run, which one, by which agent, in which thread."""
-
-    tenant: str
-    user: str
-    thread: str
-    run: str
-    agent: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Queued:
-    """A run that waits."""
-
-    key: RunKey
-    request: bytes
-    withdrawn: bool
-    """Whether it was cancelled."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOpened:
-    """Fact: a run's first event is in the log; ThreadBusy where it is not its turn."""
-
-    key: RunKey
-    started: Event
-    title: str
-    """For the thread, if the run makes it."""
-    thread_offset: int
-    """The offset of the thread at which its history was read; another one is a conflict."""
-    at: float
-    holder: str
-    """Who holds it from now on."""
-    lease: float
-    """Until when, in Unix seconds, unless it is renewed."""
-    queued: Queued | None = None
-    """The run as it waited, if it did; TurnMoved where that is not the next one any more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunQueued:
-    """Fact: a run was accepted that begins when its thread is free; LimitExceeded past a bound."""
-
-    key: RunKey
-    request: bytes
-    """What was asked, by whom, as whoever begins it reads it."""
-    at: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunWithdrawn:
-    """Fact: a queued run was cancelled before it began; NotFound where it is not queued."""
-
-    key: RunKey
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeasesRenewed:
-    """Fact: a holder goes on holding those of these runs that it still holds."""
-
-    holder: str
-    keys: tuple[RunKey, ...]
-    expires: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeasesInherited:
-    """Fact: a holder has everything that was held, since the log is open for it alone."""
-
-    holder: str
-    expires: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunClosed:
-    """Fact: a run's terminal event is in the log; LeaseHeld where somebody else holds the run."""
-
-    key: RunKey
-    status: Status
-    code: str | None
-    started: Event
-    ended: Event
-    messages: list[Message]
-    """The whole conversation after the run."""
-    state: Any
-    at: float
-    holder: str
-    """Who ends it."""
-    expires: float
-    """When the questions it ended with expire, if it ended with some."""
 
 
 class Made(NamedTuple):

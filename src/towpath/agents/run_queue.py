@@ -16,12 +16,8 @@ import msgspec
 
 from towpath import hooks
 from towpath.agents.asked import Opening, StartRun, start_result
-from towpath.agents.live import Surroundings, channel_of, item, notice, run_ended
-from towpath.agents.registry import Agent, AgentRegistry
-from towpath.agents.run import (
-    Made,
+from towpath.agents.facts import (
     Queued,
-    Run,
     RunKey,
     RunOpened,
     RunQueued,
@@ -30,6 +26,9 @@ from towpath.agents.run import (
     ThreadMoved,
     TurnMoved,
 )
+from towpath.agents.live import Surroundings, channel_of, item, notice, run_ended
+from towpath.agents.registry import Agent, AgentRegistry
+from towpath.agents.run import Made, Run
 from towpath.context import Principal
 from towpath.errors import CommandError, Conflict, NotFound, StorageError
 from towpath.events.kinds import Message
@@ -116,7 +115,7 @@ class RunQueue:
             result=lambda _: start_result(key, span),
         )
         result = (await write(self._around.broker, change)).result
-        self.look(key.tenant, key.user, key.thread)
+        self.look(*key.home)
         return result
 
     async def withdraw(self, key: RunKey, request: tuple[Key, bytes] | None = None) -> bool:
@@ -221,7 +220,7 @@ class RunQueue:
             ThreadBusy, ThreadMoved, TurnMoved: it is not its turn now.
         """
         around, key = self._around, head.key
-        past = await around.conversations.conversation(key.tenant, key.user, key.thread)
+        past = await around.conversations.conversation(*key.home)
         run = Run(key, history=past.messages, state=past.state, new_id=around.new_id)
         made: list[Made] = run.begin({"messages": request.messages if request else []})
         first = made[0]

@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from towpath.agents.asked import StartRun
 from towpath.agents.live import RunRecord
-from towpath.agents.run import Status
+from towpath.agents.run_states import Status
 from towpath.channels import is_id, is_thread_id, thread_channel
 from towpath.context import Principal
 from towpath.errors import (

@@ -23,12 +23,13 @@ from typing import Any, Final
 
 from towpath.agents import demo
 from towpath.agents.bridge import AgentWebSocketBridge
+from towpath.agents.facts import RunClosed, RunOpened, RunQueued, RunWithdrawn
 from towpath.agents.interrupts import InterruptDecided, InterruptsExpired
 from towpath.agents.leases import Leases
 from towpath.agents.live import LiveRun
 from towpath.agents.registry import AgentInput
-from towpath.agents.run import RunClosed, RunOpened, RunQueued, RunWithdrawn, Status
 from towpath.agents.run_queue import RunQueue
+from towpath.agents.run_states import Status
 from towpath.server.gateway import Gateway
 from towpath.server.operations import Operations
 from towpath.streams.broker import Write

@@ -8,6 +8,7 @@ import sqlite3
 
 import msgspec
 
+from towpath.agents.facts import RunClosed, RunKey
 from towpath.agents.interrupts import (
     LATE,
     TABLE,
@@ -19,7 +20,6 @@ from towpath.agents.interrupts import (
     NotOpen,
     Question,
 )
-from towpath.agents.run import RunClosed, RunKey
 from towpath.errors import NotFound
 
 SCHEMA = """
@@ -55,7 +55,11 @@ def ask(db: sqlite3.Connection, fact: RunClosed) -> None:
             "INSERT OR IGNORE INTO interrupts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, NULL,"
             " NULL)",
             (
-                *(key.tenant, key.user, key.run, place, asked["id"], key.thread, key.agent),
+                *key.address,
+                place,
+                asked["id"],
+                key.thread,
+                key.agent,
                 msgspec.json.encode(asked),
                 Answer.OPEN.value,
                 fact.expires,
@@ -72,7 +76,7 @@ def decide(db: sqlite3.Connection, fact: InterruptDecided) -> None:
         AnswersMoved: another question of the run is not what the fact says it is.
     """
     key = fact.key
-    questions = of_run(db, key.tenant, key.user, key.run)
+    questions = of_run(db, *key.address)
     mine = next((one for one in questions if one.id == fact.id), None)
     if mine is None:
         raise NotFound("no such interrupt")
@@ -91,7 +95,7 @@ def expire(db: sqlite3.Connection, fact: InterruptsExpired) -> None:
         NotOpen: nothing is.
     """
     key = fact.key
-    questions = of_run(db, key.tenant, key.user, key.run)
+    questions = of_run(db, *key.address)
     open_ones = [one for one in questions if one.answer is Answer.OPEN]
     if not open_ones:
         raise NotOpen("already")
@@ -101,7 +105,7 @@ def expire(db: sqlite3.Connection, fact: InterruptsExpired) -> None:
 
 def supersede(db: sqlite3.Connection, key: RunKey, at: float) -> None:
     """Leave behind what is open in a thread, since the thread goes on."""
-    columns = (key.tenant, key.user, key.thread)
+    columns = key.home
     rows = db.execute(
         f"{_QUESTION} WHERE tenant=? AND user=? AND thread=? AND answer='open'", columns
     ).fetchall()
@@ -151,7 +155,8 @@ def _set(
             answer.value,
             None if payload is None else msgspec.json.encode(payload),
             at,
-            *(one.key.tenant, one.key.user, one.key.run, one.id),
+            *one.key.address,
+            one.id,
         ),
     )
 

@@ -15,19 +15,19 @@ from dataclasses import dataclass
 
 import msgspec
 
-from towpath.agents.interrupts import InterruptDecided, InterruptsExpired
-from towpath.agents.run import (
+from towpath.agents.facts import (
     LeasesInherited,
     LeasesRenewed,
     RunClosed,
     RunOpened,
     RunQueued,
     RunWithdrawn,
-    Status,
     ThreadBusy,
     ThreadMoved,
     TurnMoved,
 )
+from towpath.agents.interrupts import InterruptDecided, InterruptsExpired
+from towpath.agents.run_states import Status
 from towpath.errors import Conflict, NotFound
 from towpath.events.kinds import Message
 from towpath.streams.broker import Span
@@ -203,7 +203,7 @@ def _open_run(db: sqlite3.Connection, fact: RunOpened, span: Span) -> None:
     db.execute(
         "INSERT OR REPLACE INTO runs (tenant, user, id, thread, agent, status, started)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (key.tenant, key.user, key.run, key.thread, key.agent, Status.RUNNING.value, fact.at),
+        (*key.address, key.thread, key.agent, Status.RUNNING.value, fact.at),
     )
     leases.grant(db, key, fact.holder, fact.lease)
 
@@ -213,7 +213,7 @@ def _close_run(db: sqlite3.Connection, fact: RunClosed, span: Span) -> None:
     leases.release(db, key, fact.holder, fact.at)
     db.execute(
         "UPDATE runs SET status=?, code=?, ended=? WHERE tenant=? AND user=? AND id=?",
-        (fact.status.value, fact.code, fact.at, key.tenant, key.user, key.run),
+        (fact.status.value, fact.code, fact.at, *key.address),
     )
     thread = ThreadKey(tenant=key.tenant, user=key.user, id=key.thread)
     db.execute(

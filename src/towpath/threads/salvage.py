@@ -10,7 +10,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from towpath.agents.run import Status
+from towpath.agents.run_states import Status
 from towpath.channels import thread_channel
 from towpath.streams import seals
 from towpath.streams.condition import ERRORS

@@ -6,9 +6,10 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from towpath.agents.facts import Queued, RunKey
 from towpath.agents.interrupts import Question
 from towpath.agents.live import Conversation, RunRecord
-from towpath.agents.run import Queued, RunKey, Status
+from towpath.agents.run_states import Status
 from towpath.errors import Damaged
 from towpath.events.fold import Fold
 from towpath.events.kinds import Message

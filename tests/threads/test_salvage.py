@@ -402,6 +402,21 @@ def test_a_name_in_the_schema_is_data_too(checkpointed: Left, tmp_path: Path) ->
     hold_against(known, checkpointed.known, quarantined)
 
 
+@pytest.mark.parametrize("noted", ["epoch", "opening", "synchronous"])
+def test_a_note_of_the_log_that_changed_is_damage(
+    checkpointed: Left, tmp_path: Path, noted: str
+) -> None:
+    """Neither under another name nor with another value is it taken for one that was written."""
+    start = (checkpointed.files / "log").read_bytes().index(noted.encode())
+    for at in (start, start + len(noted) - 1, start + len(noted)):
+        place = copied(checkpointed, tmp_path / str(at))
+        flip(place / "log", at, 0x01)
+        known, quarantined = asyncio.run(look(place))
+        assert quarantined is not None
+        assert known is not None
+        hold_against(known, checkpointed.known, quarantined)
+
+
 def test_a_log_damaged_after_a_clean_stop_is_set_aside(checkpointed: Left, tmp_path: Path) -> None:
     """A file that was closed well and cannot even be opened any more is damaged like any other."""
     place = copied(checkpointed, tmp_path / "a")

@@ -51,7 +51,7 @@ from towpath.streams.broker import (
     follows,
 )
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """What `PRAGMA user_version` of a file says that this code can write."""
 SEALED_SINCE = 4
 """The version from which on rows carry checksums."""
@@ -102,6 +102,9 @@ ALTER TABLE channels ADD COLUMN crc INTEGER;
 ALTER TABLE log ADD COLUMN crc INTEGER;
 ALTER TABLE requests ADD COLUMN crc INTEGER
 """
+_SEALED_META = "ALTER TABLE meta ADD COLUMN crc INTEGER"
+_SCHEMAS = ((1, _SCHEMA), (SEALED_SINCE, _SEALED), (6, _SEALED_META))
+"""The version of the file since which there are which tables and columns."""
 
 _encode_items = msgspec.msgpack.Encoder().encode
 _MISSING = "publications are missing"
@@ -258,26 +261,30 @@ class LogFile:
             )
         self._db.execute("BEGIN IMMEDIATE")
         if version == SCHEMA_VERSION:
-            self._check_schema()
-        if version == 0:
-            for statement in _SCHEMA.split(";"):
+            self._check_meta()
+        for since, schema in _SCHEMAS:
+            for statement in schema.split(";") if version < since else ():
                 self._db.execute(statement)
-            self._set_meta("epoch", uuid.uuid4().hex)
-        for statement in _SEALED.split(";") if version < SEALED_SINCE else ():
-            self._db.execute(statement)
         self._projection.create(self._db, version)
         if version < SCHEMA_VERSION:
             seals.renew(self._db)
-            self._set_meta("schema", msgspec.json.encode(seals.schema_of(self._db)).decode())
         seals.guard(self._db)
+        if version == 0:
+            self._set_meta("epoch", uuid.uuid4().hex)
+        if version < SCHEMA_VERSION:
+            self._set_meta("schema", msgspec.json.encode(seals.schema_of(self._db)).decode())
         self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-    def _check_schema(self) -> None:
-        """Compare what defines the tables with what it was; what others added is theirs.
+    def _check_meta(self) -> None:
+        """Check the notes on the file, and what defines its tables; what others added is theirs.
+
+        A row that went by another name now would be taken for one that was never there, so all of
+        them are looked at.
 
         Raises:
-            Damaged: it is not what was written.
+            sqlite3.Error, Damaged: it is not what was written.
         """
+        seals.check(self._db, "meta")
         try:
             written = msgspec.json.decode(self._meta("schema"), type=dict[str, int])
         except msgspec.DecodeError:
@@ -316,7 +323,7 @@ class LogFile:
         return str(row[0]) if row else ""
 
     def _set_meta(self, name: str, value: str) -> None:
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+        self._db.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (name, value))
 
     def _write(self, write: Write, rows: Rows) -> Outcome:
         spans = self._spans(write.appends)

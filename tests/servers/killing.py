@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.recordings import FOLDER
 from tests.sdk.client import OpenClient
 from tests.sdk.python_client import open_python
 from tests.servers.people import Person
 from towpath.testing.client import WireClient, wire_client
-from towpath.testing.crashes import PLACES, POINTS, VARIABLE, epitaph
+from towpath.testing.crashes import PLACES, POINTS, RECORDINGS, VARIABLE, epitaph
 from towpath.testing.history import Given, History, Log, RunState, Violation
 from towpath.testing.server import ServerProcess
 from towpath.testing.verdict import check
@@ -124,7 +125,8 @@ class Killing:
         arguments = ("--app", "towpath.testing.crashes:gateway")
         limits = {"TOWPATH_RUNS_PER_SECOND": "1000", "TOWPATH_RUNS_BURST": "1000"}
         limits |= {"TOWPATH_COMMANDS_PER_SECOND": "1000", "TOWPATH_ERRORS": "10000"}
-        self.server = ServerProcess(data, *arguments, environment=limits)
+        recorded = {RECORDINGS: str(FOLDER)}
+        self.server = ServerProcess(data, *arguments, environment=limits | recorded)
         self.kills = 0
         """How many there were."""
         self.on_kill: Callable[[Kill], None] = lambda _: None

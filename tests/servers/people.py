@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tests.recordings import NAMES
 from tests.sdk.client import START, Delivery, Joined, Reader, RPCFailed, SdkClient
 from towpath import codes
 from towpath.events.digest import digest
@@ -23,7 +24,7 @@ AGAIN = frozenset({codes.TEMPORARY.number, codes.TOO_MANY_REQUESTS.number})
 EVER = 3600.0
 """How long people wait, in seconds: while servers die, only whoever kills them knows how long."""
 
-ACTIONS = ("tell", "stop", "queue", "withdraw", "interrupt", "buy", "hurry")
+ACTIONS = ("tell", "retell", "stop", "queue", "withdraw", "interrupt", "buy", "hurry")
 """What people do."""
 
 
@@ -182,6 +183,10 @@ class Person:
 
     async def _tell(self, room: Room) -> None:
         run = await self._start(room, "reject", f"tell {self._chance.randrange(5, 120)}")
+        await self._until(room, room.ended, run)
+
+    async def _retell(self, room: Room) -> None:
+        run = await self._start(room, self._chance.choice(NAMES), "again")
         await self._until(room, room.ended, run)
 
     async def _stop(self, room: Room) -> None:

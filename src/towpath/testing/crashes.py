@@ -7,6 +7,9 @@ can tell this end from any other.
 
 A transaction has three moments: `before` it begins, `inside` it, when everything is written and
 COMMIT is about to be, and `after` it, when it is durable and nobody has been told.
+
+Its agents are made up for the purpose, but for those that tell the recorded runs of frameworks
+again: one for each file in the directory that `RECORDINGS` names, called like the file.
 """
 
 import asyncio
@@ -19,6 +22,7 @@ import signal
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 from towpath.agents import demo
@@ -35,10 +39,12 @@ from towpath.server.operations import Operations
 from towpath.streams.broker import Write
 from towpath.streams.logfile import LogFile
 from towpath.streams.sqlite import SqliteBroker
+from towpath.testing.recordings import read, retold
 from towpath.threads.projection import ThreadProjection
 from towpath.threads.recovery import Recovery
 
 VARIABLE: Final = "CRASH_AT"
+RECORDINGS: Final = "RECORDINGS"
 MOMENTS: Final = ("before", "inside", "after")
 
 TRANSACTIONS: Final = {
@@ -294,5 +300,8 @@ gateway.agent("tools")(demo.tools)
 gateway.agent("hasty")(hasty)
 for policy in ("reject", "queue", "interrupt"):
     gateway.agent(policy, double_texting=policy)(story)
+if directory := os.environ.get(RECORDINGS):
+    for path in sorted(Path(directory).glob("*.jsonl")):
+        gateway.agent(path.stem)(retold(read(path)))
 if told := os.environ.get(VARIABLE):
     arm(Fate(told))

@@ -3,7 +3,7 @@
 It shares nothing with the gateway's own fold, so that one can be held against the other.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Event = Mapping[str, Any]
@@ -22,6 +22,7 @@ class Page:
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self._texts: dict[str, str] = {}
+        self._thoughts: set[str] = set()
         self.faults: list[str] = []
         """What was not legal, one sentence each."""
         for event in events:
@@ -42,8 +43,7 @@ class Page:
         if kind == "RUN_STARTED":
             self._show((event.get("input") or {}).get("messages", ()))
         elif kind == "MESSAGES_SNAPSHOT":
-            self._texts.clear()
-            self._show(event["messages"])
+            self._replace(event["messages"])
         elif kind == "TOOL_CALL_RESULT":
             self._texts[event["messageId"]] = event["content"]
         elif kind in ("TEXT_MESSAGE_START", "REASONING_MESSAGE_START", "TOOL_CALL_START"):
@@ -51,14 +51,25 @@ class Page:
             if key in self._texts:
                 self.faults.append(f"{kind} for {key}, which is there already")
             self._texts[key] = ""
+            if kind == "REASONING_MESSAGE_START":
+                self._thoughts.add(key)
         elif kind in ITEM:
             key = event[ITEM[kind]]
             if key not in self._texts:
                 self.faults.append(f"{kind} for {key}, which nothing began")
             self._texts[key] = self._texts.get(key, "") + event["delta"]
 
+    def _replace(self, messages: Sequence[Mapping[str, Any]]) -> None:
+        """Show these messages only; thoughts stay where none is among them."""
+        thinks = any(message.get("role") == "reasoning" for message in messages)
+        kept = set() if thinks else self._thoughts
+        self._texts = {key: text for key, text in self._texts.items() if key in kept}
+        self._show(messages)
+
     def _show(self, messages: Iterable[Mapping[str, Any]]) -> None:
         for message in messages:
+            if message.get("role") == "reasoning":
+                self._thoughts.add(message["id"])
             if isinstance(message.get("content"), str):
                 self._texts[message["id"]] = message["content"]
             for call in message.get("toolCalls") or ():

@@ -24,7 +24,6 @@ from tests.sdk.client import (
     RPCFailed,
     SdkClient,
 )
-from tests.sdk.forwarder import forward
 from tests.sdk.reducer import Event
 from towpath.auth.development import development_key, sign
 from towpath.streams import seals
@@ -193,11 +192,11 @@ class SdkContract:
             "another key": sign(strange, user="alice", tenant="acme", now=time.time(), ttl=3600),
             "cut short": server.token()[:-8],
         }[credential]
-        async with forward(server.port) as line, self.open(line.ws, token) as client:
+        async with proxied(server) as line, self.open(websocket(line), token) as client:
             await client.connect()
             ended = await client.until_disconnected()
             await asyncio.sleep(LONGER_THAN_RECONNECTS)
-            assert line.accepted == 1, "it did not try again"
+            assert line.connections == 1, "it did not try again"
         assert ended.code == INVALID_TOKEN
         assert client.connected == []
         check_closes(client)
@@ -205,8 +204,8 @@ class SdkContract:
     async def test_r63_no_token_on_reconnect_is_terminal(self, server: ServerProcess) -> None:
         """A client that lost its token is refused on reconnect as well; nobody is anonymous."""
         async with (
-            forward(server.port) as line,
-            self.open(line.ws, server.token(someone())) as client,
+            proxied(server) as line,
+            self.open(websocket(line), server.token(someone())) as client,
         ):
             await client.connect()
             await client.until_connected()
@@ -214,7 +213,7 @@ class SdkContract:
             line.cut()
             ended = await client.until_disconnected()
             await asyncio.sleep(LONGER_THAN_RECONNECTS)
-            assert line.accepted == 2, "it tried once"
+            assert line.connections == 2, "it tried once"
         assert ended.code == INVALID_TOKEN
         assert len(client.connected) == 1
 
@@ -362,8 +361,8 @@ class SdkContract:
         """Three devices of one person, one of them cut, show the same; no offset comes twice."""
         token = server.token(someone())
         async with AsyncExitStack() as stack:
-            line = await stack.enter_async_context(forward(server.port))
-            urls = (server.ws, server.ws, line.ws)
+            line = await stack.enter_async_context(proxied(server))
+            urls = (server.ws, server.ws, websocket(line))
             devices = [await stack.enter_async_context(self.open(url, token)) for url in urls]
             for device in devices:
                 await device.connect()
@@ -450,16 +449,16 @@ class SdkContract:
     async def test_r73_cut_mid_run_loses_and_doubles_nothing(self, server: ServerProcess) -> None:
         """A line cut mid-run comes back and continues: no gap, nothing twice."""
         token = server.token(someone())
-        async with forward(server.port) as line, self.open(line.ws, token) as client:
+        async with proxied(server) as line, self.open(websocket(line), token) as client:
             await client.connect()
             await client.until_connected()
             channel, position = await client.start_run("count 150 at 100/s")
             reader = await client.subscribe(channel, position)
             await reader.until_words(20)
-            line.refusing = True
-            assert line.cut()
+            assert line.live
+            line.fault = Refuse()
             await asyncio.sleep(0.3)
-            line.refusing = False
+            line.fault = PASS
             await reader.until_over()
         assert len(client.connected) == 2
         assert [(j.recovered, j.was_recovering) for j in reader.joins] == [(True, True)] * 2
@@ -469,7 +468,7 @@ class SdkContract:
     async def test_r73_several_cuts_in_a_row(self, server: ServerProcess) -> None:
         """Five cuts in one run, some of them in the middle of coming back, cost nothing."""
         token = server.token(someone())
-        async with forward(server.port) as line, self.open(line.ws, token) as client:
+        async with proxied(server) as line, self.open(websocket(line), token) as client:
             await client.connect()
             await client.until_connected()
             channel, position = await client.start_run("count 300 at 100/s")
@@ -487,24 +486,26 @@ class SdkContract:
         reader.check_sequence(first=1)
         check_whole(reader, counted(300))
 
-    async def test_r73_a_second_without_a_network_costs_nothing(
-        self, server: ServerProcess
+    @pytest.mark.parametrize(("seconds", "count", "pace"), [(1, 150, 100), (30, 400, 12)])
+    async def test_r73_a_while_without_a_network_costs_nothing(
+        self, server: ServerProcess, seconds: int, count: int, pace: int
     ) -> None:
-        """Nobody can be reached for a second; then the run goes on where it was, nothing twice."""
+        """Nobody can be reached for a while; then the run goes on where it was, nothing twice."""
         token = server.token(someone())
         async with proxied(server) as line, self.open(websocket(line), token) as client:
             await client.connect()
             await client.until_connected()
-            channel, position = await client.start_run("count 150 at 100/s")
+            channel, position = await client.start_run(f"count {count} at {pace}/s")
             reader = await client.subscribe(channel, position)
             await reader.until_words(10)
             line.fault = Refuse()
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(seconds)
             line.fault = PASS
+            await client.until_connected(2)
             await reader.until_over()
         assert len(client.connected) == 2
         reader.check_sequence(first=1)
-        check_whole(reader, counted(150))
+        check_whole(reader, counted(count))
 
     async def test_r73_lines_that_break_within_a_frame_cost_nothing(
         self, server: ServerProcess
@@ -588,20 +589,19 @@ class SdkContract:
         """Notices on `user` that are published while the line is cut come on reconnect, once."""
         token = server.token(someone())
         async with (
-            forward(server.port) as line,
-            self.open(line.ws, token) as client,
+            proxied(server) as line,
+            self.open(websocket(line), token) as client,
             self.open(server.ws, token) as other,
         ):
             for each in (client, other):
                 await each.connect()
                 await each.until_connected()
-            line.refusing = True
-            line.cut()
+            line.fault = Refuse()
             made = [
                 (await other.rpc("thread.create", {"request_id": uuid.uuid4().hex}))["thread_id"]
                 for _ in range(3)
             ]
-            line.refusing = False
+            line.fault = PASS
             await client.news.until(lambda: len(client.notices) >= 3)
             await client.rpc("whoami")
         events = [d.event for channel, d in client.notices if channel == "user"]
@@ -743,8 +743,8 @@ class SdkContract:
         me = someone()
         get_token, asked = asking(server.token(me))
         async with (
-            forward(server.port) as line,
-            self.open(line.ws, server.token(me), get_token=get_token) as client,
+            proxied(server) as line,
+            self.open(websocket(line), server.token(me), get_token=get_token) as client,
         ):
             await client.connect()
             await client.until_connected()

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.sdk.forwarder import forward
 from tests.sdk.node_client import SCRIPTS
 from tests.servers.conversation import eventually
 from tests.servers.event_streams import Person
+from towpath.testing.faults import FaultProxy
 from towpath.testing.server import ServerProcess
 
 pytestmark = [pytest.mark.servers, pytest.mark.sdk_js]
@@ -130,10 +130,9 @@ async def test_a_conversation_goes_on_over_the_real_client(agui: ServerProcess) 
 async def test_r73_the_real_client_comes_back_and_sees_one_stream(agui: ServerProcess) -> None:
     """Cut many times, at once after a reconnect too: whole text, no error, each event once."""
     person = someone(agui)
-    async with forward(agui.port) as line:
-        base = f"http://127.0.0.1:{line.port}"
+    async with FaultProxy("127.0.0.1", agui.port) as line:
         given: dict[str, Any] = {"message": "count 300 at 100/s", "resuming": True}
-        running = asyncio.create_task(http_agent(base, person, **given))
+        running = asyncio.create_task(http_agent(line.http, person, **given))
         await line.answered.wait()  # A first request that fails is the caller's to see.
         cuts = 0
         while not running.done():
@@ -141,7 +140,7 @@ async def test_r73_the_real_client_comes_back_and_sees_one_stream(agui: ServerPr
             cuts += line.cut() > 0
         seen = await running
     assert cuts > 5
-    assert line.accepted > 5
+    assert line.connections > 5
     assert (seen.errors, seen.told) == ([], [])
     assert seen.answer == counted(300)
     assert (seen.types.count("RUN_STARTED"), seen.types.count("RUN_FINISHED")) == (1, 1)
@@ -153,17 +152,16 @@ async def test_r73_the_real_client_renders_a_story_in_cuts_like_the_uncut_one(
     """With every kind of event in it, what the cut client shows is what a whole one shows."""
     person = someone(agui)
     ids = {"threadId": uuid.uuid4().hex, "runId": uuid.uuid4().hex}
-    async with forward(agui.port) as line:
-        base = f"http://127.0.0.1:{line.port}"
+    async with FaultProxy("127.0.0.1", agui.port) as line:
         given = {"forwardedProps": {"pace": 0.04}, "resuming": True, **ids}
-        running = asyncio.create_task(http_agent(base, person, "story", **given))
+        running = asyncio.create_task(http_agent(line.http, person, "story", **given))
         await line.answered.wait()
         while not running.done():
             await asyncio.sleep(0.15)
             line.cut()
         seen = await running
     whole = await http_agent(agui.http, person, "story", connect=True, **ids)
-    assert line.accepted > 3
+    assert line.connections > 3
     assert (seen.errors, seen.told) == ([], [])
     assert (seen.screen, seen.state) == (whole.screen, whole.state)
 
@@ -190,9 +188,9 @@ async def test_without_the_resuming_fetch_a_cut_is_an_error(agui: ServerProcess)
         run = await person.get(f"/runs/{ids['runId']}")
         return bool(run.get("status") == "running")
 
-    async with forward(agui.port) as line:
-        base = f"http://127.0.0.1:{line.port}"
-        running = asyncio.create_task(http_agent(base, person, message="count 100 at 50/s", **ids))
+    async with FaultProxy("127.0.0.1", agui.port) as line:
+        asked = {"message": "count 100 at 50/s", **ids}
+        running = asyncio.create_task(http_agent(line.http, person, **asked))
         await eventually(started)
         line.cut()
         seen = await running

@@ -122,6 +122,8 @@ class FaultProxy:
         """The port there; known once the context is open, and kept while it is."""
         self.connections = 0
         """How many were accepted so far, whatever became of them."""
+        self.answered = asyncio.Event()
+        """Set once a client got something of the target's."""
         self._fault = fault
         self._turns = _turns(fault)
         self._lines: dict[asyncio.Task[None], _Line] = {}
@@ -202,7 +204,7 @@ class FaultProxy:
         except (BlockingIOError, ConnectionAbortedError):
             return
         self.connections += 1
-        line = _Line(client, self.target)
+        line = _Line(client, self.target, self.answered)
         task = self._group.create_task(line.run())
         self._lines[task] = line
         task.add_done_callback(self._forget)
@@ -216,10 +218,13 @@ class FaultProxy:
 class _Line:
     """One connection and its counterpart to the target, under one fault at a time."""
 
-    def __init__(self, client: socket.socket, target: tuple[str, int]) -> None:
+    def __init__(
+        self, client: socket.socket, target: tuple[str, int], answered: asyncio.Event
+    ) -> None:
         self._near = client
         self._far = socket.socket()
         self._target = target
+        self._answered = answered
         self._fault: Steady = PASS
         self._passed = 0
         """Bytes the client got since the fault holds."""
@@ -337,6 +342,7 @@ class _Line:
         if not self._ended:
             self._passed += len(data)
             await asyncio.get_running_loop().sock_sendall(self._near, data)
+            self._answered.set()
 
     def _end(self) -> None:
         """Tell the client that there is no more, once."""

@@ -228,6 +228,36 @@ async def test_a_locked_log_refuses_writes_serves_reads_and_heals(tmp_path: Path
         assert changes(server) == [("ok", "locked"), ("locked", "ok")]
 
 
+@pytest.mark.parametrize("how", ["cancel", "interrupt"])
+async def test_stopping_a_run_on_a_locked_log_is_answered_and_comes_true(
+    tmp_path: Path, how: str
+) -> None:
+    """Whoever says stop hears in time that it cannot be written yet; asked again, it is done."""
+    arguments = ("--app", "towpath.testing.crashes:gateway")
+    with ServerProcess(tmp_path / "data", *arguments) as server:
+        async with wire_client(server.ws, server.token()) as client:
+            started = await ask(client, "tell 100000", agent="interrupt")
+            await until_text(client, started)
+            intruder = sqlite3.connect(server.data / "towpath.db", isolation_level=None)
+            intruder.execute("BEGIN IMMEDIATE")
+            stop: tuple[str, dict[str, Any]] = ("run.cancel", {"run_id": started.run})
+            if how == "interrupt":
+                asked = {"agent": "interrupt", "thread_id": started.thread, "message": "tell 3"}
+                stop = ("run.start", asked)
+            async with asyncio.timeout(5.0):  # As long as SDKs wait.
+                refused = await error(client, stop[0], request_id="stop", **stop[1])
+            assert refused["code"] == 100
+            assert refused["temporary"]
+            intruder.execute("ROLLBACK")
+            intruder.close()
+            await eventually(lambda: ready(server))
+            ended = await until_over(client, started)
+            done = await client.rpc(stop[0], request_id="stop", **stop[1])
+            if how == "cancel":
+                assert done == {"status": "accepted"}
+                assert ended["outcome"] == {"type": "cancelled"}
+
+
 async def test_r59_a_server_with_a_locked_log_stops_in_time(tmp_path: Path) -> None:
     """It says goodbye to its clients, ends within its budget, and the run is lost, once."""
     environment = {"TOWPATH_DRAIN_TIMEOUT": "2", "TOWPATH_CLEANUP_TIMEOUT": "1"}

@@ -18,6 +18,7 @@ from towpath.channels import tenant_channel, thread_channel, user_channel
 from towpath.errors import UnknownChannel
 from towpath.protocol.frames import Publication
 from towpath.streams.broker import Append, Item, Position, Write, write
+from towpath.threads import recovery as room
 from towpath.threads.projection import ThreadCreated, ThreadDeleted, ThreadKey
 from towpath.threads.recovery import Answer, Asked, Recovery
 
@@ -116,6 +117,39 @@ async def test_r73_deltas_that_passed_each_other_have_no_place(kind: str, tmp_pa
             assert_places(whole, at, answer.publications)
         told = (await there.ask(Position(epoch, 3))).publications
         assert offsets(told) == [None, 11, 12, 13, 14]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+async def test_a_long_answer_is_the_same_in_pieces(
+    tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However little is read at a time, what is told is what is told in one go."""
+    async with reading("memory", tmp_path) as there:
+        epoch = (await there.ask(None)).epoch
+        asked = [None, START, *(Position(epoch, at) for at in range(12))]
+        whole = [await there.ask(position) for position in asked]
+        monkeypatch.setattr(room, "PIECE", size)
+        assert [await there.ask(position) for position in asked] == whole
+
+
+@pytest.mark.parametrize("after", [0, 1])
+async def test_r98_a_long_answer_leaves_others_their_turns(tmp_path: Path, after: int) -> None:
+    """While thousands of events are folded for one reader, everybody else goes on."""
+    async with staged("memory", tmp_path) as stage:
+        count = 10 * room.PIECE
+        stage.cast(waiting(*(f"{number} " for number in range(count))))
+        await stage.start()
+        await stage.logged(count)
+        there = Reading(stage)
+        epoch = (await there.ask(None)).epoch
+        turns = 0
+        position = Position(epoch, after) if after else START
+        answering = asyncio.create_task(there.ask(position))
+        while not answering.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert (await answering).recovered
+        assert turns >= 10
 
 
 @pytest.mark.parametrize("position", [None, START])

@@ -200,8 +200,7 @@ class AgentWebSocketBridge:
             if live is not None:
                 if not live.end(live.run.cancel(), request=request) and not live.ends_for(key):
                     break
-                if not await live.ended():
-                    raise Unavailable("the run is stopped, and its ending cannot be written now")
+                await self._until_ended(live)
                 if live.overtaken:
                     break
                 return "accepted"
@@ -234,6 +233,15 @@ class AgentWebSocketBridge:
         for answered, key in list(self._opening.items()):
             if wanted(key):
                 await answered.wait()
+
+    async def _until_ended(self, live: LiveRun) -> None:
+        """Wait until the ending of a run that is over is in the log.
+
+        Raises:
+            Unavailable: it cannot be written now. It will be, and asking again is right.
+        """
+        if not await live.ended(within=self._around.limits.ending_seconds):
+            raise Unavailable("the run is stopped, and its ending cannot be written now")
 
     async def _withdraw(self, key: RunKey, request: tuple[Key, bytes] | None) -> bool:
         try:
@@ -332,7 +340,7 @@ class AgentWebSocketBridge:
         """End what is active on a thread and what waits for it; their endings are in the log then.
 
         Raises:
-            StorageError: the log cannot be used now.
+            StorageError, Unavailable: the log cannot be used now.
         """
         mine = (principal.tenant, principal.user, thread)
 
@@ -345,7 +353,7 @@ class AgentWebSocketBridge:
         for live in lives:
             live.end(live.run.cancel())
         for live in lives:
-            await live.ended()
+            await self._until_ended(live)
         await self._queue.advance(*mine)
 
     async def _open(

@@ -48,6 +48,8 @@ class RunLimits:
     """The input of one run."""
     run_bytes: int = 64 * 1024 * 1024
     """All events of one run together."""
+    ending_seconds: float = 4.0
+    """How long whoever stops a run waits for its ending in the log: clients wait for 5 s."""
     drain_seconds: float = 8.0
     """How long the endings of a drain may take; what is not written then is written as lost."""
     interrupt_seconds: float = 24 * 3600.0
@@ -218,12 +220,17 @@ class LiveRun:
         """Whether it was this request that ended the run."""
         return self._request is not None and self._request[0] == key
 
-    async def ended(self) -> bool:
-        """Wait until the ending is in the log, if there is one; False where it was given up."""
+    async def ended(self, *, within: float | None = None) -> bool:
+        """Wait until the ending is in the log, if there is one.
+
+        Returns:
+            False where it was given up, or is not there within so many seconds.
+        """
         if self._ending is None:
             return True
-        await asyncio.wait((self._ending,))
-        return not self._ending.cancelled() and self._ending.result()
+        await asyncio.wait((self._ending,), timeout=within)
+        ending = self._ending
+        return ending.done() and not ending.cancelled() and ending.result()
 
     def let_go(self) -> None:
         """Stop working on a run that is held no more: somebody else has ended it, or will."""

@@ -55,8 +55,8 @@ SCHEMA_VERSION = 6
 """What `PRAGMA user_version` of a file says that this code can write."""
 SEALED_SINCE = 4
 """The version from which on rows carry checksums."""
-BUSY_MS = 5_000
-"""How long a write waits for somebody else's lock, in milliseconds."""
+BUSY_MS = 3_000
+"""How long a write waits for somebody else's lock, in milliseconds: clients wait for 5 s."""
 PATIENCE_MS = 100
 """How long it is waited for by what can wait: probes, retention, and closing."""
 MAX_HEADS = 100_000

@@ -8,6 +8,8 @@ offset continues it.
 Source: WIRE section 5 (answers a to d), section 9 (prelude).
 """
 
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -16,9 +18,13 @@ from msgspec import UNSET, Raw, UnsetType
 from towpath.channels import Channel
 from towpath.errors import UnknownChannel
 from towpath.events.fold import Fold, merge_deltas
+from towpath.events.kinds import Event
 from towpath.protocol import frames
 from towpath.streams.broker import Broker, Position, Publication, Replay
 from towpath.threads.store import StoredThread, ThreadStore
+
+PIECE = 500
+"""How many events are read before everybody else has a turn: about a millisecond's work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,8 @@ class Recovery:
         if replay.gone:
             return None
         whole = [_whole(item) for item in replay.publications]
-        return Answer(replay.epoch, replay.top, True, _tail(replay) if channel.is_thread else whole)
+        told = await _tail(replay) if channel.is_thread else whole
+        return Answer(replay.epoch, replay.top, True, told)
 
     async def check(self, channel: Channel, user: str) -> None:
         """Refuse a thread that does not exist, exactly like one that is somebody else's.
@@ -110,7 +117,7 @@ class Recovery:
         if asked.recover and not asked.from_start:
             replay = await self._since(channel, asked)
             if not replay.gone:
-                return Answer(replay.epoch, replay.top, True, _tail(replay))
+                return Answer(replay.epoch, replay.top, True, await _tail(replay))
         fold, replay = await self._fold(channel, user, stored)
         prelude = fold.prelude(max_bytes=self._snapshot_max_bytes)
         events = [frames.Publication(data=Raw(msgspec.json.encode(event))) for event in prelude]
@@ -136,8 +143,9 @@ class Recovery:
             if stored.offset == before.offset:
                 break  # Nothing came after it: a thread made anew, where an older one stood.
         fold = stored.fold()
-        for publication in replay.publications:
-            fold.feed(msgspec.json.decode(publication.data))
+        async for piece in _in_turns(replay.publications):
+            for event, _ in _decoded(piece):
+                fold.feed(event)
         return fold, replay
 
     async def _since(self, channel: Channel, asked: Asked) -> Replay:
@@ -151,12 +159,27 @@ def _whole(item: Publication) -> frames.Publication:
     return frames.Publication(data=Raw(item.data), offset=item.offset, tags=item.tags or UNSET)
 
 
-def _tail(replay: Replay) -> list[frames.Publication]:
+async def _in_turns(items: Sequence[Publication]) -> AsyncIterator[Sequence[Publication]]:
+    """Yield publications in pieces: a long answer to one does not hold up all others."""
+    for start in range(0, len(items), PIECE):
+        if start:
+            await asyncio.sleep(0)
+        yield items[start : start + PIECE]
+
+
+def _decoded(items: Iterable[Publication]) -> Iterator[tuple[Event, Publication]]:
+    return ((msgspec.json.decode(item.data), item) for item in items)
+
+
+async def _tail(replay: Replay) -> list[frames.Publication]:
     """Join deltas; what completes a position carries its offset, the last one the top."""
-    decoded = ((msgspec.json.decode(item.data), item) for item in replay.publications)
+    joined: list[tuple[Event, list[Publication]]] = []
+    async for piece in _in_turns(replay.publications):
+        joined += merge_deltas(_decoded(piece))
     told: list[frames.Publication] = []
     count = top = 0
-    for event, items in merge_deltas(decoded):
+    for event, parts in merge_deltas(joined):
+        items = [item for part in parts for item in part]
         count += len(items)
         top = max(top, items[-1].offset)
         # Deltas of several items may have passed each other: then something earlier is to come.
@@ -165,9 +188,7 @@ def _tail(replay: Replay) -> list[frames.Publication]:
     return told
 
 
-def _merged(
-    event: dict[str, object], items: list[Publication], offset: int | UnsetType
-) -> frames.Publication:
+def _merged(event: Event, items: list[Publication], offset: int | UnsetType) -> frames.Publication:
     first, last = items[0], items[-1]
     if first is last:
         return frames.Publication(data=Raw(last.data), tags=last.tags, offset=offset)

@@ -2,13 +2,20 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import msgspec
 
 from towpath import hooks
-from towpath.agents.asked import Decide, Opening, StartRun, approve_result, request_key
+from towpath.agents.asked import (
+    Begin,
+    Decide,
+    Opening,
+    StartRun,
+    Wanted,
+    approve_result,
+    request_key,
+)
 from towpath.agents.facts import RunKey
 from towpath.agents.interrupts import (
     DECISIONS,
@@ -25,21 +32,17 @@ from towpath.agents.interrupts import (
     resume_entries,
 )
 from towpath.agents.live import Surroundings, custom
-from towpath.agents.registry import Agent, AgentRegistry
+from towpath.agents.registry import AgentRegistry
 from towpath.agents.run_states import OVER, Status
 from towpath.channels import user_channel
 from towpath.context import Principal
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, Unavailable
-from towpath.events.kinds import Message
 from towpath.streams.broker import Append, Key, Write, write
 
 ATTEMPTS = 3
 """How often a decision is tried while other questions of the run are answered."""
 LOOK_AGAIN = 3600.0
 """How long questions are left unlooked at, at the most, in seconds: wall clocks are set."""
-
-Begin = Callable[[Principal, Agent, StartRun, list[Message], Opening], Awaitable[bytes]]
-"""Opens a run and returns the result its opening makes."""
 
 
 class Approvals:
@@ -153,7 +156,7 @@ class Approvals:
             input={"messages": [], "resume": resume_entries(answered)},
         )
         opening = Opening(key=key, result=approve_result, parent=parent.run, facts=(decided,))
-        return await self._begin(principal, agent, asked, [], opening)
+        return await self._begin(Wanted(principal, agent, asked, []), opening)
 
     async def _noted(self, asked: list[Question], now: float) -> list[Question]:
         """Return a run's questions, those whose time is over written as expired.

@@ -2,14 +2,14 @@
 
 import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from towpath.agents.facts import Queued, RunKey
-from towpath.agents.registry import AgentInput
+from towpath.agents.registry import Agent, AgentInput
 from towpath.agents.run import Run
 from towpath.channels import is_id, is_thread_id
 from towpath.context import Principal, UserExecutionContext
@@ -42,6 +42,16 @@ class StartRun:
         return given if isinstance(given, list) else []
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A run that somebody wants: of which agent, what they asked, and the messages that brings."""
+
+    principal: Principal
+    agent: Agent
+    asked: StartRun
+    messages: list[Message]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decide:
     """What a person says to something a run asked."""
@@ -68,6 +78,10 @@ class Opening:
     """Told in the same write, before the run's own."""
     queued: Queued | None = None
     """The run as it waited, if it did."""
+
+
+Begin = Callable[[Wanted, Opening], Awaitable[bytes]]
+"""Opens a run and returns the result that its opening makes."""
 
 
 def request_key(who: Principal, method: str, request_id: str, asked: object) -> Key:
@@ -136,14 +150,14 @@ def new_messages(asked: StartRun, *, bound: int, new_id: Callable[[], str]) -> l
     return messages
 
 
-def agent_input(run: Run, principal: Principal, asked: StartRun) -> AgentInput:
+def agent_input(run: Run, wanted: Wanted) -> AgentInput:
     """Return what an agent is given."""
-    given = asked.input or {}
+    given = wanted.asked.input or {}
     # The agent's own copies: what it does to them is no event.
     messages, state = copy.deepcopy((run.messages, run.state))
     newest = next((item for item in reversed(messages) if item["role"] == "user"), None)
     return AgentInput(
-        context=UserExecutionContext.of(principal, thread=run.key.thread, run=run.key.run),
+        context=UserExecutionContext.of(wanted.principal, thread=run.key.thread, run=run.key.run),
         message=_text_of(newest) if newest else "",
         messages=messages,
         state=state,

@@ -20,6 +20,7 @@ from towpath.agents.asked import (
     Decide,
     Opening,
     StartRun,
+    Wanted,
     agent_input,
     cancel_result,
     check_ids,
@@ -49,7 +50,7 @@ from towpath.agents.run_queue import RunQueue
 from towpath.agents.run_states import OVER, Status
 from towpath.context import Principal
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, Unavailable
-from towpath.events.kinds import IllegalEvent, Message
+from towpath.events.kinds import IllegalEvent
 from towpath.hooks import Hooks
 from towpath.streams.broker import Append, Broker, Key, Write, failure, write
 
@@ -150,12 +151,12 @@ class AgentWebSocketBridge:
             LimitExceeded: too many runs wait for the thread.
             Unavailable: the server drains, or the log cannot be written.
         """
-        agent, messages = self._check(asked)
+        wanted = self._wanted(principal, asked)
         # A new thread's id is not part of what was asked: a repetition must not make another one.
         opening = Opening(
             key=request_key(principal, "run.start", asked.request_id, asked), result=start_result
         )
-        return await self._carry_through(self._start(principal, agent, asked, messages, opening))
+        return await self._carry_through(self._start(wanted, opening))
 
     async def approve(self, principal: Principal, said: Decide) -> bytes:
         """Answer something a run asked; the last answer begins the run that continues it.
@@ -262,16 +263,18 @@ class AgentWebSocketBridge:
             live.end(live.run.fail("run.drained"))
         await asyncio.gather(*(live.ended() for live in lives))
 
-    def _check(self, asked: StartRun) -> tuple[Agent, list[Message]]:
-        """Return whom a request asks, and what new messages it brings."""
+    def _wanted(self, principal: Principal, asked: StartRun) -> Wanted:
+        """Return what a request wants, where it can be wanted now."""
         if self._draining:
             raise Unavailable("the server is being taken out of service")
         check_ids(asked)
         agent = self._registry.get(asked.agent)
         if agent is None:
             raise NotFound("no such agent")
-        limits = self._around.limits
-        return agent, new_messages(asked, bound=limits.message_bytes, new_id=self._around.new_id)
+        around = self._around
+        bound = around.limits.message_bytes
+        messages = new_messages(asked, bound=bound, new_id=around.new_id)
+        return Wanted(principal, agent, asked, messages)
 
     async def _record(self, principal: Principal, run_id: str) -> RunRecord | None:
         try:
@@ -296,44 +299,31 @@ class AgentWebSocketBridge:
         except StorageError as error:
             raise Unavailable(str(error)) from None
 
-    async def _start(
-        self,
-        principal: Principal,
-        agent: Agent,
-        asked: StartRun,
-        messages: list[Message],
-        opening: Opening,
-    ) -> bytes:
+    async def _start(self, wanted: Wanted, opening: Opening) -> bytes:
         """Open a run; where its thread is busy, do what its agent's policy says."""
         for _ in range(ATTEMPTS):
             try:
-                return await self._open_settled(principal, agent, asked, messages, opening)
+                return await self._open_settled(wanted, opening)
             except ThreadBusy:
                 # What answers a run's questions goes on at once or not at all: a thread that goes
                 # on without it leaves them behind.
-                answers = opening.parent is not None or bool(asked.answers)
-                if agent.double_texting is DoubleTexting.REJECT or answers:
+                answers = opening.parent is not None or bool(wanted.asked.answers)
+                policy = wanted.agent.double_texting
+                if policy is DoubleTexting.REJECT or answers:
                     raise
-                if agent.double_texting is DoubleTexting.QUEUE:
-                    return await self._queue.put(principal, agent, asked, messages, opening)
-                assert asked.thread_id is not None, "a busy thread has a name"
-                await self._make_way(principal, asked.thread_id)
+                if policy is DoubleTexting.QUEUE:
+                    return await self._queue.put(wanted, opening)
+                assert wanted.asked.thread_id is not None, "a busy thread has a name"
+                await self._make_way(wanted.principal, wanted.asked.thread_id)
                 if self._draining:
                     raise Unavailable("the server is being taken out of service") from None
         raise Conflict("the thread has too many writers")
 
-    async def _open_settled(
-        self,
-        principal: Principal,
-        agent: Agent,
-        asked: StartRun,
-        messages: list[Message],
-        opening: Opening,
-    ) -> bytes:
+    async def _open_settled(self, wanted: Wanted, opening: Opening) -> bytes:
         """Open a run on what its thread is now; where that moves on meanwhile, look again."""
         for _ in range(ATTEMPTS):
             with contextlib.suppress(ThreadMoved):
-                return await self._open(principal, agent, asked, messages, opening)
+                return await self._open(wanted, opening)
         raise ThreadMoved("the thread has too many writers")
 
     async def _make_way(self, principal: Principal, thread: str) -> None:
@@ -356,22 +346,15 @@ class AgentWebSocketBridge:
             await self._until_ended(live)
         await self._queue.advance(*mine)
 
-    async def _open(
-        self,
-        principal: Principal,
-        agent: Agent,
-        asked: StartRun,
-        messages: list[Message],
-        opening: Opening,
-    ) -> bytes:
+    async def _open(self, wanted: Wanted, opening: Opening) -> bytes:
         """Write the run's first event, and that there is a run, in one act; then set it going."""
-        around = self._around
+        around, principal, asked = self._around, wanted.principal, wanted.asked
         key = RunKey(
             tenant=principal.tenant,
             user=principal.user,
             thread=asked.thread_id or around.new_id(),
             run=asked.run_id or around.new_id(),
-            agent=agent.name,
+            agent=wanted.agent.name,
         )
         past = await around.conversations.conversation(*key.home)
         if opening.parent is None and asked.answers:
@@ -390,7 +373,7 @@ class AgentWebSocketBridge:
             keep_raw=around.limits.keep_raw,
         )
         try:
-            given = {**wire_parts(asked.input), "messages": messages}
+            given = {**wire_parts(asked.input), "messages": wanted.messages}
             made = run.begin(given, parent=opening.parent)
         except IllegalEvent as error:
             raise BadRequest(error.reason) from None
@@ -401,7 +384,7 @@ class AgentWebSocketBridge:
             if not written.repeated:
                 first, last = written.spans[0].first, written.spans[0].last
                 live = LiveRun(run, Place(first, last), around.clock(), around)
-                self._launch(live, agent, agent_input(run, principal, asked))
+                self._launch(live, wanted.agent, agent_input(run, wanted))
         finally:
             del self._opening[answered]
             answered.set()

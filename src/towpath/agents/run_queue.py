@@ -9,13 +9,12 @@ it was when it was looked at.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import msgspec
 
 from towpath import hooks
-from towpath.agents.asked import Opening, StartRun, start_result
+from towpath.agents.asked import Begin, Opening, StartRun, Wanted, start_result
 from towpath.agents.facts import (
     Queued,
     RunKey,
@@ -27,20 +26,12 @@ from towpath.agents.facts import (
     TurnMoved,
 )
 from towpath.agents.live import Surroundings, channel_of, item, notice, run_ended
-from towpath.agents.registry import Agent, AgentRegistry
+from towpath.agents.registry import AgentRegistry
 from towpath.agents.run import Made, Run
 from towpath.context import Principal
 from towpath.errors import CommandError, Conflict, NotFound, StorageError
 from towpath.events.kinds import Message
 from towpath.streams.broker import Append, Key, Span, Write, write
-
-Begin = Callable[[Principal, Agent, StartRun, list[Message], Opening], Awaitable[bytes]]
-"""Opens a run on a free thread.
-
-Raises:
-    ThreadBusy: it is not free.
-    TurnMoved: the run is not the next one any more, or was cancelled.
-"""
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -76,30 +67,24 @@ class RunQueue:
         self._stopped = asyncio.Event()
         self._looking: set[asyncio.Task[None]] = set()
 
-    async def put(
-        self,
-        principal: Principal,
-        agent: Agent,
-        asked: StartRun,
-        messages: list[Message],
-        opening: Opening,
-    ) -> bytes:
+    async def put(self, wanted: Wanted, opening: Opening) -> bytes:
         """Queue a run on a busy thread and return the result of its `run.start`.
 
         Raises:
             Conflict: there is a run of this id.
             LimitExceeded: too many wait already.
         """
+        principal, asked = wanted.principal, wanted.asked
         assert asked.thread_id is not None, "a busy thread has a name"
         key = RunKey(
             tenant=principal.tenant,
             user=principal.user,
             thread=asked.thread_id,
             run=asked.run_id or self._around.new_id(),
-            agent=agent.name,
+            agent=wanted.agent.name,
         )
         top = await self._around.broker.read(channel_of(key), 0, limit=0)
-        request = _Request(replace(asked, run_id=key.run), messages, sorted(principal.roles))
+        request = _Request(replace(asked, run_id=key.run), wanted.messages, sorted(principal.roles))
         fact = RunQueued(
             key=key,
             request=msgspec.json.encode(request),
@@ -206,7 +191,7 @@ class RunQueue:
         )
         opening = Opening(key=None, result=start_result, queued=head)
         try:
-            await self._begin(principal, agent, request.asked, request.messages, opening)
+            await self._begin(Wanted(principal, agent, request.asked, request.messages), opening)
         except Conflict:
             raise
         except CommandError:

@@ -8,12 +8,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
-HEAD_BYTES = 64 * 1024
+from towpath.testing.listener import Listener
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +73,7 @@ class Asked:
         return [(one["role"], one.get("content")) for one in self.body["messages"]]
 
 
-class ModelServer:
+class ModelServer(Listener):
     """One service; it listens on a free loopback port while its context is open."""
 
     def __init__(self, *answers: Answer) -> None:
@@ -83,6 +82,7 @@ class ModelServer:
         Args:
             answers: what it answers, one after the other; the last one again and again.
         """
+        super().__init__()
         self.answers: list[Answer] = list(answers)
         self.asked: list[Asked] = []
         """Every request, oldest first."""
@@ -92,57 +92,26 @@ class ModelServer:
         """Set once a client is gone before it had the whole answer."""
         self.sent = 0
         """How many pieces were sent, in all answers."""
-        self.port = 0
-        self._group = asyncio.TaskGroup()
-        self._server: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
 
     @property
     def base_url(self) -> str:
         """What a client is configured with."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{self.http}/v1"
 
-    async def __aenter__(self) -> Self:
-        await self._group.__aenter__()
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=HEAD_BYTES)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._server is not None, "the context is open"
-        self._server.close()
-        for writer in self._open:
-            writer.transport.abort()
-        await self._group.__aexit__(None, None, None)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
-        self._group.create_task(self._serve(reader, writer))
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request; each connection has one, so that its end is the client's sign."""
-        with contextlib.suppress(OSError, EOFError):
-            self.asked.append(await _read(reader))
-            self.was_asked.set()
-            number = min(len(self.asked), len(self.answers)) - 1
-            answering = asyncio.create_task(self._answer(self.answers[number], writer))
-            gone = asyncio.create_task(reader.read(1))
-            await asyncio.wait((answering, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done() or answering.exception() is not None:
-                self.hung_up.set()
-            for task in (answering, gone):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, OSError):
-                    await task
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-        self._open.discard(writer)
+        self.asked.append(await _read(reader))
+        self.was_asked.set()
+        number = min(len(self.asked), len(self.answers)) - 1
+        answering = asyncio.create_task(self._answer(self.answers[number], writer))
+        gone = asyncio.create_task(reader.read(1))
+        await asyncio.wait((answering, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done() or answering.exception() is not None:
+            self.hung_up.set()
+        for task in (answering, gone):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, OSError):
+                await task
 
     async def _answer(self, answer: Answer, writer: asyncio.StreamWriter) -> None:
         match answer:

@@ -24,19 +24,19 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from types import EllipsisType, TracebackType
+from types import EllipsisType
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from joserfc import jwt
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
+from towpath.testing.listener import Listener
+
 DISCOVERY = "/.well-known/openid-configuration"
 JWKS = "/jwks"
 OVERSIZE_BYTES = 100 * 1024 * 1024
 _BLOCK_BYTES = 64 * 1024
-_HEAD_BYTES = 32 * 1024
-"""A longer request is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class _Signer:
     algorithm: str
 
 
-class OidcProvider:
+class OidcProvider(Listener):
     """One issuer; it listens on a free loopback port while its context is open."""
 
     def __init__(
@@ -120,12 +120,11 @@ class OidcProvider:
             tenant_claim: the claim of its tokens that is the tenant.
             algorithm: of its first key: any of RS*, PS*, ES*, Ed25519 and EdDSA.
         """
+        super().__init__()
         self.issuer = issuer or ""
         """Its name, of which there is one; behind a proxy, set it to the proxy's base URL."""
         self.audience = audience
         self.tenant_claim = tenant_claim
-        self.port = 0
-        """Where it listens; known once the context is open."""
         self.metadata: dict[str, object] = {}
         """Fields of the discovery document that replace the true ones; `...` leaves one out."""
         self.requests: Counter[str] = Counter()
@@ -135,15 +134,7 @@ class OidcProvider:
         self._answers: dict[str | None, Answer] = {}
         self._signers: dict[str, _Signer] = {}
         self._published: list[str] = []
-        self._group = asyncio.TaskGroup()
-        self._server: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
         self.add_key(algorithm)
-
-    @property
-    def http(self) -> str:
-        """The base URL of where it really listens."""
-        return f"http://127.0.0.1:{self.port}"
 
     @property
     def kids(self) -> list[str]:
@@ -248,38 +239,17 @@ class OidcProvider:
         return {"keys": [_public(self._signers[kid]) for kid in self._published]}
 
     async def __aenter__(self) -> Self:
-        await self._group.__aenter__()
-        self._server = await asyncio.start_server(
-            self._accept, "127.0.0.1", 0, limit=_HEAD_BYTES, backlog=1024
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+        await super().__aenter__()
         self.issuer = self.issuer or self.http
         return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._server is not None, "the context is open"
-        self._server.close()
-        for writer in self._open:
-            writer.transport.abort()
-        # All its tasks are ending, and what the body raised stays what it is: it is not theirs.
-        await self._group.__aexit__(None, None, None)
 
     def _signer(self, kid: str | None) -> _Signer:
         current = self._published[-1] if self._published else next(reversed(self._signers))
         return self._signers[kid if kid in self._signers else current]
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
-        self._group.create_task(self._serve(reader, writer))
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection until the client has no more, or makes no sense."""
-        with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError, ValueError):
+        with contextlib.suppress(asyncio.LimitOverrunError, ValueError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 method, target, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
@@ -293,10 +263,6 @@ class OidcProvider:
                     await asyncio.sleep(0)  # what is quickly written may be slowly made
                 if method != "GET":  # its body is not read, so what follows is no request
                     break
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-        self._open.discard(writer)
 
     def _below_issuer(self, path: str) -> str:
         return path.removeprefix(urlsplit(self.issuer).path.rstrip("/"))

@@ -449,6 +449,49 @@ async def test_r47_an_agent_that_says_the_conversation_anew_can_end(kind: str, p
         assert events[-1]["type"] == "RUN_FINISHED"
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (["u1"], ["u1"]),
+        (["u2"], ["u1", "a1", "u2"]),
+        (["u1", "a1", "u2"], ["u1", "a1", "u2"]),
+        (["note", "u2"], ["u1", "a1", "u2", "note"]),
+        (["u1", "a1", "u2", "a2", "new"], ["u1", "a1", "u2", "a2", "new"]),
+        (["new"], ["u1", "a1", "u2", "a2", "new"]),
+        (["u1", "a1", "u2", "a2"], ["u1", "a1", "u2", "a2"]),
+    ],
+)
+async def test_an_agent_is_shown_the_conversation_up_to_what_it_is_to_answer(
+    kind: str, tmp_path: Path, given: list[str], shown: list[str]
+) -> None:
+    """Asked for another answer to a message, it does not see the one that was given; others do."""
+    roles = {"u": "user", "a": "assistant", "n": "user"}
+    said = {key: {"id": key, "role": roles[key[0]], "content": key} for key in (*given, *shown)}
+    seen: list[str] = []
+
+    async def look(asked: AgentInput) -> AsyncGenerator[object, None]:
+        seen.extend(one["id"] for one in asked.messages)
+        yield "well"
+
+    async with staged(kind, tmp_path) as stage:
+        for key in ("u1", "a1", "u2", "a2"):
+            said.setdefault(key, {"id": key, "role": roles[key[0]], "content": key})
+        past = [said[key] for key in ("u1", "a1", "u2", "a2")]
+        silent = saying({"type": "RUN_FINISHED"})
+        stage.cast(silent, "silent").cast(look)
+        await stage.done(
+            await stage.start(agent="silent", request_id="1", input={"messages": past})
+        )
+        asked = {"messages": [said[key] for key in given]}
+        await stage.done(await stage.start(request_id="2", input=asked))
+        assert seen == shown
+        await stage.check()
+        stored = await stage.store.get("acme", "alice", "t1")
+        assert stored is not None
+        kept = [one["id"] for one in stored.messages if one["content"] != "well"]
+        assert kept == ["u1", "a1", "u2", "a2", *(key for key in given if key in ("note", "new"))]
+
+
 async def test_an_agent_may_do_what_it_likes_with_its_input(kind: str, place: Path) -> None:
     """What it changes in the messages and state it was given is its own copy."""
     async with staged(kind, place) as stage:

@@ -154,7 +154,7 @@ def agent_input(run: Run, wanted: Wanted) -> AgentInput:
     """Return what an agent is given."""
     given = wanted.asked.input or {}
     # The agent's own copies: what it does to them is no event.
-    messages, state = copy.deepcopy((run.messages, run.state))
+    messages, state = copy.deepcopy((_to_answer(run.messages, wanted.messages), run.state))
     newest = next((item for item in reversed(messages) if item["role"] == "user"), None)
     return AgentInput(
         context=UserExecutionContext.of(wanted.principal, thread=run.key.thread, run=run.key.run),
@@ -166,6 +166,19 @@ def agent_input(run: Run, wanted: Wanted) -> AgentInput:
         forwarded_props=given.get("forwardedProps"),
         resume=given.get("resume") or [],
     )
+
+
+def _to_answer(conversation: list[Message], given: list[Message]) -> list[Message]:
+    """Return the conversation up to what is to be answered.
+
+    Where the last message of a request is one the thread has already, it is to be answered once
+    more: what came after it is left out, because it was said without that answer in mind.
+    """
+    if not given:
+        return conversation
+    ids = {message["id"] for message in given}
+    last = next(at for at, one in enumerate(conversation) if one["id"] == given[-1]["id"])
+    return [one for at, one in enumerate(conversation) if at <= last or one["id"] in ids]
 
 
 def wire_parts(given: dict[str, Any] | None) -> dict[str, Any]:

@@ -25,7 +25,10 @@ class AgentInput:
     message: str
     """The text of the newest user message."""
     messages: list[Message]
-    """The conversation, oldest first, the newest user message included; AG-UI wire form."""
+    """The conversation, oldest first, up to what is to be answered; AG-UI wire form.
+
+    Where somebody asks for another answer to a message, what came after it is left out.
+    """
     state: Any = None
     """The shared state of the thread."""
     tools: list[Mapping[str, Any]] = field(default_factory=list)

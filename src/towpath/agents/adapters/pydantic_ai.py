@@ -16,7 +16,6 @@ from towpath import codes
 from towpath.agents.registry import AgentFunction, AgentInput
 from towpath.agents.run import AgentError
 from towpath.errors import MissingExtra
-from towpath.events.kinds import Message
 
 try:
     from ag_ui.core import BaseEvent, RunAgentInput
@@ -87,26 +86,13 @@ def run_input(asked: AgentInput, *, state: bool = True) -> RunAgentInput:
             "runId": asked.context.run,
             "protocolVersion": "1.0",
             "state": asked.state if state else None,
-            "messages": _to_answer(asked),
+            "messages": asked.messages,
             "tools": asked.tools,
             "context": asked.client_context,
             "forwardedProps": asked.forwarded_props,
             "resume": asked.resume or None,
         }
     )
-
-
-def _to_answer(asked: AgentInput) -> list[Message]:
-    """Return the conversation up to what is to be answered.
-
-    Where an answer stands behind the newest message of the person, another one is asked for, and
-    the agent would take the conversation to be over.
-    """
-    messages = asked.messages
-    if asked.resume or not messages or messages[-1]["role"] not in ("assistant", "reasoning"):
-        return messages
-    spoken = [index for index, message in enumerate(messages) if message["role"] == "user"]
-    return messages[: spoken[-1] + 1] if spoken else messages
 
 
 def model_error(error: BaseException) -> AgentError:

@@ -31,10 +31,11 @@ async def writer(asked: AgentInput) -> AsyncGenerator[str, None]:
 
 
 @gateway.agent("flaky")
-async def flaky(asked: AgentInput) -> AsyncGenerator[str, None]:
+async def flaky(asked: AgentInput) -> AsyncGenerator[object, None]:
     """Fail at the first asking of a thread, and answer at the second."""
     yield "I begin. "
-    if not any(message["role"] == "assistant" for message in asked.messages):
+    if asked.state is None:
+        yield {"type": "STATE_SNAPSHOT", "snapshot": {"tried": True}}
         raise AgentError("I lost the thread", code="flaky.lost")
     yield f"You asked: {asked.message}"
 

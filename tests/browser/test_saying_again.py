@@ -42,7 +42,10 @@ def test_a_failed_run_is_tried_again_without_asking_twice(chat: Chat) -> None:
 
 
 def test_an_answer_is_asked_for_again_of_the_agent_that_gave_it(chat: Chat) -> None:
-    """Answer again adds an answer below the first, also after a reload has forgotten the agent."""
+    """Answer again adds an answer below the first, also after a reload has forgotten the agent.
+
+    The agent is not shown the first.
+    """
     chat.enter("bob").say("how many?", agent="counts")
     expect(chat.answer).to_have_text("1 messages, the last is “how many?”")
     chat.page.reload()
@@ -50,7 +53,8 @@ def test_an_answer_is_asked_for_again_of_the_agent_that_gave_it(chat: Chat) -> N
     expect(chat.page.get_by_label("Agent")).to_have_value("counts")
     chat.page.get_by_label("Agent").select_option("echo")
     chat.click("Answer again")
-    expect(chat.answer).to_have_text("2 messages, the last is “how many?”")
+    expect(chat.page.locator("#stream .message.assistant")).to_have_count(2)
+    expect(chat.answer).to_have_text("1 messages, the last is “how many?”")
     expect(chat.said).to_have_count(1)
     expect(chat.page.get_by_role("button", name="Answer again")).to_have_count(1)
 

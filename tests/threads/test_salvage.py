@@ -403,13 +403,17 @@ def test_a_name_in_the_schema_is_data_too(checkpointed: Left, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("noted", ["epoch", "opening", "synchronous"])
-def test_a_note_of_the_log_that_changed_is_damage(
-    checkpointed: Left, tmp_path: Path, noted: str
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_note_on_the_log_that_changed_is_damage(
+    checkpointed: Left, tmp_path: Path, noted: str, stopped: bool
 ) -> None:
     """Neither under another name nor with another value is it taken for one that was written."""
-    start = (checkpointed.files / "log").read_bytes().index(noted.encode())
+    whole = copied(checkpointed, tmp_path / "whole")
+    if stopped:
+        asyncio.run(look(whole))
+    start = (whole / "log").read_bytes().index(noted.encode())
     for at in (start, start + len(noted) - 1, start + len(noted)):
-        place = copied(checkpointed, tmp_path / str(at))
+        place = copied(Left(whole, checkpointed.known), tmp_path / str(at))
         flip(place / "log", at, 0x01)
         known, quarantined = asyncio.run(look(place))
         assert quarantined is not None

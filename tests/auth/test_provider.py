@@ -21,7 +21,7 @@ from towpath.auth.provider import (
 )
 from towpath.auth.tokens import KeysUnavailable
 from towpath.errors import ConfigurationError
-from towpath.hooks import Happening, Hooks, KeysFetched
+from towpath.hooks import Fault, Happening, Hooks, KeysFetched
 from towpath.testing.faults import Drop, FaultProxy
 from towpath.testing.provider import (
     DISCOVERY,
@@ -244,6 +244,23 @@ async def test_r26_keys_that_do_not_come_open_the_breaker_though_the_document_do
         calls = server.requests.total()
         assert "taken to be down" in await asked.refused()
         assert server.requests.total() == calls
+
+
+async def test_r22_a_client_that_breaks_says_nothing_about_anybody() -> None:
+    """What nobody expected of the client's own code is the provider's failure, and is told."""
+    broken = AttributeError("'NoneType' object has no attribute 'getpeername'")
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        raise broken
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(handle)) as client:
+        asking = Asking("https://id.example", client)
+        for _ in range(3):
+            assert "AttributeError" in await asking.refused()
+        assert asking.failures == ["AttributeError"] * 3
+        assert asking.breaker.state is State.OPEN
+        faults = [one for one in asking.told if isinstance(one, Fault)]
+        assert [one.error for one in faults] == [broken] * 3
 
 
 async def test_r32_a_hang_has_an_end_of_its_own() -> None:

@@ -271,6 +271,7 @@ def test_r85_a_token_that_ends_in_mid_answer_is_renewed(
         asked.append(own_server.token("dora", ttl=3))
         return asked[-1]
 
+    expect(chat.page.locator("#token-form")).to_be_visible()  # Until then the page hides the chat.
     chat.page.expose_function("freshToken", token)
     chat.page.evaluate(
         """() => {

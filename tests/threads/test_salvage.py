@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from towpath.channels import CONTROL, Channel, thread_channel
 from towpath.errors import ConfigurationError, Damaged
 from towpath.hooks import Happening, Hooks, LogQuarantined
 from towpath.streams.broker import Append, Item, Publication, Write, write
+from towpath.streams.condition import Condition
+from towpath.streams.examination import Examination
 from towpath.streams.sqlite import SqliteBroker
 from towpath.threads.projection import ThreadProjection
 from towpath.threads.store import StoredThread, ThreadStore
@@ -108,11 +110,14 @@ def leave(files: Path, *, checkpointed: bool) -> Left:
     return Left(files, asyncio.run(live()))
 
 
-@pytest.fixture(scope="module", params=["in the file", "in the write-ahead log"])
+@pytest.fixture(scope="module", params=["in the file", "in the write-ahead log", "stopped"])
 def left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Left:
-    """A killed server's log."""
+    """A killed server's log, or one that was opened and closed well since."""
     place = tmp_path_factory.mktemp("left") / "files"
-    return leave(place, checkpointed=request.param == "in the file")
+    left = leave(place, checkpointed=request.param == "in the file")
+    if request.param == "stopped":
+        asyncio.run(look(place))
+    return left
 
 
 @asynccontextmanager
@@ -132,14 +137,20 @@ async def opened(place: Path, happened: list[Happening]) -> AsyncIterator[Sqlite
 
 
 async def look(place: Path) -> tuple[Known | None, LogQuarantined | None]:
-    """Open what was left and ask everything; None where it refuses."""
+    """Open what was left and ask everything; None where it refuses.
+
+    Where the log turns out to be damaged while it is open, it is opened once more.
+    """
     happened: list[Happening] = []
     known = None
-    try:
+    with suppress(ConfigurationError):
         async with opened(place, happened) as broker:
-            known = await all_of(broker)
-    except (ConfigurationError, Damaged):
-        pass
+            with suppress(Damaged):
+                known = await all_of(broker)
+            await broker.examined()
+            damaged = broker.condition is Condition.DAMAGED
+        if damaged:
+            return await look(place)
     found = [one for one in happened if isinstance(one, LogQuarantined)]
     return known, (found[0] if found else None)
 
@@ -431,6 +442,37 @@ def test_a_log_damaged_after_a_clean_stop_is_set_aside(checkpointed: Left, tmp_p
     assert quarantined is not None
     assert known is not None
     assert quarantined.carried["threads"] == len(THREADS)
+
+
+@pytest.mark.parametrize("table", ["threads", "messages", "runs", "log"])
+def test_rows_that_went_missing_after_a_clean_stop_are_missed(
+    checkpointed: Left, tmp_path: Path, table: str
+) -> None:
+    """No row is wrong, and one is not there: the log is damaged soon after it was opened."""
+    place = copied(checkpointed, tmp_path / "a")
+    asyncio.run(look(place))
+    page = pages_of(place / "log", table)[-1]
+    with (place / "log").open("r+b") as file:
+        file.seek((page - 1) * 4096 + 3)
+        cells = int.from_bytes(file.read(2), "big")
+        file.seek((page - 1) * 4096 + 3)
+        file.write((cells - 1).to_bytes(2, "big"))
+    known, quarantined = asyncio.run(look(place))
+    assert quarantined is not None
+    assert known is not None
+    hold_against(known, checkpointed.known, quarantined)
+
+
+async def test_an_examination_that_is_stopped_finds_nothing(
+    checkpointed: Left, tmp_path: Path
+) -> None:
+    """A server that stops while it looks at its log waits for no end of that, and says nothing."""
+    place = copied(checkpointed, tmp_path / "a")
+    await look(place)
+    reasons: list[str] = []
+    for _ in range(50):
+        Examination(place / "log", reasons.append).stop()
+    assert reasons == []
 
 
 def test_no_quarantine_overwrites_another(checkpointed: Left, tmp_path: Path) -> None:

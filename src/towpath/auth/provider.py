@@ -2,7 +2,8 @@
 
 Every call is bounded in time and size, follows no redirect and takes no compressed body. Whatever
 comes back that is not what was asked for (a status, a page, half a document) is the provider's
-failure and says nothing about any credential. A fetch, which may take both calls, is what the
+failure and says nothing about any credential; nor does what the client's own code breaks with, as
+on a line that is reset while it is being opened. A fetch, which may take both calls, is what the
 provider's breaker counts: a document that comes while its keys do not is no success.
 Addresses come from configuration, or from the document at the configured address; never from a
 token.
@@ -24,7 +25,7 @@ from towpath.auth.breaker import BreakerOpen, CircuitBreaker
 from towpath.auth.keys import KeyRing, read_key_set
 from towpath.auth.tokens import KeysUnavailable
 from towpath.errors import ConfigurationError
-from towpath.hooks import Hooks, KeysFetched
+from towpath.hooks import Fault, Hooks, KeysFetched
 from towpath.protocol.codec_json import too_deep
 
 MAX_ANSWER_BYTES = 256 * 1024
@@ -136,6 +137,9 @@ class IdentityProvider:
             failure = str(error)
         except (httpx2.HTTPError, OSError) as error:
             failure = type(error).__name__
+        except Exception as error:  # The outermost edge of somebody else's code.
+            failure = type(error).__name__
+            self._hooks.tell(Fault(where="identity provider", error=error))
         finally:
             seconds = self._clock() - began
             self._hooks.tell(KeysFetched(issuer=self.issuer, failure=failure, seconds=seconds))

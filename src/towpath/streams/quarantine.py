@@ -59,18 +59,48 @@ def damage_of(path: Path, *, same_life: bool) -> str | None:
         return None
     if same_life and lost_frames(*(path.with_name(path.name + part) for part in PARTS[1:])):
         return "committed frames of the write-ahead log cannot be read"
-    with closing(_look_at(path)) as db:
+    with closing(look_at(path)) as db:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0 or version > SCHEMA_VERSION:
             return None  # There is nothing yet, or nothing that we know.
-        clean = db.execute("SELECT value FROM meta WHERE name='clean'").fetchone()
-        if clean is not None and clean[0] == "1":
+        if _clean(db):
             return None
-        found = str(db.execute("PRAGMA integrity_check(1)").fetchone()[0])
-        if found != "ok":
-            return found.splitlines()[-1]
-        seals.check(db)
-        return _gap(db) if version >= SEALED_SINCE else None
+        if (found := flaw_of(db)) is None:
+            seals.check(db)
+        return found
+
+
+def closed_well(path: Path) -> bool:
+    """Whether there is a log of this version that was closed well, which `damage_of` trusts."""
+    if not path.exists():
+        return False
+    with closing(look_at(path)) as db:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        return version == SCHEMA_VERSION and _clean(db)
+
+
+def flaw_of(db: sqlite3.Connection) -> str | None:
+    """Return what is wrong with a log beyond its rows: pages, indexes, and rows that are not there.
+
+    Raises:
+        sqlite3.Error: it cannot be looked at, which may be damage too.
+    """
+    found = str(db.execute("PRAGMA integrity_check(1)").fetchone()[0])
+    if found != "ok":
+        return found.splitlines()[-1]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    return _gap(db) if version >= SEALED_SINCE else None
+
+
+def look_at(path: Path) -> sqlite3.Connection:
+    """Open a database, for any thread, without changing anything of it."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+
+
+def _clean(db: sqlite3.Connection) -> bool:
+    row = db.execute("SELECT value FROM meta WHERE name='clean'").fetchone()
+    return row is not None and row[0] == "1"
 
 
 def set_aside(
@@ -231,15 +261,10 @@ def _gap(db: sqlite3.Connection) -> str | None:
     return "publications are missing" if short else None
 
 
-def _look_at(path: Path) -> sqlite3.Connection:
-    """Open a database without changing anything of it."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-
-
 @contextlib.contextmanager
 def _old(path: Path) -> Iterator[sqlite3.Connection | None]:
     """Open a damaged database; None where it is none any more."""
-    with closing(_look_at(path)) as db:
+    with closing(look_at(path)) as db:
         try:
             readable_at_all = bool(db.execute("SELECT name FROM sqlite_master").fetchall())
         except ERRORS:

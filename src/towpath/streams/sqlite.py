@@ -44,8 +44,9 @@ from towpath.streams.broker import (
     retention_of,
 )
 from towpath.streams.condition import ERRORS, FINAL, Condition, admits, condition_of, refusal
+from towpath.streams.examination import Examination
 from towpath.streams.logfile import LogFile, Outcome
-from towpath.streams.quarantine import damage_of, set_aside
+from towpath.streams.quarantine import closed_well, damage_of, set_aside
 from towpath.streams.reserve import Reserve, out_of_room
 
 T = TypeVar("T")
@@ -115,6 +116,9 @@ class SqliteBroker:
         self._condition = Condition.OK
         self._turning = threading.Lock()
         self._probed = 0.0
+        self._unseen = False
+        """Whether the log is used without having been looked at, since it was closed well."""
+        self._examination: Examination | None = None
 
     @property
     def condition(self) -> Condition:
@@ -127,6 +131,15 @@ class SqliteBroker:
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="towpath-reader")
         self._writer = threading.Thread(target=self._run, name="towpath-writer", daemon=True)
         self._writer.start()
+        if self._unseen:
+            self._examination = Examination(
+                self._path, lambda reason: self._turn(Condition.DAMAGED, reason)
+            )
+
+    async def examined(self) -> None:
+        """Wait until what was trusted at the opening has been looked at."""
+        if self._examination is not None:
+            await asyncio.to_thread(self._examination.wait)
 
     async def stop(self) -> None:
         self._stopped = True
@@ -179,6 +192,8 @@ class SqliteBroker:
             raise StorageError("the log cannot be read now") from error
 
     def _close(self) -> None:
+        if self._examination is not None:
+            self._examination.stop()
         self._readers.shutdown()
         self._reader.close()
         self._log.close(clean=self._condition not in FINAL)
@@ -248,11 +263,13 @@ class SqliteBroker:
     def _open_sound(self, mark: str) -> LogFile:
         self._heal(mark)
         try:
+            self._unseen = closed_well(self._path)
             return self._log_file(self._path)
         except ERRORS as error:  # It was closed well, and damaged since.
             if condition_of(error) is not Condition.DAMAGED or not mark:
                 raise
             self._set_aside(str(error))
+        self._unseen = False
         return self._log_file(self._path)
 
     def _log_file(self, path: Path) -> LogFile:

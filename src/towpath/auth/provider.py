@@ -137,7 +137,7 @@ class IdentityProvider:
             failure = str(error)
         except (httpx2.HTTPError, OSError) as error:
             failure = type(error).__name__
-        except Exception as error:  # The outermost edge of somebody else's code.
+        except (AttributeError, RuntimeError) as error:  # Of the client: its line is gone already.
             failure = type(error).__name__
             self._hooks.tell(Fault(where="identity provider", error=error))
         finally:

@@ -268,7 +268,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(peer=peers)
     def reads(self, peer: Peer) -> None:
         """The socket takes what waits; the close frame is written behind it."""
-        while message := peer.outbox.take():
+        while message := peer.outbox.take() or self.catches_up(peer):
             assert peer.frozen_at is None, "a message followed the close frame"
             peer.seen += 1
             for line in message.split(b"\n"):
@@ -277,6 +277,13 @@ class Interleavings(RuleBasedStateMachine):
             peer.frozen_at = peer.seen
             if peer.member is not None:
                 self.hub.disconnect(peer.member)
+
+    def catches_up(self, peer: Peer) -> bytes:
+        """What a reader fell behind with comes once everything else was taken."""
+        if peer.member is None or peer.closed_with:
+            return b""
+        assert self.hub.catch_up(peer.member) == [], "no backlog here is too long to be kept"
+        return peer.outbox.take()
 
     # What happens to it.
 

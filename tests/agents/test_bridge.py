@@ -466,7 +466,8 @@ async def test_an_agent_is_shown_the_conversation_up_to_what_it_is_to_answer(
 ) -> None:
     """Asked for another answer to a message, it does not see the one that was given; others do."""
     roles = {"u": "user", "a": "assistant", "n": "user"}
-    said = {key: {"id": key, "role": roles[key[0]], "content": key} for key in (*given, *shown)}
+    before = ("u1", "a1", "u2", "a2")
+    said = {key: {"id": key, "role": roles[key[0]], "content": key} for key in (*before, *given)}
     seen: list[str] = []
 
     async def look(asked: AgentInput) -> AsyncGenerator[object, None]:
@@ -474,9 +475,7 @@ async def test_an_agent_is_shown_the_conversation_up_to_what_it_is_to_answer(
         yield "well"
 
     async with staged(kind, tmp_path) as stage:
-        for key in ("u1", "a1", "u2", "a2"):
-            said.setdefault(key, {"id": key, "role": roles[key[0]], "content": key})
-        past = [said[key] for key in ("u1", "a1", "u2", "a2")]
+        past = [said[key] for key in before]
         silent = saying({"type": "RUN_FINISHED"})
         stage.cast(silent, "silent").cast(look)
         await stage.done(
@@ -489,7 +488,7 @@ async def test_an_agent_is_shown_the_conversation_up_to_what_it_is_to_answer(
         stored = await stage.store.get("acme", "alice", "t1")
         assert stored is not None
         kept = [one["id"] for one in stored.messages if one["content"] != "well"]
-        assert kept == ["u1", "a1", "u2", "a2", *(key for key in given if key in ("note", "new"))]
+        assert kept == [*before, *(key for key in given if key in ("note", "new"))]
 
 
 async def test_an_agent_may_do_what_it_likes_with_its_input(kind: str, place: Path) -> None:

@@ -29,7 +29,6 @@ class Told:
         self.events: list[Event] = []
         self.messages: list[dict[str, Any]] = []
         self.state: Any = None
-        self.run: Run | None = None
         self._ids = itertools.count()
 
     def tell(self, name: str) -> Run:

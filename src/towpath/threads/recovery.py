@@ -86,8 +86,10 @@ class Recovery:
         replay = await self._broker.read(channel, after)
         if replay.gone:
             return None
-        whole = [_whole(item) for item in replay.publications]
-        told = await _tail(replay) if channel.is_thread else whole
+        if channel.is_thread:
+            told = await _tail(replay)
+        else:
+            told = [_whole(item) for item in replay.publications]
         return Answer(replay.epoch, replay.top, True, told)
 
     async def check(self, channel: Channel, user: str) -> None:

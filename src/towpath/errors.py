@@ -31,6 +31,10 @@ class Misplaced(StorageError):
     """A write would not stand where it says; an earlier one is missing, or its hold is over."""
 
 
+class WriteFailed(StorageError):
+    """A write cannot be applied, now or later; the cause says why. No other write is concerned."""
+
+
 class Damaged(StorageError):
     """What is stored is not what was written; this process uses the log no more."""
 

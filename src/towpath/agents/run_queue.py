@@ -83,7 +83,7 @@ class RunQueue:
             run=asked.run_id or self._around.new_id(),
             agent=wanted.agent.name,
         )
-        top = await self._around.broker.read(channel_of(key), 0, limit=0)
+        top = await self._around.broker.read(channel_of(key), None, limit=0)
         request = _Request(replace(asked, run_id=key.run), wanted.messages, sorted(principal.roles))
         fact = RunQueued(
             key=key,

@@ -17,6 +17,8 @@ from towpath.context import Principal
 
 EVERYBODY = ""
 """The tenant of a revocation that concerns all tenants; no principal can have it."""
+KEEP_SECONDS = 30 * 24 * 3600.0
+"""How long a revocation is kept at least: longer than credentials should live."""
 MAX_REVOCATIONS = 50_000
 """How many are kept at once; half of what the control channel keeps."""
 

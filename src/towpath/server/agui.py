@@ -175,7 +175,7 @@ async def _joining(house: House, who: Principal, record: RunRecord) -> Beginning
     """Return how a run that is there is read: the thread, or where it waits, from its turn on."""
     thread = record.key.thread
     if record.status is Status.PENDING:
-        top = await house.broker.read(thread_channel(who.tenant, who.user, thread), 0, limit=0)
+        top = await house.broker.read(thread_channel(who.tenant, who.user, thread), None, limit=0)
         waits = await house.store.find_run(who.tenant, who.user, record.key.run)
         if waits is not None and waits.status is Status.PENDING:
             # It still waits after that look at the log: so all of it comes after that position.

@@ -9,7 +9,7 @@ from joserfc.jwk import OctKey
 
 from towpath.auth.cache import Digest, VerdictCache
 from towpath.auth.flights import Flights
-from towpath.auth.revocations import Revocations
+from towpath.auth.revocations import KEEP_SECONDS, Revocations
 from towpath.auth.service import Retry, TrustedIssuer, UnifiedAuthenticationService
 from towpath.auth.tickets import Tickets
 from towpath.auth.tokens import KeysUnavailable
@@ -25,7 +25,6 @@ from towpath.server.issuers import (
 )
 from towpath.server.settings import Settings
 from towpath.session.limits import Rate
-from towpath.streams.broker import CONTROL_RETENTION
 
 
 async def open_authentication(
@@ -66,7 +65,7 @@ async def open_authentication(
             clock=time.monotonic, wall_clock=time.time, valid_seconds=settings.verdict_seconds
         ),
         tickets=Tickets(clock=time.monotonic),
-        revocations=Revocations(CONTROL_RETENTION.seconds),
+        revocations=Revocations(KEEP_SECONDS),
         verdicts=verdicts,
         fetches=fetches,
         clock=time.monotonic,

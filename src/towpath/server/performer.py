@@ -252,16 +252,19 @@ class Performer:
         request = effect.request
         since = request.since or frames.StreamPosition()
         limit = min(request.limit, HISTORY_LIMIT) if request.limit >= 0 else HISTORY_LIMIT
-        window = None if request.reverse else limit
         replay = await self._parts.broker.read(
-            effect.channel, since.offset, epoch=since.epoch or None, limit=window
+            effect.channel,
+            # As in a subscribe, offset 0 in no epoch is no position: all that is kept is asked for.
+            since.offset if since != frames.StreamPosition() else None,
+            epoch=since.epoch or None,
+            limit=limit,
+            reverse=request.reverse,
         )
         if replay.gone:
             raise UnrecoverablePosition
-        found = replay.publications[::-1][:limit] if request.reverse else replay.publications
         publications = [
             frames.Publication(data=Raw(item.data), offset=item.offset, tags=item.tags or UNSET)
-            for item in found
+            for item in replay.publications
         ]
         result = frames.HistoryResult(
             publications=publications, epoch=replay.epoch, offset=replay.top

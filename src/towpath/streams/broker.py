@@ -7,8 +7,12 @@ One order
     Per channel offsets are 1, 2, 3 … without a gap, in the order `submit` was called. `deliver`
     is called on the event loop in that order, before the write's future is resolved.
 One answer about the past
-    `read` gives everything after a position up to the top, or says that it cannot (`gone`). It
-    never gives a part and calls it the whole.
+    `read` gives everything after an offset up to the top, or says that it cannot (`gone`). It
+    never gives a part and calls it the whole. Without an offset it gives what is kept, and says
+    where that begins.
+Each write for itself
+    A write that cannot be applied is refused alone, whatever it raises; the writes that are
+    committed together with it are applied.
 
 A position is an epoch and an offset. The epoch is another one whenever the log may have lost or
 reset anything, and another one for every channel, so a position counts in its own channel only.
@@ -134,6 +138,8 @@ class Replay:
     publications: list[Publication]
     gone: bool = False
     """True where the position is not of this channel's past, or too far back; no publications."""
+    begins: int = 1
+    """The offset of the oldest publication that is kept; `top + 1` where none is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,16 +163,14 @@ NOTICE_RETENTION = Retention(
 """What a person or tenant is told."""
 
 
-CONTROL_RETENTION = Retention(
-    publications=100_000, bytes=64 * 1024 * 1024, seconds=30 * 24 * 3600, since_last=False
-)
-"""What nodes tell each other: revocations, which have to outlive the credentials they concern."""
+def retention_of(channel: Channel) -> Retention | None:
+    """Return the default retention of a channel; None where the log drops nothing by itself.
 
-
-def retention_of(channel: Channel) -> Retention:
-    """Return the default retention of a channel."""
+    That is the control channel: a revocation that still counts is never dropped, and only the
+    control channel's reader can tell which do. It compacts the channel (`Write.forget`).
+    """
     if channel == CONTROL:
-        return CONTROL_RETENTION
+        return None
     return THREAD_RETENTION if channel.is_thread else NOTICE_RETENTION
 
 
@@ -222,20 +226,30 @@ class Broker(Protocol):
         """Hand a write over, now; the order of calls is the order of publications.
 
         The future's exception is a CommandError where the projection or the key refused the
-        write, Misplaced where it did not stand where it says, StorageError where it could not be
-        made durable; either way it left no trace.
+        write, Misplaced where it did not stand where it says, WriteFailed where it cannot be
+        applied, another StorageError where it could not be made durable; either way it left no
+        trace.
         """
 
     async def read(
-        self, channel: Channel, after: int, *, epoch: str | None = None, limit: int | None = None
+        self,
+        channel: Channel,
+        after: int | None,
+        *,
+        epoch: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
     ) -> Replay:
-        """Return the publications after an offset.
+        """Return the publications after an offset, oldest first, or before it, newest first.
 
         Args:
             channel: which.
-            after: the offset; 0 for all that is kept.
+            after: the offset to read on from, which is not returned itself. Upwards from an offset
+                that is not kept any more the answer is `gone`, also from 0. None reads all that is
+                kept and is never `gone`.
             epoch: what the reader believes the epoch to be; None to not check it.
-            limit: at most so many publications, the oldest ones.
+            limit: at most so many publications, those that come first.
+            reverse: read downwards, towards the oldest publication that is kept.
 
         Raises:
             StorageError: the log cannot be read now.
@@ -269,6 +283,22 @@ def follows(
         and (append.within is None or append.within == hold(append.channel))
         for append, span in zip(appends, spans, strict=True)
     )
+
+
+def span_of(after: int | None, top: int, begins: int, *, reverse: bool) -> range | None:
+    """Return the offsets that a read gives, in rising order; None where it is `gone`.
+
+    Args:
+        after: what the reader says; see `Broker.read`.
+        top: the offset of the channel's last publication.
+        begins: the offset of the oldest one that is kept.
+        reverse: whether it reads downwards.
+    """
+    if after is None:
+        return range(begins, top + 1)
+    if reverse:
+        return range(begins, max(after, begins)) if after <= top + 1 else None
+    return range(after + 1, top + 1) if begins - 1 <= after <= top else None
 
 
 def channel_epoch(log_epoch: str, channel: Channel) -> str:

@@ -17,9 +17,10 @@ nothing more.
 
 import contextlib
 import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -28,21 +29,18 @@ from towpath.channels import Channel
 from towpath.errors import (
     CommandError,
     ConfigurationError,
-    Conflict,
     Damaged,
     Misplaced,
     StorageError,
     TakenOver,
+    WriteFailed,
 )
-from towpath.streams import seals
+from towpath.streams import retention, seals
 from towpath.streams.broker import (
-    KEY_SECONDS,
     Append,
     Item,
     Key,
     Projection,
-    Publication,
-    Replay,
     Retention,
     Span,
     Write,
@@ -50,8 +48,11 @@ from towpath.streams.broker import (
     channel_epoch,
     follows,
 )
+from towpath.streams.condition import condition_of
+from towpath.streams.heads import Head, Heads, save
+from towpath.streams.replay import remembered
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """What `PRAGMA user_version` of a file says that this code can write."""
 SEALED_SINCE = 4
 """The version from which on rows carry checksums."""
@@ -60,7 +61,13 @@ BUSY_MS = 3_000
 PATIENCE_MS = 100
 """How long it is waited for by what can wait: probes, retention, and closing."""
 MAX_HEADS = 100_000
-"""How many channels are remembered before all are looked up anew."""
+"""How many channels' heads are known between two batches; the least recently used are dropped."""
+SLICE_SECONDS = 0.01
+"""How long one slice of a sweep goes on; its last step and its commit take about as long again."""
+PAUSE_SECONDS = 0.25
+"""How long a sweep waits for the write-ahead log to start anew."""
+WAL_BYTES = 32 * 1024 * 1024
+"""How large the write-ahead log may be while a sweep goes on."""
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -103,30 +110,43 @@ ALTER TABLE log ADD COLUMN crc INTEGER;
 ALTER TABLE requests ADD COLUMN crc INTEGER
 """
 _SEALED_META = "ALTER TABLE meta ADD COLUMN crc INTEGER"
-_SCHEMAS = ((1, _SCHEMA), (SEALED_SINCE, _SEALED), (6, _SEALED_META))
+_DUE = """
+ALTER TABLE channels ADD COLUMN due REAL;
+UPDATE channels SET due = 0 WHERE publications > 0 AND hold IS NULL;
+CREATE INDEX channels_due ON channels (due) WHERE due IS NOT NULL;
+DROP INDEX log_at
+"""
+"""When retention looks at a channel; at those that were there before, as soon as it can."""
+_SCHEMAS = ((1, _SCHEMA), (SEALED_SINCE, _SEALED), (6, _SEALED_META), (7, _DUE))
 """The version of the file since which there are which tables and columns."""
 
 _encode_items = msgspec.msgpack.Encoder().encode
-_MISSING = "publications are missing"
-decode_items = msgspec.msgpack.Decoder(list[tuple[bytes, dict[str, str]]]).decode
+
+
+def _encode_item(item: Item) -> msgspec.Raw:
+    return msgspec.Raw(_encode_items(item))
 
 
 Outcome = Written | CommandError | StorageError
 """What became of one write of a batch."""
 
-Rows = dict[Channel, tuple[int, list[Item]]]
-"""The rows of a batch in the making: by channel, the first offset and the items."""
+Items = list[msgspec.Raw]
+"""Encoded publications."""
 
 
 @dataclass(slots=True)
-class _Head:
-    """What the writer knows of a channel without asking."""
+class _Row:
+    """What a batch does to one channel: its row in the making."""
 
-    id: int
-    top: int
-    hold: int | None
-    publications: int
-    bytes: int
+    first: int
+    """The offset of the first publication."""
+    items: Items = field(default_factory=list)
+    forget: bool = False
+    """Whether all that the file holds of the channel is dropped first."""
+
+
+Rows = dict[Channel, _Row]
+"""The rows of a batch in the making."""
 
 
 class LogFile:
@@ -137,7 +157,7 @@ class LogFile:
         path: Path,
         projection: Projection,
         *,
-        retention: Callable[[Channel], Retention],
+        retention: Callable[[Channel], Retention | None],
         synchronous: str,
         boot_id: str,
         clock: Callable[[], float],
@@ -150,9 +170,9 @@ class LogFile:
         """
         self.path = path
         self._projection = projection
-        self._retention = retention
+        self._keep = retention
         self._clock = clock
-        self._heads: dict[Channel, _Head] = {}
+        self._heads = Heads()
         self._db = connect(path, synchronous)
         try:
             self._prepare(path)
@@ -184,9 +204,11 @@ class LogFile:
         self._begin()
         rows: Rows = {}
         outcomes = [self._write(write, rows) for write in writes]
-        for channel, (first, items) in rows.items():
-            self._insert(channel, first, items)
+        now = self._clock()
+        for channel, row in rows.items():
+            self._store(channel, row, now)
         self._db.execute("COMMIT")
+        self._heads.evict(MAX_HEADS)
         return outcomes
 
     def undo(self) -> None:
@@ -223,24 +245,55 @@ class LogFile:
         self._heads.clear()
         self._db.execute("COMMIT")
 
-    def sweep(self) -> None:
-        """Drop what is too old.
+    def sweep(self) -> float | None:
+        """Drop what is too old, for one slice of time.
+
+        Returns:
+            In how many seconds to go on; None where there is nothing more to drop.
 
         Raises:
             sqlite3.Error: nothing was dropped; call `undo`.
             TakenOver: the log was opened elsewhere since; call `undo`.
         """
         now = self._clock()
+        if not retention.is_due(self._db, now):
+            return None
+        if not self._wal_has_room():
+            return PAUSE_SECONDS
         with self._impatient():
             self._begin()
-        self._db.execute("DELETE FROM requests WHERE at < ?", (now - KEY_SECONDS,))
-        for channel_id, tenant, name, updated in self._db.execute(
-            "SELECT id, tenant, name, updated FROM channels WHERE hold IS NULL"
-            " AND publications > 0 AND id IN (SELECT channel FROM log WHERE at < ?)",
-            (now - _shortest(self._retention),),
-        ).fetchall():
-            self._expire(channel_id, Channel(tenant, name), updated, now)
+        until = time.monotonic() + SLICE_SECONDS
+        more = True
+        while more and time.monotonic() < until:
+            more = retention.drop_requests(self._db, now) or self._drop_step(now)
         self._db.execute("COMMIT")
+        self._heads.evict(MAX_HEADS)
+        return 0.0 if more else None
+
+    def _drop_step(self, now: float) -> bool:
+        """Drop a step's worth of the channel that is due the longest; False where none is."""
+        found = retention.next_due(self._db, now)
+        if found is None:
+            return False
+        channel, updated = found
+        head, keep = self._heads.get(self._db, channel), self._keep(channel)
+        head.due = None
+        if keep is not None and head.hold is None:
+            head.due = retention.drop_old(self._db, head, keep, updated=updated, now=now)
+        save(self._db, channel, head, updated)
+        return True
+
+    def _wal_has_room(self) -> bool:
+        """Whether the write-ahead log may grow by a slice.
+
+        It starts anew by itself, unless somebody still reads what an old part of it says. Its size
+        is looked at first, since a checkpoint waits for the disk.
+        """
+        with contextlib.suppress(OSError):
+            if wal_of(self.path).stat().st_size < WAL_BYTES:
+                return True
+        _, frames, moved = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return bool(frames == moved)
 
     @contextlib.contextmanager
     def _impatient(self) -> Iterator[None]:
@@ -326,23 +379,54 @@ class LogFile:
         self._db.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (name, value))
 
     def _write(self, write: Write, rows: Rows) -> Outcome:
-        spans = self._spans(write.appends)
-        if write.key is None and not write.facts and not write.forget:
-            if not follows(write.appends, spans, self._hold):
-                return Misplaced("an earlier write is missing, or another producer was here")
-            self._place(write.appends, spans, rows)
-            return Written(spans=spans)
+        """Apply one write of a batch; what it raises is its own outcome.
+
+        Nothing outside the savepoint is changed before all that may raise is over.
+
+        Raises:
+            sqlite3.Error, Damaged: it concerns the whole batch.
+        """
+        try:
+            items = [list(map(_encode_item, append.items)) for append in write.appends]
+            spans = self._spans(write.appends)
+            for channel in write.forget:
+                self._head(channel)
+            if write.key is None and not write.facts:
+                self._check_follows(write.appends, spans)
+                written = Written(spans=spans)
+            else:
+                written = self._write_facts(write, spans)
+        except (CommandError, StorageError) as refusal:
+            return refusal
+        except Exception as error:  # Whatever one write raises, the others go on.
+            if self._concerns_all(error):
+                raise
+            failed = WriteFailed("the log cannot take this write")
+            failed.__cause__ = error
+            return failed
+        if not written.repeated:
+            self._place(write, spans, items, rows)
+        return written
+
+    def _concerns_all(self, error: Exception) -> bool:
+        """Whether an error ended the transaction, or tells that the file is in trouble."""
+        return not self._db.in_transaction or condition_of(error) is not None
+
+    def _write_facts(self, write: Write, spans: tuple[Span, ...]) -> Written:
+        """Apply a write that has more than publications, or nothing of it."""
         self._db.execute("SAVEPOINT write")
         try:
-            return self._write_whole(write, spans, rows)
-        except (CommandError, StorageError) as refusal:
-            self._db.execute("ROLLBACK TO write")
-            return refusal
-        finally:
-            self._db.execute("RELEASE write")
+            written = self._apply(write, spans)
+        except Exception:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK TO write")
+                self._db.execute("RELEASE write")
+            raise
+        self._db.execute("RELEASE write")
+        return written
 
-    def _write_whole(self, write: Write, spans: tuple[Span, ...], rows: Rows) -> Written:
-        """Write one that has more than publications.
+    def _apply(self, write: Write, spans: tuple[Span, ...]) -> Written:
+        """Apply the key and the facts of a write.
 
         Raises:
             CommandError: its key or one of its facts is refused.
@@ -354,18 +438,17 @@ class LogFile:
             is not None
         ):
             return Written(result=earlier, repeated=True)
-        if not follows(write.appends, spans, self._hold):
-            raise Misplaced("an earlier write is missing, or another producer was here")
+        self._check_follows(write.appends, spans)
         for fact in write.facts:
             self._projection.apply(self._db, fact, spans)
         result = write.result(spans) if write.result else b""
         if write.key is not None:
             self._remember(write.key, result)
-        for channel in write.forget:
-            self._forget(channel)
-            rows.pop(channel, None)
-        self._place(write.appends, spans, rows)
         return Written(spans=spans, result=result)
+
+    def _check_follows(self, appends: Sequence[Append], spans: Sequence[Span]) -> None:
+        if not follows(appends, spans, self._hold):
+            raise Misplaced("an earlier write is missing, or another producer was here")
 
     def _spans(self, appends: Sequence[Append]) -> tuple[Span, ...]:
         """Say where appends will stand, without moving anything."""
@@ -379,157 +462,60 @@ class LogFile:
             spans.append(Span(channel, epoch, top + 1, tops[channel]))
         return tuple(spans)
 
-    def _place(self, appends: Sequence[Append], spans: Sequence[Span], rows: Rows) -> None:
-        """Put appends into the rows of this batch, at the offsets they were promised."""
-        for append, span in zip(appends, spans, strict=True):
+    def _place(
+        self, write: Write, spans: Sequence[Span], items: Sequence[Items], rows: Rows
+    ) -> None:
+        """Put a write into the rows of this batch, at the offsets it was promised."""
+        for channel in write.forget:
+            head = self._head(channel)
+            head.publications = head.bytes = 0
+            head.hold = head.due = None
+            rows[channel] = _Row(head.top + 1, forget=True)
+        for append, span, encoded in zip(write.appends, spans, items, strict=True):
             head = self._head(append.channel)
             head.top = span.last
             if append.hold:
                 head.hold = span.first
             if append.release:
                 head.hold = None
-            rows.setdefault(append.channel, (span.first, []))[1].extend(append.items)
+            rows.setdefault(append.channel, _Row(span.first)).items.extend(encoded)
 
     def _hold(self, channel: Channel) -> int | None:
         return self._head(channel).hold
 
-    def _head(self, channel: Channel) -> _Head:
-        head = self._heads.get(channel)
-        if head is not None:
-            return head
-        if len(self._heads) > MAX_HEADS:
-            self._heads.clear()
-        self._db.execute(
-            "INSERT OR IGNORE INTO channels VALUES (NULL, ?, ?, 0, NULL, 0, 0, ?, NULL)",
-            (channel.tenant, channel.name, self._clock()),
-        )
-        row = self._db.execute(
-            f"SELECT id, top, hold, publications, bytes FROM {seals.CHECKED}channels"
-            " WHERE tenant=? AND name=?",
-            (channel.tenant, channel.name),
-        ).fetchone()
-        head = self._heads[channel] = _Head(*row)
-        return head
+    def _head(self, channel: Channel) -> Head:
+        return self._heads.get(self._db, channel)
 
-    def _insert(self, channel: Channel, first: int, items: list[Item]) -> None:
-        head, now = self._head(channel), self._clock()
-        blob = _encode_items(items)
-        row = (head.id, head.top, first, now, len(blob), blob)
-        self._db.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, seals.seal(*row)))
-        head.publications += len(items)
+    def _store(self, channel: Channel, row: _Row, now: float) -> None:
+        """Write what a batch did to one channel. A channel that nothing was ever in gets no row."""
+        head, keep = self._head(channel), self._keep(channel)
+        if head.id is None and head.top == 0:
+            return
+        if head.id is None:
+            save(self._db, channel, head, now)
+        if row.forget:
+            self._db.execute("DELETE FROM log WHERE channel=?", (head.id,))
+        if row.items:
+            self._insert(head, row, now)
+        if keep is not None:
+            retention.drop_surplus(self._db, head, keep)
+        head.due = retention.due(head, keep, now, added=len(row.items))
+        save(self._db, channel, head, now)
+
+    def _insert(self, head: Head, row: _Row, now: float) -> None:
+        blob = _encode_items(row.items)
+        values = (head.id, head.top, row.first, now, len(blob), blob)
+        self._db.execute(
+            "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?)", (*values, seals.seal(*values))
+        )
+        head.publications += len(row.items)
         head.bytes += len(blob)
-        self._trim(head, self._retention(channel))
-        self._db.execute(
-            "UPDATE channels SET top=?, hold=?, publications=?, bytes=?, updated=? WHERE id=?",
-            (head.top, head.hold, head.publications, head.bytes, now, head.id),
-        )
-
-    def _trim(self, head: _Head, keep: Retention) -> None:
-        """Drop the oldest rows until the bounds hold, never reaching into what is held."""
-        while head.publications > keep.publications or head.bytes > keep.bytes:
-            row = self._db.execute(
-                "SELECT last, first, bytes FROM log WHERE channel=? ORDER BY last LIMIT 1",
-                (head.id,),
-            ).fetchone()
-            if row is None or row[0] >= (head.hold or head.top):
-                return
-            self._db.execute("DELETE FROM log WHERE channel=? AND last=?", (head.id, row[0]))
-            head.publications -= row[0] - row[1] + 1
-            head.bytes -= row[2]
-
-    def _forget(self, channel: Channel) -> None:
-        head = self._head(channel)
-        self._db.execute("DELETE FROM log WHERE channel=?", (head.id,))
-        head.publications = head.bytes = 0
-        head.hold = None
-        self._db.execute(
-            "UPDATE channels SET top=?, hold=NULL, publications=0, bytes=0 WHERE id=?",
-            (head.top, head.id),
-        )
 
     def _remember(self, key: Key, result: bytes) -> None:
         self._db.execute(
             "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
             (*key.scope, key.request_id, key.digest, result, self._clock()),
         )
-
-    def _expire(self, channel_id: int, channel: Channel, updated: float, now: float) -> None:
-        keep = self._retention(channel)
-        if keep.since_last and updated >= now - keep.seconds:
-            return
-        limit = now if keep.since_last else now - keep.seconds
-        # Up to the first that is young enough: clocks are set back, and no gap may come of it.
-        self._db.execute(
-            "DELETE FROM log WHERE channel=?1 AND last < COALESCE("
-            "(SELECT MIN(last) FROM log WHERE channel=?1 AND at>=?2), 1 << 62)",
-            (channel_id, limit),
-        )
-        left = self._db.execute(
-            "SELECT COALESCE(SUM(last - first + 1), 0), COALESCE(SUM(bytes), 0)"
-            " FROM log WHERE channel=?",
-            (channel_id,),
-        ).fetchone()
-        self._db.execute(
-            "UPDATE channels SET publications=?, bytes=? WHERE id=?", (*left, channel_id)
-        )
-        self._heads.pop(channel, None)
-
-
-def read(
-    db: sqlite3.Connection,
-    channel: Channel,
-    here: str,
-    after: int,
-    epoch: str | None,
-    limit: int | None,
-) -> Replay:
-    """Answer `Broker.read` from the file; `here` is the channel's epoch.
-
-    Raises:
-        Damaged: something is missing.
-    """
-    head = db.execute(
-        "SELECT id, top, publications FROM channels WHERE tenant=? AND name=?",
-        (channel.tenant, channel.name),
-    ).fetchone()
-    channel_id, top, kept = head or (None, 0, 0)
-    oldest = top - kept + 1
-    if (epoch is not None and epoch != here) or after > top or after < oldest - 1:
-        return Replay(here, top, [], gone=True)
-    found: list[Publication] = []
-    expected = after + 1
-    for first, last, items in db.execute(
-        "SELECT first, last, items FROM log WHERE channel=? AND last>? ORDER BY last",
-        (channel_id, after),
-    ):
-        if limit is not None and len(found) >= limit:
-            break
-        if first > expected:
-            raise Damaged(_MISSING)
-        expected = last + 1
-        found.extend(
-            Publication(offset, data, tags)
-            for offset, (data, tags) in enumerate(decode_items(items), first)
-            if offset > after
-        )
-    else:
-        if expected <= top:
-            raise Damaged(_MISSING)
-    return Replay(here, top, found if limit is None else found[:limit])
-
-
-def remembered(db: sqlite3.Connection, key: Key, *, table: str = "requests") -> bytes | None:
-    """Answer `Broker.remembered` from the file."""
-    row = db.execute(
-        f"SELECT digest, result FROM {table} WHERE tenant=? AND user=? AND method=?"
-        " AND request_id=?",
-        (*key.scope, key.request_id),
-    ).fetchone()
-    if row is None:
-        return None
-    if row[0] != key.digest:
-        raise Conflict("request_id was used for something else")
-    return bytes(row[1])
 
 
 def wal_of(path: Path) -> Path:
@@ -543,10 +529,5 @@ def connect(path: Path, synchronous: str) -> sqlite3.Connection:
     db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute(f"PRAGMA synchronous = {synchronous}")
+    db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES // 2}")
     return db
-
-
-def _shortest(retention: Callable[[Channel], Retention]) -> float:
-    """Return the shortest age at which any row may be too old."""
-    kinds = (Channel("", "tenant"), Channel("", "thread::"))
-    return min(retention(kind).seconds for kind in kinds)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from towpath.channels import Channel
-from towpath.errors import CommandError, Conflict, Misplaced, StorageError
+from towpath.errors import CommandError, Conflict, Misplaced, StorageError, WriteFailed
 from towpath.streams.broker import (
     KEY_SECONDS,
     Append,
@@ -29,6 +29,7 @@ from towpath.streams.broker import (
     channel_epoch,
     follows,
     retention_of,
+    span_of,
 )
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ class MemoryBroker:
         deliver: Deliver,
         projection: Projection,
         *,
-        retention: Callable[[Channel], Retention] = retention_of,
+        retention: Callable[[Channel], Retention | None] = retention_of,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._deliver = deliver
@@ -77,6 +78,10 @@ class MemoryBroker:
             future.set_result(self._write(write))
         except (CommandError, StorageError) as error:
             future.set_exception(error)
+        except Exception as error:  # noqa: BLE001 - whatever one write raises, the log goes on
+            failed = WriteFailed("the log cannot take this write")
+            failed.__cause__ = error
+            future.set_exception(failed)
         return future
 
     def _write(self, write: Write) -> Written:
@@ -91,10 +96,10 @@ class MemoryBroker:
             key = (write.key.scope, write.key.request_id)
             self._results[key] = (write.key.digest, result, self._clock())
         for channel in write.forget:
-            log = self._logs.setdefault(channel, _Log())
-            log.kept.clear()
-            log.size = 0
-            log.hold = None
+            if (log := self._logs.get(channel)) is not None:
+                log.kept.clear()
+                log.size = 0
+                log.hold = None
         for append, span in zip(write.appends, spans, strict=True):
             self._append(append, span)
         return Written(spans=spans, result=result)
@@ -143,6 +148,8 @@ class MemoryBroker:
 
     def _trim(self, channel: Channel, log: _Log, now: float) -> None:
         keep = self._retention(channel)
+        if keep is None:
+            return
         drop = 0
         for at, publication in log.kept:
             old = not keep.since_last and at < now - keep.seconds
@@ -158,15 +165,22 @@ class MemoryBroker:
         return channel_epoch(self._log_epoch, channel)
 
     async def read(
-        self, channel: Channel, after: int, *, epoch: str | None = None, limit: int | None = None
+        self,
+        channel: Channel,
+        after: int | None,
+        *,
+        epoch: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
     ) -> Replay:
         log = self._logs.get(channel, _Log())
         here = channel_epoch(self._log_epoch, channel)
-        first = log.kept[0][1].offset if log.kept else log.top + 1
-        if (epoch is not None and epoch != here) or after > log.top or after < first - 1:
-            return Replay(here, log.top, [], gone=True)
-        found = [item for _, item in log.kept if item.offset > after]
-        return Replay(here, log.top, found[:limit])
+        begins = log.kept[0][1].offset if log.kept else log.top + 1
+        span = span_of(after, log.top, begins, reverse=reverse)
+        if (epoch is not None and epoch != here) or span is None:
+            return Replay(here, log.top, [], gone=True, begins=begins)
+        found = [item for _, item in log.kept if item.offset in span]
+        return Replay(here, log.top, found[:: -1 if reverse else 1][:limit], begins=begins)
 
     async def remembered(self, key: Key) -> bytes | None:
         return self._remembered(key)

@@ -20,7 +20,8 @@ from towpath.errors import Damaged
 from towpath.streams import seals
 from towpath.streams.broker import Append, Item, Projection, Write
 from towpath.streams.condition import ERRORS
-from towpath.streams.logfile import SCHEMA_VERSION, SEALED_SINCE, LogFile, decode_items
+from towpath.streams.logfile import SCHEMA_VERSION, SEALED_SINCE, LogFile
+from towpath.streams.replay import decode_items
 from towpath.streams.seals import Sealed
 from towpath.streams.wal import lost_frames
 

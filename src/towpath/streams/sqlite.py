@@ -25,9 +25,9 @@ from typing import IO, TypeVar
 
 from towpath import hooks
 from towpath.channels import Channel
-from towpath.errors import ConfigurationError, StorageError
+from towpath.errors import ConfigurationError, StorageError, WriteFailed
 from towpath.hooks import Hooks
-from towpath.streams import logfile, seals
+from towpath.streams import logfile, replay, seals
 from towpath.streams.broker import (
     Append,
     Deliver,
@@ -47,6 +47,7 @@ from towpath.streams.condition import ERRORS, FINAL, Condition, admits, conditio
 from towpath.streams.examination import Examination
 from towpath.streams.logfile import LogFile, Outcome
 from towpath.streams.quarantine import closed_well, damage_of, set_aside
+from towpath.streams.replay import ReadRequest
 from towpath.streams.reserve import Reserve, out_of_room
 
 T = TypeVar("T")
@@ -78,7 +79,7 @@ class SqliteBroker:
         projection: Projection,
         *,
         watchers: Hooks | None = None,
-        retention: Callable[[Channel], Retention] = retention_of,
+        retention: Callable[[Channel], Retention | None] = retention_of,
         synchronous: str = "NORMAL",
         reserve_bytes: int = 0,
         lost_control: Callable[[], Item] | None = None,
@@ -166,17 +167,20 @@ class SqliteBroker:
         return channel_epoch(self._log.epoch, channel)
 
     async def read(
-        self, channel: Channel, after: int, *, epoch: str | None = None, limit: int | None = None
+        self,
+        channel: Channel,
+        after: int | None,
+        *,
+        epoch: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
     ) -> Replay:
         here = channel_epoch(self._log.epoch, channel)
-
-        def question(db: sqlite3.Connection) -> Replay:
-            return logfile.read(db, channel, here, after, epoch, limit)
-
-        return await self.query(question)
+        asked = ReadRequest(channel, here, after, epoch, limit, reverse)
+        return await self.query(lambda db: replay.read(db, asked))
 
     async def remembered(self, key: Key) -> bytes | None:
-        return await self.query(lambda db: logfile.remembered(db, key))
+        return await self.query(lambda db: replay.remembered(db, key))
 
     async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
         if self._stopped:
@@ -302,25 +306,33 @@ class SqliteBroker:
     # What follows runs in the writer thread, but for `_hand_back`, which runs on the loop.
 
     def _run(self) -> None:
-        going = True
-        swept = 0.0
+        going, sweep_at = True, 0.0
         while going:
-            batch: list[_Pending] = []
             troubled = self._condition is not Condition.OK
-            with contextlib.suppress(queue.Empty):
-                item = self._queue.get(timeout=PROBE_SECONDS if troubled else SWEEP_SECONDS)
-                while item is not None:
-                    batch.append(item)
-                    item = self._queue.get_nowait()
-                going = False
+            wait = PROBE_SECONDS if troubled else max(0.0, sweep_at - time.monotonic())
+            batch, going = self._gather(wait)
             if troubled:
                 self._probe()
             if batch:
                 outcomes = self._commit([pending.write for pending in batch])
                 self._loop.call_soon_threadsafe(self._hand_back, batch, outcomes)
-            if time.monotonic() - swept >= SWEEP_SECONDS and self._condition is Condition.OK:
-                swept = time.monotonic()
-                self._sweep()
+            if time.monotonic() >= sweep_at and self._condition is Condition.OK:
+                sweep_at = time.monotonic() + self._sweep()
+
+    def _gather(self, wait: float) -> tuple[list[_Pending], bool]:
+        """Return what waits to be written, and False once nothing follows it.
+
+        Args:
+            wait: how long the first write is waited for, in seconds.
+        """
+        batch: list[_Pending] = []
+        with contextlib.suppress(queue.Empty):
+            item = self._queue.get(timeout=wait) if wait else self._queue.get_nowait()
+            while item is not None:
+                batch.append(item)
+                item = self._queue.get_nowait()
+            return batch, False
+        return batch, True
 
     def _commit(self, writes: list[Write]) -> list[Outcome]:
         """Commit what the log's condition admits, and refuse the rest."""
@@ -345,14 +357,17 @@ class SqliteBroker:
             self._refused("log write", error)
             return None
 
-    def _sweep(self) -> None:
+    def _sweep(self) -> float:
+        """Drop what is too old, for one slice of time; return when to go on, in seconds."""
         try:
-            self._log.sweep()
+            again = self._log.sweep()
         except ERRORS as error:
+            again = None
             if condition_of(error) is Condition.LOCKED:
-                self._log.undo()  # The next one comes in a minute.
+                self._log.undo()
             else:
                 self._refused("log retention", error)
+        return SWEEP_SECONDS if again is None else again
 
     def _refused(self, where: str, error: Exception) -> None:
         """Take back what was begun, and find out what the refusal says of the log."""
@@ -395,6 +410,9 @@ class SqliteBroker:
                 for append, span in zip(pending.write.appends, outcome.spans, strict=False):
                     count += len(append.items)
                     self._deliver(append.channel, _published(append, span))
+            elif isinstance(outcome, WriteFailed):
+                fault = hooks.Fault(where="log write", error=outcome.__cause__ or outcome)
+                self._hooks.tell(fault)
             if pending.future.cancelled():
                 continue
             if isinstance(outcome, Written):

@@ -46,12 +46,18 @@ class LateLog(LateBroker):
     """A log whose reads are late as well, or refused."""
 
     async def read(
-        self, channel: Channel, after: int, *, epoch: str | None = None, limit: int | None = None
+        self,
+        channel: Channel,
+        after: int | None,
+        *,
+        epoch: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
     ) -> Replay:
         await asyncio.sleep(detangle.choice(MOMENTS))
         if detangle.flip(self.refusals):
             raise StorageError("refused by the explorer")
-        replay = await super().read(channel, after, epoch=epoch, limit=limit)
+        replay = await super().read(channel, after, epoch=epoch, limit=limit, reverse=reverse)
         await self._linger()
         return replay
 

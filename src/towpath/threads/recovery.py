@@ -152,7 +152,7 @@ class Recovery:
 
     async def _since(self, channel: Channel, asked: Asked) -> Replay:
         if not asked.recover:
-            return await self._broker.read(channel, 0, limit=0)
+            return await self._broker.read(channel, None, limit=0)
         epoch, offset = asked.position
         return await self._broker.read(channel, offset, epoch=None if asked.from_start else epoch)
 

@@ -30,11 +30,15 @@ AMPLE = Retention(publications=100_000, bytes=1 << 30, seconds=1e9, since_last=T
 
 
 class Notes:
-    """A projection: every fact is a note; the note "no" is refused."""
+    """A projection: every fact is a note. Some notes are refused, or cannot be taken.
+
+    The note "no" is refused; "odd", "deep" and "twice" raise what a mistake in a projection raises.
+    """
 
     def create(self, db: sqlite3.Connection, version: int) -> None:
         if version == 0:
             db.execute("CREATE TABLE notes (text TEXT)")
+            db.execute("CREATE TABLE once (n INTEGER PRIMARY KEY)")
 
     def carry_over(
         self, old: sqlite3.Connection, new: sqlite3.Connection, at: float
@@ -45,6 +49,13 @@ class Notes:
         db.execute("INSERT INTO notes VALUES (?)", (str(fact),))
         if fact == "no":
             raise Conflict("the note is refused")
+        if fact == "odd":
+            raise TypeError("no such fact")
+        if fact == "deep":
+            raise RecursionError("nested too deep")
+        if fact == "twice":
+            db.execute("INSERT INTO once VALUES (1)")
+            db.execute("INSERT INTO once VALUES (1)")
 
 
 @dataclass

@@ -18,9 +18,20 @@ from tests.streams.brokers import (
     notes_of,
     said,
 )
-from towpath.errors import Conflict, Misplaced, StorageError
+from towpath.channels import Channel
+from towpath.errors import Conflict, Misplaced, StorageError, WriteFailed
 from towpath.streams import sqlite
-from towpath.streams.broker import Append, Position, Publication, Retention, Write, write
+from towpath.streams.broker import (
+    Append,
+    Item,
+    Key,
+    Position,
+    Publication,
+    Retention,
+    Write,
+    Written,
+    write,
+)
 
 
 @pytest.fixture(params=ENGINES)
@@ -259,6 +270,106 @@ async def test_a_limit_gives_the_oldest(engine: Engine) -> None:
             replay = await broker.read(TALK, 1, limit=limit)
             assert b"".join(p.data for p in replay.publications) == expected
             assert replay.top == 6
+
+
+async def test_all_that_is_kept_is_never_gone(engine: Engine) -> None:
+    """Without an offset a read gives what is kept and says where it begins, also after a trim."""
+    keep = Retention(publications=5, bytes=1 << 30, seconds=1e9, since_last=True)
+    async with engine.running(retention=lambda _: keep) as broker:
+        empty = await broker.read(TALK, None)
+        assert (empty.gone, empty.begins, empty.top, empty.publications) == (False, 1, 0, [])
+        for n in range(12):
+            await write(broker, said(str(n)))
+        kept = await broker.read(TALK, None)
+        assert (kept.gone, kept.begins, kept.top) == (False, 8, 12)
+        assert offsets(kept.publications) == [8, 9, 10, 11, 12]
+        assert (await broker.read(TALK, None, epoch=kept.epoch)).publications == kept.publications
+        assert (await broker.read(TALK, None, epoch="made up")).gone
+        gone = await broker.read(TALK, 0)
+        assert (gone.gone, gone.begins) == (True, 8)
+        await write(broker, Write(forget=(TALK,)))
+        nothing = await broker.read(TALK, None)
+        assert (nothing.gone, nothing.begins, nothing.publications) == (False, 13, [])
+
+
+@pytest.mark.parametrize(
+    ("after", "limit", "expected"),
+    [
+        (None, None, [9, 8, 7, 6, 5, 4]),
+        (None, 2, [9, 8]),
+        (None, 0, []),
+        (8, None, [7, 6, 5, 4]),
+        (8, 3, [7, 6, 5]),
+        (10, 1, [9]),
+        (4, 5, []),
+        (2, 5, []),
+        (0, 5, []),
+    ],
+)
+async def test_a_read_downwards_gives_the_newest_first(
+    engine: Engine, after: int | None, limit: int | None, expected: list[int]
+) -> None:
+    """Downwards a read ends where what is kept begins; rows may hold several publications."""
+    keep = Retention(publications=6, bytes=1 << 30, seconds=1e9, since_last=True)
+    async with engine.running(retention=lambda _: keep) as broker:
+        for texts in ("a", "bc", "def", "ghi"):
+            await write(broker, said(*texts))
+        replay = await broker.read(TALK, after, limit=limit, reverse=True)
+        assert (offsets(replay.publications), replay.gone) == (expected, False)
+        assert [p.data for p in replay.publications] == [b"abcdefghi"[n - 1 : n] for n in expected]
+        assert (await broker.read(TALK, 11, reverse=True)).gone
+        assert (await broker.read(TALK, 5, epoch="made up", reverse=True)).gone
+
+
+def broken_writes() -> list[Write]:
+    """Return writes that cannot be applied, each in a way of its own; the last five only to a file.
+
+    The log in memory takes those: it encodes neither tags nor names.
+    """
+
+    def boom(_: Any) -> bytes:
+        raise ZeroDivisionError
+
+    half = "\ud800"
+    key = Key(("acme", "alice", "m"), "broken", "d")
+    return [
+        Write((Append(TALK, items("x")),), ("odd",)),
+        Write((Append(TALK, items("x")),), ("deep",)),
+        Write((Append(TALK, items("x")),), ("twice",)),
+        Write((Append(TALK, items("x")),), ("one", half)),
+        Write((Append(TALK, items("x")),), ("yes",), key=key, result=boom),
+        Write((Append(TALK, (Item(b"x", {"text": half}),)),)),
+        Write((Append(TALK, (Item(b"x", {"n": object()}),)),), ("yes",)),
+        Write((Append(Channel("acme", f"thread:{half}"), items("x")),), ("yes",)),
+        Write((Append(TALK, items("x")),), forget=(Channel("acme", half),)),
+        Write((Append(TALK, items("x")),), ("yes",), key=Key(("acme", half, "m"), "k", "d")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [*(("memory", n) for n in range(5)), *(("sqlite", n) for n in range(10))],
+)
+async def test_r124_a_write_that_cannot_be_applied_fails_alone(
+    kind: str, number: int, tmp_path: Path
+) -> None:
+    """Whatever it raises, those beside it in the batch are written, and nothing of it."""
+    engine = Engine(kind, tmp_path / "log")
+    async with engine.running() as broker:
+        await write(broker, said("first"))
+        batch = [said("a"), broken_writes()[number], asked("r1", "b", note="yes"), said("c")]
+        outcomes = await asyncio.gather(*map(broker.submit, batch), return_exceptions=True)
+        assert [type(one) for one in outcomes] == [Written, WriteFailed, Written, Written]
+        assert outcomes[1].__cause__ is not None
+        assert [p.data for p in (await broker.read(TALK, 0)).publications] == [
+            *(b"first", b"a", b"b", b"c")
+        ]
+        assert await notes_of(broker) == ["yes"]
+        await write(broker, said("d"))
+    if engine.kind == "sqlite":
+        async with engine.running() as broker:
+            assert (await broker.read(TALK, None)).top == 5
+    assert len(engine.deliveries.of(TALK)) == 5
 
 
 async def test_retention_keeps_so_many(engine: Engine) -> None:

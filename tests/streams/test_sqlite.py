@@ -19,10 +19,19 @@ import pytest
 from tests.streams.brokers import AMPLE, TALK, Deliveries, Engine, Notes, asked, items, said
 from tests.streams.test_reserve import largest_file
 from towpath.channels import Channel
-from towpath.errors import ConfigurationError, Conflict, StorageError
+from towpath.errors import ConfigurationError, Conflict, StorageError, WriteFailed
 from towpath.hooks import Appended, Fault, Happening, Hooks, LogChanged
 from towpath.streams import logfile, sqlite
-from towpath.streams.broker import KEY_SECONDS, Append, Item, Retention, Span, Write, write
+from towpath.streams.broker import (
+    KEY_SECONDS,
+    Append,
+    Item,
+    Retention,
+    Span,
+    Write,
+    Written,
+    write,
+)
 from towpath.streams.condition import REFUSALS, Condition
 from towpath.streams.sqlite import SqliteBroker
 
@@ -501,29 +510,19 @@ async def test_who_was_fenced_off_does_not_say_that_the_log_was_closed(tmp_path:
         assert mark(db) == "1"
 
 
-async def test_a_write_that_breaks_the_projection_breaks_no_more(tmp_path: Path) -> None:
-    """A mistake of ours in one write fails its batch as a storage error; the log goes on."""
-
-    class Picky(Notes):
-        def apply(self, db: sqlite3.Connection, fact: object, spans: object) -> None:
-            raise TypeError("no such fact")
-
+async def test_r124_a_write_that_cannot_be_applied_is_told_once(tmp_path: Path) -> None:
+    """A mistake of ours in one write is a fault, with its cause; refusals of others are none."""
     happened: list[Happening] = []
-    broker = SqliteBroker(
-        tmp_path / "log",
-        Deliveries(),
-        Picky(),
-        watchers=Hooks([happened.append]),
-        retention=lambda _: AMPLE,
-    )
-    await broker.start()
-    try:
-        with pytest.raises(StorageError):
-            await broker.submit(Write((Append(TALK, items("x")),), ("odd",)))
-        assert (await write(broker, said("a"))).spans[0].first == 1
-    finally:
-        await broker.stop()
-    assert [type(one.error) for one in happened if isinstance(one, Fault)] == [TypeError]
+    async with opened(tmp_path / "log", watchers=Hooks([happened.append])) as broker:
+        with writer_held(broker):
+            futures = [
+                broker.submit(Write((Append(TALK, items("x")),), (note,))) for note in ("odd", "no")
+            ]
+            futures.append(broker.submit(said("a")))
+        outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        assert [type(one) for one in outcomes] == [WriteFailed, Conflict, Written]
+    faults = [one for one in happened if isinstance(one, Fault)]
+    assert [(one.where, type(one.error)) for one in faults] == [("log write", TypeError)]
 
 
 async def test_a_stopped_log_refuses(tmp_path: Path) -> None:

@@ -62,11 +62,12 @@ PATIENCE_MS = 100
 """How long it is waited for by what can wait: probes, retention, and closing."""
 MAX_HEADS = 100_000
 """How many channels' heads are known between two batches; the least recently used are dropped."""
-SLICE_SECONDS = 0.01
-"""How long one slice of a sweep goes on; its last step and its commit take about as long again."""
+SLICE_SECONDS = 0.003
+"""How long one slice of a sweep goes on. Its last step, its commit and a checkpoint come on top, so
+that a write waits 20 ms at most."""
 PAUSE_SECONDS = 0.25
 """How long a sweep waits for the write-ahead log to start anew."""
-WAL_BYTES = 32 * 1024 * 1024
+WAL_BYTES = 8 * 1024 * 1024
 """How large the write-ahead log may be while a sweep goes on."""
 
 _SCHEMA = """
@@ -263,9 +264,9 @@ class LogFile:
         with self._impatient():
             self._begin()
         until = time.monotonic() + SLICE_SECONDS
-        more = True
-        while more and time.monotonic() < until:
-            more = retention.drop_requests(self._db, now) or self._drop_step(now)
+        while more := retention.drop_requests(self._db, now) or self._drop_step(now):
+            if time.monotonic() >= until:
+                break
         self._db.execute("COMMIT")
         self._heads.evict(MAX_HEADS)
         return 0.0 if more else None
@@ -391,7 +392,7 @@ class LogFile:
             spans = self._spans(write.appends)
             for channel in write.forget:
                 self._head(channel)
-            if write.key is None and not write.facts:
+            if write.key is None and not write.facts and write.result is None:
                 self._check_follows(write.appends, spans)
                 written = Written(spans=spans)
             else:

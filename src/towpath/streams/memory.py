@@ -90,8 +90,7 @@ class MemoryBroker:
         spans = self._spans(write.appends)
         if not follows(write.appends, spans, self._hold):
             raise Misplaced("an earlier write is missing, or another producer was here")
-        self._apply(write, spans)
-        result = write.result(spans) if write.result else b""
+        result = self._apply(write, spans)
         if write.key is not None:
             key = (write.key.scope, write.key.request_id)
             self._results[key] = (write.key.digest, result, self._clock())
@@ -117,17 +116,18 @@ class MemoryBroker:
             spans.append(Span(append.channel, epoch, top + 1, tops[append.channel]))
         return tuple(spans)
 
-    def _apply(self, write: Write, spans: tuple[Span, ...]) -> None:
-        if not write.facts:
-            return
+    def _apply(self, write: Write, spans: tuple[Span, ...]) -> bytes:
+        """Apply the facts of a write, or none of them; return its result."""
         self._db.execute("BEGIN")
         try:
             for fact in write.facts:
                 self._projection.apply(self._db, fact, spans)
+            result = write.result(spans) if write.result else b""
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
+        return result
 
     def _append(self, append: Append, span: Span) -> None:
         log = self._logs.setdefault(append.channel, _Log())

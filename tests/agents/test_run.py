@@ -386,6 +386,7 @@ class AnyOrder(RuleBasedStateMachine):
             events = [one.event for one in self.made]
             shown = screen(events)
             closed = self.run.closed(0.0, holder="h", expires=9.0)
+            assert closed.messages is not None
             snapshot = {"type": "MESSAGES_SNAPSHOT", "messages": closed.messages}
             state = [{"type": "STATE_SNAPSHOT", "snapshot": closed.state}]
             assert screen([snapshot, *(state if closed.state is not None else [])]) == shown

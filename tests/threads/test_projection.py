@@ -277,7 +277,7 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path)
         assert (question.id, question.answer.value) == ("q1", "open")
         await stage.check()
     with closing(sqlite3.connect(tmp_path / "log.sqlite3")) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (6,)
+        assert db.execute("PRAGMA user_version").fetchone() == (7,)
         columns = "tenant, user, thread, place, id, body"
         kept = db.execute(f"SELECT {columns} FROM messages WHERE place < 3").fetchall()
         tables = "SELECT type, name, sql FROM sqlite_master WHERE name LIKE 'interrupts%'"

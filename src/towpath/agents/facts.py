@@ -121,8 +121,8 @@ class RunClosed:
     code: str | None
     started: Event
     ended: Event
-    messages: list[Message]
-    """The whole conversation after the run."""
+    messages: list[Message] | None
+    """The whole conversation after the run; None leaves conversation and state as they were."""
     state: Any
     at: float
     holder: str

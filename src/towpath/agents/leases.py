@@ -19,10 +19,17 @@ from collections.abc import Callable, Collection
 
 from towpath import hooks
 from towpath.agents.facts import LeasesInherited, LeasesRenewed, RunKey
-from towpath.agents.live import BEATS, LiveRun, RunRecord, Surroundings, read_back
-from towpath.agents.run import Made
+from towpath.agents.live import (
+    BEATS,
+    LiveRun,
+    Place,
+    RunRecord,
+    Surroundings,
+    read_back,
+    without_content,
+)
 from towpath.agents.run_states import Status
-from towpath.errors import Conflict, Misplaced, StorageError
+from towpath.errors import Conflict, Misplaced, StorageError, WriteFailed
 from towpath.streams.broker import Write, write
 
 
@@ -103,17 +110,31 @@ class Leases:
         Raises:
             StorageError: the log cannot be used now.
         """
-        around = self._around
         for record in records:
             if record.key in self._in_hand():
                 continue  # The log was slow to say that it is held.
-            run, place = await read_back(record.key, around)
-            made: list[Made] = []
-            if run.status is Status.PENDING:
-                made += run.begin({"messages": []})
             try:
-                lost = LiveRun(run, place, record.started_at, around)
-                await lost.close([*made, *run.lose()])
+                await self._end_one(record)
             except (Conflict, Misplaced):
                 continue  # Somebody was faster, or its holder has come back.
             self._ended(record.key)
+
+    async def _end_one(self, record: RunRecord) -> None:
+        """End a run with what its events amount to, or without, where that cannot be written.
+
+        Raises:
+            Conflict, Misplaced: it has ended, or somebody holds it.
+            StorageError: the log cannot be used now.
+        """
+        around = self._around
+        try:
+            run, place = await read_back(record.key, around)
+            made = run.begin({"messages": []}) if run.status is Status.PENDING else []
+            await LiveRun(run, place, record.started_at, around).close([*made, *run.lose()])
+        except Exception as error:
+            if isinstance(error, Conflict | StorageError) and not isinstance(error, WriteFailed):
+                raise
+            around.hooks.tell(hooks.Fault(where="leases", error=error))
+            run, top = await without_content(record.key, None, around)
+            lost = LiveRun(run, Place(None, top), record.started_at, around)
+            await lost.close(run.lose())

@@ -27,11 +27,13 @@ from towpath.agents.registry import Agent, AgentInput
 from towpath.agents.run import AgentError, Made, Run, RunIsOver
 from towpath.agents.run_states import OVER, Status
 from towpath.channels import Channel, thread_channel, user_channel
-from towpath.errors import Conflict, Damaged, StorageError, TakenOver
+from towpath.errors import Conflict, Damaged, StorageError, TakenOver, WriteFailed
 from towpath.events.kinds import IllegalEvent, Message
 from towpath.hooks import Hooks
 from towpath.streams.broker import Append, Broker, Item, Key, Write, Written, failure
 
+ENDING_FAILURES = 3
+"""How often an ending may fail to be applied before it carries nothing of what the run has made."""
 BEATS = 3
 """How often a lease is renewed in its time."""
 
@@ -312,25 +314,33 @@ class LiveRun:
     async def _write_ending(self, made: list[Made]) -> bool:
         """Write the terminal event, as often as it takes; False where it can never be written.
 
-        Where the log refused it or anything before it, what the log holds is what counts: the
-        run is read back and ended from there.
+        Where the log refused it or anything before it, what the log holds is what counts: the run
+        is read back and ended from there. Where it cannot be written with what the run has made,
+        it is written without.
         """
-        told = False
+        told, failures = False, 0
         while made:
             try:
-                await self.close(made)
+                if told:
+                    made = await self._make_again(failures)
+                if made:
+                    await self.close(made)
                 return True
             except (Damaged, TakenOver):
                 return False  # For good: whoever opens the log says what became of the run.
             except (StorageError, LeaseHeld) as error:
-                if not told:
-                    self._around.hooks.tell(hooks.Fault(where="ending of a run", error=error))
-                told = True
-                await asyncio.sleep(self._around.limits.retry_seconds)
-                with contextlib.suppress(StorageError):
-                    made = await self._make_again()
+                failures += isinstance(error, WriteFailed)
+                reason: Exception = error
             except Conflict:
                 self._request = None  # It was used meanwhile; the run ends all the same.
+                continue
+            except Exception as error:  # The outermost edge of a run: it has to end.
+                failures += 1
+                reason = error
+            if not told:
+                self._around.hooks.tell(hooks.Fault(where="ending of a run", error=reason))
+            told = True
+            await asyncio.sleep(self._around.limits.retry_seconds)
         return True
 
     async def close(self, made: list[Made]) -> None:
@@ -364,8 +374,11 @@ class LiveRun:
         key, result = self._request or (None, b"")
         return Write(appends, (closed,), key=key, result=lambda _: result)
 
-    async def _make_again(self) -> list[Made]:
-        """Read the run back from the log and end it there; nothing if its ending is there."""
+    async def _make_again(self, failures: int) -> list[Made]:
+        """Read the run back from the log and end it there; nothing if its ending is there.
+
+        After too many failures the run is not read: its ending carries nothing of it.
+        """
         key, cancelled = self.run.key, self.run.status is Status.CANCELLED
         record = await self._around.conversations.find_run(*key.address)
         if record is not None and record.ended_at is not None:
@@ -374,8 +387,27 @@ class LiveRun:
             else:
                 self.overtaken = True
             return []
+        if failures >= ENDING_FAILURES:
+            self.run, self._top = await without_content(key, self._hold, self._around)
+            return self.run.fail("run.storage")
         self.run, (self._hold, self._top) = await read_back(key, self._around)
         return self.run.cancel() if cancelled else self.run.fail("run.storage")
+
+
+async def without_content(key: RunKey, hold: int | None, around: Surroundings) -> tuple[Run, int]:
+    """Return an unfinished run whose events are not looked at, and the top of its channel.
+
+    Args:
+        key: the run.
+        hold: the offset of its first event; None where that is not known.
+        around: what it works with.
+
+    Raises:
+        StorageError: the log cannot be read now.
+    """
+    top = (await around.broker.read(channel_of(key), None, limit=0)).top
+    events = 1 if hold is None else top - hold + 1
+    return Run.of_unknown_content(key, events=events, new_id=around.new_id), top
 
 
 async def read_back(key: RunKey, around: Surroundings) -> tuple[Run, Place]:

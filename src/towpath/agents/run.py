@@ -39,6 +39,7 @@ from towpath.events.kinds import (
     Message,
     parse,
 )
+from towpath.json_bounds import MAX_EVENT_DEPTH, nests_deeper
 
 
 class RunIsOver(TowpathError):
@@ -107,11 +108,24 @@ class Run:
         self._new_id = new_id
         self._keep_raw = keep_raw
         self._made: list[Made] = []
+        self._content_known = True
         self._stream: _Stream | None = None
         self._thought = LEGACY_REASONING_ID
         """The id of what an older agent thinks now; its events carry none."""
         self._halves: dict[str, str] = {}
         """By item, the first half of a surrogate pair that a delta was cut in."""
+
+    @classmethod
+    def of_unknown_content(cls, key: RunKey, *, events: int, new_id: Callable[[], str]) -> "Run":
+        """Return a run of which only this is known: it has begun and made so many events.
+
+        Its ending carries nothing else, so it can be written whatever the run has made.
+        """
+        run = cls(key, history=[], new_id=new_id)
+        run.replay({"type": "RUN_STARTED", **run._ids})
+        run.events = events
+        run._content_known = False
+        return run
 
     def begin(self, run_input: Mapping[str, Any], *, parent: str | None = None) -> list[Made]:
         """Make RUN_STARTED, with what the person said in it, and the state they gave.
@@ -128,6 +142,7 @@ class Run:
             event["parentRunId"] = parent
         started = parse({**event, "input": {**self._ids, **run_input}})
         self._move(Move.BEGIN)
+        self._fold.bound = True
         self._make(started)
         if (state := run_input.get("state")) is not None:
             self._make({"type": "STATE_SNAPSHOT", "snapshot": state})
@@ -204,7 +219,7 @@ class Run:
             code=self.code,
             started=started,
             ended=ended,
-            messages=self._fold.messages,
+            messages=self._fold.messages if self._content_known else None,
             state=self._fold.state,
             at=at,
             holder=holder,
@@ -377,6 +392,8 @@ def _check_writable(event: Event) -> None:
     Text deltas are left out: they may end in half a surrogate pair, which waits for the other one.
     """
     text = isinstance(event.get("delta"), str)
+    if nests_deeper(event, MAX_EVENT_DEPTH):
+        raise IllegalEvent(_unicode(event["type"]), f"nests deeper than {MAX_EVENT_DEPTH} levels")
     try:
         msgspec.json.encode({**event, "delta": ""} if text else event)
     except (TypeError, ValueError, RecursionError) as error:

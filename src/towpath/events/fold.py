@@ -13,11 +13,9 @@ import copy
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-import jsonpatch
-import jsonpointer
-
 from towpath.events.kinds import DELTAS, Event, IllegalEvent, Message
 from towpath.events.order import Order
+from towpath.events.patch import patched
 from towpath.events.prelude import attribution, compose
 
 
@@ -39,6 +37,9 @@ class Fold:
             last_run: the last finished run's RUN_STARTED and terminal event.
         """
         self.order = Order()
+        self.bound = False
+        """Whether a patch that makes too deep or too large a document is refused: where events are
+        made, not where they are read."""
         self.state = state
         self.started: Event | None = last_run[0] if last_run else None
         """The latest RUN_STARTED."""
@@ -171,7 +172,7 @@ class Fold:
 
     def _on_state_delta(self, event: Event) -> None:
         before = {} if self.state is None else self.state
-        self.state = _patched(event["type"], before, event["delta"])
+        self.state = patched(event["type"], before, event["delta"], bound=self.bound)
 
     def _on_messages_snapshot(self, event: Event) -> None:
         given = {message["id"]: message for message in copy.deepcopy(event["messages"])}
@@ -198,7 +199,8 @@ class Fold:
         message = self._messages.get(event["messageId"])
         if message is None or message.get("role") != "activity":
             return
-        message["content"] = _patched(event["type"], message["content"], event["patch"])
+        content, patch = message["content"], event["patch"]
+        message["content"] = patched(event["type"], content, patch, bound=self.bound)
 
     def _join_text(self, key: str) -> None:
         pieces = self._texts.pop(key, None)
@@ -262,11 +264,3 @@ def _joined(
     for event, deltas, marks in waiting.values():
         yield (event if len(marks) == 1 else {**event, "delta": "".join(deltas)}), marks
     waiting.clear()
-
-
-def _patched(event_type: str, document: Any, operations: list[dict[str, Any]]) -> Any:
-    """Return a copy of the document with a JSON Patch applied (RFC 6902)."""
-    try:
-        return jsonpatch.apply_patch(document, operations)
-    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
-        raise IllegalEvent(event_type, f"the patch does not apply: {error}") from None

@@ -13,7 +13,6 @@ from typing import Any, Final
 from ag_ui.core import Event as AnyEvent
 from ag_ui.core.events import BaseEvent, EventType
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
 
 from towpath.errors import TowpathError
 
@@ -125,7 +124,7 @@ def parse(value: object) -> Event:
 def _dumped(model: BaseEvent) -> Event:
     try:
         event: Event = model.model_dump(mode="json", by_alias=True, exclude_none=True)
-    except PydanticSerializationError as error:
+    except ValueError as error:  # Of the serializer, or of its bound on depth.
         raise IllegalEvent(str(model.type.value), f"is not JSON: {error}") from None
     _restore_nulls(model, event)
     for name in ("delta", "patch"):

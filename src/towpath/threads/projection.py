@@ -217,21 +217,30 @@ def _close_run(db: sqlite3.Connection, fact: RunClosed, span: Span) -> None:
     )
     thread = ThreadKey(tenant=key.tenant, user=key.user, id=key.thread)
     db.execute(
-        "UPDATE threads SET updated=?, offset=?, state=?, last_started=?, last_ended=?, messages=?"
+        "UPDATE threads SET updated=?, offset=?, last_started=?, last_ended=?"
         " WHERE tenant=? AND user=? AND id=?",
         (
             fact.at,
             span.last,
-            None if fact.state is None else msgspec.json.encode(fact.state),
             msgspec.json.encode({k: v for k, v in fact.started.items() if k != "input"}),
             msgspec.json.encode(fact.ended),
-            len(fact.messages),
             *thread.columns,
         ),
     )
-    _store_messages(db, thread, fact.messages)
+    if fact.messages is not None:
+        _store_conversation(db, thread, fact.messages, fact.state)
     if fact.status is Status.INTERRUPTED:
         interrupts.ask(db, fact)
+
+
+def _store_conversation(
+    db: sqlite3.Connection, thread: ThreadKey, messages: list[Message], state: object
+) -> None:
+    db.execute(
+        "UPDATE threads SET state=?, messages=? WHERE tenant=? AND user=? AND id=?",
+        (None if state is None else msgspec.json.encode(state), len(messages), *thread.columns),
+    )
+    _store_messages(db, thread, messages)
 
 
 def _store_messages(db: sqlite3.Connection, thread: ThreadKey, messages: list[Message]) -> None:

@@ -42,7 +42,7 @@ class Guard:
 
 def read_failures(text: str) -> list[Failure]:
     """Return the failures of the rows that look like `| R01 | title |`."""
-    rows = re.finditer(r"^\|\s*(R\d\d)\s*\|\s*(.*?)\s*(?:\||$)", text, re.MULTILINE)
+    rows = re.finditer(r"^\|\s*(R\d{2,3})\s*\|\s*(.*?)\s*(?:\||$)", text, re.MULTILINE)
     return [Failure(id=row[1], title=row[2]) for row in rows]
 
 
@@ -62,7 +62,7 @@ def read_guards(junit: str) -> dict[str, list[Guard]]:
 
 def ids_in(name: str) -> Iterator[str]:
     """Yield the ids a test name carries, `R04` and `R10` for `test_r04_r10_resume`."""
-    yield from (f"R{digits}" for digits in re.findall(r"(?<![a-z0-9])r(\d\d)(?![a-z0-9])", name))
+    yield from (f"R{digits}" for digits in re.findall(r"(?<![a-z0-9])r(\d{2,3})(?![a-z0-9])", name))
 
 
 def outcome_of(case: ElementTree.Element) -> Outcome:

@@ -84,7 +84,7 @@ class Engine:
     async def running(
         self,
         *,
-        retention: Callable[[Channel], Retention] = lambda _: AMPLE,
+        retention: Callable[[Channel], Retention | None] = lambda _: AMPLE,
         clock: Callable[[], float] = lambda: 1_000.0,
         projection: Projection | None = None,
     ) -> AsyncIterator[Broker]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -339,7 +339,7 @@ def broken_writes() -> list[Write]:
         Write((Append(TALK, items("x")),), ("one", half)),
         Write((Append(TALK, items("x")),), ("yes",), key=key, result=boom),
         Write((Append(TALK, (Item(b"x", {"text": half}),)),)),
-        Write((Append(TALK, (Item(b"x", {"n": object()}),)),), ("yes",)),
+        Write((Append(TALK, (Item(b"x", cast(Any, {"n": object()})),)),), ("yes",)),
         Write((Append(Channel("acme", f"thread:{half}"), items("x")),), ("yes",)),
         Write((Append(TALK, items("x")),), forget=(Channel("acme", half),)),
         Write((Append(TALK, items("x")),), ("yes",), key=Key(("acme", half, "m"), "k", "d")),
@@ -360,6 +360,7 @@ async def test_r124_a_write_that_cannot_be_applied_fails_alone(
         batch = [said("a"), broken_writes()[number], asked("r1", "b", note="yes"), said("c")]
         outcomes = await asyncio.gather(*map(broker.submit, batch), return_exceptions=True)
         assert [type(one) for one in outcomes] == [Written, WriteFailed, Written, Written]
+        assert isinstance(outcomes[1], WriteFailed)
         assert outcomes[1].__cause__ is not None
         assert [p.data for p in (await broker.read(TALK, 0)).publications] == [
             *(b"first", b"a", b"b", b"c")

@@ -120,8 +120,8 @@ def test_heads_that_are_not_saved_outlive_any_number_of_others(
     """A batch that meets more channels than are kept stores each write where it was told."""
     monkeypatch.setattr(logfile, "MAX_HEADS", 3)
     with log_file(tmp_path / "log") as log:
+        names = [Channel("acme", f"thread:alice:t{n}") for n in range(20)]
         for _ in range(2):
-            names = [Channel("acme", f"thread:alice:t{n}") for n in range(20)]
             batch = [said("x", channel=name) for name in (*names, *names)]
             outcomes = log.commit(batch)
             assert all(isinstance(one, Written) for one in outcomes)

@@ -33,7 +33,7 @@ from towpath.agents import demo
 from towpath.auth.development import development_key, sign
 from towpath.auth.policy import Action
 from towpath.errors import ConfigurationError, Damaged, MissingExtra
-from towpath.hooks import Happening, LogChanged, LogQuarantined
+from towpath.hooks import Happening, LogChanged, LogQuarantined, RevocationsIncomplete
 from towpath.server import logs
 from towpath.server.gateway import VERSION, Gateway, settings_from_environment
 from towpath.server.issuers import problems
@@ -119,6 +119,7 @@ def serve(
     gateway, assistant = (_load(app), None) if app else _demo_gateway()
     gateway.watch(logs.Log().watch)
     gateway.watch(_tell_quarantine)
+    gateway.watch(_tell_incomplete)
     if data is not None:
         gateway.settings = gateway.settings.model_copy(update={"data": data})
     if dev:
@@ -358,6 +359,17 @@ def _tell_quarantine(happening: Happening) -> None:
             f"towpath: the log was damaged ({happening.reason}) and is set aside as"
             f" {happening.path}; carried over: {carried.replace('_', ' ') or 'nothing'};"
             f" {'revocations are whole' if happening.control else _ALL_TAKEN_BACK}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _tell_incomplete(happening: Happening) -> None:
+    """Say in one line that everybody is revoked, why, and what to do."""
+    if isinstance(happening, RevocationsIncomplete):
+        print(
+            f"towpath: {happening.reason}: {_ALL_TAKEN_BACK}; people sign in again, services get"
+            " new tokens, and nothing else is needed",
             file=sys.stderr,
             flush=True,
         )

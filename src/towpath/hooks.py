@@ -101,6 +101,13 @@ class SessionsRevoked(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationsIncomplete(Happening):
+    """At the start not all revocations were in the log, so everybody's credentials are revoked."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaughtUp(Happening):
     """A reader that could not follow was answered from the log, on the same connection."""
 

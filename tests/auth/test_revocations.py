@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 from tests.auth.stage import NOW
 from towpath.auth import revocations as room
-from towpath.auth.revocations import Revocation, Revocations
+from towpath.auth.revocations import EVERYBODY, REPEAT_SECONDS, Compacted, Revocation, Revocations
 from towpath.auth.tokens import LEEWAY
 from towpath.context import Principal
-from towpath.streams.broker import CONTROL_RETENTION
 
 KEEP = 86_400.0
 
@@ -107,29 +106,40 @@ def test_a_token_named_like_a_person_is_not_that_person() -> None:
     assert not taken_back(USER).revoked(mia(user="leo", token_id="mia"))
 
 
-REVOCATIONS = st.builds(
+ISSUED = {"j1": NOW - 5, "j2": NOW + 2 * LEEWAY, "j3": NOW + 4 * LEEWAY}
+"""When each token was issued; one that was issued later than `LEEWAY` ahead was never valid."""
+MOMENTS = st.integers(0, 8).map(lambda steps: NOW + steps * LEEWAY / 2)
+OF_TOKENS = st.builds(
+    lambda tenant, token, late: Revocation(
+        tenant=tenant, at=ISSUED[token] - LEEWAY + late, token_id=token
+    ),
+    st.sampled_from(["acme", "other"]),
+    st.sampled_from(list(ISSUED)),
+    st.integers(0, 8).map(lambda steps: steps * LEEWAY / 2) | st.just(REPEAT_SECONDS + 50),
+)
+OF_PEOPLE = st.builds(
     Revocation,
     tenant=st.sampled_from(["acme", "other"]),
-    at=st.floats(NOW - 10, NOW + 10),
-    token_id=st.none() | st.sampled_from(["j1", "j2"]),
+    at=MOMENTS,
     user=st.none() | st.sampled_from(["mia", "leo"]),
 )
+OF_EVERYBODY = st.builds(Revocation, tenant=st.just(EVERYBODY), at=MOMENTS)
+REVOCATIONS = st.lists(OF_TOKENS | OF_PEOPLE | OF_EVERYBODY, max_size=10)
+PRINCIPALS = [
+    Principal(tenant=tenant, user=user, token_id=token, issued_at=issued)
+    for tenant in ("acme", "other", "third")
+    for user in ("mia", "leo")
+    for token, issued in [
+        *ISSUED.items(),
+        *((None, NOW + steps * LEEWAY / 2 + more) for steps in range(12) for more in (0, 0.001)),
+        *((token, None) for token in (*ISSUED, None)),
+    ]
+]
 
 
-@given(st.lists(REVOCATIONS, max_size=8), st.randoms(), st.data())
-def test_r84_neither_order_nor_repetition_changes_what_is_revoked(
-    heard: list[Revocation], shuffle: Any, data: st.DataObject
-) -> None:
-    """Every node comes to the same, however the revocations reach it."""
-    again = heard * 2
-    shuffle.shuffle(again)
-    principal = Principal(
-        tenant=data.draw(st.sampled_from(["acme", "other"])),
-        user=data.draw(st.sampled_from(["mia", "leo"])),
-        token_id=data.draw(st.none() | st.sampled_from(["j1", "j2"])),
-        issued_at=data.draw(st.none() | st.floats(NOW + LEEWAY - 15, NOW + LEEWAY + 15)),
-    )
-    revoked = any(
+def named_by_any(heard: list[Revocation], principal: Principal) -> bool:
+    """Whether one of the revocations takes a principal's credential back: each is asked."""
+    return any(
         one.names(principal)
         and (
             one.token_id is not None
@@ -138,8 +148,71 @@ def test_r84_neither_order_nor_repetition_changes_what_is_revoked(
         )
         for one in heard
     )
-    assert taken_back(*heard).revoked(principal) is revoked
-    assert taken_back(*again).revoked(principal) is revoked
+
+
+@given(REVOCATIONS, st.randoms())
+def test_r84_neither_order_nor_repetition_changes_what_is_revoked(
+    heard: list[Revocation], shuffle: Any
+) -> None:
+    """Every node comes to what all revocations together say, however they reach it."""
+    again = heard * 2
+    shuffle.shuffle(again)
+    in_order, shuffled = taken_back(*heard), taken_back(*again)
+    for principal in PRINCIPALS:
+        revoked = named_by_any(heard, principal)
+        assert in_order.revoked(principal) is revoked
+        assert shuffled.revoked(principal) is revoked
+
+
+@given(REVOCATIONS, REVOCATIONS)
+def test_r84_what_counts_says_as_much_as_all_that_was_said(
+    heard: list[Revocation], later: list[Revocation]
+) -> None:
+    """A node that begins with what another one keeps comes to the same, whatever follows."""
+    kept = taken_back(*heard)
+    assert len(list(kept)) == len(kept) <= len(heard)
+    successor = taken_back(*kept, *later)
+    for principal in PRINCIPALS:
+        assert successor.revoked(principal) is named_by_any([*heard, *later], principal)
+
+
+@given(REVOCATIONS, OF_TOKENS | OF_PEOPLE | OF_EVERYBODY)
+def test_what_takes_back_nothing_new_is_covered(heard: list[Revocation], one: Revocation) -> None:
+    """What is covered changes no verdict, and what was heard a moment ago is covered."""
+    kept = taken_back(*heard)
+    before = [kept.revoked(principal) for principal in PRINCIPALS]
+    covered = kept.covers(one)
+    assert kept.add(one) is not covered
+    if covered:
+        assert [kept.revoked(principal) for principal in PRINCIPALS] == before
+    assert kept.covers(one)
+    assert not kept.add(one)
+
+
+def test_r84_a_token_revoked_again_later_counts_from_then_on() -> None:
+    """Repeating adds nothing for a day; after that it puts off the end of the thirty days."""
+    kept = taken_back(TOKEN)
+    again = Revocation(tenant="acme", at=NOW + REPEAT_SECONDS, token_id="j1")
+    assert not kept.add(again)
+    assert kept.add(Revocation(tenant="acme", at=again.at + 1, token_id="j1"))
+    assert [one.at for one in kept] == [again.at + 1]
+
+
+@pytest.mark.parametrize(
+    ("later", "left"),
+    [
+        (Revocation(tenant="acme", at=NOW + 1, user="mia"), 3),
+        (Revocation(tenant="acme", at=NOW + 1), 1),
+        (Revocation(tenant="acme", at=NOW), 1),
+        (Revocation(tenant="acme", at=NOW - 1), 4),
+        (Revocation(tenant="other", at=NOW + 1), 4),
+        (Revocation(tenant=EVERYBODY, at=NOW + 1), 1),
+    ],
+)
+def test_a_wider_revocation_takes_the_place_of_older_ones(later: Revocation, left: int) -> None:
+    """What it covers is not kept beside it; what is younger, or another's, is."""
+    others = [Revocation(tenant="acme", at=NOW, user="leo"), USER, TOKEN]
+    assert len(taken_back(*others, later)) == left
 
 
 def test_r84_the_latest_moment_counts() -> None:
@@ -149,45 +222,112 @@ def test_r84_the_latest_moment_counts() -> None:
         assert taken_back(*order).revoked(mia(issued_at=NOW - 10))
 
 
-# The bound.
+def test_each_wider_revocation_drops_what_it_covers() -> None:
+    """What stayed after one of them goes with the next."""
+    younger = [Revocation(tenant="acme", at=NOW + n, token_id=f"j{n}") for n in range(3)]
+    kept = taken_back(*younger)
+    left = []
+    for late in range(3):
+        kept.add(Revocation(tenant="acme", at=NOW + late))
+        left.append(len(kept))
+    assert left == [3, 2, 1]
+
+
+# The bounds.
 
 
 @pytest.fixture
-def _room_for_four(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "MAX_REVOCATIONS", 4)
+    monkeypatch.setattr(room, "MAX_TOTAL", 10)
+    monkeypatch.setattr(room, "SHARE", 2)
 
 
-@pytest.mark.usefixtures("_room_for_four")
-def test_r84_what_still_counts_is_never_forgotten_to_make_room() -> None:
-    """Full is full: whoever wants to take back more is told so."""
-    kept = taken_back(TOKEN, USER, TENANT)
-    assert not kept.full(NOW)
-    kept.add(Revocation(tenant="other", at=NOW))
-    assert kept.full(NOW)
-    assert kept.full(NOW + KEEP)
-    assert kept.revoked(mia(token_id="j1"))
+def tokens(tenant: str, count: int, at: float = NOW, first: int = 0) -> list[Revocation]:
+    """Return revocations of so many tokens."""
+    names = [f"{tenant}-{number}" for number in range(first, first + count)]
+    return [Revocation(tenant=tenant, at=at, token_id=name) for name in names]
+
+
+@pytest.mark.usefixtures("_small")
+def test_r84_a_tenant_at_its_bound_concerns_no_other() -> None:
+    """Full is full for whoever filled it: what still counts is not dropped to make room."""
+    kept = taken_back(*tokens("acme", 4))
+    for more in (*tokens("acme", 1, first=4), USER):
+        assert not kept.admits(more, NOW)
+        assert not kept.admits(more, NOW + KEEP - 1)
+        assert kept.admits(Revocation(tenant="other", at=NOW, user=more.user, token_id="j"), NOW)
     assert len(kept) == 4
+    assert kept.revoked(mia(token_id="acme-0"))
+    kept.add(Revocation(tenant=EVERYBODY, at=NOW - 1))
+    assert kept.admits(Revocation(tenant="acme", at=NOW - 1, token_id="covered"), NOW)
 
 
-@pytest.mark.usefixtures("_room_for_four")
-def test_what_no_credential_outlives_makes_room() -> None:
+@pytest.mark.usefixtures("_small")
+def test_r84_what_takes_the_place_of_another_has_room_always() -> None:
+    """At the bound a repetition, a later moment and a whole tenant are taken still."""
+    kept = taken_back(*tokens("acme", 3), USER)
+    later = Revocation(tenant="acme", at=NOW + 5, user="mia")
+    whole = Revocation(tenant="acme", at=NOW + 6)
+    for one in (*tokens("acme", 1, at=NOW + REPEAT_SECONDS + 1), TOKEN, later, whole):
+        assert kept.admits(one, NOW) is (one is not TOKEN)
+    assert kept.add(whole)
+    assert len(kept) == 1
+    assert kept.admits(TOKEN, NOW)
+
+
+@pytest.mark.usefixtures("_small")
+def test_r84_tenants_that_keep_little_have_room_however_much_others_keep() -> None:
+    """At the bound of all, who keeps more than its share is refused, and nobody else."""
+    many = [tokens(tenant, 4) for tenant in ("a", "b")]
+    kept = taken_back(*many[0], *many[1], *tokens("c", 3))
+    assert len(kept) == 11
+    assert not kept.admits(tokens("c", 1, first=3)[0], NOW)
+    for number in range(2):
+        for tenant in ("d", "e"):
+            (one,) = tokens(tenant, 1, first=number)
+            assert kept.admits(one, NOW)
+            kept.add(one)
+    assert not kept.admits(tokens("d", 1, first=2)[0], NOW)
+    assert kept.admits(Revocation(tenant="d", at=NOW), NOW)
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("full", ["its own", "all"])
+def test_what_no_credential_outlives_makes_room(full: str) -> None:
     """Only what is older than any credential is let go, and only where room is needed."""
-    kept = taken_back(TOKEN, USER)
-    assert not kept.full(NOW + KEEP + 1)
-    assert len(kept) == 2
-    newer = NOW + 5
-    kept.add(Revocation(tenant="other", at=newer, token_id="j9"))
-    kept.add(Revocation(tenant="other", at=newer))
-    assert not kept.full(NOW + KEEP + 1)
-    assert len(kept) == 2
-    assert kept.revoked(Principal(tenant="other", user="x", token_id="j9", issued_at=NOW + 60))
-    assert kept.revoked(Principal(tenant="other", user="x", issued_at=NOW))
-    assert not kept.revoked(mia(token_id="j1"))
+    kept = taken_back(*tokens("acme", 3), *tokens("acme", 1, at=NOW + 5, first=3))
+    if full == "all":
+        kept = taken_back(*tokens("x", 4), *tokens("y", 4), *tokens("acme", 3, at=NOW + 5))
+    assert len(kept) in (4, 11)
+    (more,) = tokens("acme", 1, at=NOW + KEEP + 1, first=9)
+    assert kept.admits(more, NOW + KEEP + 1)
+    assert kept.add(more)
+    assert {one.token_id for one in kept} == (
+        {"acme-3", "acme-9"} if full != "all" else {"acme-0", "acme-1", "acme-2", "acme-9"}
+    )
+    assert kept.admits(tokens("acme", 1, first=10)[0], NOW + KEEP + 1) is (full != "all")
 
 
-def test_the_bound_is_half_of_what_the_log_keeps() -> None:
-    """A revocation is never lost to the log before it is refused here."""
-    assert CONTROL_RETENTION.publications == 2 * room.MAX_REVOCATIONS
+@pytest.mark.usefixtures("_small")
+def test_room_is_made_again_each_time_something_is_old_enough() -> None:
+    """What one look for room leaves, a later one finds."""
+    kept = taken_back(*(tokens("acme", 1, at=NOW + 5 * n, first=n)[0] for n in range(4)))
+    for late in range(4):
+        now = NOW + KEEP + 5 * late + 1
+        (more,) = tokens("acme", 1, at=now, first=10 + late)
+        assert kept.admits(more, now)
+        kept.add(more)
+        assert len(kept) == 4
+
+
+def test_where_there_is_room_nothing_is_dropped() -> None:
+    """A revocation counts for as long as it takes no room from others."""
+    kept = taken_back(TOKEN)
+    later = Revocation(tenant="acme", at=NOW + 9 * KEEP, token_id="j9")
+    assert kept.admits(later, later.at)
+    kept.add(later)
+    assert kept.revoked(mia(token_id="j1"))
 
 
 # On the wire between nodes.
@@ -222,6 +362,14 @@ def test_a_revocation_is_written_as_it_has_always_been() -> None:
         "at": 1.5,
         "token_id": None,
         "user": "mia",
+    }
+    whole = msgspec.json.encode(Compacted(part=0, revocations=(Revocation(tenant="a", at=1.5),)))
+    assert msgspec.json.decode(whole) == {
+        "type": "compacted",
+        "part": 0,
+        "revocations": [
+            {"type": "revocation", "tenant": "a", "at": 1.5, "token_id": None, "user": None}
+        ],
     }
     made: Any = Revocation(tenant="acme", at=1.5)
     with pytest.raises(AttributeError):

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import sqlite3
 import sys
 import time
 import uuid
 from base64 import urlsafe_b64decode
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -23,9 +25,15 @@ from tests.servers.conversation import (
 )
 from tests.servers.issuing import asking, get, happenings, knock, metric
 from towpath.auth.development import development_key, sign
+from towpath.auth.revocations import MAX_REVOCATIONS, Revocation
 from towpath.auth.tokens import LEEWAY
+from towpath.channels import CONTROL
+from towpath.server.control import announce
+from towpath.streams.broker import Retention, Write, retention_of
+from towpath.streams.sqlite import SqliteBroker
 from towpath.testing.client import WireClient, wire_client
 from towpath.testing.server import ServerProcess
+from towpath.threads.projection import ThreadProjection
 
 pytestmark = pytest.mark.servers
 
@@ -168,6 +176,154 @@ async def test_r84_a_revocation_outlives_a_kill(own_server: ServerProcess) -> No
         await assert_revoked(server, token)
     assert (await knock(server.ws, kept)).come_in
     await eventually(lambda: comes_in(server, "leaver"), seconds=2.5)
+
+
+# -- what a restart finds --------------------------------------------------------------------------
+
+
+class Earlier:
+    """A data directory as a server left it, whose control channel was trimmed or not."""
+
+    def __init__(self, data: Path, *, keep: int | None = None) -> None:
+        """Name it.
+
+        Args:
+            data: the directory.
+            keep: how many revocations are kept, whatever counts still; None keeps all.
+        """
+        data.mkdir(mode=0o700)
+        self._data = data
+        trimmed = Retention(publications=keep or 0, bytes=1 << 40, seconds=1e12, since_last=False)
+        self._keep = trimmed if keep is not None else None
+
+    async def revoke(self, *revocations: Revocation) -> None:
+        """Announce revocations, one row of the log each, and stop."""
+        broker = SqliteBroker(
+            self._data / "towpath.db",
+            lambda *_: None,
+            ThreadProjection(),
+            retention=lambda channel: self._keep if channel == CONTROL else retention_of(channel),
+        )
+        await broker.start()
+        for one in revocations:
+            await broker.room()
+            broker.submit(Write((announce(one),)))
+        await broker.stop()
+
+
+def of_tokens(count: int, tenant: str = "acme") -> list[Revocation]:
+    """Return revocations of tokens that nobody has."""
+    now = time.time()
+    return [Revocation(tenant=tenant, at=now, token_id=f"j{n}") for n in range(count)]
+
+
+def channel_of(server: ServerProcess) -> tuple[int, int]:
+    """Return how many publications the control channel keeps, and how many there were."""
+    with closing(sqlite3.connect(server.data / "towpath.db")) as db:
+        row = db.execute("SELECT publications, top FROM channels WHERE name='control'").fetchone()
+    return int(row[0]), int(row[1])
+
+
+def restarted(server: ServerProcess) -> None:
+    """Stop a server and start it again."""
+    server.stop()
+    server.start()
+
+
+async def test_r84_what_counts_survives_the_end_of_what_does_not(tmp_path: Path) -> None:
+    """Where an earlier version dropped old revocations, those of today count after a restart."""
+    server = ServerProcess(tmp_path / "data")
+    earlier = Earlier(server.data, keep=2)
+    thief, leaver, bystander = (server.token(user) for user in ("thief", "leaver", "stayer"))
+    old = [
+        Revocation(tenant="acme", at=time.time() - 31 * 86_400, token_id=f"old{n}") for n in "ab"
+    ]
+    now = time.time()
+    young = [
+        Revocation(tenant="acme", at=now, token_id=jti_of(thief)),
+        Revocation(tenant="acme", at=now, user="leaver"),
+    ]
+    await earlier.revoke(*old)
+    await earlier.revoke(*young)
+    assert channel_of(server) == (2, 4)
+    with server:
+        for _ in range(2):
+            for token in (thief, leaver):
+                await assert_revoked(server, token)
+            assert (await knock(server.ws, bystander)).come_in
+            await asyncio.to_thread(restarted, server)
+    assert happenings(server, "revocations_incomplete") == []
+
+
+async def test_r84_where_revocations_may_be_missing_everybody_signs_in_again(
+    tmp_path: Path,
+) -> None:
+    """The start fails closed, says in one line what to do, and the next start is as ever."""
+    server = ServerProcess(tmp_path / "data")
+    earlier = Earlier(server.data, keep=10)
+    bystander = server.token("stayer")
+    await earlier.revoke(*of_tokens(8_100))
+    with server:
+        await assert_revoked(server, bystander)
+        await eventually(lambda: comes_in(server, "stayer"), seconds=2.5)
+        newcomer = issued_in(server, LEEWAY, "newcomer")
+        await asyncio.to_thread(restarted, server)
+        await assert_revoked(server, bystander)
+        assert (await knock(server.ws, newcomer)).come_in
+    lines = [line for line in server.log.read_text().splitlines() if line.startswith("towpath:")]
+    (line,) = (line for line in lines if "revo" in line)
+    assert "every credential issued before counts as revoked" in line
+    assert "sign in again" in line
+    (told,) = happenings(server, "revocations_incomplete")
+    assert "the log has lost the oldest" in told["reason"]
+    assert [one["what"] for one in happenings(server, "sessions_revoked")] == ["everybody"]
+
+
+async def test_r84_one_tenants_revocations_keep_no_other_from_revoking(tmp_path: Path) -> None:
+    """At its bound a tenant hears what helps, and that helps; others revoke as ever."""
+    server = ServerProcess(tmp_path / "data")
+    earlier = Earlier(server.data)
+    await earlier.revoke(*of_tokens(MAX_REVOCATIONS, "a"))
+    with server:
+        token = server.token("mallory", "b")
+        assert (await revoke(server, of="b", user="mallory")).status_code == 200
+        await assert_revoked(server, token)
+        for what in ({"jti": "another"}, {"user": "mallory"}):
+            full = await revoke(server, of="a", **what)
+            assert (full.status_code, full.json()["error"]["code"]) == (429, 106)
+            assert "revoke the whole tenant" in full.json()["error"]["message"]
+        assert (await revoke(server, of="a", jti="j7")).status_code == 200
+        assert happenings(server, "sessions_revoked")[-1]["tenant"] == "b"
+        doomed = server.token("anybody", "a")
+        assert (await revoke(server, of="a", tenant="a")).status_code == 200
+        await assert_revoked(server, doomed)
+
+
+async def test_r84_revoking_a_person_again_and_again_fills_no_log(
+    own_server: ServerProcess,
+) -> None:
+    """The channel is compacted while it is used, and a restart finds what counts."""
+    server = own_server
+    thief, leaver = server.token("thief"), server.token("leaver")
+    assert (await revoke(server, jti=jti_of(thief))).status_code == 200
+    operator = server.token("ops", role=REVOKE)
+    async with asking(server, operator) as rest:
+
+        async def again(number: int) -> int:
+            given = {"request_id": f"r{number}", "user": "leaver"}
+            return (await rest.delete("/api/v1/sessions", params=given)).status_code
+
+        for first in range(0, 1_200, 20):
+            answers = await asyncio.gather(*(again(first + n) for n in range(20)))
+            assert set(answers) == {200}
+    server.kill()
+    kept, top = channel_of(server)
+    assert top > 1_200
+    assert kept < 500
+    await asyncio.to_thread(server.start)
+    for token in (thief, leaver):
+        await assert_revoked(server, token)
+    assert (await knock(server.ws, operator)).come_in
 
 
 async def test_a_ticket_of_somebody_revoked_is_worth_nothing(server: ServerProcess) -> None:

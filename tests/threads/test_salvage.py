@@ -512,6 +512,28 @@ def test_an_interrupted_quarantine_is_finished(
     assert not (place / "log.new").exists()
 
 
+@pytest.mark.parametrize("kept", [(), (b"three",), (b"three", b"four")])
+async def test_r84_what_the_control_channel_lost_shows_after_a_quarantine(
+    checkpointed: Left, tmp_path: Path, kept: tuple[bytes, ...]
+) -> None:
+    """Revocations carried over keep their offsets: a channel that was trimmed looks trimmed."""
+    place = copied(checkpointed, tmp_path / "a")
+    items = tuple(Item(data, {}) for data in kept)
+    async with opened(place, []) as broker:
+        await write(broker, Write((Append(CONTROL, items),), forget=(CONTROL,)))
+        before = await broker.read(CONTROL, None)
+    DAMAGES["inside a word"](place / "log")
+    _, quarantined = await look(place)
+    assert quarantined is not None
+    assert quarantined.control
+    async with opened(place, []) as broker:
+        after = await broker.read(CONTROL, None)
+        assert (after.begins, after.top) == (before.begins, before.top) == (3, 2 + len(kept))
+        assert after.publications == before.publications
+        written = await write(broker, Write((Append(CONTROL, (Item(b"next", {}),)),)))
+        assert written.spans[0].first == before.top + 1
+
+
 async def test_p3_damage_while_it_runs_is_never_handed_out(
     checkpointed: Left, tmp_path: Path
 ) -> None:

@@ -183,10 +183,16 @@ class UnifiedAuthenticationService:
         found = self.cache.get(digest(credential))
         return found is not None and isinstance(found.verdict, Valid)
 
-    def hear(self, revocation: Revocation) -> None:
-        """Take a revocation into account, from now on and for what is remembered."""
-        self.revocations.add(revocation)
+    def hear(self, revocation: Revocation) -> bool:
+        """Take a revocation into account, from now on and for what is remembered.
+
+        Returns:
+            Whether it takes back anything that was not taken back before.
+        """
+        if not self.revocations.add(revocation):
+            return False
         self.cache.forget(revocation.names)
+        return True
 
     @property
     def cold(self) -> list[str]:

@@ -315,10 +315,10 @@ class Gateway:
             lost_control=lambda: lost(time.time()),
         )
         await stack.enter_async_context(_opened(broker))
-        await control.catch_up(broker)
+        await control.catch_up(broker, time.time())
         store = ThreadStore(broker)
         bridge = await stack.enter_async_context(self._bridge(broker, store))
-        return self._furnish(hub, broker, store, bridge, auth)
+        return self._furnish(hub, broker, store, bridge, auth, control)
 
     async def _warm(self, service: UnifiedAuthenticationService) -> None:
         """Fetch the issuers' keys, be ready once the required ones are there, and tend them."""
@@ -353,6 +353,7 @@ class Gateway:
         store: ThreadStore,
         bridge: AgentWebSocketBridge,
         auth: UnifiedWebSocketAuth,
+        control: Control,
     ) -> House:
         settings = self.settings
         recovery = Recovery(broker, store, snapshot_max_bytes=self.settings.snapshot_max_bytes)
@@ -363,6 +364,7 @@ class Gateway:
             recovery=recovery,
             registry=self.agents,
             auth=auth.service,
+            control=control,
             hub=hub,
             runs=Buckets(Rate(per_second=settings.runs_per_second, burst=settings.runs_burst)),
             watchers=self._hooks,

@@ -62,7 +62,7 @@ class Log:
                 self._log.warning(_event(happening), **_fields(happening))
             case hooks.LogChanged(after="ok"):
                 self._log.info(_event(happening), **_fields(happening))
-            case hooks.LogChanged() | hooks.LogQuarantined():
+            case hooks.LogChanged() | hooks.LogQuarantined() | hooks.RevocationsIncomplete():
                 self._log.error(_event(happening), **_fields(happening))
             case hooks.KeysFetched(failure=failure) if failure:
                 self._log.warning(_event(happening), **_fields(happening))

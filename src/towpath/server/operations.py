@@ -45,7 +45,7 @@ from towpath.errors import (
 from towpath.events.digest import digest
 from towpath.hooks import Hooks
 from towpath.hub.hub import Hub
-from towpath.server.control import announce
+from towpath.server.control import Control
 from towpath.server.shapes import (
     Accepted,
     AgentRow,
@@ -126,6 +126,7 @@ class Operations:
         recovery: Recovery,
         registry: AgentRegistry,
         auth: UnifiedAuthenticationService,
+        control: Control,
         hub: Hub,
         runs: Buckets[tuple[str, str]],
         watchers: Hooks,
@@ -139,6 +140,7 @@ class Operations:
         self._recovery = recovery
         self._registry = registry
         self._auth = auth
+        self._control = control
         self._hub = hub
         self._runs_allowed = runs
         self._hooks = watchers
@@ -334,11 +336,15 @@ class Operations:
             raise BadRequest("name what to take back: one of jti, user and tenant")
         tenant = _permitted(caller, Action.REVOKE, params.tenant)
         now = self._clock()
-        if self._auth.revocations.full(now):
-            raise LimitExceeded("too many revocations are kept already")
         revocation = Revocation(tenant=tenant, at=now, token_id=params.jti, user=params.user)
-        change = Write((announce(revocation),), result=lambda _: b"{}")
-        return await self._once(caller, "session.revoke", params, change)
+        if not self._auth.revocations.admits(revocation, now):
+            raise LimitExceeded(
+                "too many revocations are kept already: revoke the whole tenant, which takes the"
+                " place of all of them"
+            )
+        key = request_key(caller.principal, "session.revoke", params.request_id, params)
+        request = Write(key=key, result=lambda _: b"{}")
+        return (await self._control.publish(self._broker, revocation, request)).result
 
     async def _disconnect(self, caller: Caller, params: SessionDisconnect) -> bytes:
         tenant = _permitted(caller, Action.DISCONNECT)

@@ -20,6 +20,7 @@ from towpath.errors import Damaged
 from towpath.streams import seals
 from towpath.streams.broker import Append, Item, Projection, Write
 from towpath.streams.condition import ERRORS
+from towpath.streams.heads import Head, save
 from towpath.streams.logfile import SCHEMA_VERSION, SEALED_SINCE, LogFile
 from towpath.streams.replay import decode_items
 from towpath.streams.seals import Sealed
@@ -218,16 +219,19 @@ def _carry(
         for row in requests:
             put(new, "requests", row)
         try:
-            items = _control(old, new)
+            before, items = _control(old, new)
         except ERRORS:
             return carried, False
+        if before:
+            # Its offsets go on from where they were, so it shows that something was dropped.
+            save(new, CONTROL, Head(top=before), at)
     if items:
         log.commit([Write((Append(CONTROL, tuple(items)),))])
     return carried, True
 
 
-def _control(old: sqlite3.Connection, new: sqlite3.Connection) -> list[Item]:
-    """Return what the control channel said.
+def _control(old: sqlite3.Connection, new: sqlite3.Connection) -> tuple[int, list[Item]]:
+    """Return what the control channel holds, and the offset after which that begins.
 
     Raises:
         Damaged, sqlite3.Error: not all of it can be read.
@@ -238,7 +242,7 @@ def _control(old: sqlite3.Connection, new: sqlite3.Connection) -> list[Item]:
     if damaged or log is None:
         raise Damaged("channels")
     if not named:
-        return []
+        return 0, []
     rows = old.execute(
         "SELECT crc, channel, last, first, at, bytes, items FROM log WHERE channel=? ORDER BY last",
         (named[0]["id"],),
@@ -247,7 +251,10 @@ def _control(old: sqlite3.Connection, new: sqlite3.Connection) -> list[Item]:
         raise Damaged("the control channel")
     if sum(row[2] - row[3] + 1 for row in rows) != named[0]["publications"]:
         raise Damaged("the control channel")
-    return [Item(data, tags) for row in rows for data, tags in decode_items(row[6])]
+    items = [Item(data, tags) for row in rows for data, tags in decode_items(row[6])]
+    top = named[0]["top"]
+    assert isinstance(top, int), "its row is intact"
+    return top - len(items), items
 
 
 def _gap(db: sqlite3.Connection) -> str | None:

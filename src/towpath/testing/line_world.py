@@ -155,6 +155,7 @@ class LineWorld(AuthWorld):
             recovery=recovery,
             registry=registry,
             auth=self.service,
+            control=self.control,
             hub=self.hub,
             runs=Buckets(Rate(per_second=1.0, burst=60)),
             watchers=self.hooks,

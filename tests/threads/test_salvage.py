@@ -549,7 +549,7 @@ def test_a_run_that_began_does_not_wait_any_more() -> None:
     Two of them in one thread are not two active runs: the new log would refuse those.
     """
     with closing(tables()) as old, closing(tables()) as new:
-        old.execute("DROP INDEX IF EXISTS runs_active")
+        old.execute("DROP INDEX runs_active")
         old.execute(
             "INSERT INTO threads (tenant, user, id, title, created, updated, offset)"
             " VALUES ('acme', 'alice', 't1', '', 0.0, 0.0, 0)"

@@ -51,7 +51,7 @@ from towpath.streams.broker import (
     follows,
 )
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """What `PRAGMA user_version` of a file says that this code can write."""
 SEALED_SINCE = 4
 """The version from which on rows carry checksums."""

@@ -1,6 +1,7 @@
 """Run the benchmarks: `make bench ARGS="latency --record"`; README.md says how to read them."""
 
 import argparse
+import dataclasses
 import os
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from benchmarks import (  # noqa: E402
     latency,
     machine,
     resume,
+    scale,
     slow,
     verification,
 )
@@ -59,6 +61,7 @@ BENCHMARKS: dict[str, tuple[Benchmark, Benchmark]] = {
         (resume.FULL, resume.QUICK),
         (cuts.FULL, cuts.QUICK),
         (slow.FULL, slow.QUICK),
+        (scale.FULL, scale.QUICK),
     )
 }
 """Each benchmark as it counts, and small, to see that it works."""
@@ -76,7 +79,7 @@ def main() -> int:
         print(f"The machine is not quiet: load average {machine.load_average():.1f}.")
     failures: list[str] = []
     for name in asked.names or BENCHMARKS:
-        figures = _measure(BENCHMARKS[name][asked.quick], asked.runs or (2 if asked.quick else 5))
+        figures = _measure(_chosen(name, asked), asked.runs or (2 if asked.quick else 5))
         failures += figures.failures()
         if asked.record:
             record(README, figures, description)
@@ -92,15 +95,25 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="small, to see that it works")
     parser.add_argument("--runs", type=int, help="how often each is run; default 5, quick 2")
+    parser.add_argument("--rows", type=int, help="rows of the log that `scale` fills")
     parser.add_argument("--record", action="store_true", help="write the figures into README.md")
     asked = parser.parse_args()
     if unknown := set(asked.names) - set(BENCHMARKS):
         parser.error(f"no benchmark {unknown.pop()!r}: choose from {', '.join(BENCHMARKS)}")
     if asked.runs is not None and asked.runs < 1:
         parser.error("--runs must be at least 1")
+    if asked.rows is not None and (asked.rows < 1 or asked.rows % scale.LOG_THREADS):
+        parser.error(f"--rows must be a multiple of {scale.LOG_THREADS}")
     if asked.quick and asked.record:
         parser.error("figures of --quick mean nothing and are not recorded")
     return asked
+
+
+def _chosen(name: str, asked: argparse.Namespace) -> Benchmark:
+    chosen = BENCHMARKS[name][asked.quick]
+    if isinstance(chosen, scale.Scale) and asked.rows is not None:
+        return dataclasses.replace(chosen, rows=asked.rows)
+    return chosen
 
 
 def _leave_the_environment() -> None:

@@ -23,14 +23,18 @@ from towpath.agents.interrupts import (
 )
 from towpath.agents.registry import AgentInput
 from towpath.channels import thread_channel
-from towpath.errors import Conflict, NotFound
+from towpath.errors import Conflict, NotFound, StorageError
+from towpath.streams import seals
 from towpath.streams.broker import Append, Item, Write, Written, write
+from towpath.threads import projection
 from towpath.threads.projection import ThreadCreated, ThreadDeleted, ThreadKey, ThreadRenamed
 
 ENGINES = ("memory", "sqlite")
 KEY = ThreadKey(tenant="acme", user="alice", id="t1")
 VERSION_1 = Path(__file__).with_name("version_1.sql")
 """A data file as version 1 of the schema left it: a finished run, and one that had asked."""
+VERSION_6 = Path(__file__).with_name("version_6.sql")
+"""One of version 6: a thread with two runs, one that was asked, one where a run goes on."""
 
 
 @pytest.fixture(params=ENGINES)
@@ -288,6 +292,83 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path)
         with closing(sqlite3.connect(tmp_path / "fresh/log.sqlite3")) as db:
             assert db.execute(tables).fetchall() == migrated
             assert migrated
+
+
+async def test_r125_a_file_of_version_6_gets_the_new_indexes(tmp_path: Path) -> None:
+    """All rows are there, the list names the active run, and the indexes are a new file's."""
+    with closing(sqlite3.connect(tmp_path / "log.sqlite3")) as db:
+        db.executescript(VERSION_6.read_text())
+        before = rows_of(db)
+    async with staged("sqlite", tmp_path, enter=False) as stage:
+        listed = await stage.store.threads("acme", "alice", limit=9)
+        assert [(row.id, row.active_run) for row in listed] == [
+            ("active", "r4"),
+            ("asked", None),
+            ("finished", None),
+        ]
+        runs = await stage.store.runs("acme", "alice", "finished", limit=9)
+        assert [row.run_id for row in runs] == ["r2", "r1"]
+        assert [one.key.run for one in await stage.store.unfinished()] == ["r4"]
+    with closing(sqlite3.connect(tmp_path / "log.sqlite3")) as db:
+        assert rows_of(db) == before
+        migrated = indexes_of(db)
+    async with staged("sqlite", tmp_path, enter=False) as stage:
+        assert len(await stage.store.threads("acme", "alice", limit=9)) == 3
+    (tmp_path / "fresh").mkdir()
+    async with staged("sqlite", tmp_path / "fresh"):
+        with closing(sqlite3.connect(tmp_path / "fresh/log.sqlite3")) as db:
+            assert indexes_of(db) == migrated
+    assert "runs_active" in migrated
+    assert not {"runs_unfinished", "interrupts_thread"} & migrated.keys()
+
+
+async def test_a_file_with_two_active_runs_in_a_thread_is_brought_up_to_date(
+    tmp_path: Path,
+) -> None:
+    """What only a quarantine of an earlier version could leave opens; the earlier run is lost."""
+    with closing(sqlite3.connect(tmp_path / "log.sqlite3")) as db:
+        db.executescript(VERSION_6.read_text())
+        db.execute(
+            "INSERT INTO runs (tenant, user, id, thread, agent, status, started)"
+            " SELECT tenant, user, 'earlier', thread, agent, status, started - 1 FROM runs"
+            " WHERE id='r4'"
+        )
+        seals.renew(db)
+        db.commit()
+    async with staged("sqlite", tmp_path, enter=False) as stage:
+        assert [one.key.run for one in await stage.store.unfinished()] == ["r4"]
+        earlier = await stage.store.find_run("acme", "alice", "earlier")
+        assert earlier is not None
+        assert (earlier.status.value, earlier.code) == ("lost", "run.lost")
+
+
+def rows_of(db: sqlite3.Connection) -> dict[str, list[tuple[object, ...]]]:
+    """Return the rows of the projection's tables."""
+    tables = ("threads", "messages", "runs", "interrupts", "queued", "leases")
+    return {table: db.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
+
+
+def indexes_of(db: sqlite3.Connection) -> dict[str, str]:
+    """Return the definition of each index."""
+    return dict(db.execute("SELECT name, sql FROM sqlite_master WHERE type='index' AND sql != ''"))
+
+
+async def test_p5_a_second_active_run_is_impossible(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were nobody to look whether a run is active, the table would refuse another one."""
+    async with staged(kind, tmp_path) as stage:
+        run = await stage.cast(waiting("a")).start()
+        monkeypatch.setattr(projection, "has_active_run", lambda db, thread: False)
+        key = RunKey(tenant="acme", user="alice", thread="t1", run="r2", agent="agent")
+        opened = RunOpened(
+            key=key, started={}, title="", thread_offset=0, at=1_000.0, holder="h", lease=0.0
+        )
+        append = Append(thread_channel("acme", "alice", "t1"), (Item(b"{}", {}),))
+        with pytest.raises((sqlite3.IntegrityError, StorageError)):
+            await write(stage.broker, Write((append,), (opened,)))
+        assert [one.key.run for one in await stage.store.unfinished()] == [run]
+        await stage.bridge.cancel(ALICE, run)
 
 
 async def asking(asked: AgentInput) -> AsyncGenerator[object, None]:

@@ -300,7 +300,7 @@ async def test_a_log_of_version_1_learns_to_wait(tmp_path: Path) -> None:
             await stage.check()
             stored = await stage.store.get("acme", "alice", "t1")
         version = await stage.broker.query(lambda db: db.execute("PRAGMA user_version").fetchone())
-    assert version == (6,)
+    assert version == (7,)
     assert stored is not None
     assert [one["content"] for one in stored.messages] == [
         *("an old question", "an old answer", "hello", "and then?"),

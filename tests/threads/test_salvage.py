@@ -19,6 +19,7 @@ from towpath.agents.asked import request_key
 from towpath.channels import CONTROL, Channel, thread_channel
 from towpath.errors import ConfigurationError, Damaged
 from towpath.hooks import Happening, Hooks, LogQuarantined
+from towpath.streams import seals
 from towpath.streams.broker import Append, Item, Publication, Write, write
 from towpath.streams.condition import Condition
 from towpath.streams.examination import Examination
@@ -562,6 +563,41 @@ async def test_p3_damage_while_it_runs_is_never_handed_out(
     assert quarantined is not None
     assert known is not None
     hold_against(known, checkpointed.known, quarantined)
+
+
+def test_a_run_that_began_does_not_wait_any_more() -> None:
+    """Pages of several moments may hold a run twice: it began, so it is lost, and not begun again.
+
+    Two of them in one thread are not two active runs: the new log would refuse those.
+    """
+    with closing(tables()) as old, closing(tables()) as new:
+        old.execute("DROP INDEX runs_active")
+        old.execute(
+            "INSERT INTO threads (tenant, user, id, title, created, updated, offset)"
+            " VALUES ('acme', 'alice', 't1', '', 0.0, 0.0, 0)"
+        )
+        for run, status in (("one", "running"), ("two", "running"), ("three", "pending")):
+            values = ("acme", "alice", "t1", run, "agent")
+            put = "INSERT INTO runs (tenant, user, thread, id, agent, status, started)"
+            old.execute(f"{put} VALUES (?, ?, ?, ?, ?, ?, 0.0)", (*values, status))
+            put = "INSERT INTO queued (tenant, user, thread, run, agent, request, withdrawn)"
+            old.execute(f"{put} VALUES (?, ?, ?, ?, ?, x'', 0)", values)
+        assert ThreadProjection().carry_over(old, new, 9.0)["lost_runs"] == 2
+        assert new.execute("SELECT run FROM queued").fetchall() == [("three",)]
+        assert dict(new.execute("SELECT id, status FROM runs")) == {
+            "one": "lost",
+            "two": "lost",
+            "three": "pending",
+        }
+
+
+def tables() -> sqlite3.Connection:
+    """Return a database with empty tables that seals its rows."""
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    db.execute("CREATE TABLE channels (tenant, name, top, publications, bytes, updated)")
+    ThreadProjection().create(db, 0)
+    seals.guard(db)
+    return db
 
 
 async def test_a_broken_row_is_not_sealed_by_an_update(checkpointed: Left, tmp_path: Path) -> None:

@@ -105,11 +105,10 @@ def expire(db: sqlite3.Connection, fact: InterruptsExpired) -> None:
 
 def supersede(db: sqlite3.Connection, key: RunKey, at: float) -> None:
     """Leave behind what is open in a thread, since the thread goes on."""
-    columns = key.home
-    rows = db.execute(
-        f"{_QUESTION} WHERE tenant=? AND user=? AND thread=? AND answer='open'", columns
-    ).fetchall()
-    for one in map(_question, rows):
+    # Each run that begins does this, so only the run that ended last has open questions.
+    for one in asked_in(db, *key.home):
+        if one.answer is not Answer.OPEN:
+            continue
         move = Move.EXPIRE if one.now(at) is Answer.EXPIRED else Move.SUPERSEDE
         _set(db, one, TABLE[one.answer, move], at)
 
@@ -134,9 +133,12 @@ def asked_in(db: sqlite3.Connection, tenant: str, user: str, thread: str) -> lis
 def expired(db: sqlite3.Connection, at: float) -> list[RunKey]:
     """Return the runs whose open questions have expired by a time."""
     rows = db.execute(
-        f"{_QUESTION} WHERE answer='open' AND expires <= ? GROUP BY tenant, user, run", (at,)
+        "SELECT tenant, user, thread, run, agent FROM interrupts"
+        " WHERE answer='open' AND expires <= ? ORDER BY expires",
+        (at,),
     )
-    return [_question(row).key for row in rows]
+    # GROUP BY or DISTINCT would let SQLite walk the whole table in the order of its key.
+    return list(dict.fromkeys(_key(*row) for row in rows))
 
 
 def next_expiry(db: sqlite3.Connection) -> float | None:
@@ -166,12 +168,16 @@ def _question(row: tuple[object, ...]) -> Question:
     assert isinstance(asked, bytes), "the column holds JSON"
     assert isinstance(expires, float), "the column holds seconds"
     return Question(
-        key=RunKey(
-            tenant=str(tenant), user=str(user), thread=str(thread), run=str(run), agent=str(agent)
-        ),
+        key=_key(tenant, user, thread, run, agent),
         asked=msgspec.json.decode(asked),
         answer=Answer(answer),
         payload=msgspec.json.decode(payload) if isinstance(payload, bytes) else None,
         expires=expires,
         decided=decided if isinstance(decided, float) else None,
+    )
+
+
+def _key(tenant: object, user: object, thread: object, run: object, agent: object) -> RunKey:
+    return RunKey(
+        tenant=str(tenant), user=str(user), thread=str(thread), run=str(run), agent=str(agent)
     )

@@ -81,6 +81,27 @@ ALTER TABLE interrupts ADD COLUMN crc INTEGER;
 ALTER TABLE queued ADD COLUMN crc INTEGER
 """
 """The count of a thread's messages, by which a missing one shows, and checksums of rows."""
+_INDEXED = """
+UPDATE runs SET status='lost', code='run.lost', ended=started WHERE ended IS NULL
+    AND status!='pending' AND EXISTS (SELECT 1 FROM runs AS later WHERE later.tenant=runs.tenant
+    AND later.user=runs.user AND later.thread=runs.thread AND later.ended IS NULL
+    AND later.status!='pending' AND (later.started, later.id) > (runs.started, runs.id));
+DELETE FROM leases WHERE EXISTS (SELECT 1 FROM runs WHERE runs.tenant=leases.tenant
+    AND runs.user=leases.user AND runs.id=leases.run AND ended IS NOT NULL);
+DROP INDEX runs_unfinished;
+DROP INDEX interrupts_thread;
+CREATE UNIQUE INDEX runs_active ON runs (tenant, user, thread)
+    WHERE ended IS NULL AND status!='pending'
+"""
+"""An index of the active runs only: it stays small, however many runs a person has.
+
+A question uses the index if the question has both conditions word for word. The index is unique
+because a thread has at most one active run. Were it not, SQLite would take the first two columns of
+the primary key instead, which are all runs of the person.
+
+A quarantine of an earlier version could leave two: the earlier one is lost.
+"""
+_RUNS_OF_THREAD = "SELECT id FROM runs WHERE tenant=?1 AND user=?2 AND thread=?3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +149,7 @@ SCHEMAS = (
     (3, queue.SCHEMA),
     (4, _SEALED),
     (5, leases.SCHEMA),
+    (7, _INDEXED),
 )
 """The version of the file since which there are which tables."""
 
@@ -201,8 +223,10 @@ def _open_run(db: sqlite3.Connection, fact: RunOpened, span: Span) -> None:
         (fact.at, fact.title, span.first - 1, *thread.columns),
     )
     db.execute(
-        "INSERT OR REPLACE INTO runs (tenant, user, id, thread, agent, status, started)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        # Not REPLACE: that would delete another run that is active on the thread.
+        "INSERT INTO runs (tenant, user, id, thread, agent, status, started)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, user, id) DO UPDATE SET"
+        " status=excluded.status, started=excluded.started",
         (*key.address, key.thread, key.agent, Status.RUNNING.value, fact.at),
     )
     leases.grant(db, key, fact.holder, fact.lease)
@@ -293,8 +317,18 @@ def _delete_thread(db: sqlite3.Connection, fact: ThreadDeleted) -> None:
     gone = db.execute("DELETE FROM threads WHERE tenant=? AND user=? AND id=?", fact.key.columns)
     if gone.rowcount == 0:
         raise NotFound("no such thread")
-    for table in ("messages", "runs", "interrupts"):
-        db.execute(f"DELETE FROM {table} WHERE tenant=? AND user=? AND thread=?", fact.key.columns)
+    _delete_parts(db, fact.key)
+
+
+def _delete_parts(db: sqlite3.Connection, thread: ThreadKey) -> None:
+    """Delete what belongs to a thread; runs last, since they name the questions."""
+    for table, part in (
+        ("messages", "thread=?3"),
+        ("interrupts", f"run IN ({_RUNS_OF_THREAD})"),
+        # Asked for by thread alone, some versions of SQLite look at all runs of the person.
+        ("runs", f"id IN ({_RUNS_OF_THREAD})"),
+    ):
+        db.execute(f"DELETE FROM {table} WHERE tenant=?1 AND user=?2 AND {part}", thread.columns)
 
 
 def has_active_run(db: sqlite3.Connection, thread: ThreadKey) -> bool:

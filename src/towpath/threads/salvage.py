@@ -36,19 +36,18 @@ def carry_over(old: sqlite3.Connection, new: sqlite3.Connection, at: float) -> M
             put(new, "messages", message)
         _continue_channel(new, thread, at)
         count["threads"] += 1
-    waiting = list(_of(taken, readable(old, new, "queued")[0]))
-    promised = {(row["tenant"], row["user"], row["run"]) for row in waiting}
+    queued = _of(taken, readable(old, new, "queued")[0])
+    waiting = {(row["tenant"], row["user"], row["run"]): row for row in queued}
     for run in _of(taken, readable(old, new, "runs")[0]):
-        key = (run["tenant"], run["user"], run["id"])
-        if run["ended"] is None and key not in promised:
+        place = waiting.get((run["tenant"], run["user"], run["id"]))
+        if run["status"] == Status.PENDING.value and place is not None:
+            put(new, "queued", place)
+        elif run["ended"] is None:
             run.update(status=Status.LOST.value, code="run.lost", ended=at)
             count["lost_runs"] += 1
         put(new, "runs", run)
         count["runs"] += 1
     known = set(new.execute("SELECT tenant, user, id FROM runs"))
-    for row in waiting:
-        if (row["tenant"], row["user"], row["run"]) in known:
-            put(new, "queued", row)
     for question in _of(taken, readable(old, new, "interrupts")[0]):
         if (question["tenant"], question["user"], question["run"]) in known:
             put(new, "interrupts", question)

@@ -71,10 +71,13 @@ _THREAD = (
     ", offset, state, last_started, last_ended, messages FROM threads WHERE tenant=? AND user=?"
 )
 _BEGUN = "ended IS NULL AND status!='pending'"
-_LEASE = "SELECT 1 FROM leases l WHERE l.tenant=runs.tenant AND l.user=runs.user AND l.run=runs.id"
-_ABANDONED = f"{_BEGUN} AND EXISTS ({_LEASE} AND l.expires <= ?)"
-_HELD = f"{_BEGUN} AND EXISTS ({_LEASE} AND l.holder = ?)"
-_RUN = "SELECT tenant, user, id, thread, agent, status, code, started, ended FROM runs"
+"""Word for word the condition of the index `runs_active`."""
+_RUN = "SELECT runs.tenant, runs.user, id, thread, agent, status, code, started, ended FROM"
+_LEASED = (
+    # CROSS JOIN keeps this order: a few leases, then the run of each.
+    f"{_RUN} leases CROSS JOIN runs ON runs.tenant=leases.tenant AND runs.user=leases.user"
+    f" AND runs.id=leases.run WHERE {_BEGUN}"
+)
 
 
 class ThreadStore:
@@ -129,7 +132,7 @@ class ThreadStore:
 
         def question(db: sqlite3.Connection) -> RunRecord | None:
             row = db.execute(
-                f"{_RUN} WHERE tenant=? AND user=? AND id=?", (tenant, user, run)
+                f"{_RUN} runs WHERE tenant=? AND user=? AND id=?", (tenant, user, run)
             ).fetchone()
             return _record(row) if row else None
 
@@ -138,19 +141,21 @@ class ThreadStore:
     async def unfinished(self) -> list[RunRecord]:
         """See `towpath.agents.live.Conversations`."""
         return await self._tables.query(
-            lambda db: [_record(row) for row in db.execute(f"{_RUN} WHERE {_BEGUN}")]
+            lambda db: [_record(row) for row in db.execute(f"{_RUN} runs WHERE {_BEGUN}")]
         )
 
     async def abandoned(self, at: float) -> list[RunRecord]:
         """See `towpath.agents.live.Conversations`."""
+        over = f"{_LEASED} AND leases.expires <= ?"
         return await self._tables.query(
-            lambda db: [_record(row) for row in db.execute(f"{_RUN} WHERE {_ABANDONED}", (at,))]
+            lambda db: [_record(row) for row in db.execute(over, (at,))]
         )
 
     async def held(self, holder: str) -> set[RunKey]:
         """See `towpath.agents.live.Conversations`."""
+        held = f"{_LEASED} AND leases.holder = ?"
         return await self._tables.query(
-            lambda db: {_record(row).key for row in db.execute(f"{_RUN} WHERE {_HELD}", (holder,))}
+            lambda db: {_record(row).key for row in db.execute(held, (holder,))}
         )
 
     async def queued(self, tenant: str, user: str, thread: str) -> list[Queued]:
@@ -182,7 +187,7 @@ class ThreadStore:
 
         def question(db: sqlite3.Connection) -> list[RunRow]:
             rows = db.execute(
-                f"{_RUN} WHERE tenant=? AND user=? AND thread=? ORDER BY started DESC LIMIT ?",
+                f"{_RUN} runs WHERE tenant=? AND user=? AND thread=? ORDER BY started DESC LIMIT ?",
                 (tenant, user, thread, limit),
             )
             return [run_row(_record(row)) for row in rows]

@@ -108,7 +108,7 @@ def _age(file: Path) -> int:
     """Make all that threads hold too old to be kept; return how many rows that is."""
     with closing(sqlite3.connect(file)) as db, db:
         seals.guard(db)
-        db.execute(f"UPDATE channels SET updated = 0 WHERE {THREADS}")
+        db.execute(f"UPDATE channels SET updated = 0, due = 0 WHERE {THREADS}")
         theirs = f"channel IN (SELECT id FROM channels WHERE {THREADS})"
         db.execute(f"UPDATE log SET at = 0, crc = NULL WHERE {theirs}")
     return _rows(file)

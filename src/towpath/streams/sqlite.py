@@ -309,7 +309,9 @@ class SqliteBroker:
         going, sweep_at = True, 0.0
         while going:
             troubled = self._condition is not Condition.OK
-            wait = PROBE_SECONDS if troubled else max(0.0, sweep_at - time.monotonic())
+            # The first sweep follows the first batch: nobody waits for it at the start.
+            until_sweep = max(0.0, sweep_at - time.monotonic()) if sweep_at else SWEEP_SECONDS
+            wait = PROBE_SECONDS if troubled else until_sweep
             batch, going = self._gather(wait)
             if troubled:
                 self._probe()

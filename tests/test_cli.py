@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import socket
 import sqlite3
 import stat
@@ -181,6 +182,14 @@ def test_a_refusal_leaves_no_socket_open(towpath: Command, tmp_path: Path) -> No
         assert sockets_open() == before
 
 
+def test_a_refusal_leaves_signals_as_they_were(towpath: Command, tmp_path: Path) -> None:
+    """Whoever calls the command within a process keeps what Ctrl-C does."""
+    (tmp_path / "file").write_text("")
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert towpath("serve", "--dev", "--port", str(free_port()), "--data", "file/d").returncode
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
 def sockets_open() -> int:
     """Return how many sockets this process has open."""
     return sum(Path("/dev/fd", name).is_socket() for name in os.listdir("/dev/fd"))
@@ -271,6 +280,16 @@ def test_r58_a_setting_that_is_none_is_named(
     monkeypatch.setenv(name, value)
     done = towpath("serve", "--dev", "--port", str(free_port()))
     assert_refused(done, *words)
+
+
+@pytest.mark.parametrize("status", ["3", "0", "'broken'", ""])
+def test_r121_an_app_that_exits_when_imported_is_named(
+    towpath: Command, tmp_path: Path, status: str
+) -> None:
+    """Its exit status is not the server's: 3 would say that the log is damaged."""
+    (tmp_path / "own.py").write_text(f"import sys\nsys.exit({status})\n")
+    done = towpath("serve", "--dev", "--app", "own:gateway", "--port", str(free_port()))
+    assert_refused(done, "--app own:gateway", "own exits when it is imported")
 
 
 def test_a_log_level_that_is_none_is_named(towpath: Command) -> None:

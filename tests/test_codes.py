@@ -122,6 +122,37 @@ def test_every_error_has_a_sentence_and_a_status(number: int) -> None:
     assert number < 400 or error.http_status == number
 
 
+@pytest.mark.parametrize("code", ["canal.closed", "model.failed", "running", "rerun.failed", "run"])
+def test_an_agent_chooses_its_codes(code: str) -> None:
+    """A code outside the gateway's name space is published as it is."""
+    assert codes.agent_code(code) == code
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *codes.RUN_CODES,
+        "run.mine",
+        "run.",
+        " run.lost",
+        "run.lost\n",
+        "RUN.LOST",
+        "Run.Deadline ",
+        "\u200brun.lost",
+        "ru\u00adn.lost",
+        "\xa0run.lost",
+        "\uff52\uff55\uff4e.lost",
+        "run\uff0elost",
+        "",
+        "  ",
+        "\u200b",
+    ],
+)
+def test_r121_no_agents_code_reads_like_one_of_the_gateway(code: str) -> None:
+    """However `run.` is spelt, with marks nobody sees, it is the gateway's own."""
+    assert codes.agent_code(code) == "agent.failed"
+
+
 @pytest.mark.parametrize("code", codes.RUN_CODES)
 def test_r44_every_run_code_names_the_run_and_has_a_sentence(code: str) -> None:
     """A run that fails says why, under one prefix."""

@@ -1,6 +1,8 @@
 """Watchers hear of everything and change nothing."""
 
+import asyncio
 import dataclasses
+import logging
 
 import pytest
 
@@ -13,7 +15,7 @@ OPENED = ConnectionOpened(connection="c1", tenant="acme", user="mia")
 class Broken:
     """A watcher that raises every time, and remembers that it was told."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.told = 0
         self._error = error
 
@@ -37,14 +39,69 @@ def test_r72_a_watcher_that_raises_keeps_nothing_from_the_others(error: Exceptio
     assert (broken.told, told.failures) == (2, 2)
 
 
-def test_r72_who_stops_the_process_is_not_swallowed() -> None:
-    """What is no error of a watcher passes through."""
+class Odd(BaseException):
+    """No Exception, and nothing that Python knows."""
 
-    def interrupted(happening: Happening) -> None:
-        raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        Hooks([interrupted]).tell(OPENED)
+@pytest.mark.parametrize(
+    "error",
+    [
+        SystemExit(3),
+        KeyboardInterrupt(),
+        asyncio.CancelledError(),
+        GeneratorExit(),
+        Odd(),
+        BaseExceptionGroup("both", [SystemExit(3), ValueError()]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_r72_r121_a_watcher_ends_nothing_whatever_it_raises(error: BaseException) -> None:
+    """A watcher that exits, or cancels, is counted like any that raises; the next one hears."""
+    heard: list[Happening] = []
+    told = Hooks([Broken(error), heard.append])
+
+    told.tell(OPENED)
+
+    assert (heard, told.failures) == ([OPENED], 1)
+
+
+def test_r121_the_first_failure_of_each_watcher_is_a_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An operator reads which watcher raised what, once: a count alone says neither."""
+
+    def exits(happening: Happening) -> None:
+        raise SystemExit(3)
+
+    told = Hooks([exits, Broken(ValueError("boom")), Broken(ValueError("boom"))])
+    with caplog.at_level(logging.ERROR, logger="towpath"):
+        told.tell(OPENED)
+        told.tell(OPENED)
+
+    assert told.failures == 6
+    assert [line.getMessage().rpartition(".")[2] for line in caplog.records] == [
+        "exits raised",
+        "watcher Broken raised",
+        "watcher Broken raised",
+    ]
+    assert "SystemExit: 3" in caplog.text
+
+
+def test_r121_a_log_that_breaks_too_changes_nothing() -> None:
+    """Where the failure of a watcher cannot be written down either, it is still only counted."""
+
+    class Breaks(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("no space left")
+
+    handler = Breaks()
+    logging.getLogger("towpath").addHandler(handler)
+    try:
+        told = Hooks([Broken(ValueError())])
+        told.tell(OPENED)
+    finally:
+        logging.getLogger("towpath").removeHandler(handler)
+    assert told.failures == 1
 
 
 def test_watchers_hear_in_the_order_they_came() -> None:

@@ -16,9 +16,10 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import httpx2
 import typer
@@ -38,6 +39,7 @@ from towpath.server import logs
 from towpath.server.gateway import VERSION, Gateway, settings_from_environment
 from towpath.server.issuers import problems
 from towpath.server.model_choice import make_assistant, model_chosen, model_endpoint
+from towpath.server.serving_loop import ServingLoop
 from towpath.server.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, platform_port
 from towpath.transports.guard import HttpProtocol, SocketProtocol
 
@@ -63,6 +65,8 @@ DAMAGED = 3
 TAKEN = 4
 """The exit status of a server whose log another process has opened since."""
 _ALL_TAKEN_BACK = "revocations may be missing, so every credential issued before counts as revoked"
+STOPS = (signal.SIGTERM, signal.SIGINT)
+"""The signals that stop a server well."""
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 Data = Annotated[Path | None, typer.Option(help="Data directory; default .towpath/")]
@@ -125,15 +129,10 @@ def serve(
     if dev:
         gateway.use_development_key(host)
     chosen = port if port is not None else platform_port() or DEFAULT_PORT
-    with (
-        _listen(host, chosen) as listening,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
+    with _listen(host, chosen) as listening:
         model = [f"model: {assistant.title}" if assistant else "no model"] if not app else []
         ready = ", ".join([*model, f"data in {gateway.settings.data}"]) if dev else None
-        status = runner.run(_serve(gateway, assistant, listening, ready=ready))
-        if asyncio.all_tasks(runner.get_loop()):
-            _leave_behind(status)
+        status = _run(gateway, _serve(gateway, assistant, listening, ready=ready))
     raise SystemExit(status)
 
 
@@ -243,6 +242,39 @@ def _shown(value: object) -> str:
     return "not set" if value is None else str(value)
 
 
+def _run(gateway: Gateway, main: Coroutine[Any, Any, int]) -> int:
+    """Run the server to its end and return its exit status, which no agent has a say in."""
+    loop = uvloop.new_event_loop()
+    serving = ServingLoop(loop, gateway.agent_exited)
+    task = loop.create_task(main)
+    with _interruptible(task), contextlib.closing(serving):
+        status = serving.run(task)
+        if asyncio.all_tasks(loop):
+            _leave_behind(status)
+        return status
+
+
+@contextlib.contextmanager
+def _interruptible(task: "asyncio.Task[int]") -> Iterator[None]:
+    """Let Ctrl-C cancel the task while the server starts, and put the handlers back at the end.
+
+    So no signal raises KeyboardInterrupt in the loop: where it is raised there, an agent did it.
+    """
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        task.get_loop().call_soon_threadsafe(task.cancel)  # This wakes the loop up.
+
+    before = {number: signal.getsignal(number) for number in STOPS}
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _leave_behind(status: int) -> NoReturn:
     """Exit although agents go on that ignore their cancellation: everything else is closed."""
     sys.stdout.flush()
@@ -286,6 +318,9 @@ def _load(path: str) -> Gateway:
         if error.name is None or not module_name.startswith(error.name):
             raise
         raise ConfigurationError(f"--app {path}: there is no module {error.name}") from None
+    except SystemExit as error:
+        reason = f"{module_name} exits when it is imported ({error.code!r})"
+        raise ConfigurationError(f"--app {path}: {reason}") from None
     except AttributeError:
         raise ConfigurationError(f"--app {path}: {module_name} has no {name}") from None
     if not isinstance(found, Gateway):
@@ -329,10 +364,13 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop when told to, and then end well: uvicorn would raise the signal once more."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
+        """Stop when told to, and then end well: uvicorn would raise the signal once more.
+
+        The handlers are of the process, not of the loop: uvloop forgets a signal that comes
+        between two runs of the loop, and an agent that exits makes it run twice.
+        """
+        for number in STOPS:
+            signal.signal(number, self.handle_exit)
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

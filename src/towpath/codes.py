@@ -7,6 +7,7 @@ them, and so is every reason a client reads, so a number never says two things.
 Source: Centrifuge client protocol codes for the numbers it defines; ours carry HTTP's meaning.
 """
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
@@ -142,7 +143,10 @@ RUN_CODES: Final = {
     "run.too_large": "the run produced more than it may",
     "run.storage": "the log refused the run's events",
 }
-"""The `code` of RUN_ERROR events the gateway writes, with the message a person reads."""
+"""The `code` of RUN_ERROR events the gateway writes, with the message a person reads.
+
+Every code that begins with `run.` is the gateway's own: see `agent_code`.
+"""
 
 MODEL_CODES: Final = {
     "model.unreachable": "the model's service cannot be reached, or does not answer in time",
@@ -160,3 +164,17 @@ MODEL_CODES: Final = {
 
 The message says nothing that the service said: that may hold a part of a key.
 """
+
+AGENT_FAILED: Final = "agent.failed"
+"""The `code` of a RUN_ERROR whose agent gave no code, or one of the gateway's."""
+
+
+def agent_code(code: str) -> str:
+    """Return the code under which an agent's own error is published.
+
+    Codes that begin with `run.` are the gateway's. An agent that gives one, in whatever case,
+    width or white space, gets `agent.failed`; any other code is the agent's to choose.
+    """
+    shown = filter(str.isprintable, unicodedata.normalize("NFKC", code))
+    read = "".join(shown).strip().casefold()
+    return AGENT_FAILED if not read or read.startswith("run.") else code

@@ -1,10 +1,13 @@
 """What happened, for those who only watch: logs, metrics, traces.
 
 A happening is a frozen value without secrets. Watchers hear of it after the fact, synchronously
-and briefly; one that raises is counted and otherwise ignored, so nothing that observes can change
-what it observes.
+and briefly. What one raises is counted and otherwise ignored, SystemExit and KeyboardInterrupt
+too, so nothing that observes can change what it observes. The first failure of each watcher is also
+a line of the standard library's logging, because a watcher that fails may be the log itself.
 """
 
+import contextlib
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -215,6 +218,8 @@ class Hooks:
 
     def __init__(self, watchers: Iterable[Watcher] = ()) -> None:
         self._watchers = list(watchers)
+        self._failed: set[int] = set()
+        """Watchers that raised, by `id`: the list above keeps them alive."""
         self.failures = 0
         """How often a watcher raised."""
 
@@ -227,5 +232,15 @@ class Hooks:
         for watcher in self._watchers:
             try:
                 watcher(happening)
-            except Exception:  # A watcher is the outermost edge of somebody else's code.
+            except BaseException as error:  # The outermost edge of somebody else's code.
                 self.failures += 1
+                self._write_down(watcher, error)
+
+    def _write_down(self, watcher: Watcher, error: BaseException) -> None:
+        """Log the first failure of a watcher: one that always fails must not fill the log."""
+        if id(watcher) in self._failed:
+            return
+        self._failed.add(id(watcher))
+        with contextlib.suppress(Exception):
+            name = getattr(watcher, "__qualname__", type(watcher).__qualname__)
+            logging.getLogger("towpath").error("watcher %s raised", name, exc_info=error)

@@ -113,6 +113,36 @@ def test_each_end_is_told_as_it_was(end: Any, status: Status, terminal: dict[str
         run.feed("late")
 
 
+@pytest.mark.parametrize("code", ["run.lost", " Run.Failed", "run.mine", ""])
+def test_r121_an_agents_error_never_carries_a_code_of_the_gateway(code: str) -> None:
+    """So for the run's own RUN_ERROR, and for those of its sub-agents."""
+    run = begun()
+    made = fed(
+        run,
+        {"type": "SUBAGENT_STARTED", "subagentRunId": "sub", "name": "helper"},
+        {"type": "SUBAGENT_ERROR", "subagentRunId": "sub", "message": "no", "code": code},
+        {"type": "RUN_ERROR", "message": "no", "code": code},
+    )
+    assert [one.event["code"] for one in made[1:]] == ["agent.failed", "agent.failed"]
+    assert run.code == "agent.failed"
+
+
+def test_r121_an_agents_own_code_is_told_as_it_is() -> None:
+    """Codes outside the gateway's name space are the agent's to choose."""
+    made = fed(begun(), {"type": "RUN_ERROR", "message": "no", "code": "canal.closed"})
+    assert made[-1].event["code"] == "canal.closed"
+
+
+@pytest.mark.parametrize(("code", "message"), [(42, "words"), ("x", ValueError("no text"))])
+def test_r121_an_ending_that_cannot_be_written_changes_nothing(code: Any, message: Any) -> None:
+    """A run whose error is no text goes on, and can still end."""
+    run = begun()
+    with pytest.raises((AttributeError, TypeError)):
+        run.fail(code, message)
+    assert (run.status, run.code) == (Status.RUNNING, None)
+    assert kinds(run.fail("run.failed")) == ["RUN_ERROR"]
+
+
 def test_text_opens_and_closes_by_itself() -> None:
     """Text in a row is one message; anything else closes it, more text is a new one."""
     run = begun()

@@ -40,6 +40,7 @@ from towpath.agents.live import (
     RunLimits,
     RunRecord,
     Surroundings,
+    agent_fault,
     channel_of,
     item,
     notice,
@@ -213,6 +214,17 @@ class AgentWebSocketBridge:
             if record.status is Status.PENDING and await self._withdraw(record.key, request):
                 return "accepted"
         return "too_late"
+
+    def agent_exited(self, key: RunKey, error: BaseException) -> None:
+        """End the run of an agent whose own task or callback exited, and tell of it.
+
+        The run may be over: what an agent starts can outlive its run.
+        """
+        live = self._live.get(key.address)
+        if live is not None:
+            live.fail(error)
+        else:
+            self._around.hooks.tell(agent_fault(key.agent, error))
 
     def stop(self, principal: Principal, run_id: str) -> None:
         """End a run of this person, if it is not over, and wait for nothing."""

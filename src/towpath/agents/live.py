@@ -15,12 +15,13 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from towpath import hooks
+from towpath import codes, hooks
 from towpath.agents.facts import LeaseHeld, Queued, RunKey
 from towpath.agents.interrupts import Question
 from towpath.agents.registry import Agent, AgentInput
@@ -36,6 +37,9 @@ ENDING_FAILURES = 3
 """How often an ending may fail to be applied before it carries nothing of what the run has made."""
 BEATS = 3
 """How often a lease is renewed in its time."""
+
+CURRENT_RUN: ContextVar[RunKey] = ContextVar("CURRENT_RUN")
+"""The run whose agent is at work; tasks, callbacks and threads that the agent starts inherit it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +185,8 @@ class LiveRun:
         self._leaving = False
         """Whether its agent ended the run itself, or heard that it is over, and is tidying up: to
         cancel it now would break that off."""
+        self._failure: BaseException | None = None
+        """What the agent raised last; one error may come by two ways, and is told once."""
 
     async def see_through(self, agent: Agent, given: AgentInput) -> None:
         """See the run to its end, and its agent out of the house."""
@@ -199,6 +205,7 @@ class LiveRun:
             over.cancel()
             if self._leaving:
                 await asyncio.wait((work,), timeout=limits.cleanup_seconds)
+            self._tell_own_cancellation(work)
             work.cancel()
             await asyncio.wait((work,), timeout=limits.cleanup_seconds)
             await self.ended()
@@ -245,17 +252,40 @@ class LiveRun:
         if self._ending is not None:
             self._ending.cancel()
 
+    def fail(self, error: BaseException) -> None:
+        """End the run, if it is not over, because of what its agent raised, and tell of it."""
+        if error is not self._failure:
+            self._failure = error
+            self._around.hooks.tell(agent_fault(self.run.key.agent, error))
+        self.end(self.run.fail("run.failed"))
+
     async def _work(self, agent: Agent, given: AgentInput) -> None:
-        """Ask the agent and carry what it says; whatever happens, the run ends here once."""
+        """Ask the agent and carry what it says; whatever it raises, the run ends here once."""
+        CURRENT_RUN.set(self.run.key)
+        try:
+            self.end(await self._answer(agent, given))
+        except asyncio.CancelledError:
+            raise  # Whether somebody asked for it is for `see_through` to say.
+        except BaseException as error:  # The outermost edge of somebody else's code.
+            # SystemExit and KeyboardInterrupt too: from a task they would end the server.
+            self.fail(error)
+
+    async def _answer(self, agent: Agent, given: AgentInput) -> list[Made]:
+        """Carry what the agent says, and return the ending that it gives the run."""
         try:
             await self._carry(agent.function(given))
-            made = self.run.finish()
         except AgentError as error:
-            made = self.run.fail(error.code, error.message)
-        except Exception as error:  # The outermost edge of somebody else's code.
-            self._around.hooks.tell(hooks.Fault(where=f"agent {agent.name}", error=error))
-            made = self.run.fail("run.failed")
-        self.end(made)
+            return self.run.fail(codes.agent_code(error.code), error.message)
+        return self.run.finish()
+
+    def _tell_own_cancellation(self, work: "asyncio.Task[None]") -> None:
+        """Tell of an agent that raised CancelledError by itself: nobody has cancelled it yet."""
+        this = asyncio.current_task()
+        if work.cancelled() and this is not None and not this.cancelling():
+            try:
+                work.result()
+            except asyncio.CancelledError as error:
+                self.fail(error)
 
     async def _carry(self, items: AsyncGenerator[object, None]) -> None:
         """Take what the agent yields, one by one, and submit what it makes.
@@ -423,6 +453,11 @@ async def read_back(key: RunKey, around: Surroundings) -> tuple[Run, Place]:
         run.replay(msgspec.json.decode(publication.data))
     first = replay.publications[0].offset if replay.publications else None
     return run, Place(first, replay.top)
+
+
+def agent_fault(agent: str, error: BaseException) -> hooks.Fault:
+    """Return what watchers hear of something that an agent raised."""
+    return hooks.Fault(where=f"agent {agent}", error=error)
 
 
 def channel_of(key: RunKey) -> Channel:

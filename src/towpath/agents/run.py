@@ -50,9 +50,10 @@ class AgentError(TowpathError):
     """Raised by an agent to end its run with words a person may read.
 
     Any other exception ends it too, with a general sentence, because its own may hold secrets.
+    A code that begins with `run.` is the gateway's: the run then ends with `agent.failed`.
     """
 
-    def __init__(self, message: str, *, code: str = "agent.failed") -> None:
+    def __init__(self, message: str, *, code: str = codes.AGENT_FAILED) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
@@ -170,7 +171,9 @@ class Run:
         if kind == "RUN_FINISHED":
             return self._agent_finished(event)
         if kind == "RUN_ERROR":
-            return self.fail(str(event.get("code") or "agent.failed"), str(event["message"]))
+            return self.fail(codes.agent_code(str(event.get("code") or "")), str(event["message"]))
+        if kind == "SUBAGENT_ERROR" and "code" in event:
+            event["code"] = codes.agent_code(event["code"])
         if not self._keep_raw:
             event.pop("rawEvent", None)
         if kind in CHUNKS:
@@ -374,9 +377,10 @@ class Run:
     def _break(self, move: Move, code: str, message: str | None) -> list[Made]:
         if self.status is not Status.RUNNING:
             return []
-        self.code = _unicode(code)
+        # What cannot be written raises here, while the run can still end another way.
+        code, sentence = _unicode(code), _unicode(message or codes.RUN_CODES.get(code, code))
+        self.code = code
         self._move(move)
-        sentence = _unicode(message or codes.RUN_CODES.get(code, code))
         self._make({"type": "RUN_ERROR", "code": self.code, "message": sentence})
         return self._out()
 

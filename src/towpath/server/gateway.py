@@ -26,7 +26,8 @@ from starlette.websockets import WebSocket
 
 from towpath import codes
 from towpath.agents.bridge import AgentWebSocketBridge
-from towpath.agents.live import RunLimits
+from towpath.agents.facts import RunKey
+from towpath.agents.live import RunLimits, agent_fault
 from towpath.agents.registry import AgentFunction, AgentRegistry
 from towpath.auth.development import development_key, sign
 from towpath.auth.handshake import Handshake
@@ -266,6 +267,17 @@ class Gateway:
             await line.serve()
         finally:
             lines.discard(line)
+
+    def agent_exited(self, key: RunKey | None, error: BaseException) -> None:
+        """End the run of an agent that exited in a task or callback of its own, and tell of it.
+
+        Called by who runs the event loop, from within it. Without a key, nobody knows which agent.
+        """
+        if key is not None and self.house is not None:
+            self.house.bridge.agent_exited(key, error)
+        else:
+            name = key.agent if key is not None else "(not known which)"
+            self._hooks.tell(agent_fault(name, error))
 
     def demo_token(self, user: str, tenant: str = "demo", ttl: float = 3600.0) -> str:
         """Return a development token for a demo user."""

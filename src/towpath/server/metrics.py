@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from towpath import hooks
+from towpath import codes, hooks
 from towpath.auth.provider import ABANDONED
 from towpath.hooks import Happening
 
@@ -154,4 +154,4 @@ def _run_code(code: str | None) -> str:
     """Return a run's error code as a label; codes that agents make up are one label."""
     if code is None:
         return ""
-    return code if code.startswith("run.") else "agent"
+    return code if code in codes.RUN_CODES or code in codes.MODEL_CODES else "agent"

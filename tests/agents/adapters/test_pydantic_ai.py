@@ -4,24 +4,27 @@ import asyncio
 import contextlib
 import importlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ag_ui.core import BaseEvent, TextMessageChunkEvent
 from openai import AsyncOpenAI
 from pydantic_ai import Agent, DeferredToolRequests, RunContext
 from pydantic_ai.exceptions import FallbackExceptionGroup, ModelTimeoutError
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
-from tests.agents.stage import ALICE, staged
+from tests.agents.stage import ALICE, QUICK, staged
 from towpath import codes
-from towpath.agents.adapters.pydantic_ai import from_pydantic_ai, model_error
-from towpath.agents.registry import AgentInput
+from towpath.agents.adapters.pydantic_ai import _from_a_task, from_pydantic_ai, model_error
+from towpath.agents.registry import AgentFunction, AgentInput
 from towpath.context import UserExecutionContext
 from towpath.errors import MissingExtra
+from towpath.hooks import Fault
 from towpath.testing.model_server import (
     Answer,
     Calls,
@@ -276,6 +279,82 @@ async def test_what_is_no_models_fault_is_the_agents(tmp_path: Path) -> None:
     assert events[-1]["code"] == "run.failed"
     assert SECRET not in repr(events)
     assert len(faults) == 1
+
+
+def carried(stream: Callable[[], AsyncGenerator[BaseEvent, None]]) -> AgentFunction:
+    """Return an agent that says what a stream yields in the adapter's own task."""
+
+    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+        async with contextlib.aclosing(_from_a_task(stream())) as events:
+            async for event in events:
+                yield event
+
+    return agent
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SystemExit(3),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        asyncio.CancelledError(),
+        BaseExceptionGroup("both", [SystemExit(3)]),
+        ValueError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_r121_what_exits_in_the_adapters_task_ends_its_run_only(
+    tmp_path: Path, error: BaseException
+) -> None:
+    """What a stream raises reaches the agent's run, whatever it is, and is told once."""
+
+    async def stream() -> AsyncGenerator[BaseEvent, None]:
+        yield TextMessageChunkEvent(message_id="m", role="assistant", delta="half")
+        raise error
+
+    async with staged("memory", tmp_path) as stage:
+        events = await stage.played(carried(stream))
+        faults = [one for one in stage.happened if isinstance(one, Fault)]
+    assert said(events) == "half"
+    assert events[-1]["code"] == "run.failed"
+    assert [type(one.error) for one in faults] == [type(error)]
+
+
+async def test_r121_clean_up_that_exits_in_the_adapters_task_leaves_a_trace(tmp_path: Path) -> None:
+    """A stopped run stays cancelled; what the stream's clean-up raises is told."""
+
+    async def stream() -> AsyncGenerator[BaseEvent, None]:
+        try:
+            yield TextMessageChunkEvent(message_id="m", role="assistant", delta="half")
+            await asyncio.Event().wait()
+        finally:
+            raise SystemExit(3)
+
+    async with staged("memory", tmp_path) as stage:
+        stage.cast(carried(stream))
+        run = await stage.start()
+        await stage.logged(3)
+        await stage.bridge.cancel(ALICE, run)
+        await stage.done(run)
+        faults = [one for one in stage.happened if isinstance(one, Fault)]
+        assert (await stage.events())[-1]["outcome"] == {"type": "cancelled"}
+    assert [type(one.error) for one in faults] == [SystemExit]
+
+
+async def test_a_stream_that_nobody_takes_any_more_is_no_fault(tmp_path: Path) -> None:
+    """A run that ends while its agent still speaks leaves nothing to tell."""
+    limits = replace(QUICK, run_bytes=2_000)
+
+    async def stream() -> AsyncGenerator[BaseEvent, None]:
+        while True:
+            yield TextMessageChunkEvent(message_id="m", role="assistant", delta="word ")
+
+    async with staged("memory", tmp_path, limits=limits) as stage:
+        events = await stage.played(carried(stream))
+        faults = [one for one in stage.happened if isinstance(one, Fault)]
+    assert events[-1]["code"] == "run.too_large"
+    assert faults == []
 
 
 async def test_cancel_reaches_the_model(tmp_path: Path) -> None:

@@ -118,23 +118,33 @@ async def _from_a_task(events: Any) -> AsyncGenerator[BaseEvent, None]:
 
     A stream of pydantic-ai that is being closed and is cancelled in the middle of that keeps its
     connection, and the model goes on. A run that is stopped can do both to its agent.
+
+    What the stream raises is raised here: SystemExit that leaves a task ends the event loop.
     """
     send, receive = anyio.create_memory_object_stream[BaseEvent](0)
+    raised: list[BaseException] = []
 
     async def carry() -> None:
-        async with send, contextlib.aclosing(events):
-            async for event in events:
-                await send.send(event)
+        try:
+            async with send, contextlib.aclosing(events):
+                async for event in events:
+                    await send.send(event)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            raised.append(error)
 
     task = asyncio.create_task(carry(), name="agent of pydantic-ai")
     try:
-        async with receive:
-            async for event in receive:
-                yield event
+        async for event in receive:
+            yield event
         await task
     finally:
-        task.cancel()
+        task.cancel()  # Before the stream is closed: to send into a closed one is an error.
+        receive.close()
         await asyncio.wait((task,))
+        if raised:
+            raise raised[0]
 
 
 class _Events(AGUIEventStream[Deps, Any]):

@@ -7,7 +7,7 @@ from benchmarks.speech import Speech
 from benchmarks.stamps import stamped_deltas
 from towpath import Gateway
 from towpath.agents import demo
-from towpath.agents.registry import AgentInput
+from towpath.agents.agent import AgentInput
 
 gateway = Gateway()
 gateway.agent("tools")(demo.tools)

@@ -24,7 +24,7 @@ from benchmarks.figures import Measure, Sample, percentile
 from benchmarks.load import LoadError, ignore, open_client, undisturbed
 from benchmarks.machine import Usage
 from benchmarks.rest import Door
-from towpath.testing.provider import OidcProvider
+from towpath.testing.oidc_provider import OidcProvider
 
 REST_PATH = "/api/v1/threads"
 GOOD_SOURCE = "127.0.1.1"

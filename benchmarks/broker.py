@@ -17,10 +17,10 @@ import uvloop
 from benchmarks.figures import Measure, Sample
 from benchmarks.machine import on_server_core
 from towpath.channels import Channel, thread_channel
-from towpath.streams.broker import Append, Broker, Deliver, Item, Write, Written
-from towpath.streams.memory import MemoryBroker
-from towpath.streams.sqlite import SqliteBroker
-from towpath.threads.projection import ThreadProjection
+from towpath.log.broker import Append, Broker, Deliver, Item, Write, Written
+from towpath.log.sqlite_broker import SqliteBroker
+from towpath.runs.tables.projection import ThreadProjection
+from towpath.testing.memory_broker import MemoryBroker
 
 LOST = Measure("publications not delivered", "publications", zero=True)
 

@@ -16,7 +16,7 @@ from benchmarks import servers
 from benchmarks.figures import Measure, Sample
 from benchmarks.load import LoadError, ignore, open_client, undisturbed
 from benchmarks.machine import CLIENT_CPU, Usage
-from towpath.testing.provider import OidcProvider
+from towpath.testing.oidc_provider import OidcProvider
 
 CONSTANT_APP = "benchmarks.peers.constant"
 OPENING = 32

@@ -17,20 +17,20 @@ import uvloop
 
 from benchmarks.figures import Measure, Sample
 from benchmarks.machine import on_server_core
-from towpath.agents.asked import StartRun
-from towpath.agents.bridge import AgentWebSocketBridge
-from towpath.agents.facts import RunClosed, RunKey, RunOpened
-from towpath.agents.registry import AgentInput, AgentRegistry
-from towpath.agents.run_states import Status
+from towpath.agents.agent import AgentInput, AgentRegistry
 from towpath.channels import thread_channel
-from towpath.context import Principal
-from towpath.events.kinds import Message
-from towpath.hooks import Hooks
-from towpath.streams.broker import Append, Item, Write
-from towpath.streams.logfile import wal_of
-from towpath.streams.sqlite import SqliteBroker
-from towpath.threads.projection import ThreadProjection
-from towpath.threads.store import ThreadStore
+from towpath.events.types import Message
+from towpath.identity import Principal
+from towpath.log.broker import Append, Item, Write
+from towpath.log.log_file import wal_of
+from towpath.log.sqlite_broker import SqliteBroker
+from towpath.runs.model import RunClosed, RunKey, RunOpened
+from towpath.runs.requests import StartRun
+from towpath.runs.run_states import Status
+from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.store import ThreadStore
+from towpath.runs.tables.projection import ThreadProjection
+from towpath.telemetry import Hooks
 
 HOUR = 3600.0
 FILLED = 1e9

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.machine import ROOT, on_server_core
-from towpath.testing.provider import OidcProvider
+from towpath.testing.oidc_provider import OidcProvider
 from towpath.testing.server import ServerProcess, free_port
 
 START_SECONDS = 20.0

@@ -19,15 +19,15 @@ from benchmarks.load import undisturbed
 from benchmarks.machine import on_server_core
 from towpath.auth.breaker import CircuitBreaker
 from towpath.auth.cache import Digest, VerdictCache
-from towpath.auth.flights import Flights
 from towpath.auth.jwks import RemoteKeys
 from towpath.auth.keys import FixedKey, KeyRing, read_key_set
 from towpath.auth.revocations import Revocations
 from towpath.auth.service import TrustedIssuer, UnifiedAuthenticationService
+from towpath.auth.single_flight import Flights
 from towpath.auth.tickets import Tickets
 from towpath.auth.tokens import LEEWAY, Issuer, Keys, TokenVerifier
 from towpath.auth.verdicts import Valid, Verdict
-from towpath.testing.provider import OidcProvider
+from towpath.testing.oidc_provider import OidcProvider
 
 ALGORITHMS = ("HS256", "RS256", "PS256", "ES256", "EdDSA")
 ISSUER, AUDIENCE = "https://issuer.example", "towpath"

@@ -12,7 +12,7 @@ from towpath.channels import (
     thread_channel,
     user_channel,
 )
-from towpath.context import Principal
+from towpath.identity import Principal
 
 ODD = st.one_of(
     st.text(alphabet=":%/\\ .~+25AFaf\u00e9\U0001f600\u202e\u0130", min_size=1, max_size=8),

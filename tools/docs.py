@@ -18,16 +18,17 @@ import msgspec
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
-from towpath import cli, codes, hooks
-from towpath.agents import interrupts, run_states
+from towpath import codes, telemetry
 from towpath.auth import breaker
 from towpath.auth.policy import ROLES, Action
+from towpath.cli import main as command_line
 from towpath.events import order
-from towpath.events.kinds import GOLDEN
+from towpath.events.types import GOLDEN
+from towpath.gateway import Gateway
+from towpath.methods.operations import OPERATIONS, Operation
 from towpath.protocol import frames, states
-from towpath.server.gateway import Gateway
-from towpath.server.operations import OPERATIONS, Operation
-from towpath.server.settings import IssuerSettings, Settings
+from towpath.runs import interrupts, run_states
+from towpath.settings import IssuerSettings, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 NONE = "none"
@@ -146,21 +147,21 @@ def _default(value: object) -> str:
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
-HAPPENINGS: tuple[hooks.Happening, ...] = (
-    hooks.ConnectionClosed(connection="", tenant="", user="", code=0, reason="", seconds=0),
-    hooks.CredentialRefused(connection="", verdict="", reason=""),
-    hooks.CredentialAccepted(connection="", source="", age=0),
-    hooks.KeysFetched(issuer="", failure="", seconds=0),
-    hooks.BreakerMoved(dependency="", before="", after=breaker.State.OPEN.value),
-    hooks.SessionsRevoked(tenant="", what="", closed=0),
-    hooks.DigestMismatch(
+HAPPENINGS: tuple[telemetry.Happening, ...] = (
+    telemetry.ConnectionClosed(connection="", tenant="", user="", code=0, reason="", seconds=0),
+    telemetry.CredentialRefused(connection="", verdict="", reason=""),
+    telemetry.CredentialAccepted(connection="", source="", age=0),
+    telemetry.KeysFetched(issuer="", failure="", seconds=0),
+    telemetry.BreakerMoved(dependency="", before="", after=breaker.State.OPEN.value),
+    telemetry.SessionsRevoked(tenant="", what="", closed=0),
+    telemetry.DigestMismatch(
         tenant="", user="", thread="", message="", published="", shown="", kept=None
     ),
-    hooks.CommandAnswered(connection="", command="", error=0, seconds=0),
-    hooks.RunEnded(
+    telemetry.CommandAnswered(connection="", command="", error=0, seconds=0),
+    telemetry.RunEnded(
         tenant="", user="", thread="", run="", agent="", status="", code="", events=0, seconds=0
     ),
-    hooks.Fault(where="", error=Exception()),
+    telemetry.Fault(where="", error=Exception()),
 )
 """One of each kind that is counted under labels: labels show only once something was counted."""
 
@@ -288,7 +289,7 @@ def golden() -> str:
 
 def options() -> str:
     """Return every command of the command line with its options."""
-    return "\n\n".join(_commands_below("towpath", typer.main.get_command(cli.app)))
+    return "\n\n".join(_commands_below("towpath", typer.main.get_command(command_line.app)))
 
 
 def _commands_below(path: str, command: Any) -> Iterator[str]:

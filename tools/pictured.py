@@ -6,8 +6,8 @@ import re
 from collections.abc import AsyncGenerator
 
 from towpath import AgentError, Gateway
+from towpath.agents.agent import AgentInput
 from towpath.agents.demo import tools
-from towpath.agents.registry import AgentInput
 
 ANSWER = """\
 A lock lifts a boat by letting the **water** do the work:

@@ -10,12 +10,12 @@ from xml.etree import ElementTree
 
 
 def collected_in(listing: str) -> list[str]:
-    """Return the node ids of a listing, `tests/hub/test_outbox.py::test_merge[1]`."""
+    """Return the node ids of a listing, `tests/delivery/test_outbox.py::test_merge[1]`."""
     return [line for line in listing.splitlines() if "::" in line.partition("[")[0]]
 
 
 def report_id(node_id: str) -> str:
-    """Return what a JUnit report calls a node: `tests.hub.test_outbox.test_merge[1]`."""
+    """Return what a JUnit report calls a node: `tests.delivery.test_outbox.test_merge[1]`."""
     path, bracket, parameters = node_id.partition("[")
     file, *names = path.split("::")
     return ".".join([file.removesuffix(".py").replace("/", "."), *names]) + bracket + parameters

@@ -5,9 +5,9 @@ else is the gateway as it is, so the difference is what finding out costs.
 """
 
 from benchmarks.agents import gateway
+from towpath.auth.connection_auth import Authenticated, UnifiedWebSocketAuth
 from towpath.auth.handshake import Handshake
-from towpath.auth.websocket import Authenticated, UnifiedWebSocketAuth
-from towpath.context import Principal
+from towpath.identity import Principal
 
 __all__ = ["gateway"]
 

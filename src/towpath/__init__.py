@@ -2,17 +2,17 @@
 
 from typing import TYPE_CHECKING
 
-from towpath.agents.bridge import AgentWebSocketBridge
-from towpath.agents.registry import AgentInput
-from towpath.agents.run import AgentError
+from towpath.agents.agent import AgentInput
 from towpath.auth.breaker import CircuitBreaker
+from towpath.auth.connection_auth import UnifiedWebSocketAuth
 from towpath.auth.service import UnifiedAuthenticationService
-from towpath.auth.websocket import UnifiedWebSocketAuth
-from towpath.context import Principal, UserExecutionContext
+from towpath.identity import Principal, UserExecutionContext
+from towpath.runs.run import AgentError
+from towpath.runs.service import AgentWebSocketBridge
 
 if TYPE_CHECKING:
-    from towpath.server.gateway import Gateway
-    from towpath.server.settings import Settings
+    from towpath.gateway import Gateway
+    from towpath.settings import Settings
 
 __all__ = [
     "AgentError",
@@ -31,11 +31,11 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Import the server when it is asked for: its dependencies are the extra `serve`."""
     if name == "Gateway":
-        from towpath.server.gateway import Gateway
+        from towpath.gateway import Gateway
 
         return Gateway
     if name == "Settings":
-        from towpath.server.settings import Settings
+        from towpath.settings import Settings
 
         return Settings
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

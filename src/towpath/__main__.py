@@ -1,5 +1,5 @@
 """`python -m towpath` is the command `towpath`."""
 
-from towpath.cli import main
+from towpath.cli.main import main
 
 main()

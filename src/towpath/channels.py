@@ -11,7 +11,7 @@ Source: WIRE section 5.
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
-from towpath.context import Principal
+from towpath.identity import Principal
 
 USER = "user"
 """The client-visible name of a person's own channel."""

@@ -11,7 +11,7 @@ from tests.auth.stage import NOW, Clock
 from towpath.auth.cache import Digest, VerdictCache, digest
 from towpath.auth.revocations import Revocation
 from towpath.auth.verdicts import Invalid, Unknown, Valid, Verdict
-from towpath.context import Principal
+from towpath.identity import Principal
 
 HOUR = 3600.0
 KEY = digest("token")

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from joserfc.jwk import ECKey, Key
 
 from tests.auth.stage import answered, virtual
-from towpath.auth.flights import Flights
 from towpath.auth.jwks import MAX_ABSENT, Freshness, RemoteKeys
 from towpath.auth.keys import KeyRing
+from towpath.auth.single_flight import Flights
 from towpath.auth.tokens import KeysUnavailable
 
 FRESH, STALE, COOLDOWN, ABSENT = 300.0, 3600.0, 10.0, 10.0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from towpath.auth.policy import ROLES, Action, may, may_read
 from towpath.channels import Channel, named, tenant_channel, thread_channel, user_channel
-from towpath.context import Principal
+from towpath.identity import Principal
 
 NAMES = st.sampled_from(["a", "b", "A", "a:b", "a%3Ab", "%61", ":", "user", "tenant", "é"]) | (
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10)

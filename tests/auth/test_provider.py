@@ -21,9 +21,9 @@ from towpath.auth.provider import (
 )
 from towpath.auth.tokens import KeysUnavailable
 from towpath.errors import ConfigurationError
-from towpath.hooks import Fault, Happening, Hooks, KeysFetched
+from towpath.telemetry import Fault, Happening, Hooks, KeysFetched
 from towpath.testing.faults import Drop, FaultProxy
-from towpath.testing.provider import (
+from towpath.testing.oidc_provider import (
     DISCOVERY,
     JWKS,
     Html,

@@ -11,7 +11,7 @@ from tests.auth.stage import NOW
 from towpath.auth import revocations as room
 from towpath.auth.revocations import EVERYBODY, REPEAT_SECONDS, Compacted, Revocation, Revocations
 from towpath.auth.tokens import LEEWAY
-from towpath.context import Principal
+from towpath.identity import Principal
 
 KEEP = 86_400.0
 

@@ -14,26 +14,26 @@ from typing import Any
 import detangle
 import pytest
 
+from tests.kit import auth_scenarios, connection_scenarios, late_provider
 from towpath import codes
 from towpath.auth import service
 from towpath.auth.breaker import CircuitBreaker, Move, Permit, State
 from towpath.auth.cache import VerdictCache, digest
-from towpath.auth.flights import Flights, _Flight
+from towpath.auth.connection_auth import Authenticated
 from towpath.auth.jwks import RemoteKeys
 from towpath.auth.keys import KeyRing
 from towpath.auth.provider import IdentityProvider
 from towpath.auth.service import Judged, UnifiedAuthenticationService
+from towpath.auth.single_flight import Flights, _Flight
 from towpath.auth.tickets import Tickets
 from towpath.auth.tokens import KeysUnavailable
 from towpath.auth.verdicts import Valid, Verdict
-from towpath.auth.websocket import Authenticated
-from towpath.context import Principal
+from towpath.connections import client_connection
+from towpath.connections.client_connection import Line
+from towpath.connections.commands import Performer
+from towpath.connections.effects import Renew
+from towpath.identity import Principal
 from towpath.protocol.states import State as Stage
-from towpath.server import line
-from towpath.server.line import Line
-from towpath.server.performer import Performer
-from towpath.session.effects import Renew
-from towpath.testing import auth_scenarios, late_provider, line_scenarios
 
 RUNS = 1000
 SEEDED_RUNS = 3000
@@ -101,17 +101,17 @@ def test_r16_a_ticket_is_good_once() -> None:
 
 def test_r84_r85_renewal_expiry_and_revocation_meet() -> None:
     """However they meet on a live connection: one reply each, one deadline, one ending."""
-    assert explored(line_scenarios.lifetimes).distinct_schedules > RUNS / 2
+    assert explored(connection_scenarios.lifetimes).distinct_schedules > RUNS / 2
 
 
 def test_r26_an_outage_ends_no_connection_and_opens_none() -> None:
     """Whoever comes and goes in an outage, who is connected stays, and nobody is let in."""
-    assert explored(line_scenarios.outages).distinct_schedules > RUNS / 2
+    assert explored(connection_scenarios.outages).distinct_schedules > RUNS / 2
 
 
 def test_r22_nothing_is_left_of_who_leaves_while_connecting() -> None:
     """Whenever a client leaves or is sent away, its early commands waited, and it is gone."""
-    assert explored(line_scenarios.arrivals).distinct_schedules > RUNS / 2
+    assert explored(connection_scenarios.arrivals).distinct_schedules > RUNS / 2
 
 
 ALL_RIDE = (
@@ -201,7 +201,7 @@ def test_a_flight_that_goes_on_for_nobody_is_found(monkeypatch: Patch) -> None:
     monkeypatch.setattr(Flights, "_cancel", lambda *_: None)
     assert_found(auth_scenarios.riders, "nobody rides any more")
     assert_found(auth_scenarios.callers, "nobody waits, so nothing is under way")
-    assert_found(line_scenarios.arrivals, "nothing is found out for who left")
+    assert_found(connection_scenarios.arrivals, "nothing is found out for who left")
 
 
 def test_a_flight_that_never_says_it_was_closed_is_found(monkeypatch: Patch) -> None:
@@ -410,7 +410,9 @@ def test_a_renewal_that_comes_after_the_end_is_found(monkeypatch: Patch) -> None
         await real(self, asked)
 
     monkeypatch.setattr(Performer, "_renew", renew)
-    assert_found(line_scenarios.lifetimes, "changes nothing", "one deadline", "the first cause")
+    assert_found(
+        connection_scenarios.lifetimes, "changes nothing", "one deadline", "the first cause"
+    )
 
 
 def test_a_renewal_that_keeps_the_old_deadline_is_found(monkeypatch: Patch) -> None:
@@ -422,13 +424,15 @@ def test_a_renewal_that_keeps_the_old_deadline_is_found(monkeypatch: Patch) -> N
             real(self)
 
     monkeypatch.setattr(Performer, "watch_expiry", watch_expiry)
-    assert_found(line_scenarios.lifetimes, "one deadline", "the first cause")
+    assert_found(connection_scenarios.lifetimes, "one deadline", "the first cause")
 
 
 def test_words_after_a_revocation_are_found(monkeypatch: Patch) -> None:
     """Where what waits is still written after a revocation, somebody reads without a right."""
-    monkeypatch.setattr(line, "AT_ONCE", line.AT_ONCE - {codes.NOT_ALLOWED})
-    assert_found(line_scenarios.lifetimes, "once revoked, nothing but the close frame")
+    monkeypatch.setattr(
+        client_connection, "AT_ONCE", client_connection.AT_ONCE - {codes.NOT_ALLOWED}
+    )
+    assert_found(connection_scenarios.lifetimes, "once revoked, nothing but the close frame")
 
 
 def test_a_pause_between_verdict_and_hub_is_found(monkeypatch: Patch) -> None:
@@ -440,7 +444,7 @@ def test_a_pause_between_verdict_and_hub_is_found(monkeypatch: Patch) -> None:
         await real(self, *verdict)
 
     monkeypatch.setattr(Line, "_open", open_late)
-    assert_found(line_scenarios.lifetimes, "nobody is let in with what was taken back")
+    assert_found(connection_scenarios.lifetimes, "nobody is let in with what was taken back")
 
 
 def test_somebody_left_in_the_hub_is_found(monkeypatch: Patch) -> None:
@@ -453,4 +457,4 @@ def test_somebody_left_in_the_hub_is_found(monkeypatch: Patch) -> None:
         real(self)
 
     monkeypatch.setattr(Line, "_let_go", let_go)
-    assert_found(line_scenarios.arrivals, "who left is not there")
+    assert_found(connection_scenarios.arrivals, "who left is not there")

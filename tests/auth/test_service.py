@@ -16,15 +16,15 @@ from joserfc.jwk import OctKey
 from tests.auth.stage import NOW, virtual, wall_clock
 from towpath.auth.breaker import CircuitBreaker
 from towpath.auth.cache import VerdictCache, digest
-from towpath.auth.flights import Flights
 from towpath.auth.jwks import RemoteKeys
 from towpath.auth.keys import FixedKey, KeyRing
 from towpath.auth.revocations import Revocation, Revocations
 from towpath.auth.service import Judged, Retry, TrustedIssuer, UnifiedAuthenticationService
+from towpath.auth.single_flight import Flights
 from towpath.auth.tickets import Tickets
 from towpath.auth.tokens import Issuer, KeysUnavailable, TokenVerifier
 from towpath.auth.verdicts import Invalid, Unknown, Valid, Verdict
-from towpath.context import Principal
+from towpath.identity import Principal
 
 MIA = Principal(
     tenant="acme", user="mia", expires_at=NOW + 3600, issued_at=NOW - 60, token_id="j1", issuer="a"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests.auth.stage import NOW, Clock
 from towpath.auth.tickets import PREFIX, TICKET_SECONDS, Tickets, is_ticket
 from towpath.auth.verdicts import Invalid, Valid
-from towpath.context import Principal
 from towpath.errors import TooManyRequests
+from towpath.identity import Principal
 
 MIA = Principal(tenant="acme", user="mia", expires_at=NOW + 3600)
 HERE, ELSEWHERE = "https://app.example", "https://attacker.example"

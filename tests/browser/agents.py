@@ -7,7 +7,7 @@ from itertools import count
 
 from towpath import AgentError, Gateway
 from towpath.agents import demo
-from towpath.agents.registry import AgentInput
+from towpath.agents.agent import AgentInput
 
 gateway = Gateway()
 gateway.agent("tools")(demo.tools)

@@ -15,9 +15,9 @@ import pytest
 
 from tests.docs.test_examples import README, TOKENS, block, run, run_javascript
 from tools.docs import ROOT
-from towpath.testing.client import wire_client
-from towpath.testing.provider import OidcProvider
+from towpath.testing.oidc_provider import OidcProvider
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import wire_client
 
 PROVIDERS = ROOT / "docs/how-to/use-an-identity-provider.md"
 TICKETS = ROOT / "docs/how-to/use-tickets.md"

@@ -15,12 +15,12 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
+from tests.kit.model_server import Calls, ModelServer, Says
 from tests.servers.conversation import ask, text_of, until_over
 from tools.docs import ROOT, pages
 from towpath.events.digest import digest
-from towpath.testing.client import wire_client
-from towpath.testing.model_server import Calls, ModelServer, Says
 from towpath.testing.server import ServerProcess, free_port
+from towpath.testing.wire_client import wire_client
 
 README = ROOT / "README.md"
 TUTORIAL = ROOT / "docs/tutorial/first-agent.md"

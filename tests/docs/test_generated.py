@@ -6,11 +6,12 @@ import pytest
 from typer.models import CommandInfo
 
 from tools.docs import HAPPENINGS, PARTS, ROOT, pages, render
-from towpath import cli, codes
+from towpath import codes
 from towpath.auth.policy import ROLES
-from towpath.server.gateway import Gateway
-from towpath.server.operations import OPERATIONS
-from towpath.server.settings import IssuerSettings, Settings
+from towpath.cli import main
+from towpath.gateway import Gateway
+from towpath.methods.operations import OPERATIONS
+from towpath.settings import IssuerSettings, Settings
 
 REFERENCE = ROOT / "docs/reference"
 EXPLANATION = ROOT / "docs/explanation"
@@ -91,8 +92,8 @@ def test_every_label_is_explained() -> None:
 def test_the_page_of_the_command_line_misses_none() -> None:
     """Every command is in the reference, those of groups with the name of their group."""
     text = (REFERENCE / "cli.md").read_text()
-    groups = {group.name: group.typer_instance for group in cli.app.registered_groups}
-    names = [callback_name(command) for command in cli.app.registered_commands]
+    groups = {group.name: group.typer_instance for group in main.app.registered_groups}
+    names = [callback_name(command) for command in main.app.registered_commands]
     for group, own in groups.items():
         assert own is not None
         names += [f"{group} {callback_name(command)}" for command in own.registered_commands]

@@ -14,8 +14,8 @@ from websockets.exceptions import InvalidStatus
 from tests.docs.test_authentication import NGINX, PAGE_ORIGIN, exported
 from tests.docs.test_examples import README, SECRET, minted
 from tests.nginx import running
-from towpath.testing.client import wire_client
 from towpath.testing.server import ServerProcess, free_port
+from towpath.testing.wire_client import wire_client
 
 
 @pytest.mark.servers

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests.events.client import Client, Event, errors_of, screen
 from tests.events.legal import threads
 from towpath.events.fold import Fold, merge_deltas
-from towpath.events.kinds import IllegalEvent
 from towpath.events.order import Order
+from towpath.events.types import IllegalEvent
 
 
 def folded(events: list[Event], *, fold: Fold | None = None) -> Fold:

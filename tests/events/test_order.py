@@ -7,8 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.events.legal import Event, threads
-from towpath.events.kinds import IllegalEvent
 from towpath.events.order import RULES, Act, Order
+from towpath.events.types import IllegalEvent
 
 START = {"type": "RUN_STARTED", "threadId": "t", "runId": "r"}
 FINISH = {"type": "RUN_FINISHED", "threadId": "t", "runId": "r"}

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from towpath.events import patch
-from towpath.events.kinds import IllegalEvent
 from towpath.events.patch import patched
+from towpath.events.types import IllegalEvent
 from towpath.json_bounds import MAX_EVENT_DEPTH, nests_deeper
 
 

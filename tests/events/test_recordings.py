@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from tests.events.client import Event, errors_of, screen
+from tests.kit.recordings import read, told_in
 from tests.recordings import FOLDER, NAMES
-from towpath.agents.facts import RunKey
-from towpath.agents.registry import AgentInput
-from towpath.agents.run import Run
-from towpath.agents.run_states import Status
-from towpath.context import Principal, UserExecutionContext
+from towpath.agents.agent import AgentInput
 from towpath.events.fold import Fold, merge_deltas
-from towpath.events.kinds import DELTAS
 from towpath.events.order import Order
-from towpath.testing.recordings import read, told_in
+from towpath.events.types import DELTAS
+from towpath.identity import Principal, UserExecutionContext
+from towpath.runs.model import RunKey
+from towpath.runs.run import Run
+from towpath.runs.run_states import Status
 
 ALICE = Principal(tenant="acme", user="alice")
 INTERRUPTED = "langgraph-interrupt"

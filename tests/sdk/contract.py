@@ -26,7 +26,7 @@ from tests.sdk.client import (
 )
 from tests.sdk.reducer import Event
 from towpath.auth.development import development_key, sign
-from towpath.streams import seals
+from towpath.log.integrity import checksums
 from towpath.testing.faults import PASS, Drop, FaultProxy, Refuse, Reset
 from towpath.testing.server import ServerProcess
 
@@ -121,7 +121,7 @@ def gauge(server: ServerProcess, name: str) -> float:
 def forget(server: ServerProcess, channel: str) -> None:
     """Drop what a stopped server's log has of a thread, as its retention does after a while."""
     with contextlib.closing(sqlite3.connect(server.data / "towpath.db")) as db, db:
-        seals.guard(db)
+        checksums.guard(db)
         (number,) = db.execute(
             "SELECT id FROM channels WHERE name LIKE ?", (f"%{channel.removeprefix('thread:')}",)
         ).fetchone()

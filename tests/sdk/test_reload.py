@@ -15,9 +15,9 @@ from tests.sdk.test_js_sdk import verify
 from tests.servers.conversation import from_the_start, seen_in
 from tests.servers.event_streams import Person, Seen
 from tests.servers.paced_agents import chapters
-from towpath.events.kinds import TERMINAL
-from towpath.testing.client import WireClient, wire_client
+from towpath.events.types import TERMINAL
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import WireClient, wire_client
 
 pytestmark = [pytest.mark.servers, pytest.mark.sdk_js]
 

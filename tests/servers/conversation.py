@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from towpath.events.kinds import TERMINAL, golden_name
-from towpath.testing.client import WireClient
+from towpath.events.types import TERMINAL, golden_name
+from towpath.testing.wire_client import WireClient
 
 GOLDEN_PATH = (
     "agent_started",

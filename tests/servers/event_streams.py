@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import httpx2
 
-from towpath.events.kinds import TERMINAL
+from towpath.events.types import TERMINAL
 from towpath.testing.server import ServerProcess
 
 

@@ -12,9 +12,9 @@ from pydantic_ai.models.test import TestModel
 
 from towpath.agents import demo
 from towpath.agents.adapters.pydantic_ai import from_pydantic_ai
-from towpath.agents.registry import AgentInput
-from towpath.hooks import Happening, RunBegan
-from towpath.server.gateway import Gateway
+from towpath.agents.agent import AgentInput
+from towpath.gateway import Gateway
+from towpath.telemetry import Happening, RunBegan
 
 gateway = Gateway()
 gateway.agent("tools")(demo.tools)

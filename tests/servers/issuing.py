@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import httpx2
 
-from towpath.testing.client import wire_client
 from towpath.testing.faults import PASS, FaultProxy
-from towpath.testing.provider import DISCOVERY, JWKS, OidcProvider
+from towpath.testing.oidc_provider import DISCOVERY, JWKS, OidcProvider
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import wire_client
 
 DEADLINE = 3.0
 """Seconds within which whoever knocks has an answer (R32)."""

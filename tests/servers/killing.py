@@ -1,7 +1,7 @@
 """Kills a server over and over while people use it, and judges the one history that comes of it.
 
 Server and data directory stay the same over as many stretches as wanted. A stretch has people of
-its own; each of its kills comes at a named point of `towpath.testing.crashes`, by the process's own
+its own; each of its kills comes at a named point of `tests.kit.crashes`, by the process's own
 hand, or at a random moment. In the end the people finish what they do, and what they were told and
 answered is held against the log.
 """
@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.kit.crashes import PLACES, POINTS, RECORDINGS, VARIABLE, epitaph
+from tests.kit.history import Given, History, Log, RunState, Violation
+from tests.kit.verdict import check
 from tests.recordings import FOLDER
 from tests.sdk.client import OpenClient
 from tests.sdk.python_client import open_python
 from tests.servers.people import Person
-from towpath.testing.client import WireClient, wire_client
-from towpath.testing.crashes import PLACES, POINTS, RECORDINGS, VARIABLE, epitaph
-from towpath.testing.history import Given, History, Log, RunState, Violation
 from towpath.testing.server import ServerProcess
-from towpath.testing.verdict import check
+from towpath.testing.wire_client import WireClient, wire_client
 
 NAMES = ("alice", "bob", "carol")
 ROOMS = 2
@@ -122,7 +122,7 @@ class Killing:
     """One server over one data directory, killed in stretches."""
 
     def __init__(self, data: Path) -> None:
-        arguments = ("--app", "towpath.testing.crashes:gateway")
+        arguments = ("--app", "tests.kit.crashes:gateway")
         limits = {"TOWPATH_RUNS_PER_SECOND": "1000", "TOWPATH_RUNS_BURST": "1000"}
         limits |= {"TOWPATH_COMMANDS_PER_SECOND": "1000", "TOWPATH_ERRORS": "10000"}
         recorded = {RECORDINGS: str(FOLDER)}

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from towpath.agents import demo
-from towpath.agents.registry import AgentInput
-from towpath.server.gateway import Gateway
+from towpath.agents.agent import AgentInput
+from towpath.gateway import Gateway
 
 gateway = Gateway()
 gateway.agent("tools")(demo.tools)

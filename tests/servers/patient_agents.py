@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-from towpath.agents.registry import AgentInput
-from towpath.server.gateway import Gateway
+from towpath.agents.agent import AgentInput
+from towpath.gateway import Gateway
 
 gateway = Gateway()
 

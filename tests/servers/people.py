@@ -11,13 +11,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tests.kit.history import Asked, Decided, Given, Reading, Stopped
+from tests.kit.history import Joined as Answered
+from tests.kit.page import TERMINAL, Page
 from tests.recordings import NAMES
 from tests.sdk.client import START, Delivery, Joined, Reader, RPCFailed, SdkClient
 from towpath import codes
 from towpath.events.digest import digest
-from towpath.testing.history import Asked, Decided, Given, Reading, Stopped
-from towpath.testing.history import Joined as Answered
-from towpath.testing.page import TERMINAL, Page
 
 AGAIN = frozenset({codes.TEMPORARY.number, codes.TOO_MANY_REQUESTS.number})
 """Errors of the server after which the same is asked again; those below 100 are the SDK's own."""

@@ -30,9 +30,9 @@ from tests.servers.event_streams import (
 from tests.servers.paced_agents import flood
 from towpath.auth.development import development_key, sign
 from towpath.auth.tokens import LEEWAY
-from towpath.events.kinds import TERMINAL
-from towpath.testing.client import wire_client
+from towpath.events.types import TERMINAL
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import wire_client
 
 pytestmark = pytest.mark.servers
 

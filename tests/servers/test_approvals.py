@@ -19,9 +19,9 @@ from tests.servers.conversation import (
     until_over,
 )
 from towpath.events.digest import digest
-from towpath.events.kinds import TERMINAL
-from towpath.testing.client import WireClient, wire_client
+from towpath.events.types import TERMINAL
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import WireClient, wire_client
 
 pytestmark = pytest.mark.servers
 

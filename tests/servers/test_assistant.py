@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.kit.model_server import Fails, ModelServer, Says
 from tests.servers.conversation import ask, text_of, until_over, until_text
-from towpath.testing.client import wire_client
-from towpath.testing.model_server import Fails, ModelServer, Says
 from towpath.testing.server import ServerDied, ServerProcess, free_port
+from towpath.testing.wire_client import wire_client
 
 pytestmark = pytest.mark.servers
 

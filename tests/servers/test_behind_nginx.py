@@ -20,8 +20,8 @@ from tests.servers.conversation import ask, text_of, until_over
 from tests.servers.heads import AT_ONCE, TOO_LARGE, head, line_of, status_of
 from tests.servers.issuing import asking, environment, knock
 from towpath.auth.development import development_key, sign
-from towpath.testing.client import wire_client
 from towpath.testing.server import ServerProcess, free_port
+from towpath.testing.wire_client import wire_client
 
 pytestmark = [pytest.mark.servers, pytest.mark.nginx]
 

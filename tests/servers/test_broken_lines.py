@@ -11,8 +11,8 @@ from websockets.frames import Frame, Opcode
 
 from tests.servers.conversation import eventually
 from tests.servers.test_slow import metric
-from towpath.testing.client import wire_client
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import wire_client
 
 pytestmark = pytest.mark.servers
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.crashes import MOMENTS, POINTS, VARIABLE, epitaph
 from tests.sdk.python_client import open_python
 from tests.servers.conversation import ask, from_the_start, seen_in, text_of, until_over
 from tests.servers.killing import Killing, at
-from towpath.streams import seals
-from towpath.testing.client import wire_client
-from towpath.testing.crashes import MOMENTS, POINTS, VARIABLE, epitaph
+from towpath.log.integrity import checksums
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import wire_client
 
 pytestmark = pytest.mark.servers
 
@@ -59,7 +59,7 @@ async def test_r77_r80_a_kill_in_the_sweep_leaves_a_thread_whole(
     tmp_path: Path, moment: str
 ) -> None:
     """What retention drops is all there or all gone; the thread is whole either way."""
-    server = ServerProcess(tmp_path / "data", "--app", "towpath.testing.crashes:gateway")
+    server = ServerProcess(tmp_path / "data", "--app", "tests.kit.crashes:gateway")
     file = server.data / "towpath.db"
     try:
         await asyncio.to_thread(server.start)
@@ -107,7 +107,7 @@ def _die(server: ServerProcess, point: str) -> None:
 def _age(file: Path) -> int:
     """Make all that threads hold too old to be kept; return how many rows that is."""
     with closing(sqlite3.connect(file)) as db, db:
-        seals.guard(db)
+        checksums.guard(db)
         db.execute(f"UPDATE channels SET updated = 0, due = 0 WHERE {THREADS}")
         theirs = f"channel IN (SELECT id FROM channels WHERE {THREADS})"
         db.execute(f"UPDATE log SET at = 0, crc = NULL WHERE {theirs}")

@@ -10,9 +10,9 @@ import httpx2
 import pytest
 
 from tests.servers.issuing import UPGRADE, Issuer, asking, happenings, issuing, serving, trusting
-from towpath.testing.client import wire_client
 from towpath.testing.faults import PASS, Refuse
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import wire_client
 
 pytestmark = pytest.mark.servers
 

@@ -11,8 +11,8 @@ from tests.events.client import screen
 from tests.servers.conversation import eventually, text_of
 from tests.servers.paced_agents import flood
 from tests.servers.test_slow import metric, narrow
-from towpath.testing.client import WireClient, wire_client
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import WireClient, wire_client
 
 pytestmark = pytest.mark.servers
 

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 import uvicorn
 
+from tests.runs.tables.test_salvage import flip, pages_of, wreck
 from tests.servers.conversation import (
     ask,
     eventually,
@@ -19,12 +20,11 @@ from tests.servers.conversation import (
     until_over,
     until_text,
 )
-from tests.threads.test_salvage import flip, pages_of, wreck
 from towpath.auth.development import development_key, sign
-from towpath.server.gateway import Gateway
-from towpath.server.settings import Settings
-from towpath.testing.client import WireClient, wire_client
+from towpath.gateway import Gateway
+from towpath.settings import Settings
 from towpath.testing.server import ServerProcess, free_port
+from towpath.testing.wire_client import WireClient, wire_client
 
 pytestmark = pytest.mark.servers
 

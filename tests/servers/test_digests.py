@@ -8,8 +8,8 @@ import pytest
 
 from tests.servers.conversation import ask, until_over, until_text
 from towpath.events.digest import digest
-from towpath.testing.client import WireClient, wire_client
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import WireClient, wire_client
 
 pytestmark = pytest.mark.servers
 

@@ -15,9 +15,9 @@ from tests.events.client import errors_of
 from tests.sdk.client import Position
 from tests.sdk.python_client import open_python
 from tests.servers.conversation import eventually, from_the_start, seen_in
-from towpath.events.kinds import TERMINAL
-from towpath.testing.client import wire_client
+from towpath.events.types import TERMINAL
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import wire_client
 
 pytestmark = pytest.mark.servers
 

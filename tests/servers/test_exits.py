@@ -17,9 +17,9 @@ import pytest
 
 from tests.servers.conversation import ask, eventually, text_of, until_over, until_text
 from tests.servers.exiting_agents import CALLED
-from towpath.events.kinds import TERMINAL
-from towpath.testing.client import wire_client
+from towpath.events.types import TERMINAL
 from towpath.testing.server import ServerProcess, free_port
+from towpath.testing.wire_client import wire_client
 
 pytestmark = pytest.mark.servers
 

@@ -14,8 +14,8 @@ from websockets.asyncio.client import connect as open_socket
 
 from tests.servers.conversation import ask, eventually, open_thread, until_over
 from towpath.auth.development import sign
-from towpath.testing.client import WireClient, wire_client
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import WireClient, wire_client
 
 pytestmark = pytest.mark.servers
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from towpath.streams.broker import NOTICE_RETENTION
-from towpath.testing.client import WireClient, wire_client
+from towpath.log.broker import NOTICE_RETENTION
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import WireClient, wire_client
 
 pytestmark = pytest.mark.servers
 

@@ -23,10 +23,10 @@ from tests.servers.issuing import (
     serving,
     trusting,
 )
-from towpath.testing.client import wire_client
 from towpath.testing.faults import Drop, Refuse
-from towpath.testing.provider import JWKS
+from towpath.testing.oidc_provider import JWKS
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import wire_client
 
 pytestmark = pytest.mark.servers
 

@@ -20,9 +20,9 @@ from tests.servers.conversation import (
     until_over,
     until_text,
 )
-from towpath.events.kinds import TERMINAL
-from towpath.testing.client import wire_client
+from towpath.events.types import TERMINAL
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import wire_client
 
 pytestmark = pytest.mark.servers
 

@@ -28,8 +28,8 @@ from tests.servers.issuing import (
     serving,
     trusting,
 )
-from towpath.testing.client import wire_client
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import wire_client
 
 pytestmark = pytest.mark.servers
 

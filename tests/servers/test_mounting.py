@@ -24,10 +24,10 @@ from tests.servers.conversation import GOLDEN_PATH, ask, golden_names, until_ove
 from towpath.agents import demo
 from towpath.auth.development import sign
 from towpath.errors import ConfigurationError
-from towpath.server.gateway import Gateway
-from towpath.server.settings import Settings
-from towpath.testing.client import wire_client
+from towpath.gateway import Gateway
+from towpath.settings import Settings
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import wire_client
 
 pytestmark = pytest.mark.servers
 

@@ -31,7 +31,6 @@ from tests.servers.issuing import (
     serving,
     trusting,
 )
-from towpath.testing.client import WireClient, wire_client
 from towpath.testing.faults import (
     PASS,
     Delay,
@@ -43,7 +42,7 @@ from towpath.testing.faults import (
     Reset,
     Slow,
 )
-from towpath.testing.provider import (
+from towpath.testing.oidc_provider import (
     JWKS,
     Answer,
     Html,
@@ -54,6 +53,7 @@ from towpath.testing.provider import (
     Status,
 )
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import WireClient, wire_client
 
 pytestmark = pytest.mark.servers
 

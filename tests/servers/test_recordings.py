@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.events.client import Event, screen
+from tests.kit.crashes import RECORDINGS
+from tests.kit.recordings import read
 from tests.recordings import FOLDER, NAMES
 from tests.servers.conversation import from_the_start, seen_in
-from towpath.events.kinds import TERMINAL
-from towpath.testing.client import wire_client
-from towpath.testing.crashes import RECORDINGS
-from towpath.testing.recordings import read
+from towpath.events.types import TERMINAL
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import wire_client
 
 pytestmark = pytest.mark.servers
 
@@ -25,7 +25,7 @@ def said(events: Iterable[Event]) -> str:
 
 async def test_r73_r74_recorded_runs_reach_everybody_whole(tmp_path: Path) -> None:
     """In one thread, one after the other: each as it was recorded, and the same to a latecomer."""
-    arguments = ("--app", "towpath.testing.crashes:gateway")
+    arguments = ("--app", "tests.kit.crashes:gateway")
     environment = {RECORDINGS: str(FOLDER)}
     thread = uuid.uuid4().hex
     channel = f"thread:{thread}"

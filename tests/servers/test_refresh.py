@@ -28,10 +28,10 @@ from tests.servers.conversation import (
     until_text,
 )
 from tests.servers.issuing import Issuer, asking, issuing, knock, serving, trusting
-from towpath.events.kinds import TERMINAL
-from towpath.testing.client import WireClient, wire_client
+from towpath.events.types import TERMINAL
 from towpath.testing.faults import Delay, Drop
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import WireClient, wire_client
 
 pytestmark = pytest.mark.servers
 

@@ -11,9 +11,9 @@ import pytest
 from tests.servers.conversation import ask, eventually, open_thread, until_text
 from tests.servers.test_approvals import ARGUMENTS, ask_to_buy
 from towpath.events.digest import digest
-from towpath.server.operations import OPERATIONS
-from towpath.testing.client import WireClient, wire_client
+from towpath.methods.operations import OPERATIONS
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import WireClient, wire_client
 
 pytestmark = pytest.mark.servers
 

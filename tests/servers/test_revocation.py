@@ -28,12 +28,12 @@ from towpath.auth.development import development_key, sign
 from towpath.auth.revocations import MAX_REVOCATIONS, Revocation
 from towpath.auth.tokens import LEEWAY
 from towpath.channels import CONTROL
-from towpath.server.control import announce
-from towpath.streams.broker import Retention, Write, retention_of
-from towpath.streams.sqlite import SqliteBroker
-from towpath.testing.client import WireClient, wire_client
+from towpath.log.broker import Retention, Write, retention_of
+from towpath.log.sqlite_broker import SqliteBroker
+from towpath.node.revocation_feed import announce
+from towpath.runs.tables.projection import ThreadProjection
 from towpath.testing.server import ServerProcess
-from towpath.threads.projection import ThreadProjection
+from towpath.testing.wire_client import WireClient, wire_client
 
 pytestmark = pytest.mark.servers
 

@@ -24,9 +24,9 @@ from tests.servers.conversation import (
     until_text,
 )
 from tests.servers.odd_agents import SECRET
-from towpath.events.kinds import TERMINAL
-from towpath.testing.client import WireClient, wire_client
+from towpath.events.types import TERMINAL
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import WireClient, wire_client
 
 pytestmark = pytest.mark.servers
 

@@ -19,8 +19,8 @@ from tests.servers.conversation import (
     text_of,
     until_over,
 )
-from towpath.testing.client import WireClient, wire_client
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import WireClient, wire_client
 
 pytestmark = pytest.mark.servers
 

@@ -28,9 +28,9 @@ from tests.servers.conversation import (
     until_over,
     until_text,
 )
-from towpath.events.kinds import TERMINAL
-from towpath.testing.client import WireClient, wire_client
+from towpath.events.types import TERMINAL
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import WireClient, wire_client
 
 pytestmark = pytest.mark.servers
 
@@ -233,7 +233,7 @@ async def test_stopping_a_run_on_a_locked_log_is_answered_and_comes_true(
     tmp_path: Path, how: str
 ) -> None:
     """Whoever says stop hears in time that it cannot be written yet; asked again, it is done."""
-    arguments = ("--app", "towpath.testing.crashes:gateway")
+    arguments = ("--app", "tests.kit.crashes:gateway")
     with ServerProcess(tmp_path / "data", *arguments) as server:
         async with wire_client(server.ws, server.token()) as client:
             started = await ask(client, "tell 100000", agent="interrupt")

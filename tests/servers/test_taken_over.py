@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from tests.servers.conversation import ask, from_the_start, seen_in, until_text
-from towpath.events.kinds import TERMINAL
-from towpath.testing.client import wire_client
+from towpath.events.types import TERMINAL
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import wire_client
 
 pytestmark = pytest.mark.servers
 

@@ -14,8 +14,8 @@ from tests.servers.conversation import ask, until_over
 from tests.servers.issuing import UPGRADE, asking, environment, get, knock
 from towpath.auth.handshake import PLAIN_NAMES, SPELLING
 from towpath.auth.tickets import PREFIX
-from towpath.testing.client import WireClient, wire_client
 from towpath.testing.server import ServerProcess
+from towpath.testing.wire_client import WireClient, wire_client
 
 pytestmark = pytest.mark.servers
 

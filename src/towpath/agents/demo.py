@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from towpath.agents.registry import AgentInput
+from towpath.agents.agent import AgentInput
 
 _BUY = re.compile(r"^\s*buy\s+(.{1,200}?)\s*$", re.IGNORECASE)
 _COUNT = re.compile(r"^\s*count\s+(\d{1,6})(?:\s+at\s+(\d+(?:\.\d+)?)\s*/\s*s)?\s*$", re.IGNORECASE)

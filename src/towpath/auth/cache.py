@@ -16,7 +16,7 @@ from typing import NewType
 from cachetools import TLRUCache
 
 from towpath.auth.verdicts import Invalid, Unknown, Valid, Verdict
-from towpath.context import Principal
+from towpath.identity import Principal
 
 Digest = NewType("Digest", bytes)
 """The sha256 of a credential."""

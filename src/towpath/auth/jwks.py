@@ -26,8 +26,8 @@ from typing import Final, Protocol
 from cachetools import TTLCache
 from joserfc.jwk import Key
 
-from towpath.auth.flights import Flights
 from towpath.auth.keys import KeyRing
+from towpath.auth.single_flight import Flights
 from towpath.auth.tokens import KeysUnavailable
 
 MAX_ABSENT: Final = 1000

@@ -8,7 +8,7 @@ be expressed for anybody else's.
 from enum import Enum
 
 from towpath.channels import Channel
-from towpath.context import Principal
+from towpath.identity import Principal
 
 
 class Action(Enum):

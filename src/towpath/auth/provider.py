@@ -25,8 +25,8 @@ from towpath.auth.breaker import BreakerOpen, CircuitBreaker
 from towpath.auth.keys import KeyRing, read_key_set
 from towpath.auth.tokens import KeysUnavailable
 from towpath.errors import ConfigurationError
-from towpath.hooks import Fault, Hooks, KeysFetched
 from towpath.protocol.codec_json import too_deep
+from towpath.telemetry import Fault, Hooks, KeysFetched
 
 MAX_ANSWER_BYTES = 256 * 1024
 """A longer answer is not read to its end."""

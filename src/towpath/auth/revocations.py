@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 
 from towpath.auth.tokens import LEEWAY
-from towpath.context import Principal
+from towpath.identity import Principal
 
 EVERYBODY = ""
 """The tenant of a revocation that concerns all tenants; no principal can have it."""

@@ -18,13 +18,13 @@ from typing import Final, Protocol, Self
 
 from towpath.auth.breaker import CircuitBreaker, State
 from towpath.auth.cache import Digest, VerdictCache, digest
-from towpath.auth.flights import Flights
 from towpath.auth.jwks import RemoteKeys
 from towpath.auth.revocations import Revocation, Revocations
+from towpath.auth.single_flight import Flights
 from towpath.auth.tickets import Tickets, is_ticket
 from towpath.auth.tokens import KeysUnavailable
 from towpath.auth.verdicts import Invalid, Unknown, Valid, Verdict
-from towpath.context import Principal
+from towpath.identity import Principal
 
 UNNAMED: Final = "configured key"
 """What logs and metrics call an issuer without a name."""

@@ -16,8 +16,8 @@ from cachetools import TTLCache
 
 from towpath.auth.cache import Digest, digest
 from towpath.auth.verdicts import Invalid, Valid, Verdict
-from towpath.context import Principal
 from towpath.errors import TooManyRequests
+from towpath.identity import Principal
 
 PREFIX: Final = "tkt_"
 """What every ticket begins with."""

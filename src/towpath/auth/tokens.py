@@ -18,8 +18,8 @@ from joserfc.errors import BadSignatureError, JoseError
 from joserfc.jwk import Key
 
 from towpath.auth.verdicts import Invalid, Unknown, Valid, Verdict
-from towpath.context import Principal
 from towpath.errors import ConfigurationError, TowpathError
+from towpath.identity import Principal
 from towpath.protocol.codec_json import too_deep
 
 LEEWAY = 30.0

@@ -9,7 +9,7 @@ Source: DESIGN section 7; WIRE section 3.
 
 from dataclasses import dataclass
 
-from towpath.context import Principal
+from towpath.identity import Principal
 
 
 @dataclass(frozen=True, slots=True)

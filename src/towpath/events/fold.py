@@ -13,10 +13,10 @@ import copy
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from towpath.events.kinds import DELTAS, Event, IllegalEvent, Message
 from towpath.events.order import Order
 from towpath.events.patch import patched
-from towpath.events.prelude import attribution, compose
+from towpath.events.snapshot import attribution, compose
+from towpath.events.types import DELTAS, Event, IllegalEvent, Message
 
 
 class Fold:

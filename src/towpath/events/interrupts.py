@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from towpath.channels import is_id
-from towpath.events.kinds import Event, IllegalEvent, Message
+from towpath.events.types import Event, IllegalEvent, Message
 
 
 def check_asked(outcome: Event, messages: Iterable[Message]) -> None:

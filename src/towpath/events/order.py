@@ -18,7 +18,7 @@ Source: WIRE section 8; AG-UI 1.0, the rules its client verifies.
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
-from towpath.events.kinds import TERMINAL, Event, IllegalEvent
+from towpath.events.types import TERMINAL, Event, IllegalEvent
 
 
 class Act(Enum):

@@ -12,7 +12,7 @@ import jsonpatch
 import jsonpointer
 import msgspec
 
-from towpath.events.kinds import IllegalEvent
+from towpath.events.types import IllegalEvent
 from towpath.json_bounds import MAX_EVENT_DEPTH, nests_deeper
 
 MAX_BYTES = 64 * 1024 * 1024

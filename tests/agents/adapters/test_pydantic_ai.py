@@ -18,14 +18,7 @@ from pydantic_ai.exceptions import FallbackExceptionGroup, ModelTimeoutError
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
-from tests.agents.stage import ALICE, QUICK, staged
-from towpath import codes
-from towpath.agents.adapters.pydantic_ai import _from_a_task, from_pydantic_ai, model_error
-from towpath.agents.registry import AgentFunction, AgentInput
-from towpath.context import UserExecutionContext
-from towpath.errors import MissingExtra
-from towpath.hooks import Fault
-from towpath.testing.model_server import (
+from tests.kit.model_server import (
     Answer,
     Calls,
     Fails,
@@ -34,6 +27,13 @@ from towpath.testing.model_server import (
     Says,
     Silence,
 )
+from tests.runs.stage import ALICE, QUICK, staged
+from towpath import codes
+from towpath.agents.adapters.pydantic_ai import _from_a_task, from_pydantic_ai, model_error
+from towpath.agents.agent import AgentFunction, AgentInput
+from towpath.errors import MissingExtra
+from towpath.identity import UserExecutionContext
+from towpath.telemetry import Fault
 
 SECRET = "sk-very-secret"
 NO_SUCH = b'{"error": {"message": "no key sk-very-secret", "type": "e", "code": null}}'

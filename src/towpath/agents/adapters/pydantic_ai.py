@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import anyio
 
 from towpath import codes
-from towpath.agents.registry import AgentFunction, AgentInput
-from towpath.agents.run import AgentError
+from towpath.agents.agent import AgentFunction, AgentInput
 from towpath.errors import MissingExtra
+from towpath.runs.run import AgentError
 
 try:
     from ag_ui.core import BaseEvent, RunAgentInput

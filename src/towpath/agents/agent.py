@@ -1,0 +1,149 @@
+"""Who may be asked: agents by name, refused at once when they could not answer.
+
+An agent is an async generator function of one argument. It gets an `AgentInput` and yields text,
+AG-UI events, or mappings in wire form; it never sees a connection.
+"""
+
+import inspect
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from towpath.channels import is_id
+from towpath.errors import TowpathError
+from towpath.events.types import Message
+from towpath.identity import UserExecutionContext
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentInput:
+    """What an agent is asked: AG-UI's RunAgentInput, and for whom."""
+
+    context: UserExecutionContext
+    """Whose run this is, in which thread."""
+    message: str
+    """The text of the newest user message."""
+    messages: list[Message]
+    """The conversation, oldest first, up to what is to be answered; AG-UI wire form.
+
+    Where somebody asks for another answer to a message, what came after it is left out.
+    """
+    state: Any = None
+    """The shared state of the thread."""
+    tools: list[Mapping[str, Any]] = field(default_factory=list)
+    """Tools the client offers, in AG-UI wire form."""
+    client_context: list[Mapping[str, Any]] = field(default_factory=list)
+    """What the client tells about its surroundings (AG-UI's `context`)."""
+    forwarded_props: Any = None
+    """What the client forwards uninterpreted."""
+    resume: list[Mapping[str, Any]] = field(default_factory=list)
+    """Decisions on open interrupts."""
+
+
+class DoubleTexting(Enum):
+    """What becomes of a run that is asked for while another one is active on its thread."""
+
+    REJECT = "reject"
+    """It is refused; the person may stop the other one, or wait."""
+    QUEUE = "queue"
+    """It begins when the other one has ended, and those queued before it."""
+    INTERRUPT = "interrupt"
+    """The other one is cancelled first."""
+
+
+AgentFunction = Callable[[AgentInput], AsyncGenerator[object, None]]
+
+
+class InvalidAgent(TowpathError):
+    """What was registered cannot be asked; the sentence says why."""
+
+    def __init__(self, name: object, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"agent {self.name!r} {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """One registered agent."""
+
+    name: str
+    function: AgentFunction
+    description: str
+    deadline: float
+    """Seconds until a run of it is ended with `run.deadline`."""
+    double_texting: DoubleTexting = DoubleTexting.REJECT
+    """What becomes of a run that is asked for while another one is active on its thread."""
+
+
+class AgentRegistry:
+    """The agents of one gateway."""
+
+    def __init__(self) -> None:
+        self._agents: dict[str, Agent] = {}
+
+    def register(
+        self,
+        name: str,
+        function: AgentFunction,
+        *,
+        deadline: float,
+        description: str = "",
+        double_texting: str = DoubleTexting.REJECT.value,
+    ) -> None:
+        """Take an agent.
+
+        Raises:
+            InvalidAgent: the name is taken or no id, or the function is not an async generator
+                function of one argument. The other agents are untouched.
+        """
+        if not isinstance(name, str) or not is_id(name):
+            raise InvalidAgent(name, "needs a name of 1 to 128 printable characters")
+        if name in self._agents:
+            raise InvalidAgent(name, "is registered already")
+        if not _yields(function):
+            raise InvalidAgent(name, "is not an async generator function: it must `yield`")
+        if not _takes_one(function):
+            raise InvalidAgent(name, "must take exactly one argument, the AgentInput")
+        if deadline <= 0:
+            raise InvalidAgent(name, "needs a deadline above 0 seconds")
+        policies = {policy.value: policy for policy in DoubleTexting}
+        if double_texting not in policies:
+            raise InvalidAgent(name, f"needs a double_texting that is one of {', '.join(policies)}")
+        text = description or (inspect.getdoc(function) or "").partition("\n")[0]
+        self._agents[name] = Agent(
+            name=name,
+            function=function,
+            description=text,
+            deadline=deadline,
+            double_texting=policies[double_texting],
+        )
+
+    def get(self, name: str) -> Agent | None:
+        """Return the agent of that name."""
+        return self._agents.get(name)
+
+    def __iter__(self) -> Iterator[Agent]:
+        return iter(self._agents.values())
+
+    def __len__(self) -> int:
+        return len(self._agents)
+
+
+def _yields(function: object) -> bool:
+    if inspect.isclass(function):
+        return False
+    target = function if inspect.isroutine(function) else getattr(function, "__call__", None)  # noqa: B004
+    return inspect.isasyncgenfunction(target)
+
+
+def _takes_one(function: AgentFunction) -> bool:
+    try:
+        inspect.signature(function).bind(object())
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The agent `assistant`: a conversation with a language model."""

@@ -1,0 +1,267 @@
+"""Authenticating one connection: the credential's sources, its limits, the verdict, and its end.
+
+What a verdict means on the wire is decided here and nowhere else: which of them is an error that
+says "come back", which closes for good, and what is told to whoever watches. The HTTP doors ask
+the same questions here, so that no door is laxer than another.
+
+Nothing here belongs to one connection; everything about one is an argument.
+
+Source: WIRE sections 2 and 3; DESIGN section 7.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, assert_never
+
+from towpath import codes, telemetry
+from towpath.auth.cache import Digest, digest
+from towpath.auth.handshake import (
+    Credential,
+    Handshake,
+    Source,
+    bearer,
+    find_credential,
+    is_misspelt,
+)
+from towpath.auth.service import UnifiedAuthenticationService
+from towpath.auth.verdicts import Invalid, Unknown, Valid
+from towpath.codes import CloseCode, ErrorCode
+from towpath.identity import Principal
+from towpath.rate_limits import Buckets, Rate
+from towpath.telemetry import Hooks
+
+HANDSHAKE_STABILIZATION_DELAY: Final = 0.2
+"""The longest anything here would wait for a state to be reached, in seconds. No time is waited
+out: the way from connect to its reply is made of states alone."""
+MAX_HELD: Final = 256
+"""How many answers past a limit are held back at once; further ones are given at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """The credential is good: this is who, and whether an SDK can renew it on the connection."""
+
+    principal: Principal
+    renewable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The credential lets nobody in."""
+
+    code: ErrorCode | CloseCode
+    """An error where the client should come back, a close code where it should not."""
+    verdict: str
+    """`missing`, `invalid`, `expired`, `revoked`, `unknown` or `limited`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grace:
+    """How long a connection outlives its credential. Seconds."""
+
+    expiry: float = 25.0
+    """SDKs refresh at the end, not before it."""
+    outage: float = 900.0
+    """Where whoever could give a new one does not answer; 0 switches it off."""
+
+
+class UnifiedWebSocketAuth:
+    """Authenticates connections, and requests, for the gateway."""
+
+    def __init__(
+        self,
+        service: UnifiedAuthenticationService,
+        *,
+        hooks: Hooks,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        grace: Grace | None = None,
+        source_failures: Rate | None = None,
+        credential_failures: Rate | None = None,
+        limited_delay: float = 0.0,
+    ) -> None:
+        """Authenticate with this service.
+
+        Args:
+            service: judges credentials.
+            hooks: hear what was accepted and refused.
+            clock: seconds of a monotonic clock.
+            wall_clock: Unix seconds.
+            grace: how long a connection outlives its credential.
+            source_failures: how often one source address may fail.
+            credential_failures: how often one credential may.
+            limited_delay: how long an answer past these limits is held back, in seconds.
+        """
+        self.service = service
+        self._hooks = hooks
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._grace = grace or Grace()
+        self._limited_delay = limited_delay
+        self._held = 0
+        self._sources: Buckets[str] = Buckets(source_failures or Rate(per_second=10, burst=200))
+        self._credentials: Buckets[Digest] = Buckets(
+            credential_failures or Rate(per_second=0.5, burst=20)
+        )
+
+    async def authenticate_websocket_connection(
+        self, connect_token: str, handshake: Handshake, *, connection: str
+    ) -> Authenticated | Refused:
+        """Return who a new connection is, or what to answer it.
+
+        Args:
+            connect_token: the token of the connect command.
+            handshake: what the upgrade brought.
+            connection: the connection's id, for whoever watches.
+        """
+        credential = find_credential(connect_token, handshake)
+        return await self._authenticate(credential, handshake, connection)
+
+    async def authenticate_request(self, handshake: Handshake) -> Authenticated | Refused:
+        """Return who makes an HTTP request, by its Authorization header, or what to answer."""
+        token = bearer(handshake.authorization)
+        credential = Credential(token, Source.AUTHORIZATION) if token else None
+        return await self._authenticate(credential, handshake, "")
+
+    async def refresh(
+        self, principal: Principal, token: str, handshake: Handshake, *, connection: str
+    ) -> Authenticated | Refused:
+        """Return who a live connection is with a new credential; it must be the same person."""
+        credential = Credential(token, Source.CONNECT)
+        made = await self._judge(credential, handshake, connection)
+        if isinstance(made, Authenticated) and not principal.same_person(made.principal):
+            return self._refuse(codes.INVALID_TOKEN, "invalid", "another person's", connection)
+        return made
+
+    def expires_at(self, principal: Principal) -> float | None:
+        """Return when the grace after a credential's end is over, in Unix seconds."""
+        ends = principal.expires_at
+        return None if ends is None else ends + self._grace.expiry
+
+    def lapsed(self, principal: Principal) -> None:
+        """Take note that a credential ended and was not renewed: is there anybody to renew it?"""
+        self.service.probe(principal)
+
+    def held_until(self, principal: Principal) -> float | None:
+        """Return until when an outage keeps a connection past its end, in Unix seconds, if it does.
+
+        Whoever could give a new credential does not answer, so its absence says nothing about the
+        person. This never lets anybody in: it only does not throw out.
+        """
+        ends = principal.expires_at
+        if ends is None or not self.service.in_outage(principal):
+            return None
+        until = ends + self._grace.outage
+        return until if until > self._wall_clock() else None
+
+    def auth_state(self, issuer: str | None = None) -> dict[str, Any]:
+        """Return the state of authentication as nine plain values; no credential is in them.
+
+        Args:
+            issuer: whose breaker to show; None shows one that is not closed, if there is one.
+        """
+        breaker, retry = self.service.issuer(issuer).breaker, self.service.retry
+        return {
+            "failure_count": breaker.failure_count,
+            "failure_threshold": breaker.failure_threshold,
+            "reset_timeout": breaker.reset_timeout,
+            "last_failure_time": breaker.last_failure_time,
+            "state": breaker.state.value,
+            "concurrent_token_cache": len(self.service.cache),
+            "token_cache_lock": self.service.under_way > 0,
+            "cloud_run_backoff": retry.base * 2.0 ** (retry.attempts - 1),
+            "handshake_stabilization_delay": HANDSHAKE_STABILIZATION_DELAY,
+        }
+
+    def _check_circuit_breaker(self, issuer: str | None = None) -> bool:
+        """Whether a call to an issuer's key server would be let through now; makes none."""
+        return self.service.issuer(issuer).breaker.retry_after == 0
+
+    def _record_circuit_breaker_failure(self, issuer: str | None = None) -> None:
+        """Tell an issuer's breaker of a failed call that somebody else made."""
+        self.service.issuer(issuer).breaker.record_failure()
+
+    async def _authenticate(
+        self, credential: Credential | None, handshake: Handshake, connection: str
+    ) -> Authenticated | Refused:
+        """Judge what a newcomer presents, unless there is nothing or was too much of it."""
+        if credential is None:
+            self._charge(handshake.address)
+            return self._refuse(codes.NO_CREDENTIAL, "missing", "no credential", connection)
+        if self._limited(credential, handshake):
+            await self._hold()
+            return self._refuse(codes.TOO_MANY_REQUESTS, "limited", "too many failures", connection)
+        return await self._judge(credential, handshake, connection)
+
+    async def _judge(
+        self, credential: Credential, handshake: Handshake, connection: str
+    ) -> Authenticated | Refused:
+        if credential.misplaced:
+            return self._refuse_bad(credential, handshake, Invalid("misplaced"), connection)
+        judged = await self.service.authenticate(credential.token, origin=handshake.origin)
+        match judged.verdict:
+            case Valid(principal) if self._over(principal):
+                return self._refuse(codes.TOKEN_EXPIRED, "expired", "past its grace", connection)
+            case Valid(principal):
+                source, age = credential.source.value, judged.age
+                self._hooks.tell(
+                    telemetry.CredentialAccepted(connection=connection, source=source, age=age)
+                )
+                return Authenticated(principal, credential.renewable)
+            case Unknown(reason, suspect=suspect):
+                if suspect:
+                    self._charge(handshake.address)
+                return self._refuse(codes.TEMPORARY, "unknown", reason, connection)
+            case Invalid() as bad:
+                return self._refuse_bad(credential, handshake, bad, connection)
+            case never:
+                assert_never(never)
+
+    def _refuse_bad(
+        self, credential: Credential, handshake: Handshake, bad: Invalid, connection: str
+    ) -> Refused:
+        """Refuse what is no good, and hold it against whoever presented it."""
+        self._charge(handshake.address)
+        self._credentials.take(digest(credential.token), self._clock())
+        if bad.expired:
+            return self._refuse(codes.TOKEN_EXPIRED, "expired", bad.reason, connection)
+        if bad.revoked:
+            return self._refuse(codes.NOT_ALLOWED, "revoked", bad.reason, connection)
+        code = codes.NO_CREDENTIAL if is_misspelt(credential.token) else codes.INVALID_TOKEN
+        return self._refuse(code, "invalid", bad.reason, connection)
+
+    def _refuse(
+        self, code: ErrorCode | CloseCode, verdict: str, reason: str, connection: str
+    ) -> Refused:
+        self._hooks.tell(
+            telemetry.CredentialRefused(connection=connection, verdict=verdict, reason=reason)
+        )
+        return Refused(code, verdict)
+
+    def _over(self, principal: Principal) -> bool:
+        """Whether a connection would end at once: clocks may differ by more than the grace."""
+        ends = self.expires_at(principal)
+        return ends is not None and self._wall_clock() >= ends
+
+    def _limited(self, credential: Credential, handshake: Handshake) -> bool:
+        """Whether so much failed that only what is known to be good is looked at."""
+        now = self._clock()
+        if self._credentials.empty(digest(credential.token), now):
+            return True
+        if not self._sources.empty(handshake.address, now):
+            return False
+        return not self.service.remembers(credential.token)
+
+    async def _hold(self) -> None:
+        """Let whoever failed too often wait for the answer, so that a flood costs a timer each."""
+        if self._held >= MAX_HELD:
+            return
+        self._held += 1
+        try:
+            await asyncio.sleep(self._limited_delay)
+        finally:
+            self._held -= 1
+
+    def _charge(self, address: str) -> None:
+        self._sources.take(address, self._clock())

@@ -1,0 +1,115 @@
+"""The event loop of `towpath serve`, which goes on where agent code exits.
+
+SystemExit and KeyboardInterrupt that leave a task or a callback leave the event loop too: asyncio
+and uvloop raise them out of `run_until_complete`. What an agent yields is guarded at its run. A
+task, timer or callback that an agent starts is not: it is the agent's own. So whoever runs the loop
+catches them here, outside of it, and runs the same main task on the same loop again; what was ready
+to run still is. A gateway that is mounted does not run the loop, and cannot do this.
+
+Which agent it was is in the context of the callback, and gone once the loop has ended. So callbacks
+that are scheduled in the context of a run take the run's key with them. That costs all others one
+look into their context.
+"""
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any, TypeVar
+
+from towpath.runs.executor import CURRENT_RUN
+from towpath.runs.model import RunKey
+
+T = TypeVar("T")
+
+Exited = Callable[[RunKey | None, BaseException], None]
+"""Hears of an exit, within the loop: of which run, None where nobody knows."""
+
+
+class ServingLoop:
+    """Runs one main task to its end, whatever agents exit meanwhile."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, exited: Exited) -> None:
+        """Take over a loop that has not run yet.
+
+        Args:
+            loop: of asyncio or uvloop.
+            exited: hears of each exit.
+        """
+        self._loop = loop
+        self._exited = exited
+        self._seen: list[tuple[RunKey | None, BaseException]] = []
+        """Exits on their way out of the loop."""
+        for name in ("call_soon", "call_soon_threadsafe"):
+            setattr(loop, name, self._soon(getattr(loop, name)))
+        for name in ("call_later", "call_at"):
+            setattr(loop, name, self._timed(getattr(loop, name)))
+
+    def run(self, main: "Coroutine[Any, Any, T] | asyncio.Task[T]") -> T:
+        """Run one task to its end and return its result, or raise what it raises."""
+        task = asyncio.ensure_future(main, loop=self._loop)
+        while not task.done():
+            try:
+                self._loop.run_until_complete(task)
+            except (SystemExit, KeyboardInterrupt) as error:
+                if not _raised_by(task, error):
+                    self._tell(error)
+            except RuntimeError as error:  # Somebody called `loop.stop()`.
+                if task.done() or self._loop.is_closed():
+                    break
+                self._tell(error)
+        return task.result()
+
+    def close(self) -> None:
+        """Close the loop and what it still holds; clean-up of agents may exit here too."""
+        try:
+            self.run(self._loop.shutdown_asyncgens())
+            self.run(self._loop.shutdown_default_executor())
+        finally:
+            self._loop.close()
+
+    def _tell(self, error: BaseException) -> None:
+        """Tell of what left the loop, once the loop runs again."""
+        seen, self._seen = self._seen, []
+        if all(error is not one for _, one in seen):
+            seen.append((None, error))
+        for key, one in seen:
+            self._loop.call_soon(self._exited, key, one)
+
+    def _soon(self, schedule: Callable[..., Any]) -> Callable[..., Any]:
+        def call(callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
+            key = CURRENT_RUN.get(None) if context is None else context.get(CURRENT_RUN)
+            if key is not None:
+                callback = functools.partial(self._step, key, callback)
+            if args:
+                return schedule(callback, *args, context=context)
+            return schedule(callback, context=context)
+
+        return call
+
+    def _timed(self, schedule: Callable[..., Any]) -> Callable[..., Any]:
+        def call(
+            when: float,
+            callback: Callable[..., Any],
+            *args: Any,
+            context: Context | None = None,
+        ) -> Any:
+            key = CURRENT_RUN.get(None) if context is None else context.get(CURRENT_RUN)
+            if key is not None:
+                callback = functools.partial(self._step, key, callback)
+            return schedule(when, callback, *args, context=context)
+
+        return call
+
+    def _step(self, key: RunKey, callback: Callable[..., Any], *args: Any) -> None:
+        """Run a callback of an agent, and note whose it was if it exits."""
+        try:
+            callback(*args)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if all(error is not one for _, one in self._seen):
+                self._seen.append((key, error))
+            raise
+
+
+def _raised_by(task: "asyncio.Task[Any]", error: BaseException) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is error

@@ -1,0 +1,1 @@
+"""One live connection: its socket, its commands, its session, its end."""

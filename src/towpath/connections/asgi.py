@@ -1,0 +1,43 @@
+"""A socket of any ASGI server.
+
+Source: ASGI specification 3.0, WebSocket; its denial response extension for HTTP answers.
+"""
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+
+class AsgiTransport:
+    """See `towpath.connections.transport.Transport`."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+        self._closed = False
+        self._lost = False
+
+    async def receive(self) -> str | bytes | None:
+        if self._lost:
+            return None
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            self._lost = True
+            return None
+        text = message.get("text")
+        return text if text is not None else bytes(message["bytes"])
+
+    async def send(self, message: bytes) -> None:
+        if self._closed or self._lost:
+            return
+        try:
+            await self._websocket.send_text(message.decode())
+        except (WebSocketDisconnect, RuntimeError, OSError):
+            self._closed = True
+
+    async def close(self, code: int, reason: str) -> None:
+        if self._closed or self._lost:
+            return
+        self._closed = True
+        if self._websocket.application_state is WebSocketState.CONNECTED:
+            try:
+                await self._websocket.close(code, reason)
+            except (WebSocketDisconnect, RuntimeError, OSError):
+                self._lost = True

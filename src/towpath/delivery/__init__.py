@@ -1,0 +1,1 @@
+"""Who listens here, and what each one is still to be sent."""

@@ -1,0 +1,1 @@
+"""The log: what is published is stored first, in order."""

@@ -1,0 +1,89 @@
+"""What the writer knows of channels without asking the file: their heads.
+
+A head that a batch has changed is not in the file before the batch is committed. So heads are
+dropped after a commit only, the least recently used first. A channel gets its row when its first
+publication is stored, never because somebody looked.
+"""
+
+import sqlite3
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from towpath.channels import Channel
+from towpath.log.integrity import checksums
+
+_COLUMNS = "id, top, hold, publications, bytes, due"
+_SELECT = f"SELECT {_COLUMNS} FROM {checksums.CHECKED}channels WHERE tenant=? AND name=?"
+
+
+@dataclass(slots=True)
+class Head:
+    """The end of one channel."""
+
+    id: int | None = None
+    """Of the channel's row; None where it has none yet."""
+    top: int = 0
+    hold: int | None = None
+    publications: int = 0
+    """How many are kept."""
+    bytes: int = 0
+    due: float | None = None
+    """When retention looks at the channel next, in Unix seconds; None where nothing can expire."""
+
+
+class Heads:
+    """The heads of the channels used last."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Channel, Head] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, db: sqlite3.Connection, channel: Channel) -> Head:
+        """Return the head of a channel; an empty one where the file knows no such channel.
+
+        Raises:
+            sqlite3.Error: the file cannot be read.
+        """
+        head = self._known.get(channel)
+        if head is None:
+            row = db.execute(_SELECT, (channel.tenant, channel.name)).fetchone()
+            head = self._known[channel] = Head(*row) if row else Head()
+        self._known.move_to_end(channel)
+        return head
+
+    def evict(self, keep: int) -> None:
+        """Drop the least recently used heads down to so many. What they say is in the file."""
+        while len(self._known) > keep:
+            self._known.popitem(last=False)
+
+    def clear(self) -> None:
+        """Drop all: the transaction that changed some of them was taken back."""
+        self._known.clear()
+
+
+def save(db: sqlite3.Connection, channel: Channel, head: Head, at: float) -> None:
+    """Write a head that has publications, or had some, to the file.
+
+    Args:
+        db: the connection, in a transaction.
+        channel: whose head it is.
+        head: what is to be known of the channel; gets the id of its row.
+        at: when the channel was last published to, in Unix seconds.
+    """
+    if head.id is None:
+        head.id = db.execute(
+            "INSERT INTO channels (tenant, name, top, hold, publications, bytes, updated, due)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (channel.tenant, channel.name, *_values(head), at, head.due),
+        ).lastrowid
+        return
+    db.execute(
+        "UPDATE channels SET top=?, hold=?, publications=?, bytes=?, updated=?, due=? WHERE id=?",
+        (*_values(head), at, head.due, head.id),
+    )
+
+
+def _values(head: Head) -> tuple[int, int | None, int, int]:
+    return head.top, head.hold, head.publications, head.bytes

@@ -1,0 +1,1 @@
+"""What the log does against damage of its file."""

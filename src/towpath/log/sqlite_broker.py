@@ -1,0 +1,477 @@
+"""The embedded log: one file, one writer thread, one commit for whatever gathered.
+
+Writes queue up, bounded, while the last commit runs; the writer takes all of them, commits once,
+and hands the batch back to the event loop, where it is delivered in order and the futures are
+resolved. So the disk is waited for once per batch, and the loop waits for it never. A thread
+beside it answers reads; in WAL mode it sees every commit and blocks none.
+
+Where the file refuses, the log changes its condition (`towpath.log.health`): then the
+writer refuses at once what the condition does not admit, and probes, every second or so, whether
+it is over.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TypeVar
+
+from towpath import telemetry
+from towpath.channels import Channel
+from towpath.errors import ConfigurationError, StorageError, WriteFailed
+from towpath.log import log_file, replay
+from towpath.log.broker import (
+    Append,
+    Deliver,
+    Item,
+    Key,
+    Projection,
+    Publication,
+    Replay,
+    Retention,
+    Span,
+    Write,
+    Written,
+    channel_epoch,
+    retention_of,
+)
+from towpath.log.disk_reserve import Reserve, out_of_room
+from towpath.log.health import ERRORS, FINAL, Condition, admits, condition_of, refusal
+from towpath.log.integrity import checksums
+from towpath.log.integrity.background_check import Examination
+from towpath.log.integrity.quarantine import closed_well, damage_of, set_aside
+from towpath.log.log_file import LogFile, Outcome
+from towpath.log.replay import ReadRequest
+from towpath.telemetry import Hooks
+
+T = TypeVar("T")
+
+QUEUE_BOUND = 4096
+"""How many writes wait for the disk before producers wait too: about one second's worth."""
+SWEEP_SECONDS = 60.0
+"""How often publications that are too old are looked for."""
+PROBE_SECONDS = 1.0
+"""How often a log that refused is probed."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A submitted write and who waits for it."""
+
+    write: Write
+    future: "asyncio.Future[Written]"
+    since: float
+
+
+class SqliteBroker:
+    """See `towpath.log.broker` for what it promises."""
+
+    def __init__(
+        self,
+        path: Path,
+        deliver: Deliver,
+        projection: Projection,
+        *,
+        watchers: Hooks | None = None,
+        retention: Callable[[Channel], Retention | None] = retention_of,
+        synchronous: str = "NORMAL",
+        reserve_bytes: int = 0,
+        lost_control: Callable[[], Item] | None = None,
+        boot_id: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Name the file; nothing is touched before `start`.
+
+        Args:
+            path: the database file; beside it lives a lock file.
+            deliver: hears of durable publications.
+            projection: derives tables from facts.
+            watchers: hear of commits.
+            retention: how much of which channel is kept.
+            synchronous: `NORMAL` survives a kill of the process, `FULL` a power cut too.
+            reserve_bytes: room that is kept on the disk for what ends something; 0 keeps none.
+            lost_control: makes what the control channel says where damage took some of it.
+            boot_id: which life of the machine this is; None asks the kernel.
+            clock: wall time in seconds, for retention.
+        """
+        self._path = path
+        self._deliver = deliver
+        self._projection = projection
+        self._hooks = watchers or Hooks()
+        self._retention = retention
+        self._synchronous = synchronous
+        self._life = _kernel_boot_id() if boot_id is None else boot_id
+        self._lost_control = lost_control
+        self._clock = clock
+        self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._has_room = asyncio.Event()
+        self._stopped = False
+        self._reserve = Reserve(path.with_suffix(".reserve"), reserve_bytes)
+        self._condition = Condition.OK
+        self._turning = threading.Lock()
+        self._probed = 0.0
+        self._unseen = False
+        """Whether the log is used without having been looked at, since it was closed well."""
+        self._examination: Examination | None = None
+
+    @property
+    def condition(self) -> Condition:
+        """What state the log is in."""
+        return self._condition
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await asyncio.to_thread(self._open)
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix="towpath-reader")
+        self._writer = threading.Thread(target=self._run, name="towpath-writer", daemon=True)
+        self._writer.start()
+        if self._unseen:
+            self._examination = Examination(
+                self._path, lambda reason: self._turn(Condition.DAMAGED, reason)
+            )
+
+    async def examined(self) -> None:
+        """Wait until what was trusted at the opening has been looked at."""
+        if self._examination is not None:
+            await asyncio.to_thread(self._examination.wait)
+
+    async def stop(self) -> None:
+        self._stopped = True
+        self._queue.put(None)
+        await asyncio.to_thread(self._writer.join)
+        await asyncio.to_thread(self._close)
+
+    async def room(self) -> None:
+        while self._waiting >= QUEUE_BOUND:
+            await self._has_room.wait()
+
+    def submit(self, write: Write) -> "asyncio.Future[Written]":
+        future: asyncio.Future[Written] = self._loop.create_future()
+        if self._stopped:
+            future.set_exception(StorageError("the log is closed"))
+            return future
+        self._waiting += 1
+        if self._waiting >= QUEUE_BOUND:
+            self._has_room.clear()
+        self._queue.put(_Pending(write, future, time.monotonic()))
+        return future
+
+    def epoch(self, channel: Channel) -> str:
+        return channel_epoch(self._log.epoch, channel)
+
+    async def read(
+        self,
+        channel: Channel,
+        after: int | None,
+        *,
+        epoch: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> Replay:
+        here = channel_epoch(self._log.epoch, channel)
+        asked = ReadRequest(channel, here, after, epoch, limit, reverse)
+        return await self.query(lambda db: replay.read(db, asked))
+
+    async def remembered(self, key: Key) -> bytes | None:
+        return await self.query(lambda db: replay.remembered(db, key))
+
+    async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        if self._stopped:
+            raise StorageError("the log is closed")
+        if self._condition is Condition.DAMAGED:
+            raise refusal(self._condition)
+        try:
+            return await self._loop.run_in_executor(self._readers, _within, self._reader, question)
+        except ERRORS as error:
+            if condition_of(error) is Condition.DAMAGED:
+                self._turn(Condition.DAMAGED, str(error))
+                raise refusal(self._condition) from error
+            raise StorageError("the log cannot be read now") from error
+
+    def _close(self) -> None:
+        if self._examination is not None:
+            self._examination.stop()
+        self._readers.shutdown()
+        self._reader.close()
+        self._log.close(clean=self._condition not in FINAL)
+        self._lock.close()
+
+    def _open(self) -> None:
+        self._lock = _lock(self._path)
+        self._lock.seek(0)
+        mark = self._lock.read()
+        try:
+            self._log = self._open_log(mark)
+            self._reader = log_file.connect(self._path, self._synchronous)
+            checksums.hide(self._reader)
+            _mark(self._lock, self._life)
+            if not self._reserve.take():
+                self._turn(Condition.FULL, "there is no room for the reserve")
+        except (*ERRORS, OSError) as error:
+            self._lock.close()
+            raise ConfigurationError(f"cannot open {self._path}: {error}") from None
+        except ConfigurationError:
+            self._lock.close()
+            raise
+
+    def _heal(self, mark: str) -> None:
+        """Set a damaged log aside; one that was never ours is left alone."""
+        try:
+            reason = damage_of(self._path, same_life=mark == self._life != "")
+        except ERRORS as error:
+            # What is asked is right, so a table or column that is not there is damage too.
+            if condition_of(error) not in (Condition.DAMAGED, None):
+                raise
+            reason = str(error)
+        if reason is None:
+            return
+        if not mark:
+            raise ConfigurationError(f"cannot open {self._path}: {reason}")
+        self._set_aside(reason)
+
+    def _set_aside(self, reason: str) -> None:
+        made = set_aside(
+            self._path,
+            self._log_file,
+            self._projection,
+            reason=reason,
+            lost_control=self._lost_control,
+            at=self._clock(),
+        )
+        happened = telemetry.LogQuarantined(
+            path=str(made.path), reason=reason, carried=made.carried, control=made.control
+        )
+        self._loop.call_soon_threadsafe(self._hooks.tell, happened)
+
+    def _open_log(self, mark: str) -> LogFile:
+        """Open the file; where the disk has no room even for that, in the reserve's.
+
+        Args:
+            mark: what the lock file says: in which life of the machine a log was opened here.
+        """
+        try:
+            return self._open_sound(mark)
+        except (*ERRORS, OSError) as error:
+            full = self._told_by(error) is Condition.FULL or out_of_room(self._path)
+            if not full or not self._reserve.give_back():
+                raise
+        return self._open_sound(mark)
+
+    def _open_sound(self, mark: str) -> LogFile:
+        self._heal(mark)
+        try:
+            self._unseen = closed_well(self._path)
+            return self._log_file(self._path)
+        except ERRORS as error:  # It was closed well, and damaged since.
+            if condition_of(error) is not Condition.DAMAGED or not mark:
+                raise
+            self._set_aside(str(error))
+        self._unseen = False
+        return self._log_file(self._path)
+
+    def _log_file(self, path: Path) -> LogFile:
+        return LogFile(
+            path,
+            self._projection,
+            retention=self._retention,
+            synchronous=self._synchronous,
+            boot_id=self._life,
+            clock=self._clock,
+        )
+
+    def _told_by(self, error: Exception) -> Condition | None:
+        """Return the condition an error tells of."""
+        told = condition_of(error)
+        if told is Condition.UNWRITABLE and out_of_room(log_file.wal_of(self._path)):
+            return Condition.FULL
+        return told
+
+    def _turn(self, after: Condition, reason: str = "") -> None:
+        """Take note that the log is in another condition, in whatever thread that shows."""
+        with self._turning:
+            before = self._condition
+            if before is after or before in FINAL:
+                return
+            self._condition = after
+        change = telemetry.LogChanged(before=before.value, after=after.value, reason=reason)
+        self._loop.call_soon_threadsafe(self._hooks.tell, change)
+
+    # What follows runs in the writer thread, but for `_hand_back`, which runs on the loop.
+
+    def _run(self) -> None:
+        going, sweep_at = True, 0.0
+        while going:
+            troubled = self._condition is not Condition.OK
+            # The first sweep follows the first batch: nobody waits for it at the start.
+            until_sweep = max(0.0, sweep_at - time.monotonic()) if sweep_at else SWEEP_SECONDS
+            wait = PROBE_SECONDS if troubled else until_sweep
+            batch, going = self._gather(wait)
+            if troubled:
+                self._probe()
+            if batch:
+                outcomes = self._commit([pending.write for pending in batch])
+                self._loop.call_soon_threadsafe(self._hand_back, batch, outcomes)
+            if time.monotonic() >= sweep_at and self._condition is Condition.OK:
+                sweep_at = time.monotonic() + self._sweep()
+
+    def _gather(self, wait: float) -> tuple[list[_Pending], bool]:
+        """Return what waits to be written, and False once nothing follows it.
+
+        Args:
+            wait: how long the first write is waited for, in seconds.
+        """
+        batch: list[_Pending] = []
+        with contextlib.suppress(queue.Empty):
+            item = self._queue.get(timeout=wait) if wait else self._queue.get_nowait()
+            while item is not None:
+                batch.append(item)
+                item = self._queue.get_nowait()
+            return batch, False
+        return batch, True
+
+    def _commit(self, writes: list[Write]) -> list[Outcome]:
+        """Commit what the log's condition admits, and refuse the rest."""
+        before = self._condition
+        admitted = [admits(before, write) for write in writes]
+        written = self._attempt([one for one, may in zip(writes, admitted, strict=True) if may])
+        if written is None and before is Condition.OK and self._condition is Condition.FULL:
+            return self._commit(writes)  # What ends something has the room that was just made.
+        outcomes = iter(written or ())
+        return [
+            next(outcomes) if may and written is not None else refusal(self._condition)
+            for may in admitted
+        ]
+
+    def _attempt(self, writes: list[Write]) -> list[Outcome] | None:
+        """Commit in one transaction; None where the file refused it."""
+        if not writes:
+            return []
+        try:
+            return self._log.commit(writes)
+        except Exception as error:  # The outermost edge of the writer: it must outlive any batch.
+            self._refused("log write", error)
+            return None
+
+    def _sweep(self) -> float:
+        """Drop what is too old, for one slice of time; return when to go on, in seconds."""
+        try:
+            again = self._log.sweep()
+        except ERRORS as error:
+            again = None
+            if condition_of(error) is Condition.LOCKED:
+                self._log.undo()
+            else:
+                self._refused("log retention", error)
+        return SWEEP_SECONDS if again is None else again
+
+    def _refused(self, where: str, error: Exception) -> None:
+        """Take back what was begun, and find out what the refusal says of the log."""
+        self._log.undo()
+        told = self._told_by(error)
+        if told is None:
+            fault = telemetry.Fault(where=where, error=error)
+            self._loop.call_soon_threadsafe(self._hooks.tell, fault)
+            return
+        self._probed = time.monotonic()
+        if told is Condition.FULL:
+            self._reserve.give_back()
+            self._log.make_room()
+        self._turn(told, str(error))
+
+    def _probe(self) -> None:
+        """Find out whether what was wrong with the log is over: at most every second."""
+        condition = self._condition
+        now = time.monotonic()
+        if condition is Condition.OK or condition in FINAL or now - self._probed < PROBE_SECONDS:
+            return
+        self._probed = now
+        try:
+            if condition is Condition.FULL and not self._reserve.take():
+                return
+            self._log.probe()
+        except (*ERRORS, OSError) as error:
+            self._refused("log probe", error)
+        else:
+            self._turn(Condition.OK)
+
+    def _hand_back(self, batch: list[_Pending], outcomes: list[Outcome]) -> None:
+        """Deliver a committed batch in order, then resolve its futures. Runs on the loop."""
+        count = 0
+        self._waiting -= len(batch)
+        if self._waiting < QUEUE_BOUND:
+            self._has_room.set()
+        for pending, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Written):
+                for append, span in zip(pending.write.appends, outcome.spans, strict=False):
+                    count += len(append.items)
+                    self._deliver(append.channel, _published(append, span))
+            elif isinstance(outcome, WriteFailed):
+                fault = telemetry.Fault(where="log write", error=outcome.__cause__ or outcome)
+                self._hooks.tell(fault)
+            if pending.future.cancelled():
+                continue
+            if isinstance(outcome, Written):
+                pending.future.set_result(outcome)
+            else:
+                pending.future.set_exception(outcome)
+        waited = time.monotonic() - batch[0].since
+        self._hooks.tell(telemetry.Appended(publications=count, seconds=waited))
+
+
+def _published(append: Append, span: Span) -> list[Publication]:
+    return [
+        Publication(offset, item.data, item.tags)
+        for offset, item in enumerate(append.items, span.first)
+    ]
+
+
+def _within(db: sqlite3.Connection, question: Callable[[sqlite3.Connection], T]) -> T:
+    """Ask in one read transaction, so that all parts of the answer are of one moment."""
+    db.execute("BEGIN")
+    try:
+        return question(db)
+    finally:
+        db.execute("COMMIT")
+
+
+def _lock(path: Path) -> IO[str]:
+    """Keep other processes off the data directory while this one has it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = path.with_suffix(".lock").open("a+", errors="replace")
+    except OSError as error:
+        raise ConfigurationError(
+            f"the data directory {path.parent} cannot be written: {error.strerror}"
+        ) from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        raise ConfigurationError(
+            f"the data directory {path.parent} is in use by another process: stop that one, or "
+            "choose another directory"
+        ) from None
+    return handle
+
+
+def _mark(lock: IO[str], life: str) -> None:
+    """Note in the lock file that a log was opened here, and in which life of the machine."""
+    with contextlib.suppress(OSError):  # On a full disk the old mark stays, or none is there.
+        lock.truncate(0)
+        lock.write(life or "unknown")
+        lock.flush()
+
+
+def _kernel_boot_id() -> str:
+    """Return which life of the machine this is; empty where nobody can say."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""

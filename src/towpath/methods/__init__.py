@@ -1,0 +1,1 @@
+"""What people can do besides listening: one table for RPC and REST."""

@@ -1,0 +1,1 @@
+"""The running parts of one gateway process, put together once."""

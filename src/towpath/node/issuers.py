@@ -1,0 +1,220 @@
+"""The issuers of a gateway, made from its settings."""
+
+import random
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+from joserfc.jwk import OctKey
+
+from towpath.auth.breaker import CircuitBreaker, State
+from towpath.auth.development import development_issuer
+from towpath.auth.jwks import Freshness, RemoteKeys
+from towpath.auth.keys import ASYMMETRIC, FixedKey, configured_key
+from towpath.auth.provider import IdentityProvider
+from towpath.auth.service import UNNAMED, TrustedIssuer
+from towpath.auth.single_flight import Flights
+from towpath.auth.tokens import Issuer, TokenVerifier
+from towpath.errors import ConfigurationError
+from towpath.settings import IssuerSettings, Settings
+from towpath.telemetry import BreakerMoved, Hooks
+
+NO_ISSUER = (
+    "no issuer is configured, so nobody could log in: set TOWPATH_JWT_ISSUER and "
+    "TOWPATH_JWT_AUDIENCE to fetch its keys, or TOWPATH_JWT_KEY (and TOWPATH_TENANT_CLAIM or "
+    "TOWPATH_TENANT), or try it out with `towpath serve --dev`"
+)
+
+
+def configured_issuers(settings: Settings) -> list[IssuerSettings]:
+    """Return the issuers that settings name, checked against each other; each by itself is checked
+    when it is made.
+
+    Raises:
+        ConfigurationError: there is none, or they cannot stand beside each other.
+    """
+    issuers = [*_short_form(settings), *settings.issuers]
+    if not issuers:
+        raise ConfigurationError(NO_ISSUER)
+    names = [one.issuer for one in issuers]
+    if len(issuers) > 1 and None in names:
+        raise ConfigurationError("several issuers need a name each: set the `issuer` of every one")
+    if len(set(names)) < len(names):
+        raise ConfigurationError("two issuers have the same name: `issuer` has to be unique")
+    return issuers
+
+
+def _short_form(settings: Settings) -> Iterator[IssuerSettings]:
+    """Yield the issuer of the `jwt_…` settings, if they name one."""
+    if settings.jwt_key is None and settings.jwt_issuer is None and settings.jwks_url is None:
+        return
+    yield IssuerSettings(
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        key=settings.jwt_key,
+        algorithm=settings.jwt_algorithm,
+        jwks_url=settings.jwks_url,
+        tenant_claim=settings.tenant_claim,
+        tenant=settings.tenant,
+        roles_claim=settings.roles_claim,
+    )
+
+
+def _check(one: IssuerSettings) -> None:
+    if one.key is not None:
+        if one.jwks_url is not None:
+            raise ConfigurationError(
+                "an issuer has either a key of its own or fetched ones: leave out TOWPATH_JWT_KEY "
+                "or TOWPATH_JWKS_URL"
+            )
+        return
+    if one.issuer is None:
+        raise ConfigurationError("fetched keys need to know whose they are: set TOWPATH_JWT_ISSUER")
+    if one.audience is None:
+        raise ConfigurationError(
+            f"{one.issuer} signs tokens for others too: set TOWPATH_JWT_AUDIENCE to ours"
+        )
+    if one.algorithm is not None and one.algorithm not in ASYMMETRIC:
+        raise ConfigurationError(
+            f"fetched keys are not used with {one.algorithm}: "
+            f"use one of {', '.join(sorted(ASYMMETRIC))}"
+        )
+
+
+def problems(settings: Settings) -> Iterator[str]:
+    """Yield why these settings would refuse to start, as far as issuers go."""
+    around = Surroundings(
+        settings=settings,
+        hooks=Hooks(),
+        fetches=Flights(lambda _: None),
+        clock=time.monotonic,
+        random=random.random,
+    )
+    try:
+        client = make_client(settings)
+    except ConfigurationError as error:
+        yield str(error)
+        client = httpx2.AsyncClient(trust_env=False)  # Nothing is fetched with it.
+    try:
+        configured = configured_issuers(settings)
+    except ConfigurationError as error:
+        yield str(error)
+        return
+    for one in configured:
+        try:
+            make_issuer(one, around, client)
+        except ConfigurationError as error:
+            yield str(error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What issuers are made with."""
+
+    settings: Settings
+    hooks: Hooks
+    fetches: Flights[str, None]
+    clock: Callable[[], float]
+    random: Callable[[], float]
+
+
+def make_client(settings: Settings) -> httpx2.AsyncClient:
+    """Return what keys are fetched with: no redirects, no proxies or netrc of the environment.
+
+    Raises:
+        ConfigurationError: the file of certificate authorities is none.
+    """
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"TOWPATH_CA_FILE {settings.ca_file}: {error}") from None
+    return httpx2.AsyncClient(
+        verify=context,
+        trust_env=False,
+        follow_redirects=False,
+        timeout=settings.keys_timeout,
+        limits=httpx2.Limits(max_connections=10, max_keepalive_connections=2),
+    )
+
+
+def make_issuer(
+    one: IssuerSettings, around: Surroundings, client: httpx2.AsyncClient | None
+) -> TrustedIssuer:
+    """Return an issuer, ready to verify once its keys are there.
+
+    Raises:
+        ConfigurationError: it is not described in full, or its key or addresses cannot be used.
+    """
+    _check(one)
+    breaker = _breaker(one.issuer or UNNAMED, around)
+    shared: dict[str, Any] = {"issuer": one.issuer, "breaker": breaker, "required": one.required}
+    if one.key is not None:
+        algorithm = one.algorithm or "HS256"
+        key = configured_key(one.key.get_secret_value(), algorithm)
+        verifier = TokenVerifier(_issuer(one, frozenset({algorithm})), FixedKey(key))
+        return TrustedIssuer(verifier=verifier, **shared)
+    assert one.issuer is not None, "the settings were checked"
+    assert client is not None, "there is a client where an issuer needs one"
+    settings = around.settings
+    provider = IdentityProvider(
+        one.issuer,
+        client,
+        breaker,
+        hooks=around.hooks,
+        jwks_url=one.jwks_url,
+        timeout=settings.keys_timeout,
+        clock=around.clock,
+    )
+    keys = RemoteKeys(
+        provider,
+        around.fetches,
+        clock=around.clock,
+        random=around.random,
+        freshness=Freshness(
+            fresh=settings.keys_fresh,
+            stale=settings.keys_stale,
+            cooldown=settings.keys_cooldown,
+        ),
+    )
+    algorithms = ASYMMETRIC if one.algorithm is None else frozenset({one.algorithm})
+    return TrustedIssuer(
+        verifier=TokenVerifier(_issuer(one, algorithms), keys), keys=keys, **shared
+    )
+
+
+def make_development_issuer(key: OctKey, around: Surroundings) -> TrustedIssuer:
+    """Return the issuer of a development key."""
+    issuer = development_issuer()
+    assert issuer.issuer is not None, "the development issuer has a name"
+    return TrustedIssuer(
+        issuer=issuer.issuer,
+        verifier=TokenVerifier(issuer, FixedKey(key)),
+        breaker=_breaker(issuer.issuer, around),
+    )
+
+
+def _breaker(name: str, around: Surroundings) -> CircuitBreaker:
+    def watch(name: str, before: State, after: State) -> None:
+        around.hooks.tell(BreakerMoved(dependency=name, before=before.value, after=after.value))
+
+    return CircuitBreaker(
+        name,
+        failure_threshold=around.settings.breaker_failures,
+        reset_timeout=around.settings.breaker_reset,
+        clock=around.clock,
+        watch=watch,
+    )
+
+
+def _issuer(one: IssuerSettings, algorithms: frozenset[str]) -> Issuer:
+    return Issuer(
+        issuer=one.issuer,
+        audience=one.audience,
+        algorithms=algorithms,
+        tenant_claim=one.tenant_claim,
+        tenant=one.tenant,
+        roles_claim=one.roles_claim,
+    )

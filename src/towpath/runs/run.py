@@ -1,0 +1,404 @@
+"""One run as a table: what an agent yields goes in, what may be published comes out.
+
+How to think about it
+=====================
+
+A run is `PENDING` until its RUN_STARTED is made, `RUNNING` while its agent works, and then it is
+over, once, in one of the ways a run can end. What comes first wins: success, failure, deadline,
+cancel and loss all try to make the same move, and the table holds it from `RUNNING` only. Whoever
+is late is told so, and nothing happens; so there is exactly one terminal event, and nothing
+follows it.
+
+Agents may yield text, AG-UI events, or both. Text becomes a message of its own that is closed
+when something else comes. Agents that tell the lifecycle themselves are taken at their word, once:
+their RUN_STARTED is ours, their terminal event ends the run. Everything passes the legal order;
+an event that does not is refused, and refusing it is what ends the run.
+
+No I/O, no time; ids are an argument.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from towpath import codes
+from towpath.errors import TowpathError
+from towpath.events.digest import Growing
+from towpath.events.fold import Fold
+from towpath.events.interrupts import check_asked, expiry
+from towpath.events.types import (
+    DELTAS,
+    LEGACY_REASONING_ID,
+    TERMINAL,
+    Event,
+    IllegalEvent,
+    Message,
+    parse,
+)
+from towpath.json_bounds import MAX_EVENT_DEPTH, nests_deeper
+from towpath.runs.model import RunClosed, RunKey
+from towpath.runs.run_states import TABLE, Move, Status
+
+
+class RunIsOver(TowpathError):
+    """Something came after the terminal event; it is refused."""
+
+
+class AgentError(TowpathError):
+    """Raised by an agent to end its run with words a person may read.
+
+    Any other exception ends it too, with a general sentence, because its own may hold secrets.
+    A code that begins with `run.` is the gateway's: the run then ends with `agent.failed`.
+    """
+
+    def __init__(self, message: str, *, code: str = codes.AGENT_FAILED) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+class Made(NamedTuple):
+    """An event to publish and the metadata it carries (WIRE section 6)."""
+
+    event: Event
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """An item opened because text or a chunk came; anything else that comes closes it."""
+
+    prefix: str
+    """TEXT_MESSAGE, REASONING_MESSAGE or TOOL_CALL."""
+    id: str
+
+
+CHUNKS: dict[str, tuple[str, str]] = {
+    "TEXT_MESSAGE_CHUNK": ("TEXT_MESSAGE", "messageId"),
+    "REASONING_MESSAGE_CHUNK": ("REASONING_MESSAGE", "messageId"),
+    "TOOL_CALL_CHUNK": ("TOOL_CALL", "toolCallId"),
+}
+"""Chunk types, the prefix of what they stand for, and the field that names their item."""
+
+
+class Run:
+    """One run; every method returns what is to be published, in order."""
+
+    def __init__(
+        self,
+        key: RunKey,
+        *,
+        history: list[Message],
+        state: Any = None,
+        new_id: Callable[[], str],
+        keep_raw: bool = False,
+    ) -> None:
+        self.key = key
+        self.status = Status.PENDING
+        self.code: str | None = None
+        """The code of the RUN_ERROR, once there is one."""
+        self.events = 0
+        """How many events were made; the `seq` of the last one."""
+        self._fold = Fold(history, state=state)
+        self._digests = Growing()
+        self._new_id = new_id
+        self._keep_raw = keep_raw
+        self._made: list[Made] = []
+        self._content_known = True
+        self._stream: _Stream | None = None
+        self._thought = LEGACY_REASONING_ID
+        """The id of what an older agent thinks now; its events carry none."""
+        self._halves: dict[str, str] = {}
+        """By item, the first half of a surrogate pair that a delta was cut in."""
+
+    @classmethod
+    def of_unknown_content(cls, key: RunKey, *, events: int, new_id: Callable[[], str]) -> "Run":
+        """Return a run of which only this is known: it has begun and made so many events.
+
+        Its ending carries nothing else, so it can be written whatever the run has made.
+        """
+        run = cls(key, history=[], new_id=new_id)
+        run.replay({"type": "RUN_STARTED", **run._ids})
+        run.events = events
+        run._content_known = False
+        return run
+
+    def begin(self, run_input: Mapping[str, Any], *, parent: str | None = None) -> list[Made]:
+        """Make RUN_STARTED, with what the person said in it, and the state they gave.
+
+        Args:
+            run_input: the new messages and what else the agent is given, in wire form.
+            parent: the run this one continues.
+
+        Raises:
+            IllegalEvent: the input is not what AG-UI says it is; nothing has begun.
+        """
+        event: Event = {"type": "RUN_STARTED", **self._ids}
+        if parent is not None:
+            event["parentRunId"] = parent
+        started = parse({**event, "input": {**self._ids, **run_input}})
+        self._move(Move.BEGIN)
+        self._fold.bound = True
+        self._make(started)
+        if (state := run_input.get("state")) is not None:
+            self._make({"type": "STATE_SNAPSHOT", "snapshot": state})
+        return self._out()
+
+    def feed(self, item: object) -> list[Made]:
+        """Take one thing the agent yielded: text, an AG-UI event, or a mapping in wire form.
+
+        Raises:
+            IllegalEvent: it is malformed or not legal here; it has had no effect.
+            RunIsOver: the run has ended; the item is refused.
+        """
+        if self.status is not Status.RUNNING:
+            raise RunIsOver
+        if isinstance(item, str):
+            self._chunk("TEXT_MESSAGE", None, item, {"role": "assistant"})
+            return self._out()
+        event = parse(self._named(item))
+        kind = event["type"]
+        _check_writable(event)
+        self._name_thoughts(event)
+        self._check_ids(event)
+        if kind == "RUN_STARTED" or (kind == "RAW" and not self._keep_raw):
+            return []
+        if kind == "RUN_FINISHED":
+            return self._agent_finished(event)
+        if kind == "RUN_ERROR":
+            return self.fail(codes.agent_code(str(event.get("code") or "")), str(event["message"]))
+        if kind == "SUBAGENT_ERROR" and "code" in event:
+            event["code"] = codes.agent_code(event["code"])
+        if not self._keep_raw:
+            event.pop("rawEvent", None)
+        if kind in CHUNKS:
+            self._take_chunk(event)
+        else:
+            self._take(event)
+        return self._out()
+
+    def finish(self, *, result: Any = None) -> list[Made]:
+        """End well, closing what is open; nothing if the run is over already."""
+        return self._end(Move.FINISH, {"type": "success"}, result)
+
+    def cancel(self) -> list[Made]:
+        """End because somebody said stop; nothing if the run is over already."""
+        return self._end(Move.CANCEL, {"type": "cancelled"})
+
+    def fail(self, code: str, message: str | None = None) -> list[Made]:
+        """End with an error; nothing if the run is over already."""
+        return self._break(Move.FAIL, code, message)
+
+    def lose(self) -> list[Made]:
+        """End because the process that ran the agent is gone."""
+        return self._break(Move.LOSE, "run.lost", None)
+
+    def replay(self, event: Event) -> None:
+        """Take an event from the log, to know where a lost run stood."""
+        if event["type"] == "RUN_STARTED":
+            self._move(Move.BEGIN)
+        self._fold.feed(event)
+        self.events += 1
+
+    def closed(self, at: float, *, holder: str, expires: float) -> RunClosed:
+        """Return the fact that the run has ended, with what the conversation has become.
+
+        Args:
+            at: when, in Unix seconds.
+            holder: who ends it.
+            expires: when the questions it ended with expire, where they do not say so themselves.
+        """
+        started, ended = self._fold.started, self._fold.ended
+        assert started is not None, "the run has begun"
+        assert ended is not None, "the run has ended"
+        return RunClosed(
+            key=self.key,
+            status=self.status,
+            code=self.code,
+            started=started,
+            ended=ended,
+            messages=self._fold.messages if self._content_known else None,
+            state=self._fold.state,
+            at=at,
+            holder=holder,
+            expires=expiry(ended["outcome"], expires)
+            if self.status is Status.INTERRUPTED
+            else expires,
+        )
+
+    @property
+    def over(self) -> bool:
+        """Whether the terminal event has been made, or replayed."""
+        return self._fold.ended is not None
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation so far, this run's part included."""
+        return self._fold.messages
+
+    @property
+    def state(self) -> Any:
+        """The thread's shared state so far."""
+        return self._fold.state
+
+    @property
+    def _ids(self) -> dict[str, str]:
+        return {"threadId": self.key.thread, "runId": self.key.run}
+
+    def _move(self, move: Move) -> None:
+        try:
+            self.status = TABLE[self.status, move]
+        except KeyError:
+            raise RunIsOver from None
+
+    def _make(self, event: Event) -> None:
+        """Let an event happen, and keep it until the caller takes it."""
+        self._fold.feed(event)
+        if event["type"] == "TEXT_MESSAGE_CONTENT":
+            self._digests.grow(event["messageId"], event["delta"])
+        elif event["type"] == "MESSAGES_SNAPSHOT":
+            self._digests.forget()
+        self.events += 1
+        self._made.append(Made(event, self._tags(event)))
+
+    def _out(self) -> list[Made]:
+        made, self._made = self._made, []
+        return made
+
+    def _tags(self, event: Event) -> dict[str, str]:
+        key = self.key
+        tags = {"thread": key.thread, "run": key.run, "agent": key.agent, "seq": str(self.events)}
+        if event["type"] == "TEXT_MESSAGE_END":
+            message = event["messageId"]
+            tags["digest"] = self._digests.of(message, self._fold.text(message))
+        elif event["type"] in TERMINAL:
+            texts = self._fold.run_texts()
+            tags["digest"] = " ".join(f"{one}:{self._digests.of(one, text)}" for one, text in texts)
+        return tags
+
+    def _take(self, event: Event) -> None:
+        self._fold.order.check(event)
+        self._close_stream()
+        if event["type"] in DELTAS:
+            event["delta"] = self._whole(event[DELTAS[event["type"]]], event["delta"])
+            if not event["delta"]:
+                return
+        self._make(event)
+
+    def _take_chunk(self, event: Event) -> None:
+        prefix, name = CHUNKS[event["type"]]
+        kept = ("role", "name", "toolCallName", "parentMessageId", "subagentRunId")
+        fields = {key: event[key] for key in kept if key in event}
+        if prefix != "TOOL_CALL":
+            fields.setdefault("role", "assistant" if prefix == "TEXT_MESSAGE" else "reasoning")
+        self._chunk(prefix, event.get(name), event.get("delta") or "", fields)
+
+    def _chunk(self, prefix: str, key: str | None, delta: str, start: Event) -> None:
+        """Continue the item that is streaming, or open it; text without an id is a message."""
+        name = "toolCallId" if prefix == "TOOL_CALL" else "messageId"
+        streaming = self._stream
+        if streaming is None or streaming.prefix != prefix or key not in (None, streaming.id):
+            if key is None and prefix != "TEXT_MESSAGE":
+                raise IllegalEvent(f"{prefix}_CHUNK", f"the first one needs a {name}")
+            if prefix == "TOOL_CALL" and "toolCallName" not in start:
+                raise IllegalEvent(f"{prefix}_CHUNK", "the first one needs a toolCallName")
+            self._close_stream()
+            streaming = _Stream(prefix, key or self._new_id())
+            self._make({"type": f"{prefix}_START", name: streaming.id, **start})
+            self._stream = streaming
+        if text := self._whole(streaming.id, delta):
+            suffix = "ARGS" if prefix == "TOOL_CALL" else "CONTENT"
+            self._make({"type": f"{prefix}_{suffix}", name: streaming.id, "delta": text})
+
+    def _close_stream(self) -> None:
+        if self._stream is not None:
+            prefix, key = self._stream.prefix, self._stream.id
+            self._stream = None
+            name = "toolCallId" if prefix == "TOOL_CALL" else "messageId"
+            self._make({"type": f"{prefix}_END", name: key})
+
+    def _whole(self, key: str, delta: str) -> str:
+        """Return the delta with halves of surrogate pairs joined; a half at its end waits."""
+        delta = self._halves.pop(key, "") + delta
+        if delta.isascii():
+            return delta
+        if 0xD800 <= ord(delta[-1]) <= 0xDBFF:
+            self._halves[key] = delta[-1]
+            delta = delta[:-1]
+        return _unicode(delta)
+
+    def _name_thoughts(self, event: Event) -> None:
+        """Give what an older agent thinks an id: a new one for each time it begins to think."""
+        if event.get("messageId") != LEGACY_REASONING_ID:
+            return
+        within = ("reasoning", self._thought) in self._fold.order.open
+        begins = event["type"] == "REASONING_MESSAGE_START" and not within
+        if event["type"] == "REASONING_START" or begins:
+            self._thought = self._new_id()
+        event["messageId"] = self._thought
+
+    def _named(self, item: object) -> object:
+        """Return a lifecycle event with this run's ids, where its agent left them out."""
+        if isinstance(item, Mapping) and item.get("type") in ("RUN_STARTED", "RUN_FINISHED"):
+            return {**self._ids, **item}
+        return item
+
+    def _check_ids(self, event: Event) -> None:
+        """Refuse a lifecycle event that names another run or thread as its own."""
+        for name, value in self._ids.items():
+            if event["type"].startswith("RUN_") and event.get(name, value) != value:
+                raise IllegalEvent(event["type"], f"{name} is another run's")
+
+    def _agent_finished(self, event: Event) -> list[Made]:
+        outcome = event.get("outcome") or {"type": "success"}
+        if outcome["type"] == "interrupt":
+            check_asked(outcome, self._fold.messages)
+        moves = {"interrupt": Move.INTERRUPT, "cancelled": Move.CANCEL}
+        return self._end(moves.get(outcome["type"], Move.FINISH), outcome, event.get("result"))
+
+    def _end(self, move: Move, outcome: Event, result: Any = None) -> list[Made]:
+        if self.status is not Status.RUNNING:
+            return []
+        self._stream = None
+        for event in self._fold.order.closing():
+            self._make(event)
+        ended: Event = {"type": "RUN_FINISHED", **self._ids, "outcome": outcome}
+        if result is not None:
+            ended["result"] = result
+        self._move(move)
+        self._make(ended)
+        return self._out()
+
+    def _break(self, move: Move, code: str, message: str | None) -> list[Made]:
+        if self.status is not Status.RUNNING:
+            return []
+        # What cannot be written raises here, while the run can still end another way.
+        code, sentence = _unicode(code), _unicode(message or codes.RUN_CODES.get(code, code))
+        self.code = code
+        self._move(move)
+        self._make({"type": "RUN_ERROR", "code": self.code, "message": sentence})
+        return self._out()
+
+
+def _unicode(text: str) -> str:
+    """Return the text with surrogate pairs joined and half ones replaced, so it can be written."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _check_writable(event: Event) -> None:
+    """Refuse an event that is no JSON before it has any effect.
+
+    Text deltas are left out: they may end in half a surrogate pair, which waits for the other one.
+    """
+    text = isinstance(event.get("delta"), str)
+    if nests_deeper(event, MAX_EVENT_DEPTH):
+        raise IllegalEvent(_unicode(event["type"]), f"nests deeper than {MAX_EVENT_DEPTH} levels")
+    try:
+        msgspec.json.encode({**event, "delta": ""} if text else event)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise IllegalEvent(_unicode(event["type"]), f"is not JSON: {error}") from None

@@ -1,0 +1,1 @@
+"""Threads, messages and runs as tables: the projection of the log."""

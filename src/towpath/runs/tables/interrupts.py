@@ -1,0 +1,183 @@
+"""The questions runs asked, as a table of the projection; written where runs are.
+
+Deciding whether a question is still open happens here, inside the transaction of the decision,
+since only here it can be decided without a race.
+"""
+
+import sqlite3
+
+import msgspec
+
+from towpath.errors import NotFound
+from towpath.runs.interrupts import (
+    LATE,
+    TABLE,
+    Answer,
+    AnswersMoved,
+    InterruptDecided,
+    InterruptsExpired,
+    Move,
+    NotOpen,
+    Question,
+)
+from towpath.runs.model import RunClosed, RunKey
+
+SCHEMA = """
+CREATE TABLE interrupts (
+    tenant TEXT NOT NULL,
+    user TEXT NOT NULL,
+    run TEXT NOT NULL,
+    place INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    thread TEXT NOT NULL,
+    agent TEXT NOT NULL,
+    asked BLOB NOT NULL,
+    answer TEXT NOT NULL,
+    payload BLOB,
+    expires REAL NOT NULL,
+    decided REAL,
+    PRIMARY KEY (tenant, user, run, id)
+) WITHOUT ROWID;
+CREATE INDEX interrupts_thread ON interrupts (tenant, user, thread);
+CREATE INDEX interrupts_open ON interrupts (expires) WHERE answer = 'open'
+"""
+_QUESTION = (
+    "SELECT tenant, user, thread, run, agent, asked, answer, payload, expires, decided"
+    " FROM interrupts"
+)
+
+
+def ask(db: sqlite3.Connection, fact: RunClosed) -> None:
+    """Store the questions of a run that ended with some."""
+    key = fact.key
+    for place, asked in enumerate(fact.ended["outcome"]["interrupts"]):
+        db.execute(
+            "INSERT OR IGNORE INTO interrupts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, NULL,"
+            " NULL)",
+            (
+                *key.address,
+                place,
+                asked["id"],
+                key.thread,
+                key.agent,
+                msgspec.json.encode(asked),
+                Answer.OPEN.value,
+                fact.expires,
+            ),
+        )
+
+
+def decide(db: sqlite3.Connection, fact: InterruptDecided) -> None:
+    """Answer a question.
+
+    Raises:
+        NotFound: the run asked no such thing.
+        NotOpen: it was answered, expired or left behind.
+        AnswersMoved: another question of the run is not what the fact says it is.
+    """
+    key = fact.key
+    questions = of_run(db, *key.address)
+    mine = next((one for one in questions if one.id == fact.id), None)
+    if mine is None:
+        raise NotFound("no such interrupt")
+    if (standing := mine.now(fact.at)) is not Answer.OPEN:
+        raise NotOpen(LATE[standing])
+    others = {one.id for one in questions if one.answer is Answer.OPEN} - {fact.id}
+    if others != fact.others:
+        raise AnswersMoved
+    _set(db, mine, fact.answer, fact.at, fact.payload)
+
+
+def expire(db: sqlite3.Connection, fact: InterruptsExpired) -> None:
+    """Note that what is open of a run has expired.
+
+    Raises:
+        NotOpen: nothing is.
+    """
+    key = fact.key
+    questions = of_run(db, *key.address)
+    open_ones = [one for one in questions if one.answer is Answer.OPEN]
+    if not open_ones:
+        raise NotOpen("already")
+    for one in open_ones:
+        _set(db, one, TABLE[one.answer, Move.EXPIRE], fact.at)
+
+
+def supersede(db: sqlite3.Connection, key: RunKey, at: float) -> None:
+    """Leave behind what is open in a thread, since the thread goes on."""
+    # Each run that begins does this, so only the run that ended last has open questions.
+    for one in asked_in(db, *key.home):
+        if one.answer is not Answer.OPEN:
+            continue
+        move = Move.EXPIRE if one.now(at) is Answer.EXPIRED else Move.SUPERSEDE
+        _set(db, one, TABLE[one.answer, move], at)
+
+
+def of_run(db: sqlite3.Connection, tenant: str, user: str, run: str) -> list[Question]:
+    """Return what a run asked, in its order."""
+    rows = db.execute(
+        f"{_QUESTION} WHERE tenant=? AND user=? AND run=? ORDER BY place", (tenant, user, run)
+    )
+    return [_question(row) for row in rows]
+
+
+def asked_in(db: sqlite3.Connection, tenant: str, user: str, thread: str) -> list[Question]:
+    """Return what the run that ended last in a thread asked, in its order."""
+    latest = "SELECT last_started FROM threads WHERE tenant=? AND user=? AND id=?"
+    row = db.execute(latest, (tenant, user, thread)).fetchone()
+    if row is None or row[0] is None:
+        return []
+    return of_run(db, tenant, user, msgspec.json.decode(row[0])["runId"])
+
+
+def expired(db: sqlite3.Connection, at: float) -> list[RunKey]:
+    """Return the runs whose open questions have expired by a time."""
+    rows = db.execute(
+        "SELECT tenant, user, thread, run, agent FROM interrupts"
+        " WHERE answer='open' AND expires <= ? ORDER BY expires",
+        (at,),
+    )
+    # GROUP BY or DISTINCT would let SQLite walk the whole table in the order of its key.
+    return list(dict.fromkeys(_key(*row) for row in rows))
+
+
+def next_expiry(db: sqlite3.Connection) -> float | None:
+    """Return when the next open question expires, in Unix seconds."""
+    row = db.execute("SELECT MIN(expires) FROM interrupts WHERE answer='open'").fetchone()
+    return float(row[0]) if row[0] is not None else None
+
+
+def _set(
+    db: sqlite3.Connection, one: Question, answer: Answer, at: float, payload: object = None
+) -> None:
+    db.execute(
+        "UPDATE interrupts SET answer=?, payload=?, decided=?"
+        " WHERE tenant=? AND user=? AND run=? AND id=?",
+        (
+            answer.value,
+            None if payload is None else msgspec.json.encode(payload),
+            at,
+            *one.key.address,
+            one.id,
+        ),
+    )
+
+
+def _question(row: tuple[object, ...]) -> Question:
+    tenant, user, thread, run, agent, asked, answer, payload, expires, decided = row
+    assert isinstance(asked, bytes), "the column holds JSON"
+    assert isinstance(expires, float), "the column holds seconds"
+    return Question(
+        key=_key(tenant, user, thread, run, agent),
+        asked=msgspec.json.decode(asked),
+        answer=Answer(answer),
+        payload=msgspec.json.decode(payload) if isinstance(payload, bytes) else None,
+        expires=expires,
+        decided=decided if isinstance(decided, float) else None,
+    )
+
+
+def _key(tenant: object, user: object, thread: object, run: object, agent: object) -> RunKey:
+    return RunKey(
+        tenant=str(tenant), user=str(user), thread=str(thread), run=str(run), agent=str(agent)
+    )

@@ -1,0 +1,60 @@
+"""Who holds which run, and until when, as a table of the projection; written where runs are.
+
+A run has a row here from its first event to its terminal one. What waits, for its turn or for a
+person, has none: so nothing that looks for abandoned runs can find it.
+"""
+
+import sqlite3
+
+from towpath.runs.model import LeaseHeld, LeasesInherited, LeasesRenewed, RunKey
+
+SCHEMA = """
+CREATE TABLE leases (
+    tenant TEXT NOT NULL,
+    user TEXT NOT NULL,
+    run TEXT NOT NULL,
+    holder TEXT NOT NULL,
+    expires REAL NOT NULL,
+    crc INTEGER,
+    PRIMARY KEY (tenant, user, run)
+) WITHOUT ROWID;
+CREATE INDEX leases_expires ON leases (expires);
+INSERT INTO leases (tenant, user, run, holder, expires) SELECT tenant, user, id, '', 0.0 FROM runs
+    WHERE ended IS NULL AND status!='pending'
+"""
+"""Runs that were going on before there were leases are held by nobody."""
+_RUN = "tenant=? AND user=? AND run=?"
+
+
+def grant(db: sqlite3.Connection, key: RunKey, holder: str, expires: float) -> None:
+    """Give a run that begins to whoever begins it."""
+    db.execute(
+        "INSERT OR REPLACE INTO leases (tenant, user, run, holder, expires) VALUES (?, ?, ?, ?, ?)",
+        (*key.address, holder, expires),
+    )
+
+
+def renew(db: sqlite3.Connection, fact: LeasesRenewed) -> None:
+    """Let a holder hold on to what it still holds."""
+    db.executemany(
+        f"UPDATE leases SET expires=? WHERE {_RUN} AND holder=?",
+        [(fact.expires, *key.address, fact.holder) for key in fact.keys],
+    )
+
+
+def inherit(db: sqlite3.Connection, fact: LeasesInherited) -> None:
+    """Give all that is held to one holder."""
+    db.execute("UPDATE leases SET holder=?, expires=?", (fact.holder, fact.expires))
+
+
+def release(db: sqlite3.Connection, key: RunKey, holder: str, at: float) -> None:
+    """Let go of a run that ends.
+
+    Raises:
+        LeaseHeld: somebody else holds it.
+    """
+    run = key.address
+    row = db.execute(f"SELECT holder, expires FROM leases WHERE {_RUN}", run).fetchone()
+    if row is None or (row[0] != holder and row[1] > at):
+        raise LeaseHeld("the run is not held any more, or by somebody else")
+    db.execute(f"DELETE FROM leases WHERE {_RUN}", run)

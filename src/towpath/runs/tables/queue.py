@@ -1,0 +1,113 @@
+"""The runs that wait for their thread, as a table of the projection: first in, first out."""
+
+import sqlite3
+
+from towpath.errors import Conflict, LimitExceeded, NotFound
+from towpath.runs.model import Queued, RunKey, RunQueued, RunWithdrawn
+from towpath.runs.run_states import Status
+
+MAX_QUEUED = 16
+"""How many runs may wait for one thread."""
+
+SCHEMA = """
+CREATE TABLE queued (
+    place INTEGER PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    user TEXT NOT NULL,
+    thread TEXT NOT NULL,
+    run TEXT NOT NULL,
+    agent TEXT NOT NULL,
+    request BLOB NOT NULL,
+    withdrawn INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX queued_thread ON queued (tenant, user, thread, place)
+"""
+_THREAD = "tenant=? AND user=? AND thread=?"
+
+
+def put(db: sqlite3.Connection, fact: RunQueued) -> None:
+    """Let a run wait.
+
+    Raises:
+        Conflict: there is a run of this id.
+        LimitExceeded: too many wait for this thread.
+    """
+    key = fact.key
+    refuse_known(db, key)
+    thread = key.home
+    waiting = db.execute(f"SELECT COUNT(*) FROM queued WHERE {_THREAD}", thread).fetchone()[0]
+    if waiting >= MAX_QUEUED:
+        raise LimitExceeded("too many runs wait for this thread")
+    db.execute(
+        "INSERT INTO queued (tenant, user, thread, run, agent, request, withdrawn)"
+        " VALUES (?, ?, ?, ?, ?, ?, 0)",
+        (*thread, key.run, key.agent, fact.request),
+    )
+    db.execute(
+        "INSERT INTO runs (tenant, user, id, thread, agent, status, started)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (*key.address, key.thread, key.agent, Status.PENDING.value, fact.at),
+    )
+
+
+def refuse_known(db: sqlite3.Connection, key: RunKey) -> None:
+    """Refuse a new run whose id this person has used already.
+
+    Raises:
+        Conflict: they have.
+    """
+    same = "SELECT 1 FROM runs WHERE tenant=? AND user=? AND id=?"
+    if db.execute(same, key.address).fetchone() is not None:
+        raise Conflict("a run of this id is there already")
+
+
+def withdraw(db: sqlite3.Connection, fact: RunWithdrawn) -> None:
+    """Note that a run is to be cancelled when its turn comes.
+
+    Raises:
+        NotFound: it does not wait.
+    """
+    key = fact.key
+    changed = db.execute(
+        f"UPDATE queued SET withdrawn=1 WHERE {_THREAD} AND run=?",
+        (*key.home, key.run),
+    )
+    if changed.rowcount == 0:
+        raise NotFound("the run does not wait any more")
+
+
+def head(db: sqlite3.Connection, tenant: str, user: str, thread: str) -> Queued | None:
+    """Return the run whose turn is next in a thread."""
+    return next(iter(waiting(db, tenant, user, thread, limit=1)), None)
+
+
+def waiting(
+    db: sqlite3.Connection, tenant: str, user: str, thread: str, *, limit: int = MAX_QUEUED
+) -> list[Queued]:
+    """Return the runs that wait for a thread, in the order of their turns."""
+    rows = db.execute(
+        f"SELECT run, agent, request, withdrawn FROM queued WHERE {_THREAD} ORDER BY place LIMIT ?",
+        (tenant, user, thread, limit),
+    )
+    return [
+        Queued(
+            key=RunKey(tenant=tenant, user=user, thread=thread, run=run, agent=agent),
+            request=request,
+            withdrawn=bool(withdrawn),
+        )
+        for run, agent, request, withdrawn in rows
+    ]
+
+
+def leave(db: sqlite3.Connection, key: RunKey) -> None:
+    """Take a run out of the queue, since it begins."""
+    db.execute(
+        f"DELETE FROM queued WHERE {_THREAD} AND run=?",
+        (*key.home, key.run),
+    )
+
+
+def threads(db: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    """Return the threads for which runs wait: tenant, user, thread."""
+    rows = db.execute("SELECT DISTINCT tenant, user, thread FROM queued").fetchall()
+    return [(str(tenant), str(user), str(thread)) for tenant, user, thread in rows]

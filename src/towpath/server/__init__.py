@@ -1,1 +1,0 @@
-"""Everything put together: settings, the composition root, the HTTP doors."""

@@ -1,1 +1,0 @@
-"""Logs of publications: appended and published in one act, ordered per channel."""

@@ -1,0 +1,204 @@
+"""A log in memory: nothing survives the process, everything else is as the contract says.
+
+For tests, and as the measure of what durability costs. The projection lives in an in-memory
+SQLite database.
+"""
+
+import asyncio
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from towpath.channels import Channel
+from towpath.errors import CommandError, Conflict, Misplaced, StorageError, WriteFailed
+from towpath.log.broker import (
+    KEY_SECONDS,
+    Append,
+    Deliver,
+    Key,
+    Projection,
+    Publication,
+    Replay,
+    Retention,
+    Span,
+    Write,
+    Written,
+    channel_epoch,
+    follows,
+    retention_of,
+    span_of,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Log:
+    kept: list[tuple[float, Publication]] = field(default_factory=list)
+    top: int = 0
+    size: int = 0
+    hold: int | None = None
+
+
+class MemoryBroker:
+    """See `towpath.log.broker` for what it promises."""
+
+    def __init__(
+        self,
+        deliver: Deliver,
+        projection: Projection,
+        *,
+        retention: Callable[[Channel], Retention | None] = retention_of,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._deliver = deliver
+        self._projection = projection
+        self._retention = retention
+        self._clock = clock
+        self._log_epoch = uuid.uuid4().hex
+        self._logs: dict[Channel, _Log] = {}
+        self._results: dict[tuple[tuple[str, str, str], str], tuple[str, bytes, float]] = {}
+        self._db = sqlite3.connect(":memory:", isolation_level=None)
+
+    async def start(self) -> None:
+        self._projection.create(self._db, 0)
+
+    async def stop(self) -> None:
+        self._db.close()
+
+    async def room(self) -> None:
+        return
+
+    def submit(self, write: Write) -> "asyncio.Future[Written]":
+        future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+        try:
+            future.set_result(self._write(write))
+        except (CommandError, StorageError) as error:
+            future.set_exception(error)
+        except Exception as error:  # noqa: BLE001 - whatever one write raises, the log goes on
+            failed = WriteFailed("the log cannot take this write")
+            failed.__cause__ = error
+            future.set_exception(failed)
+        return future
+
+    def _write(self, write: Write) -> Written:
+        if write.key is not None and (earlier := self._remembered(write.key)) is not None:
+            return Written(result=earlier, repeated=True)
+        spans = self._spans(write.appends)
+        if not follows(write.appends, spans, self._hold):
+            raise Misplaced("an earlier write is missing, or another producer was here")
+        result = self._apply(write, spans)
+        if write.key is not None:
+            key = (write.key.scope, write.key.request_id)
+            self._results[key] = (write.key.digest, result, self._clock())
+        for channel in write.forget:
+            if (log := self._logs.get(channel)) is not None:
+                log.kept.clear()
+                log.size = 0
+                log.hold = None
+        for append, span in zip(write.appends, spans, strict=True):
+            self._append(append, span)
+        return Written(spans=spans, result=result)
+
+    def _hold(self, channel: Channel) -> int | None:
+        return self._logs.get(channel, _Log()).hold
+
+    def _spans(self, appends: tuple[Append, ...]) -> tuple[Span, ...]:
+        tops: dict[Channel, int] = {}
+        spans = []
+        for append in appends:
+            top = tops.get(append.channel, self._logs.get(append.channel, _Log()).top)
+            tops[append.channel] = top + len(append.items)
+            epoch = channel_epoch(self._log_epoch, append.channel)
+            spans.append(Span(append.channel, epoch, top + 1, tops[append.channel]))
+        return tuple(spans)
+
+    def _apply(self, write: Write, spans: tuple[Span, ...]) -> bytes:
+        """Apply the facts of a write, or none of them; return its result."""
+        self._db.execute("BEGIN")
+        try:
+            for fact in write.facts:
+                self._projection.apply(self._db, fact, spans)
+            result = write.result(spans) if write.result else b""
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+        return result
+
+    def _append(self, append: Append, span: Span) -> None:
+        log = self._logs.setdefault(append.channel, _Log())
+        now = self._clock()
+        published = [
+            Publication(offset, item.data, item.tags)
+            for offset, item in enumerate(append.items, span.first)
+        ]
+        log.kept.extend((now, publication) for publication in published)
+        log.size += sum(len(publication.data) for publication in published)
+        log.top = span.last
+        if append.hold:
+            log.hold = span.first
+        if append.release:
+            log.hold = None
+        self._trim(append.channel, log, now)
+        self._deliver(append.channel, published)
+
+    def _trim(self, channel: Channel, log: _Log, now: float) -> None:
+        keep = self._retention(channel)
+        if keep is None:
+            return
+        drop = 0
+        for at, publication in log.kept:
+            old = not keep.since_last and at < now - keep.seconds
+            many = len(log.kept) - drop > keep.publications or log.size > keep.bytes
+            held = log.hold is not None and publication.offset >= log.hold
+            if held or not (old or many):
+                break
+            log.size -= len(publication.data)
+            drop += 1
+        del log.kept[:drop]
+
+    def epoch(self, channel: Channel) -> str:
+        return channel_epoch(self._log_epoch, channel)
+
+    async def read(
+        self,
+        channel: Channel,
+        after: int | None,
+        *,
+        epoch: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> Replay:
+        log = self._logs.get(channel, _Log())
+        here = channel_epoch(self._log_epoch, channel)
+        begins = log.kept[0][1].offset if log.kept else log.top + 1
+        span = span_of(after, log.top, begins, reverse=reverse)
+        if (epoch is not None and epoch != here) or span is None:
+            return Replay(here, log.top, [], gone=True, begins=begins)
+        found = [item for _, item in log.kept if item.offset in span]
+        return Replay(here, log.top, found[:: -1 if reverse else 1][:limit], begins=begins)
+
+    async def remembered(self, key: Key) -> bytes | None:
+        return self._remembered(key)
+
+    def _remembered(self, key: Key) -> bytes | None:
+        self._forget_requests()
+        found = self._results.get((key.scope, key.request_id))
+        if found is None:
+            return None
+        if found[0] != key.digest:
+            raise Conflict("request_id was used for something else")
+        return found[1]
+
+    def _forget_requests(self) -> None:
+        """Forget what was remembered long enough; the oldest come first."""
+        limit = self._clock() - KEY_SECONDS
+        while self._results and next(iter(self._results.values()))[2] < limit:
+            del self._results[next(iter(self._results))]
+
+    async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        return question(self._db)

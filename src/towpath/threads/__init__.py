@@ -1,1 +1,0 @@
-"""Threads, messages and runs: what the log amounts to, kept after the log is gone."""

@@ -1,0 +1,134 @@
+"""Readers under explored schedules: whoever comes back when, the thread they show is the thread."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import detangle
+import msgspec
+import pytest
+
+from tests.kit import reading_scenarios
+from towpath.channels import Channel
+from towpath.connections.commands import Performer
+from towpath.connections.effects import Join
+from towpath.delivery import catch_up, outbox
+from towpath.delivery.hub import Hub, Member, Subscription
+from towpath.delivery.recovery import Answer, Recovery
+from towpath.log.broker import Publication, Replay
+from towpath.runs.store import StoredThread
+from towpath.testing.memory_broker import MemoryBroker
+
+RUNS = 150
+SEEDED_RUNS = 2000
+"""At most; a seeded race is found within a few hundred, most within ten."""
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture(autouse=True)
+def small_messages(monkeypatch: Patch) -> None:
+    """Cut what leaves into small messages: between any two of them a line may break."""
+    monkeypatch.setattr(outbox, "MESSAGE_BYTES", 512)
+
+
+def explored(scenario: Callable[[], Awaitable[None]], runs: int = RUNS) -> detangle.ExploreStats:
+    """Run a scenario under so many schedules, with a strategy of its own."""
+    return detangle.explore(
+        scenario,  # type: ignore[arg-type]
+        runs=runs,
+        strategy=detangle.RandomWalk(),
+        database=False,
+        shrink=False,
+    )
+
+
+def assert_found() -> None:
+    """Assert that readers find the seeded race."""
+    with pytest.raises(detangle.BugFound):
+        explored(reading_scenarios.readers, SEEDED_RUNS)
+
+
+def unchecked(self: Hub, subscription: Subscription, first: int, last: int, frame: bytes) -> None:
+    """Give a reader what comes, whether or not it follows on what it has."""
+    subscription.member.outbox.put(frame)
+    subscription.offset = last
+
+
+def test_p3_r73_r79_r80_readers_meet_a_thread_that_is_written_and_trimmed() -> None:
+    """However two devices resume while runs go on, end and are trimmed, both show the thread."""
+    assert explored(reading_scenarios.readers).distinct_schedules > RUNS / 2
+
+
+def test_a_thread_that_moved_on_while_it_was_looked_at_is_found(monkeypatch: Patch) -> None:
+    """Where what was stored and what the log holds are of two moments, text is missing: found."""
+
+    async def trusting(self: Any, channel: Channel, user: str, stored: StoredThread) -> Any:
+        fold, replay = stored.fold(), await self._broker.read(channel, stored.offset)
+        for publication in replay.publications:
+            fold.feed(msgspec.json.decode(publication.data))
+        return fold, replay
+
+    monkeypatch.setattr(Recovery, "_fold", trusting)
+    assert_found()
+
+
+def test_an_answer_to_who_left_meanwhile_is_found(monkeypatch: Patch) -> None:
+    """Where a tail is written though its subscription ended, the next one doubles it: found."""
+    monkeypatch.setattr(Hub, "may_write", lambda self, subscription: True)
+    assert_found()
+
+
+def test_a_tail_cut_where_no_position_is_complete_is_found(monkeypatch: Patch) -> None:
+    """Where only the end of a tail has a place, who breaks off within gets it twice: found."""
+
+    def careless(member: Member, channel: Channel, answer: Answer) -> Iterator[bytes]:
+        for item in answer.publications:
+            offset = answer.top if item is answer.publications[-1] else 0
+            tags = item.tags if isinstance(item.tags, dict) else {}
+            yield member.dialect.encode(channel, Publication(offset, bytes(item.data), tags))
+
+    monkeypatch.setattr(catch_up, "_frames", careless)
+    assert_found()
+
+
+def test_a_reader_that_is_answered_before_it_listens_is_found(monkeypatch: Patch) -> None:
+    """Where what is published while the answer is made is nobody's, a gap is left: found."""
+
+    async def late(self: Any, join: Join) -> None:
+        result = await self._first(join.channel, join.request)
+        subscription = self._parts.hub.subscribe(self.member, join.channel)
+        self._reply(join.id, result)
+        self._parts.hub.go_live(subscription, result.offset)
+
+    monkeypatch.setattr(Performer, "_join", late)
+    monkeypatch.setattr(Hub, "_put", unchecked)
+    assert_found()
+
+
+def test_a_backlog_that_is_given_up_in_silence_is_found(monkeypatch: Patch) -> None:
+    """Where a backlog that grew too large is taken for an empty one, a gap is left: found."""
+
+    def silent(self: Hub, member: Member) -> list[Subscription]:
+        behind, member.behind = member.behind, {}
+        for subscription in behind.values():
+            subscription.backlog.given_up = False
+            self._give(subscription)
+        return []
+
+    monkeypatch.setattr(Hub, "catch_up", silent)
+    monkeypatch.setattr(Hub, "_put", unchecked)
+    assert_found()
+
+
+def test_a_log_that_calls_a_part_the_whole_is_found(monkeypatch: Patch) -> None:
+    """Where the log does not say that it dropped what was asked for, it is missed: found."""
+    real = MemoryBroker.read
+
+    async def partly(self: Any, channel: Channel, after: int, **given: Any) -> Replay:
+        replay = await real(self, channel, after, **given)
+        if replay.gone and channel.is_thread and after < replay.top:
+            kept = [one for _, one in self._logs[channel].kept if one.offset > after]
+            return Replay(replay.epoch, replay.top, kept)
+        return replay
+
+    monkeypatch.setattr(MemoryBroker, "read", partly)
+    assert_found()

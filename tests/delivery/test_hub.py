@@ -1,0 +1,640 @@
+"""Delivery on this node: once each, in order, to whom may read it."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from towpath import codes
+from towpath.auth.policy import may_read
+from towpath.channels import Channel, tenant_channel, thread_channel, user_channel
+from towpath.codes import CloseCode
+from towpath.delivery.hub import Hub, Member, Subscription
+from towpath.delivery.outbox import Outbox
+from towpath.identity import Principal
+from towpath.log.broker import Publication
+from towpath.protocol import codec_json, frames
+
+MIA = Principal(tenant="acme", user="mia")
+THREAD = thread_channel("acme", "mia", "t1")
+
+
+class Recorded(Outbox):
+    """An outbox that remembers the very objects put into it."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(lambda: None, max_bytes=max_bytes)
+        self.objects: list[bytes] = []
+
+    def put(self, frame: bytes, *, answer: bool = False) -> bool:
+        taken = super().put(frame, answer=answer)
+        if taken:
+            self.objects.append(frame)
+        return taken
+
+
+class Person:
+    """A connection, what it was sent, and how it was closed."""
+
+    def __init__(
+        self, hub: Hub, principal: Principal = MIA, number: int = 1, max_bytes: int = 10**6
+    ) -> None:
+        self.hub = hub
+        self.outbox = Recorded(max_bytes)
+        self.closed: list[CloseCode] = []
+        self.left: list[Channel] = []
+        self.member = Member(f"c{number}", principal, self.outbox, self.close, self.left.append)
+        self.answer = hub.connect(self.member)
+        """None for one who was let in, or what to answer."""
+
+    def close(self, code: CloseCode) -> None:
+        self.closed.append(code)
+        self.outbox.clear()
+
+    def reads(self, channel: Channel = THREAD, offset: int = 0) -> Subscription:
+        """Read a channel live from an offset on."""
+        subscription = self.hub.subscribe(self.member, channel)
+        self.hub.go_live(subscription, offset)
+        return subscription
+
+    def pushes(self) -> list[dict[str, Any]]:
+        """Return every push sent so far."""
+        lines = b"\n".join(self.outbox.objects).splitlines()
+        return [json.loads(line)["push"] for line in lines]
+
+    def offsets(self, channel: Channel = THREAD) -> list[int]:
+        """Return the offsets a client of this channel has seen."""
+        own = [push for push in self.pushes() if push["channel"] == channel.visible]
+        return [push["pub"]["offset"] for push in own if "pub" in push]
+
+    def unsubscribed(self) -> list[int]:
+        """Return the codes with which subscriptions were ended."""
+        return [push["unsubscribe"]["code"] for push in self.pushes() if "unsubscribe" in push]
+
+
+def hub(max_connections: int = 20, max_tenant_connections: int = 10_000) -> Hub:
+    return Hub(
+        may_read,
+        max_connections=max_connections,
+        max_tenant_connections=max_tenant_connections,
+    )
+
+
+def publications(first: int, last: int, size: int = 1) -> list[Publication]:
+    return [
+        Publication(offset, json.dumps("x" * size).encode(), {"seq": str(offset)})
+        for offset in range(first, last + 1)
+    ]
+
+
+# Delivery.
+
+
+def test_every_reader_gets_the_same_bytes() -> None:
+    """A batch is encoded once: all readers are handed one and the same object."""
+    node = hub()
+    people = [Person(node, number=number) for number in range(3)]
+    for person in people:
+        person.reads()
+    node.deliver(THREAD, publications(1, 5))
+    first, *others = [person.outbox.objects for person in people]
+    assert len(first) == 1
+    assert all(other[0] is first[0] for other in others)
+
+
+def test_a_publication_is_encoded_once_for_all_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of encodings is that of publications, however many read; who joins needs none."""
+    encoded: list[int] = []
+    encode = codec_json.encode_publication
+
+    def counted(channel: str, publication: frames.Publication) -> bytes:
+        assert isinstance(publication.offset, int)
+        encoded.append(publication.offset)
+        return encode(channel, publication)
+
+    monkeypatch.setattr(codec_json, "encode_publication", counted)
+    node = hub()
+    node.deliver(THREAD, publications(1, 1))
+    assert encoded == []
+    one, other, joining = (Person(node, number=number) for number in range(3))
+    one.reads(offset=1)
+    other.reads(offset=1)
+    node.subscribe(joining.member, THREAD)
+    node.deliver(THREAD, publications(2, 3))
+    assert encoded == [2, 3]
+
+
+def test_a_reader_sees_the_visible_name_and_the_tags() -> None:
+    """Neither tenant nor user is part of what a client sees."""
+    node = hub()
+    mia = Person(node)
+    mia.reads()
+    node.deliver(THREAD, [Publication(1, b'{"a":1}', {"run": "r1"}), Publication(2, b"2", {})])
+    assert mia.pushes() == [
+        {"channel": "thread:t1", "pub": {"data": {"a": 1}, "offset": 1, "tags": {"run": "r1"}}},
+        {"channel": "thread:t1", "pub": {"data": 2, "offset": 2}},
+    ]
+
+
+def test_r36_a_misrouted_publication_is_not_written() -> None:
+    """A stranger who got among the readers by a fault of ours is sent nothing, and it counts."""
+    node = hub()
+    mia = Person(node)
+    strangers = [
+        Person(node, Principal(tenant="acme", user="leo"), 2),
+        Person(node, Principal(tenant="other", user="mia"), 3),
+    ]
+    for person in (mia, *strangers):
+        person.reads()
+    node.deliver(THREAD, publications(1, 2))
+    assert mia.offsets() == [1, 2]
+    assert [person.outbox.objects for person in strangers] == [[], []]
+    assert node.withheld == 2
+
+
+def test_r36_what_was_misrouted_while_joining_is_not_written_either() -> None:
+    """Going live lets nothing through that the policy refuses."""
+    node = hub()
+    leo = Person(node, Principal(tenant="acme", user="leo"))
+    subscription = node.subscribe(leo.member, THREAD)
+    node.deliver(THREAD, publications(1, 2))
+    node.go_live(subscription, 0)
+    assert leo.outbox.objects == []
+    assert node.withheld == 1
+
+
+def test_r36_rights_that_end_while_reading_end_the_writing() -> None:
+    """The policy is asked at each write, not only when subscribing."""
+    allowed = True
+    node = Hub(lambda *_: allowed, max_connections=20)
+    mia = Person(node)
+    mia.reads()
+    node.deliver(THREAD, publications(1, 1))
+    allowed = False
+    node.deliver(THREAD, publications(2, 2))
+    assert mia.offsets() == [1]
+
+
+def test_r33_ten_people_of_two_tenants_get_their_own_and_nothing_else() -> None:
+    """Same thread ids, same user names: every publication finds its one reader."""
+    node = hub()
+    people = [
+        Person(
+            node, Principal(tenant=tenant, user=f"user{number}"), number + 5 * (tenant == "other")
+        )
+        for tenant in ("acme", "other")
+        for number in range(5)
+    ]
+    channels = [
+        thread_channel(p.member.principal.tenant, p.member.principal.user, "t1") for p in people
+    ]
+    for person, channel in zip(people, channels, strict=True):
+        person.reads(channel)
+        person.reads(tenant_channel(channel.tenant))
+    for number, channel in enumerate(channels):
+        node.deliver(channel, [Publication(1, json.dumps(number).encode(), {})])
+    for number, person in enumerate(people):
+        assert [push["pub"]["data"] for push in person.pushes()] == [number]
+    assert node.withheld == 0
+
+
+def test_r38_announcements_stay_in_their_tenant() -> None:
+    """Everybody of the tenant, nobody of another."""
+    node = hub()
+    mia, leo = Person(node), Person(node, Principal(tenant="acme", user="leo"), 2)
+    other = Person(node, Principal(tenant="other", user="mia"), 3)
+    for person in (mia, leo, other):
+        person.reads(tenant_channel(person.member.principal.tenant))
+    node.deliver(tenant_channel("acme"), publications(1, 1))
+    assert [len(person.pushes()) for person in (mia, leo, other)] == [1, 1, 0]
+
+
+def test_what_a_reader_has_is_not_sent_again() -> None:
+    """A batch that begins before a reader's offset gives only what is newer."""
+    node = hub()
+    mia = Person(node)
+    mia.reads(offset=3)
+    node.deliver(THREAD, publications(2, 5))
+    node.deliver(THREAD, publications(4, 5))
+    assert mia.offsets() == [4, 5]
+    assert mia.unsubscribed() == []
+
+
+# Joining.
+
+
+@given(
+    st.integers(0, 12),
+    st.lists(st.integers(1, 4), max_size=6),
+    st.integers(0, 6),
+    st.integers(0, 30),
+)
+def test_r73_answer_and_live_stream_meet_without_gap_or_double(
+    before: int, batches: list[int], live_after: int, read_at: int
+) -> None:
+    """Wherever the answer was read and whenever it goes live, each offset comes exactly once."""
+    node = hub()
+    mia = Person(node)
+    subscription, top, answered = node.subscribe(mia.member, THREAD), before, before
+    for number, size in enumerate(batches):
+        if number == live_after:
+            node.go_live(subscription, answered)
+        node.deliver(THREAD, publications(top + 1, top + size))
+        top += size
+        if number < live_after and number <= read_at:
+            answered = top - (read_at % size if size else 0)
+    if len(batches) <= live_after:
+        node.go_live(subscription, answered)
+    assert mia.offsets() == list(range(answered + 1, top + 1))
+    assert mia.unsubscribed() == []
+
+
+def test_nothing_is_sent_before_the_answer() -> None:
+    """What is published while joining waits beside the subscription."""
+    node = hub()
+    mia = Person(node)
+    node.subscribe(mia.member, THREAD)
+    node.deliver(THREAD, publications(1, 3))
+    assert mia.outbox.objects == []
+
+
+@pytest.mark.parametrize("answered", [0, 2, 3, 9])
+def test_what_the_answer_held_is_not_sent_again(answered: int) -> None:
+    """Only what is newer than the answer's offset follows it."""
+    node = hub()
+    mia = Person(node)
+    subscription = node.subscribe(mia.member, THREAD)
+    node.deliver(THREAD, publications(1, 3))
+    node.go_live(subscription, answered)
+    assert mia.offsets() == list(range(answered + 1, 4))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_r73_a_reader_that_would_see_a_gap_starts_over(size: int) -> None:
+    """It is told 2500, once, and nothing of the channel after it."""
+    node = hub()
+    mia = Person(node)
+    mia.reads(offset=1)
+    node.deliver(THREAD, publications(3, 2 + size))
+    node.deliver(THREAD, publications(3 + size, 9))
+    assert mia.offsets() == []
+    assert mia.unsubscribed() == [2500]
+    assert mia.left == [THREAD]
+    assert mia.closed == []
+    assert node.readers(THREAD) == []
+
+
+@pytest.mark.parametrize("missed", [1, 3])
+def test_r73_a_gap_while_joining_is_told_once_too(missed: int) -> None:
+    """What waited cannot be let through behind a gap."""
+    node = hub()
+    mia = Person(node)
+    subscription = node.subscribe(mia.member, THREAD)
+    node.deliver(THREAD, publications(missed + 1, missed + 3))
+    node.go_live(subscription, 0)
+    assert mia.offsets() == []
+    assert mia.unsubscribed() == [2500]
+
+
+def test_r97_what_waits_beside_a_joining_reader_is_bounded() -> None:
+    """Past the bound the wait is given up, and the reader is answered from the log instead."""
+    node = Hub(may_read, max_connections=20, backlog_bytes=100)
+    mia = Person(node, max_bytes=10**8)
+    subscription = node.subscribe(mia.member, THREAD)
+    node.deliver(THREAD, publications(1, 20, size=3))
+    assert (subscription.backlog.level, node.backlog_bytes) == (100, 100)
+    assert node.largest_bytes == subscription.member.outbox.level + 100
+    node.deliver(THREAD, publications(21, 21))
+    assert (subscription.backlog.level, node.backlog_bytes) == (0, 0)
+    assert node.largest_bytes == subscription.member.outbox.level
+    node.go_live(subscription, 0)
+    assert mia.offsets() == []
+    assert mia.unsubscribed() == []
+    assert node.catch_up(mia.member) == [subscription]
+
+
+def test_r97_who_cannot_even_be_told_to_start_over_is_too_slow() -> None:
+    """A reader is never left in the belief that it still reads a channel."""
+    node = hub()
+    mia = Person(node, max_bytes=10)
+    mia.reads()
+    node.deliver(THREAD, publications(2, 2))
+    assert mia.closed == [codes.SLOW]
+
+
+@pytest.mark.parametrize("channel", [user_channel("acme", "mia"), tenant_channel("acme")])
+def test_r73_a_gap_in_what_came_with_the_connection_ends_the_connection(channel: Channel) -> None:
+    """SDKs do not ask again for what they never asked for: they reconnect and recover instead."""
+    node = hub()
+    mia = Person(node)
+    mia.reads(channel)
+    node.deliver(channel, publications(2, 3))
+    assert mia.closed == [codes.SLOW]
+    assert mia.offsets(channel) == []
+
+
+def test_who_leaves_is_not_told_so_by_the_hub() -> None:
+    """Only a subscription that the hub ends by itself is news to its session."""
+    node = hub()
+    mia = Person(node)
+    mia.reads()
+    node.unsubscribe(mia.member, THREAD)
+    assert mia.left == []
+
+
+def test_a_subscription_that_ended_meanwhile_stays_ended() -> None:
+    """Unsubscribing while joining wins over the answer."""
+    node = hub()
+    mia = Person(node)
+    subscription = node.subscribe(mia.member, THREAD)
+    node.deliver(THREAD, publications(1, 1))
+    node.unsubscribe(mia.member, THREAD)
+    node.go_live(subscription, 0)
+    node.deliver(THREAD, publications(2, 2))
+    assert mia.outbox.objects == []
+
+
+def test_an_old_subscription_does_not_speak_for_a_new_one() -> None:
+    """Who left and came back gets each offset from the second answer on, once."""
+    node = hub()
+    mia = Person(node)
+    old = node.subscribe(mia.member, THREAD)
+    node.deliver(THREAD, publications(1, 1))
+    node.unsubscribe(mia.member, THREAD)
+    new = node.subscribe(mia.member, THREAD)
+    node.go_live(old, 0)
+    node.deliver(THREAD, publications(2, 2))
+    node.go_live(new, 1)
+    assert mia.offsets() == [2]
+
+
+# Slow readers.
+
+
+def drained(person: Person) -> None:
+    while person.outbox.take():
+        pass
+
+
+def test_r97_r99_a_slow_reader_waits_beside_the_fast_ones_and_gets_everything() -> None:
+    """Its outbox stays under its bound, the rest waits, and leaves once it takes something."""
+    node = hub()
+    fast = [Person(node, number=number) for number in range(5)]
+    slow = Person(node, number=9, max_bytes=2000)
+    for person in (*fast, slow):
+        person.reads()
+    for offset in range(1, 101):
+        node.deliver(THREAD, publications(offset, offset, size=100))
+    assert slow.closed == []
+    assert slow.outbox.level < 2000
+    seen = slow.offsets()
+    assert seen == list(range(1, len(seen) + 1))
+    assert node.backlog_bytes == 102 * (100 - len(seen))
+    for person in fast:
+        assert person.offsets() == list(range(1, 101))
+        drained(person)
+    slow.outbox._max_bytes = 10**6
+    drained(slow)
+    assert node.catch_up(slow.member) == []
+    assert slow.offsets() == list(range(1, 101))
+    drained(slow)
+    assert (node.waiting_bytes, node.backlog_bytes, slow.member.behind) == (0, 0, {})
+
+
+def test_r97_what_comes_while_a_reader_is_behind_waits_its_turn() -> None:
+    """Nothing overtakes what waits, though the outbox has room again."""
+    node = hub()
+    slow = Person(node, max_bytes=2000)
+    slow.reads()
+    node.deliver(THREAD, publications(1, 4, size=200))
+    node.deliver(THREAD, publications(5, 5))
+    drained(slow)
+    node.deliver(THREAD, publications(6, 6))
+    assert slow.offsets() == [1, 2, 3, 4]
+    assert node.catch_up(slow.member) == []
+    assert slow.offsets() == [1, 2, 3, 4, 5, 6]
+    node.deliver(THREAD, publications(7, 7))
+    assert slow.offsets()[-1] == 7
+
+
+def test_r97_a_backlog_without_room_is_given_up_and_answered_from_the_log() -> None:
+    """The reader keeps its last offset; what is published while it is answered waits."""
+    node = Hub(may_read, max_connections=20, backlog_bytes=50)
+    slow = Person(node, max_bytes=2000)
+    subscription = slow.reads()
+    node.deliver(THREAD, publications(1, 4, size=200))
+    node.deliver(THREAD, publications(5, 30, size=10))
+    drained(slow)
+    assert node.catch_up(slow.member) == [subscription]
+    assert subscription.offset == 4
+    node.rejoin(subscription)
+    node.deliver(THREAD, publications(31, 31))
+    assert slow.offsets()[-1] == 4
+    node.go_live(subscription, 30)
+    assert slow.offsets()[-1] == 31
+    assert (slow.closed, slow.unsubscribed()) == ([], [])
+
+
+def test_r97_what_was_given_up_while_joining_wakes_who_empties_the_outbox() -> None:
+    """Nothing may wait in the outbox by then, and no more be published: somebody has to look."""
+    node = Hub(may_read, max_connections=20, backlog_bytes=50)
+    woken: list[int] = []
+    outbox = Outbox(lambda: woken.append(len(woken)), max_bytes=2000)
+    member = Member("c1", MIA, outbox, lambda _: None)
+    node.connect(member)
+    subscription = node.subscribe(member, THREAD)
+    node.deliver(THREAD, publications(1, 9, size=100))
+    assert woken == []
+    node.go_live(subscription, 0)
+    assert woken == [0]
+    assert node.catch_up(member) == [subscription]
+
+
+def test_p1_r39_who_may_not_read_any_more_is_not_answered_from_the_log() -> None:
+    """A subscription may be written to while it is there and its right is: else it is withheld."""
+    allowed = [True]
+    node = Hub(lambda *asked: allowed[0], max_connections=20)
+    reader = Person(node)
+    subscription = reader.reads()
+    assert node.may_write(subscription)
+    allowed[0] = False
+    assert not node.may_write(subscription)
+    assert node.withheld == 1
+    allowed[0] = True
+    node.unsubscribe(reader.member, THREAD)
+    assert not node.may_write(subscription)
+    again = reader.reads()
+    assert node.may_write(again)
+    assert not node.may_write(subscription)
+    assert node.withheld == 1
+
+
+def test_a_reader_that_leaves_while_it_is_behind_leaves_nothing() -> None:
+    """Neither backlog nor place among those behind."""
+    node = hub()
+    slow = Person(node, max_bytes=2000)
+    slow.reads()
+    node.deliver(THREAD, publications(1, 4, size=200))
+    node.deliver(THREAD, publications(5, 5))
+    node.unsubscribe(slow.member, THREAD)
+    assert (slow.member.behind, node.backlog_bytes) == ({}, 0)
+    assert node.catch_up(slow.member) == []
+
+
+@pytest.mark.parametrize("channel", [user_channel("acme", "mia"), tenant_channel("acme")])
+def test_r97_where_nothing_can_be_folded_a_slow_reader_is_closed(channel: Channel) -> None:
+    """3008 for one, every offset for the rest."""
+    node = hub()
+    fast, slow = Person(node), Person(node, number=9, max_bytes=2000)
+    for person in (fast, slow):
+        person.reads(channel)
+    for offset in range(1, 101):
+        node.deliver(channel, publications(offset, offset, size=100))
+    assert set(slow.closed) == {codes.SLOW}
+    assert slow.offsets(channel) == list(range(1, len(slow.offsets(channel)) + 1))
+    assert fast.offsets(channel) == list(range(1, 101))
+
+
+# Who is here.
+
+
+def test_r37_a_user_has_so_many_connections_and_no_more() -> None:
+    """The last allowed is let in, the next is 3504, and another person is not affected."""
+    node = hub(max_connections=2)
+    first, second, third = (Person(node, number=number) for number in range(3))
+    leo = Person(node, Principal(tenant="acme", user="leo"), 7)
+    namesake = Person(node, Principal(tenant="other", user="mia"), 8)
+    assert [p.answer for p in (first, second, third, leo, namesake)] == [
+        None,
+        None,
+        codes.CONNECTION_LIMIT,
+        None,
+        None,
+    ]
+    assert len(node) == 4
+    assert third.member not in node.members("acme", "mia")
+
+
+def test_r37_who_leaves_frees_the_place() -> None:
+    """A disconnected member does not count, and disconnecting twice frees one place only."""
+    node = hub(max_connections=2)
+    first, _ = Person(node, number=1), Person(node, number=2)
+    node.disconnect(first.member)
+    node.disconnect(first.member)
+    assert Person(node, number=3).answer is None
+    assert Person(node, number=4).answer is codes.CONNECTION_LIMIT
+
+
+def test_r37_a_tenant_has_so_many_connections_and_no_more() -> None:
+    """The next is told to come later, another tenant notices nothing, and who leaves makes room."""
+    node = hub(max_connections=2, max_tenant_connections=3)
+    people = [
+        Person(node, Principal(tenant="acme", user=f"user {number}"), number) for number in range(4)
+    ]
+    other = Person(node, Principal(tenant="other", user="user 3"), 9)
+    assert [p.answer for p in (*people, other)] == [None] * 3 + [codes.TOO_MANY_REQUESTS, None]
+    assert len(node) == 4
+    node.disconnect(people[3].member)
+    assert Person(node, number=5).answer is codes.TOO_MANY_REQUESTS
+    node.disconnect(people[0].member)
+    node.disconnect(people[0].member)
+    assert Person(node, number=6).answer is None
+    assert Person(node, number=7).answer is codes.TOO_MANY_REQUESTS
+
+
+def test_r37_ones_own_bound_is_told_before_the_tenants() -> None:
+    """Whoever has too many of their own gains nothing by coming later."""
+    node = hub(max_connections=1, max_tenant_connections=1)
+    Person(node, number=1)
+    assert Person(node, number=2).answer is codes.CONNECTION_LIMIT
+
+
+def test_r34_a_tenant_that_has_gone_leaves_nothing_behind() -> None:
+    """No count is kept of tenants nobody of whom is here."""
+    node = hub()
+    for number in range(50):
+        person = Person(node, Principal(tenant=f"tenant {number}", user="mia"), number)
+        node.disconnect(person.member)
+    assert len(node._by_tenant) == len(node._by_user) == len(node._members) == 0
+
+
+def test_r84_ending_ends_whom_it_names_at_once_and_nobody_else() -> None:
+    """Each of their connections is closed with the code, and how many there were is told."""
+    node = hub()
+    mine = [Person(node, number=number) for number in range(3)]
+    leo = Person(node, Principal(tenant="acme", user="leo"), 7)
+    namesake = Person(node, Principal(tenant="other", user="mia"), 8)
+    ended = node.end(lambda principal: principal == MIA, codes.NOT_ALLOWED)
+    assert ended == 3
+    assert [p.closed for p in mine] == [[codes.NOT_ALLOWED]] * 3
+    assert [leo.closed, namesake.closed] == [[], []]
+    assert node.end(lambda _: False, codes.FORCED) == 0
+
+
+def test_r84_ending_goes_by_who_they_are_now() -> None:
+    """A connection whose credential was renewed is named by the new one."""
+    node = hub()
+    mia = Person(node)
+    mia.member.principal = Principal(tenant="acme", user="mia", token_id="new")
+    assert node.end(lambda principal: principal.token_id == "old", codes.NOT_ALLOWED) == 0
+    assert node.end(lambda principal: principal.token_id == "new", codes.NOT_ALLOWED) == 1
+
+
+def test_r84_ending_survives_connections_that_leave_while_it_goes_on() -> None:
+    """Closing may let go of a member at once."""
+    node = hub()
+    people = [Person(node, number=number) for number in range(3)]
+    for person in people:
+        leaver = person.member
+        person.member.close = lambda _, leaver=leaver: node.disconnect(leaver)  # type: ignore[misc]
+    assert node.end(lambda _: True, codes.FORCED) == 3
+    assert len(node) == 0
+
+
+def test_r37_one_who_was_not_let_in_takes_nobody_with_them() -> None:
+    """Letting go of a refused connection leaves the others."""
+    node = hub(max_connections=1)
+    first, refused = Person(node, number=1), Person(node, number=2)
+    node.disconnect(refused.member)
+    assert node.members("acme", "mia") == [first.member]
+
+
+def test_r34_who_leaves_leaves_nothing_behind() -> None:
+    """No reader, no subscription, no member is kept."""
+    node = hub()
+    mia, leo = Person(node), Person(node, Principal(tenant="acme", user="leo"), 2)
+    for channel in (THREAD, user_channel("acme", "mia"), tenant_channel("acme")):
+        mia.reads(channel)
+    leo.reads(tenant_channel("acme"))
+    assert node.subscriptions == 4
+    node.disconnect(mia.member)
+    node.deliver(THREAD, publications(1, 1))
+    assert mia.outbox.objects == []
+    assert node.subscriptions == 1
+    assert node.readers(tenant_channel("acme")) == [leo.member]
+    assert node.members("acme", "mia") == []
+    assert node.members("acme", "leo") == [leo.member]
+    node.disconnect(leo.member)
+    assert (len(node), node.subscriptions, node.members("acme", "leo")) == (0, 0, [])
+
+
+def test_unsubscribing_says_whether_anything_was_read() -> None:
+    """The second time there is nothing to end."""
+    node = hub()
+    mia = Person(node)
+    mia.reads()
+    assert node.unsubscribe(mia.member, THREAD)
+    assert not node.unsubscribe(mia.member, THREAD)
+
+
+@pytest.mark.parametrize("empty", [[], ()])
+def test_nothing_published_is_nothing_sent(empty: Sequence[Publication]) -> None:
+    """An empty batch wakes nobody."""
+    node = hub()
+    mia = Person(node)
+    mia.reads()
+    node.deliver(THREAD, empty)
+    assert mia.outbox.objects == []

@@ -1,0 +1,1 @@
+"""What this repository tests itself with; not in the wheel."""

@@ -1,0 +1,225 @@
+"""A node over a network, a log and a provider that are as late as the explorer likes.
+
+Lines, hub, sessions and everything that judges are the real ones, put together as the gateway does
+it; sockets, log and provider are in memory. `open` looks in the end whether anything is left.
+"""
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import detangle
+
+from tests.kit.auth_world import AuthWorld
+from tests.kit.late_provider import MOMENTS
+from tests.kit.run_scenarios import LateBroker
+from tests.kit.transport import MemoryTransport
+from towpath.agents.agent import AgentRegistry
+from towpath.auth.connection_auth import Grace
+from towpath.auth.handshake import Handshake
+from towpath.auth.jwks import Freshness
+from towpath.auth.policy import may_read
+from towpath.channels import CONTROL, Channel
+from towpath.codes import CloseCode, ErrorCode
+from towpath.connections.client_connection import Line
+from towpath.connections.commands import Parts
+from towpath.delivery.hub import Hub, Member
+from towpath.delivery.recovery import Recovery
+from towpath.errors import StorageError
+from towpath.log.broker import Publication, Replay
+from towpath.methods.operations import Operations
+from towpath.node.revocation_feed import Control
+from towpath.rate_limits import Buckets, Rate
+from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.store import ThreadStore
+from towpath.runs.tables.projection import ThreadProjection
+from towpath.settings import Settings
+from towpath.telemetry import CommandAnswered, ConnectionClosed, ConnectionOpened, Happening
+
+PACES = (0.0, 0.1, 0.2)
+"""How long a write to a socket takes, in virtual seconds."""
+
+
+class LateLog(LateBroker):
+    """A log whose reads are late as well, or refused."""
+
+    async def read(
+        self,
+        channel: Channel,
+        after: int | None,
+        *,
+        epoch: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> Replay:
+        await asyncio.sleep(detangle.choice(MOMENTS))
+        if detangle.flip(self.refusals):
+            raise StorageError("refused by the explorer")
+        replay = await super().read(channel, after, epoch=epoch, limit=limit, reverse=reverse)
+        await self._linger()
+        return replay
+
+
+class RememberingHub(Hub):
+    """A hub that remembers who was there."""
+
+    def __init__(self, *, max_connections: int) -> None:
+        super().__init__(may_read, max_connections=max_connections)
+        self.met: dict[str, Member] = {}
+        """Everybody who was let in, by connection."""
+
+    def connect(self, member: Member) -> ErrorCode | CloseCode | None:
+        full = super().connect(member)
+        if full is None:
+            self.met[member.id] = member
+        return full
+
+
+class LineWorld(AuthWorld):
+    """A node: everything between a socket and the log."""
+
+    def __init__(
+        self,
+        *,
+        freshness: Freshness | None = None,
+        grace: Grace | None = None,
+        connections: int = 20,
+    ) -> None:
+        """Put everything together.
+
+        Args:
+            freshness: how long keys are believed.
+            grace: how long a connection outlives its credential.
+            connections: how many one person may have.
+        """
+        grace = grace or Grace()
+        super().__init__(freshness=freshness, grace=grace, keys_timeout=0.7)
+        self.hub = RememberingHub(max_connections=connections)
+        self.control = Control(self.service, self.hub, self.hooks)
+        self.broker = LateLog(self._deliver, ThreadProjection(), clock=self.wall_clock)
+        store = ThreadStore(self.broker)
+        recovery = Recovery(self.broker, store, snapshot_max_bytes=1024)
+        self.operations = self._operations(store, recovery)
+        self.parts = Parts(
+            settings=_settings(grace.expiry),
+            hub=self.hub,
+            broker=self.broker,
+            store=store,
+            recovery=recovery,
+            operations=self.operations,
+            auth=self.auth,
+            may_read=may_read,
+            hooks=self.hooks,
+            version="towpath",
+            wall_clock=self.wall_clock,
+        )
+        self.visits: list[Visit] = []
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Self]:
+        """Run until the scenario is over; nobody may be there then."""
+        await self.broker.start()
+        try:
+            async with super().open():
+                yield self
+                await asyncio.wait([visit.serving for visit in self.visits], timeout=60.0)
+                for visit in self.visits:
+                    visit.check()
+                assert len(self.hub) == 0, "nobody is left in the hub"
+                assert self.hub.subscriptions == 0, "nothing is read any more"
+        finally:
+            await self.broker.stop()
+
+    def visit(self, credential: str) -> "Visit":
+        """Open a socket and have it served."""
+        visit = Visit(self, f"c{len(self.visits)}", credential)
+        self.visits.append(visit)
+        return visit
+
+    def _deliver(self, channel: Channel, publications: Sequence[Publication]) -> None:
+        if channel == CONTROL:
+            self.control.hear(publications)
+        else:
+            self.hub.deliver(channel, publications)
+
+    def _operations(self, store: ThreadStore, recovery: Recovery) -> Operations:
+        registry = AgentRegistry()
+        return Operations(
+            bridge=AgentWebSocketBridge(
+                self.broker, store, registry, watchers=self.hooks, clock=self.wall_clock
+            ),
+            broker=self.broker,
+            store=store,
+            recovery=recovery,
+            registry=registry,
+            auth=self.service,
+            control=self.control,
+            hub=self.hub,
+            runs=Buckets(Rate(per_second=1.0, burst=60)),
+            watchers=self.hooks,
+            monotonic=self.clock,
+            clock=self.wall_clock,
+            new_id=lambda: "id",
+        )
+
+
+class Visit:
+    """One client and its connection."""
+
+    def __init__(self, world: LineWorld, name: str, credential: str) -> None:
+        """Open a socket.
+
+        Args:
+            world: where.
+            name: the connection's id.
+            credential: what it connects with.
+        """
+        self.name = name
+        self.credential = credential
+        self.said = 0
+        """How many commands it sent; they are numbered from 1."""
+        self.socket = MemoryTransport(pace=lambda: detangle.choice(PACES))
+        self.line = Line(
+            world.parts, self.socket, handshake=Handshake(address="192.0.2.1"), connection_id=name
+        )
+        self.serving = asyncio.create_task(self.line.serve())
+        self._world = world
+
+    @property
+    def happenings(self) -> list[Happening]:
+        """What happened to it, in order."""
+        everything = self._world.happenings
+        return [one for one in everything if getattr(one, "connection", None) == self.name]
+
+    def connect(self) -> dict[str, Any]:
+        """Return its connect command."""
+        return self.command("connect", token=self.credential)
+
+    def command(self, name: str, **fields: Any) -> dict[str, Any]:
+        """Return its next command."""
+        self.said += 1
+        return {"id": self.said, name: fields}
+
+    def check(self) -> None:
+        """Check what holds for every connection, whatever happened."""
+        assert self.serving.done(), "it is over"
+        self.serving.result()
+        numbers = [reply["id"] for reply in self.socket.replies]
+        assert numbers == sorted(set(numbers)), "one reply each, in order"
+        assert numbers[:1] in ([], [1]), "the verdict comes first"
+        assert all(number <= self.said for number in numbers), "no reply to what was not asked"
+        ends = [bool(one.code) for one in self.socket.written]
+        assert not any(ends[:-1]), "nothing follows the close frame"
+        assert ends[-1:] == [True] or self.socket.left, "no silence without an end"
+        kinds = [type(one) for one in self.happenings]
+        assert kinds.count(ConnectionClosed) == 1, "it ends once"
+        if CommandAnswered in kinds:
+            before = kinds[: kinds.index(CommandAnswered)]
+            assert ConnectionOpened in before, "nothing is done before the verdict"
+
+
+@functools.cache
+def _settings(expiry_grace: float) -> Settings:
+    return Settings(expiry_grace=expiry_grace, connect_timeout=1.0)

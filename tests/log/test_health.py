@@ -1,0 +1,70 @@
+"""What errors tell of the log's file, and what may be written then."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.log.brokers import TALK, items, said
+from towpath.errors import Damaged, StorageError
+from towpath.log.broker import Append, Write
+from towpath.log.health import REFUSALS, Condition, admits, condition_of, refusal
+
+
+def error_of(db: sqlite3.Connection, statement: str) -> sqlite3.Error:
+    with pytest.raises(sqlite3.Error) as caught:
+        db.execute(statement).fetchall()
+    return caught.value
+
+
+def test_real_errors_tell_their_condition(tmp_path: Path) -> None:
+    """A full, a locked, a read-only and a broken file are told apart, and from our own mistakes."""
+    path = tmp_path / "db"
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as db:
+        db.execute("CREATE TABLE t (x)")
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert condition_of(error_of(db, "BEGIN IMMEDIATE")) is Condition.LOCKED
+        db.execute("PRAGMA query_only = 1")
+        assert condition_of(error_of(db, "BEGIN IMMEDIATE")) is Condition.UNWRITABLE
+        db.execute("PRAGMA query_only = 0")
+        db.execute("PRAGMA max_page_count = 1")
+        full = error_of(db, "INSERT INTO t VALUES (zeroblob(100000))")
+        assert condition_of(full) is Condition.FULL
+        garbled = error_of(db, "SELECT CAST(x'ff' AS TEXT)")
+        assert condition_of(garbled) is Condition.DAMAGED
+        assert condition_of(error_of(db, "SELECT nothing")) is None
+    path.write_bytes(b"garbage" * 1000)
+    with closing(sqlite3.connect(path)) as db:
+        assert condition_of(error_of(db, "SELECT * FROM t")) is Condition.DAMAGED
+    assert condition_of(Damaged("a row")) is Condition.DAMAGED
+    assert condition_of(TypeError("a mistake")) is None
+
+
+def test_a_full_log_takes_endings_and_nothing_else() -> None:
+    """Only what releases a channel's hold is written while the disk is full."""
+    ending = Write((Append(TALK, items("end"), release=True),))
+    beginning = Write((Append(TALK, items("begin"), hold=True),))
+    admitted = {
+        condition: [admits(condition, write) for write in (said("a"), beginning, ending)]
+        for condition in Condition
+    }
+    assert admitted == {
+        Condition.OK: [True, True, True],
+        Condition.FULL: [False, False, True],
+        Condition.LOCKED: [False] * 3,
+        Condition.UNWRITABLE: [False] * 3,
+        Condition.DAMAGED: [False] * 3,
+        Condition.TAKEN: [False] * 3,
+    }
+
+
+def test_every_condition_says_what_it_is() -> None:
+    """A refusal names its condition in a sentence; only damage is for good."""
+    for condition, sentence in REFUSALS.items():
+        error = refusal(condition)
+        assert str(error) == sentence
+        assert isinstance(error, Damaged) == (condition is Condition.DAMAGED)
+    assert REFUSALS.keys() == set(Condition) - {Condition.OK}
+    assert type(refusal(Condition.OK)) is StorageError

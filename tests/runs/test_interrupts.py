@@ -1,0 +1,150 @@
+"""Questions as plain values: where they stand, when they expire, what their answers say."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from towpath.errors import BadRequest, Conflict
+from towpath.events.digest import digest
+from towpath.events.interrupts import check_asked, expiry
+from towpath.events.types import IllegalEvent
+from towpath.runs.interrupts import (
+    DECISIONS,
+    LATE,
+    TABLE,
+    Answer,
+    Move,
+    Question,
+    check_shown,
+    resume_entries,
+)
+from towpath.runs.model import RunKey
+
+KEY = RunKey(tenant="acme", user="alice", thread="t1", run="r1", agent="agent")
+ARGUMENTS = '{"what": "a barge"}'
+CALL = {"id": "c1", "type": "function", "function": {"name": "buy", "arguments": ARGUMENTS}}
+MESSAGES: list[dict[str, Any]] = [
+    {"id": "u1", "role": "user", "content": "buy a barge"},
+    {"id": "a1", "role": "assistant", "toolCalls": [CALL]},
+]
+
+
+def question(answer: Answer = Answer.OPEN, payload: Any = None, **asked: Any) -> Question:
+    """Return a question that expires at 100."""
+    given = {"id": "q1", "reason": "tool_call", **asked}
+    return Question(
+        key=KEY, asked=given, answer=answer, payload=payload, expires=100.0, decided=None
+    )
+
+
+def test_r95_r96_only_an_open_question_moves() -> None:
+    """Each move leads from open to a state of its own, and no move leads on from there."""
+    assert {before for before, _ in TABLE} == {Answer.OPEN}
+    assert {move for _, move in TABLE} == set(Move)
+    ends = list(TABLE.values())
+    assert sorted(ends, key=str) == sorted(set(Answer) - {Answer.OPEN}, key=str)
+
+
+def test_r95_whoever_is_late_is_told_what_happened() -> None:
+    """Expired, left behind and decided are three different replies; open is none of them."""
+    assert set(LATE) == set(Answer) - {Answer.OPEN}
+    assert LATE[Answer.EXPIRED] not in (LATE[Answer.REFUSED], LATE[Answer.GONE])
+    assert {TABLE[Answer.OPEN, move] for move in DECISIONS.values()} == {
+        Answer.APPROVED,
+        Answer.REFUSED,
+    }
+
+
+@given(st.sampled_from(Answer), st.floats(0, 200))
+def test_r95_time_moves_an_open_question_only(answer: Answer, at: float) -> None:
+    """From its moment on an open question counts as expired; a decided one stays what it is."""
+    expired = answer is Answer.OPEN and at >= 100.0
+    assert question(answer).now(at) is (Answer.EXPIRED if expired else answer)
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ([None], 7.0),
+        ([None, None], 7.0),
+        (["1970-01-01T00:01:40Z"], 100.0),
+        (["1970-01-01T00:01:40"], 100.0),
+        (["1970-01-01T01:01:40+01:00"], 100.0),
+        (["1970-01-01T00:01:40.500Z"], 100.5),
+        (["2026-01-01T00:00:00Z", None, "1970-01-01T00:01:40Z"], 100.0),
+        (["in an hour"], 7.0),
+        ([1700000000], 7.0),
+        (["in an hour", "1970-01-01T00:01:40Z"], 100.0),
+    ],
+)
+def test_r95_the_first_named_moment_counts(named: list[Any], expected: float) -> None:
+    """Questions of a run expire when the first of them says; text that is no time says nothing."""
+    asked = [{"id": str(n), "expiresAt": moment} for n, moment in enumerate(named)]
+    assert expiry({"interrupts": asked}, 7.0) == expected
+
+
+def test_what_was_shown_is_what_was_asked() -> None:
+    """The digest of the call's arguments passes; of others, or none, it does not."""
+    asked = question(toolCallId="c1")
+    check_shown(asked, digest(ARGUMENTS), MESSAGES)
+    with pytest.raises(BadRequest):
+        check_shown(asked, None, MESSAGES)
+    for shown in (digest('{"what": "two barges"}'), digest(ARGUMENTS).upper(), ""):
+        with pytest.raises(Conflict):
+            check_shown(asked, shown, MESSAGES)
+
+
+def test_a_question_about_no_call_needs_no_digest() -> None:
+    """Without a tool call nothing was shown; a digest all the same is of something else."""
+    check_shown(question(), None, MESSAGES)
+    with pytest.raises(Conflict):
+        check_shown(question(), digest(ARGUMENTS), MESSAGES)
+
+
+def test_a_call_that_is_gone_cannot_have_been_shown() -> None:
+    """Where the conversation does not hold the call any more, no digest fits."""
+    with pytest.raises(Conflict):
+        check_shown(question(toolCallId="c1"), digest(ARGUMENTS), MESSAGES[:1])
+
+
+payloads = st.none() | st.booleans() | st.text() | st.dictionaries(st.text(), st.integers())
+payloads |= st.builds(lambda said: {"approved": said}, st.booleans() | st.none() | st.text())
+
+
+@given(st.lists(st.tuples(st.sampled_from([Answer.APPROVED, Answer.REFUSED]), payloads)))
+def test_r95_an_agent_can_tell_yes_from_no(answers: list[tuple[Answer, Any]]) -> None:
+    """Each question is answered once, in order; words beside a decision never turn it round."""
+    asked = [question(answer, payload, id=f"q{n}") for n, (answer, payload) in enumerate(answers)]
+    entries = resume_entries(asked)
+    assert [one["interruptId"] for one in entries] == [one.id for one in asked]
+    assert {one["status"] for one in entries} <= {"resolved"}
+    for one, entry in zip(asked, entries, strict=True):
+        told = entry["payload"]
+        if one.answer is Answer.REFUSED:
+            assert told["approved"] is False
+        elif isinstance(told, dict):
+            assert told["approved"] is True
+        else:
+            assert told == one.payload
+        if isinstance(one.payload, dict):
+            assert {**told, "approved": 0} == {**one.payload, "approved": 0}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        [{"id": ""}],
+        [{"id": "x" * 129}],
+        [{"id": "a\nb"}],
+        [{"id": " "}],
+        [{"id": "q1"}, {"id": "q1"}],
+        [{"id": "q1", "toolCallId": "c2"}],
+    ],
+)
+def test_r95_what_nobody_could_answer_is_not_asked(asked: list[dict[str, Any]]) -> None:
+    """An id no decision can name, two questions of one id, a call nobody was shown: refused."""
+    with pytest.raises(IllegalEvent):
+        check_asked({"interrupts": asked}, MESSAGES)
+    check_asked({"interrupts": [{"id": "q1", "toolCallId": "c1"}, {"id": "q2"}]}, MESSAGES)

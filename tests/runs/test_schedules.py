@@ -1,0 +1,301 @@
+"""The bridge under explored schedules: whoever comes first, the promises hold."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import detangle
+import pytest
+
+from tests.kit import run_scenarios
+from towpath.identity import Principal
+from towpath.log.broker import Append, Key, Write
+from towpath.runs import executor, queue, service
+from towpath.runs.approvals import Approvals
+from towpath.runs.executor import LiveRun
+from towpath.runs.interrupts import Answer, InterruptDecided, Question
+from towpath.runs.leases import Leases
+from towpath.runs.model import RunKey, RunOpened
+from towpath.runs.requests import Decide, StartRun
+from towpath.runs.run import Made
+from towpath.runs.run_states import OVER
+from towpath.runs.tables import interrupts as stored
+from towpath.runs.tables import projection
+from towpath.runs.tables import queue as queue_table
+
+RUNS = 150
+MANY = 500
+"""For scenarios in which more than two things meet."""
+
+
+def explored(scenario: Callable[[], Awaitable[None]], *, runs: int = RUNS) -> detangle.ExploreStats:
+    """Run a scenario under so many schedules, with a strategy of its own."""
+    return detangle.explore(
+        scenario,  # type: ignore[arg-type]
+        runs=runs,
+        strategy=detangle.RandomWalk(),
+        database=False,
+        shrink=False,
+    )
+
+
+def test_p5_r88_stop_end_and_deadline_leave_one_ending() -> None:
+    """However stop, end and deadline of a run meet, one ending stands, and everybody agrees."""
+    assert explored(run_scenarios.endings).distinct_schedules > RUNS / 2
+
+
+def test_p5_r92_a_holder_that_hangs_leaves_one_ending() -> None:
+    """However a silent holder, those who end its run, a stop and the agent's end meet: one."""
+    assert explored(run_scenarios.hanging_holder, runs=MANY).distinct_schedules > MANY / 2
+
+
+def test_p5_r92_the_store_tells_the_truth_at_any_time() -> None:
+    """Whenever anybody looks, a run's status is what its events in the log amount to."""
+    assert explored(run_scenarios.truths).distinct_schedules > RUNS / 2
+
+
+def test_an_ending_that_is_stored_after_it_is_told_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the terminal event and the fact are two writes, somebody sees them differ: found."""
+    real = LiveRun._closing
+
+    def apart(self: LiveRun, made: list[Made]) -> Write:
+        whole = real(self, made)
+        later = asyncio.get_running_loop().call_soon
+        later(lambda: self._around.broker.submit(Write(facts=whole.facts)))
+        return Write(whole.appends)
+
+    monkeypatch.setattr(LiveRun, "_closing", apart)
+    with pytest.raises(detangle.BugFound):
+        explored(run_scenarios.truths, runs=MANY)
+
+
+def test_p5_a_log_that_refuses_leaves_no_gap() -> None:
+    """Whichever writes of a run are refused, its log has no gap and one ending."""
+    assert explored(run_scenarios.refusals).distinct_schedules > RUNS / 2
+
+
+def test_p1_r34_two_peoples_runs_never_mix() -> None:
+    """Two people's runs at once, on threads of one name, stay each their own."""
+    assert explored(run_scenarios.strangers).distinct_schedules > RUNS / 2
+
+
+def test_r81_the_same_request_at_once_is_one_run() -> None:
+    """Two identical requests at once start one run, however they interleave."""
+    assert explored(run_scenarios.twins).distinct_schedules > RUNS / 2
+
+
+def test_r91_queued_starts_meet_the_end_of_a_run() -> None:
+    """However two queued starts meet the end of the active run, each has its turn, in order."""
+    assert explored(run_scenarios.queueing, runs=MANY).distinct_schedules > MANY / 2
+
+
+def test_p6_r91_queued_runs_have_their_turn_on_a_bad_log() -> None:
+    """Whichever writes are refused, what was accepted begins and ends, in order."""
+    assert explored(run_scenarios.queueing_on_a_bad_log, runs=MANY).distinct_schedules > MANY / 2
+
+
+def test_r91_interrupting_meets_the_end_of_a_run() -> None:
+    """However two interrupting starts meet the active run's end, one run is active at a time."""
+    assert explored(run_scenarios.interrupting, runs=MANY).distinct_schedules > MANY / 2
+
+
+def test_r88_a_stop_meets_the_turn_of_a_queued_run() -> None:
+    """However a stop meets the beginning of a queued run, accepted means cancelled."""
+    assert explored(run_scenarios.second_thoughts, runs=MANY).distinct_schedules > MANY / 2
+
+
+def test_p5_r95_two_devices_expiry_and_a_new_run_leave_one_answer_each() -> None:
+    """However decisions, expiry and a new run meet, each question has one answer, and all know."""
+    assert explored(run_scenarios.decisions, runs=MANY).distinct_schedules > MANY / 2
+
+
+def test_r81_answers_at_once_by_both_ways_begin_one_run() -> None:
+    """However starts with answers and decisions meet, one run continues, and twins are one."""
+    assert explored(run_scenarios.answers, runs=MANY).distinct_schedules > MANY / 2
+
+
+def test_a_decision_on_what_was_decided_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a decision is checked before its write only, two of them count, and it is seen."""
+
+    def careless(db: sqlite3.Connection, fact: InterruptDecided) -> None:
+        for one in questions_of(db, fact):
+            if one.id == fact.id:
+                stored._set(db, one, fact.answer, fact.at, fact.payload)
+
+    monkeypatch.setattr(stored, "decide", careless)
+    with pytest.raises(detangle.BugFound):
+        explored(run_scenarios.decisions, runs=MANY)
+
+
+def test_a_last_answer_that_does_not_know_it_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody looks again at the other questions, no run goes on, and it is seen."""
+    real = stored.decide
+
+    def forgetful(db: sqlite3.Connection, fact: InterruptDecided) -> None:
+        open_ones = {one.id for one in questions_of(db, fact) if one.answer is Answer.OPEN}
+        real(db, replace(fact, others=frozenset(open_ones - {fact.id})))
+
+    monkeypatch.setattr(stored, "decide", forgetful)
+    with pytest.raises(detangle.BugFound):
+        explored(run_scenarios.decisions, runs=MANY)
+
+
+def test_an_expiry_that_is_told_before_it_is_written_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the clock alone says expired, a decision in flight undoes it, and it is seen."""
+
+    async def unwritten(self: Approvals, asked: list[Question], now: float) -> list[Question]:
+        return [replace(one, answer=one.now(now)) for one in asked]
+
+    monkeypatch.setattr(Approvals, "_noted", unwritten)
+    with pytest.raises(detangle.BugFound):
+        explored(run_scenarios.decisions, runs=MANY)
+
+
+def test_a_twin_that_finds_its_question_answered_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a repeated request is looked for too early, its twin is told `already`: it is seen."""
+    real = Approvals._decide
+
+    async def early(self: Approvals, who: Principal, said: Decide, key: Key) -> bytes:
+        broker = self._around.broker
+        if (earlier := await broker.remembered(key)) is not None:
+            return earlier
+        with monkeypatch.context() as patch:
+            patch.setattr(type(broker), "remembered", nothing)
+            return await real(self, who, said, key)
+
+    async def nothing(self: object, key: Key) -> None:
+        return None
+
+    monkeypatch.setattr(Approvals, "_decide", early)
+    with pytest.raises(detangle.BugFound):
+        explored(run_scenarios.decisions, runs=MANY)
+
+
+def questions_of(db: sqlite3.Connection, fact: InterruptDecided) -> list[Question]:
+    """Return the questions of the run a decision is about."""
+    return stored.of_run(db, fact.key.tenant, fact.key.user, fact.key.run)
+
+
+def test_a_pause_between_making_and_submitting_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exploration is worth its name: awaiting where nothing may be awaited is found."""
+
+    async def carry(self: LiveRun, items: AsyncGenerator[object, None]) -> None:
+        async for item in items:
+            await self._room()
+            made = self.run.feed(item)
+            await asyncio.sleep(0)
+            if self.run.status in OVER:
+                self.end(made)
+            elif made:
+                self._in_flight.append(self._submit(made))
+
+    monkeypatch.setattr(LiveRun, "_carry", carry)
+    with pytest.raises(detangle.BugFound):
+        explored(run_scenarios.endings)
+
+
+def test_a_producer_that_is_not_fenced_off_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where offsets alone keep a late producer out, they meet by chance, and it is seen."""
+
+    def careless(*given: Any, **fields: Any) -> Append:
+        return Append(*given, **{**fields, "within": None})
+
+    monkeypatch.setattr(executor, "Append", careless)
+    with pytest.raises(detangle.BugFound):
+        explored(run_scenarios.hanging_holder, runs=4 * MANY)
+
+
+def test_a_stop_that_boasts_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a stop says accepted though the run was ended elsewhere, it is seen."""
+    monkeypatch.setattr(
+        LiveRun, "overtaken", property(lambda _: False, lambda *_: None), raising=False
+    )
+    with pytest.raises(detangle.BugFound):
+        explored(run_scenarios.hanging_holder, runs=4 * MANY)
+
+
+def test_a_holder_that_ends_its_own_run_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a slow log makes a holder take its own run for abandoned, it is seen."""
+    monkeypatch.setattr(Leases, "_in_hand", lambda _: ())
+    with pytest.raises(detangle.BugFound):
+        explored(run_scenarios.hanging_holder, runs=4 * MANY)
+
+
+def test_a_person_left_out_of_the_key_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that is not keyed by its user mixes two people, and is seen to."""
+
+    def careless(**fields: Any) -> RunKey:
+        return RunKey(**{**fields, "user": "anybody"})
+
+    monkeypatch.setattr(service, "RunKey", careless)
+    with pytest.raises(detangle.BugFound):
+        explored(run_scenarios.strangers)
+
+
+def test_a_request_without_its_key_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the request id is not part of the write, twins become two runs, and it is seen."""
+    real = service.AgentWebSocketBridge.start
+
+    async def forgetful(self: Any, who: Principal, asked: StartRun) -> bytes:
+        again = StartRun(
+            request_id=self._around.new_id(),
+            agent=asked.agent,
+            thread_id=asked.thread_id,
+            message=asked.message,
+        )
+        return await real(self, who, again)
+
+    monkeypatch.setattr(service.AgentWebSocketBridge, "start", forgetful)
+    with pytest.raises(detangle.BugFound):
+        explored(run_scenarios.twins)
+
+
+def test_a_queued_run_nobody_looks_after_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where whoever queues does not look whether the thread is free, a run waits for ever."""
+    real = queue.RunQueue.put
+
+    async def careless(self: queue.RunQueue, *given: Any) -> bytes:
+        with pytest.MonkeyPatch.context() as blind:
+            blind.setattr(self, "look", lambda *thread: None)
+            return await real(self, *given)
+
+    monkeypatch.setattr(queue.RunQueue, "put", careless)
+    with pytest.raises(detangle.BugFound):
+        explored(run_scenarios.queueing, runs=MANY)
+
+
+def test_a_stop_blind_to_what_is_beginning_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a stop looks only at runs whose beginning was answered, one slips through: found."""
+
+    async def blind(self: Any, who: Principal, run: str) -> LiveRun | None:
+        live: LiveRun | None = self._live.get((who.tenant, who.user, run))
+        return live
+
+    monkeypatch.setattr(service.AgentWebSocketBridge, "_begun", blind)
+    with pytest.raises(detangle.BugFound):
+        explored(run_scenarios.second_thoughts, runs=MANY)
+
+
+def test_a_turn_that_overlooks_a_stop_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a run begins as it was when it was looked at, a stop since then is lost: found."""
+    real = projection.ThreadProjection.apply
+
+    def trusting(self: Any, db: Any, fact: object, spans: Any) -> None:
+        if isinstance(fact, RunOpened) and fact.queued is not None:
+            (head,) = queue_table.waiting(
+                db, fact.key.tenant, fact.key.user, fact.key.thread, limit=1
+            )
+            fact = replace(fact, queued=head)
+        real(self, db, fact, spans)
+
+    monkeypatch.setattr(projection.ThreadProjection, "apply", trusting)
+    with pytest.raises(detangle.BugFound):
+        explored(run_scenarios.second_thoughts, runs=MANY)

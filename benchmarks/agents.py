@@ -3,8 +3,8 @@
 import gc
 from collections.abc import AsyncGenerator
 
-from benchmarks.speech import Speech
 from benchmarks.stamps import stamped_deltas
+from benchmarks.workload import Speech
 from towpath import Gateway
 from towpath.agents import demo
 from towpath.agents.agent import AgentInput
@@ -14,20 +14,20 @@ gateway.agent("tools")(demo.tools)
 
 
 @gateway.agent("stamped")
-async def stamped(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def stamped(request: AgentInput) -> AsyncGenerator[object, None]:
     """Answer `N at R` with N deltas at R per second, each carrying when it was made."""
-    async for delta in stamped_deltas(asked.message):
+    async for delta in stamped_deltas(request.message):
         yield delta
 
 
 @gateway.agent("speech")
-async def speech(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def workload(request: AgentInput) -> AsyncGenerator[object, None]:
     """Say what is asked for."""
-    async for said in Speech.asked(asked.message).said():
+    async for said in Speech.request(request.message).said():
         yield said
 
 
 @gateway.agent("collect")
-async def collect(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def collect(request: AgentInput) -> AsyncGenerator[object, None]:
     """Collect garbage, so that what is left is what is held."""
     yield f"{gc.collect()} objects"

@@ -125,7 +125,7 @@ class Attack:
             with undisturbed():
                 await good.log_in_times(self.idle)
             idle = _latencies("idle", good)
-            asked, answers, sample = provider.requests.total(), Counter[int](), Sample(idle)
+            request, answers, sample = provider.requests.total(), Counter[int](), Sample(idle)
             began = time.monotonic()
             for number in self.attackers:
                 tokens = list(itertools.islice(bad, self.total // len(self.attackers)))
@@ -135,7 +135,7 @@ class Attack:
                 SHUT_OUT: good.shut_out,
                 TOLD_TO_RETRY: good.told_to_retry,
                 **await asyncio.to_thread(_seen_by_the_server, running.port),
-                FETCHES: provider.requests.total() - asked,
+                FETCHES: provider.requests.total() - request,
                 LASTED: time.monotonic() - began,
                 **sample,
             }

@@ -19,7 +19,7 @@ from benchmarks.figures import Measure, Sample, percentile
 from benchmarks.follower import FRAME_EVENTS, Follower
 from benchmarks.load import LoadError, open_client, undisturbed
 from benchmarks.machine import Usage
-from benchmarks.speech import Speech
+from benchmarks.workload import Speech
 from towpath.testing.server import ServerProcess
 
 SHARES = (50, 99)
@@ -59,7 +59,7 @@ class Person:
     returns: list[int] = field(default_factory=list)
     """How long each return took, from the TCP connect to the tail, in nanoseconds."""
 
-    async def follow(self, port: int, speech: Speech) -> None:
+    async def follow(self, port: int, workload: Speech) -> None:
         """Begin a run, and follow it across the cuts."""
         follower, loop = self.follower, asyncio.get_running_loop()
         client = await open_client(port, self.token, follower.hear)
@@ -67,7 +67,7 @@ class Person:
         await client.ask(follower.subscription)
         await asyncio.sleep(self.began)
         began = loop.time()
-        await client.start("speech", follower.thread, speech.message)
+        await client.start("speech", follower.thread, workload.message)
         for due, away in self.cuts:
             await asyncio.sleep(max(0.0, began + due - loop.time()))
             client.link.drop()
@@ -77,7 +77,7 @@ class Person:
             client = await open_client(port, self.token, follower.hear, follower.subscription)
             self.returns.append(follower.answered - begins)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(began + speech.words / speech.rate + GRACE_SECONDS):
+            async with asyncio.timeout_at(began + workload.words / workload.rate + GRACE_SECONDS):
                 await follower.over.wait()
 
 
@@ -108,15 +108,15 @@ class Cuts:
             return uvloop.run(self._load(running, process))
 
     async def _load(self, running: servers.Running, process: ServerProcess) -> Sample:
-        speech = Speech(words=self.words, rate=self.rate)
+        workload = Speech(words=self.words, rate=self.rate)
         people = self._people(process)
         with undisturbed():
             before = Usage.now(running.pid)
             async with asyncio.TaskGroup() as group:
                 for person in people:
-                    group.create_task(person.follow(running.port, speech))
+                    group.create_task(person.follow(running.port, workload))
             usage = Usage.now(running.pid).since(before)
-        return self._outcome(people, speech.text) | usage
+        return self._outcome(people, workload.text) | usage
 
     def _people(self, process: ServerProcess) -> list[Person]:
         chance = random.Random(SEED)

@@ -104,11 +104,11 @@ class Latency:
     ) -> Sample:
         """Begin all runs, wait for their ends, and say what came of them."""
         delays = random.Random(1)
-        asked = [0] * self.users
+        request = [0] * self.users
 
         async def begin(at: int, delay: float) -> None:
             await asyncio.sleep(delay)
-            asked[at] = time.monotonic_ns()
+            request[at] = time.monotonic_ns()
             await start(at)
 
         with undisturbed():
@@ -118,11 +118,13 @@ class Latency:
                     group.create_task(begin(at, delays.uniform(0, SPREAD_SECONDS)))
             await until_over(tallies, self.events / self.rate + GRACE_SECONDS)
             usage = Usage.now(running.pid).since(before)
-        return _outcome(tallies, asked) | usage
+        return _outcome(tallies, request) | usage
 
 
-def _outcome(tallies: Sequence[Tally], asked: Sequence[int]) -> Sample:
-    begins = [tally.started - at for tally, at in zip(tallies, asked, strict=True) if tally.started]
+def _outcome(tallies: Sequence[Tally], request: Sequence[int]) -> Sample:
+    begins = [
+        tally.started - at for tally, at in zip(tallies, request, strict=True) if tally.started
+    ]
     sample: Sample = {}
     for what, nanoseconds in (
         ("run.start to RUN_STARTED", begins),

@@ -16,7 +16,7 @@ import uvloop
 from benchmarks import servers
 from benchmarks.figures import Measure, Sample
 from benchmarks.load import Client, Command, open_client, undisturbed
-from benchmarks.speech import TOKEN_BYTES, Speech
+from benchmarks.workload import TOKEN_BYTES, Speech
 from towpath.testing.server import ServerProcess
 
 THREAD = "6f1c3a0e5b7d49828a64d0f3b92e7c15"
@@ -125,8 +125,8 @@ class Resume:
         await self._measure(running, process, Speech(words=100, stays=True), Returns(), "warm")
         with undisturbed():
             for title, calls in (("text", 0), ("text and tools", self.calls)):
-                speech = Speech(words=self.words, calls=calls, stays=True)
-                await self._measure(running, process, speech, returns, title)
+                workload = Speech(words=self.words, calls=calls, stays=True)
+                await self._measure(running, process, workload, returns, title)
         return {
             WRONG: returns.wrong,
             SEVERAL: returns.several,
@@ -139,32 +139,32 @@ class Resume:
         self,
         running: servers.Running,
         process: ServerProcess,
-        speech: Speech,
+        workload: Speech,
         returns: Returns,
         title: str,
     ) -> None:
         """Have it said, then come back into it, each time on a connection of its own."""
         token = process.token(title.replace(" ", "-"))
         async with asyncio.timeout(SAY_SECONDS):
-            await _say(running.port, token, speech)
+            await _say(running.port, token, workload)
         whole = await _raw(running.port, token, "", 0)
-        middle = _offset_of(whole.publications, speech.word(speech.words // 2))
+        middle = _offset_of(whole.publications, workload.word(workload.words // 2))
         epoch = (await _folded(running.port, token, "", 0))[0]
         for where, offset, said in (
-            ("from the start", 0, speech.text),
-            ("from the middle", middle, speech.text[speech.words // 2 * speech.size :]),
+            ("from the start", 0, workload.text),
+            ("from the middle", middle, workload.text[workload.words // 2 * workload.size :]),
         ):
             _, folded = await _folded(running.port, token, epoch if offset else "", offset)
             raw = await _raw(running.port, token, epoch, offset)
             returns.add(
-                f"{title}, {where}", folded=folded, raw=raw, said=said, plain=not speech.calls
+                f"{title}, {where}", folded=folded, raw=raw, said=said, plain=not workload.calls
             )
 
 
-async def _say(port: int, token: str, speech: Speech) -> None:
+async def _say(port: int, token: str, workload: Speech) -> None:
     """Have an agent say it, and wait until the last word has come."""
     said = asyncio.Event()
-    last = speech.word(speech.words).encode() + b'"'
+    last = workload.word(workload.words).encode() + b'"'
 
     def hear(message: bytes, now: int) -> None:
         if last in message:
@@ -173,7 +173,7 @@ async def _say(port: int, token: str, speech: Speech) -> None:
     client = await open_client(port, token, hear)
     await client.create(THREAD)
     await client.read(THREAD)
-    await client.start("speech", THREAD, speech.message)
+    await client.start("speech", THREAD, workload.message)
     await said.wait()
     await client.close()
 
@@ -223,8 +223,8 @@ async def _raw(port: int, token: str, epoch: str, offset: int) -> Taken:
 
 async def _page(client: Client, epoch: str, offset: int) -> list[Event]:
     since = {"offset": offset, "epoch": epoch}
-    asked: Command = ("history", {"channel": f"thread:{THREAD}", "limit": PAGE, "since": since})
-    (answer,) = await client.ask(asked)
+    request: Command = ("history", {"channel": f"thread:{THREAD}", "limit": PAGE, "since": since})
+    (answer,) = await client.ask(request)
     page: list[Event] = answer["history"]["publications"]
     return page
 

@@ -69,7 +69,7 @@ BENCHMARKS: dict[str, tuple[Benchmark, Benchmark]] = {
 
 def main() -> int:
     """Run what was asked for; 1 where something was lost that must not be."""
-    asked = _arguments()
+    request = _arguments()
     _leave_the_environment()
     machine.raise_file_limit()
     machine.pin_client()
@@ -78,10 +78,10 @@ def main() -> int:
     if machine.load_average() > QUIET_LOAD:
         print(f"The machine is not quiet: load average {machine.load_average():.1f}.")
     failures: list[str] = []
-    for name in asked.names or BENCHMARKS:
-        figures = _measure(_chosen(name, asked), asked.runs or (2 if asked.quick else 5))
+    for name in request.names or BENCHMARKS:
+        figures = _measure(_chosen(name, request), request.runs or (2 if request.quick else 5))
         failures += figures.failures()
-        if asked.record:
+        if request.record:
             record(README, figures, description)
     for failure in failures:
         print(f"FAILED: {failure}", file=sys.stderr)
@@ -97,22 +97,22 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, help="how often each is run; default 5, quick 2")
     parser.add_argument("--rows", type=int, help="rows of the log that `scale` fills")
     parser.add_argument("--record", action="store_true", help="write the figures into README.md")
-    asked = parser.parse_args()
-    if unknown := set(asked.names) - set(BENCHMARKS):
+    request = parser.parse_args()
+    if unknown := set(request.names) - set(BENCHMARKS):
         parser.error(f"no benchmark {unknown.pop()!r}: choose from {', '.join(BENCHMARKS)}")
-    if asked.runs is not None and asked.runs < 1:
+    if request.runs is not None and request.runs < 1:
         parser.error("--runs must be at least 1")
-    if asked.rows is not None and (asked.rows < 1 or asked.rows % scale.LOG_THREADS):
+    if request.rows is not None and (request.rows < 1 or request.rows % scale.LOG_THREADS):
         parser.error(f"--rows must be a multiple of {scale.LOG_THREADS}")
-    if asked.quick and asked.record:
+    if request.quick and request.record:
         parser.error("figures of --quick mean nothing and are not recorded")
-    return asked
+    return request
 
 
-def _chosen(name: str, asked: argparse.Namespace) -> Benchmark:
-    chosen = BENCHMARKS[name][asked.quick]
-    if isinstance(chosen, scale.Scale) and asked.rows is not None:
-        return dataclasses.replace(chosen, rows=asked.rows)
+def _chosen(name: str, request: argparse.Namespace) -> Benchmark:
+    chosen = BENCHMARKS[name][request.quick]
+    if isinstance(chosen, scale.Scale) and request.rows is not None:
+        return dataclasses.replace(chosen, rows=request.rows)
     return chosen
 
 

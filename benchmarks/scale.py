@@ -30,7 +30,7 @@ from towpath.runs.run_states import Status
 from towpath.runs.service import AgentWebSocketBridge
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
-from towpath.telemetry import Hooks
+from towpath.telemetry import Telemetry
 
 HOUR = 3600.0
 FILLED = 1e9
@@ -231,20 +231,20 @@ async def _starts(broker: SqliteBroker, store: ThreadStore, name: str) -> float:
     registry.register("brief", _brief, deadline=60.0)
     alice, times = Principal(tenant="acme", user="alice"), []
     async with AgentWebSocketBridge(
-        broker, store, registry, watchers=Hooks(), clock=time.time
+        broker, store, registry, telemetry=Telemetry(), clock=time.time
     ) as bridge:
         for at in range(REPEATS):
             thread = f"{name}-{at}"
-            asked = StartRun(request_id=thread, agent="brief", thread_id=thread, message="?")
+            request = StartRun(request_id=thread, agent="brief", thread_id=thread, message="?")
             began = time.perf_counter()
-            await bridge.start(alice, asked)
+            await bridge.start(alice, request)
             times.append(time.perf_counter() - began)
             while bridge.active:  # noqa: ASYNC110 - the next one is timed alone
                 await asyncio.sleep(0.001)
     return statistics.median(times)
 
 
-async def _brief(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def _brief(request: AgentInput) -> AsyncGenerator[object, None]:
     yield "done"
 
 

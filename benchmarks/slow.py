@@ -19,8 +19,8 @@ from benchmarks.figures import Measure, Sample, percentile
 from benchmarks.follower import FRAME_EVENTS, Follower
 from benchmarks.load import Client, LoadError, ignore, open_client, undisturbed
 from benchmarks.machine import Usage, resident_kib
-from benchmarks.speech import Speech
 from benchmarks.stamps import Tally, ask, until_over
+from benchmarks.workload import Speech
 from towpath import codes
 from towpath.testing.server import ServerProcess
 

@@ -22,9 +22,9 @@ def ask(total: int, rate: float) -> str:
     return f"{total} at {rate:g}"
 
 
-async def stamped_deltas(asked: str) -> AsyncGenerator[str, None]:
+async def stamped_deltas(request: str) -> AsyncGenerator[str, None]:
     """Yield what `ask` asked for."""
-    total, _, rate = asked.partition(" at ")
+    total, _, rate = request.partition(" at ")
     period = 1e9 / float(rate)
     began = time.monotonic_ns()
     for number in range(1, int(total) + 1):

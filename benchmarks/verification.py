@@ -22,8 +22,8 @@ from towpath.auth.cache import Digest, VerdictCache
 from towpath.auth.jwks import RemoteKeys
 from towpath.auth.keys import FixedKey, KeyRing, read_key_set
 from towpath.auth.revocations import Revocations
-from towpath.auth.service import TrustedIssuer, UnifiedAuthenticationService
-from towpath.auth.single_flight import Flights
+from towpath.auth.service import AuthService, TrustedIssuer
+from towpath.auth.single_flight import SingleFlight
 from towpath.auth.tickets import Tickets
 from towpath.auth.tokens import LEEWAY, Issuer, Keys, TokenVerifier
 from towpath.auth.verdicts import Valid, Verdict
@@ -73,7 +73,7 @@ class Verification:
         return (
             f"{self.total} good tokens of each algorithm, RSA keys of 2048 bits, judged in turns "
             f"of {TURN} by bare joserfc, by `TokenVerifier.verify`, and twice by "
-            "`UnifiedAuthenticationService.authenticate`"
+            "`AuthService.authenticate`"
         )
 
     def sample(self) -> Sample:
@@ -123,7 +123,7 @@ async def _take_turns(ways: dict[str, Way], tokens: Sequence[str]) -> tuple[dict
 @contextlib.asynccontextmanager
 async def _ways(algorithm: str, key: Key) -> AsyncIterator[dict[str, Way]]:
     """Yield the ways to judge a token, the cheapest first."""
-    fetches: Flights[str, None] = Flights(lambda _: None)
+    fetches: SingleFlight[str, None] = SingleFlight(lambda _: None)
     keys, remote = _keys(key, fetches)
     issuer = Issuer(
         issuer=ISSUER,
@@ -153,7 +153,7 @@ async def _ways(algorithm: str, key: Key) -> AsyncIterator[dict[str, Way]]:
         }
 
 
-def _keys(key: Key, fetches: Flights[str, None]) -> tuple[Keys, RemoteKeys | None]:
+def _keys(key: Key, fetches: SingleFlight[str, None]) -> tuple[Keys, RemoteKeys | None]:
     """Return the keys as a gateway has them: a shared one configured, a public one fetched."""
     if isinstance(key, OctKey):
         return FixedKey(key), None
@@ -162,9 +162,9 @@ def _keys(key: Key, fetches: Flights[str, None]) -> tuple[Keys, RemoteKeys | Non
     return remote, remote
 
 
-def _service(issuer: TrustedIssuer, fetches: Flights[str, None]) -> UnifiedAuthenticationService:
-    verdicts: Flights[Digest, Verdict] = Flights(lambda _: None)
-    return UnifiedAuthenticationService(
+def _service(issuer: TrustedIssuer, fetches: SingleFlight[str, None]) -> AuthService:
+    verdicts: SingleFlight[Digest, Verdict] = SingleFlight(lambda _: None)
+    return AuthService(
         [issuer],
         cache=VerdictCache(clock=time.monotonic, wall_clock=time.time),
         tickets=Tickets(clock=time.monotonic),

@@ -8,7 +8,7 @@ gateway = Gateway()
 
 
 @gateway.agent("assistant")
-async def assistant(asked: AgentInput) -> AsyncGenerator[str, None]:
+async def assistant(request: AgentInput) -> AsyncGenerator[str, None]:
     """Say the message in capitals."""
-    for word in asked.message.split():
+    for word in request.message.split():
         yield word.upper() + " "

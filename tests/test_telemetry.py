@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from towpath import telemetry
-from towpath.telemetry import ConnectionOpened, Happening, Hooks
+from towpath.telemetry import ConnectionOpened, Telemetry, TelemetryEvent
 
 OPENED = ConnectionOpened(connection="c1", tenant="acme", user="mia")
 
@@ -19,7 +19,7 @@ class Broken:
         self.told = 0
         self._error = error
 
-    def __call__(self, happening: Happening) -> None:
+    def __call__(self, event: TelemetryEvent) -> None:
         self.told += 1
         raise self._error
 
@@ -27,13 +27,13 @@ class Broken:
 @pytest.mark.parametrize("error", [RuntimeError("boom"), AssertionError(), TimeoutError()])
 def test_r72_a_watcher_that_raises_keeps_nothing_from_the_others(error: Exception) -> None:
     """Watchers before and after a broken one hear everything; its failures are counted."""
-    heard: list[tuple[str, Happening]] = []
+    heard: list[tuple[str, TelemetryEvent]] = []
     broken = Broken(error)
-    told = Hooks([lambda what: heard.append(("before", what)), broken])
-    told.watch(lambda what: heard.append(("after", what)))
+    told = Telemetry([lambda what: heard.append(("before", what)), broken])
+    told.add_observer(lambda what: heard.append(("after", what)))
 
-    told.tell(OPENED)
-    told.tell(OPENED)
+    told.emit(OPENED)
+    told.emit(OPENED)
 
     assert heard == [("before", OPENED), ("after", OPENED)] * 2
     assert (broken.told, told.failures) == (2, 2)
@@ -57,10 +57,10 @@ class Odd(BaseException):
 )
 def test_r72_r121_a_watcher_ends_nothing_whatever_it_raises(error: BaseException) -> None:
     """A watcher that exits, or cancels, is counted like any that raises; the next one hears."""
-    heard: list[Happening] = []
-    told = Hooks([Broken(error), heard.append])
+    heard: list[TelemetryEvent] = []
+    told = Telemetry([Broken(error), heard.append])
 
-    told.tell(OPENED)
+    told.emit(OPENED)
 
     assert (heard, told.failures) == ([OPENED], 1)
 
@@ -70,13 +70,13 @@ def test_r121_the_first_failure_of_each_watcher_is_a_line(
 ) -> None:
     """An operator reads which watcher raised what, once: a count alone says neither."""
 
-    def exits(happening: Happening) -> None:
+    def exits(event: TelemetryEvent) -> None:
         raise SystemExit(3)
 
-    told = Hooks([exits, Broken(ValueError("boom")), Broken(ValueError("boom"))])
+    told = Telemetry([exits, Broken(ValueError("boom")), Broken(ValueError("boom"))])
     with caplog.at_level(logging.ERROR, logger="towpath"):
-        told.tell(OPENED)
-        told.tell(OPENED)
+        told.emit(OPENED)
+        told.emit(OPENED)
 
     assert told.failures == 6
     assert [line.getMessage().rpartition(".")[2] for line in caplog.records] == [
@@ -97,8 +97,8 @@ def test_r121_a_log_that_breaks_too_changes_nothing() -> None:
     handler = Breaks()
     logging.getLogger("towpath").addHandler(handler)
     try:
-        told = Hooks([Broken(ValueError())])
-        told.tell(OPENED)
+        told = Telemetry([Broken(ValueError())])
+        told.emit(OPENED)
     finally:
         logging.getLogger("towpath").removeHandler(handler)
     assert told.failures == 1
@@ -107,17 +107,19 @@ def test_r121_a_log_that_breaks_too_changes_nothing() -> None:
 def test_watchers_hear_in_the_order_they_came() -> None:
     """First come, first told, and only of what happens later."""
     heard: list[str] = []
-    told = Hooks()
-    told.tell(OPENED)
-    told.watch(lambda _: heard.append("first"))
-    told.watch(lambda _: heard.append("second"))
-    told.tell(OPENED)
+    told = Telemetry()
+    told.emit(OPENED)
+    told.add_observer(lambda _: heard.append("first"))
+    told.add_observer(lambda _: heard.append("second"))
+    told.emit(OPENED)
     assert heard == ["first", "second"]
     assert told.failures == 0
 
 
-@pytest.mark.parametrize("kind", Happening.__subclasses__(), ids=lambda kind: kind.__name__)
-def test_r17_a_happening_is_frozen_and_has_no_place_for_a_secret(kind: type[Happening]) -> None:
+@pytest.mark.parametrize("kind", TelemetryEvent.__subclasses__(), ids=lambda kind: kind.__name__)
+def test_r17_a_happening_is_frozen_and_has_no_place_for_a_secret(
+    kind: type[TelemetryEvent],
+) -> None:
     """No happening has a field that could hold a credential or a text a person wrote."""
     names = {field.name for field in dataclasses.fields(kind)}
     assert names.isdisjoint({"token", "credential", "headers", "data", "payload", "text"})
@@ -126,4 +128,4 @@ def test_r17_a_happening_is_frozen_and_has_no_place_for_a_secret(kind: type[Happ
 
 def test_every_kind_of_happening_is_public() -> None:
     """A watcher can name what it waits for."""
-    assert {kind.__name__ for kind in Happening.__subclasses__()} <= vars(telemetry).keys()
+    assert {kind.__name__ for kind in TelemetryEvent.__subclasses__()} <= vars(telemetry).keys()

@@ -147,7 +147,7 @@ def _default(value: object) -> str:
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
-HAPPENINGS: tuple[telemetry.Happening, ...] = (
+HAPPENINGS: tuple[telemetry.TelemetryEvent, ...] = (
     telemetry.ConnectionClosed(connection="", tenant="", user="", code=0, reason="", seconds=0),
     telemetry.CredentialRefused(connection="", verdict="", reason=""),
     telemetry.CredentialAccepted(connection="", source="", age=0),
@@ -161,7 +161,7 @@ HAPPENINGS: tuple[telemetry.Happening, ...] = (
     telemetry.RunEnded(
         tenant="", user="", thread="", run="", agent="", status="", code="", events=0, seconds=0
     ),
-    telemetry.Fault(where="", error=Exception()),
+    telemetry.InternalError(where="", error=Exception()),
 )
 """One of each kind that is counted under labels: labels show only once something was counted."""
 
@@ -170,7 +170,7 @@ def metrics() -> str:
     """Return every metric with its labels and meaning, as an empty gateway shows them."""
     gateway = Gateway(Settings.model_construct())
     for happening in HAPPENINGS:
-        gateway.metrics.watch(happening)
+        gateway.metrics.observe(happening)
     rows = []
     for family in text_string_to_metric_families(gateway.metrics.text().decode()):
         if family.name.endswith("_created"):
@@ -318,19 +318,19 @@ def _option_default(value: object) -> str:
 
 def connection_diagram() -> str:
     """Return the life of a connection as a diagram."""
-    moves = ((a.value, move.value, b.value) for (a, move), b in states.TABLE.items())
+    moves = ((a.value, move.value, b.value) for (a, move), b in states.TRANSITIONS.items())
     return _diagram(states.State.OPENING.value, moves, {states.State.CLOSED.value})
 
 
 def breaker_diagram() -> str:
     """Return the states of a circuit breaker as a diagram."""
-    moves = ((a.value, move.value, b.value) for (a, move), b in breaker.TABLE.items())
+    moves = ((a.value, move.value, b.value) for (a, move), b in breaker.TRANSITIONS.items())
     return _diagram(breaker.State.CLOSED.value, moves, set())
 
 
 def run_diagram() -> str:
     """Return the life of a run as a diagram."""
-    moves = ((a.value, move.value, b.value) for (a, move), b in run_states.TABLE.items())
+    moves = ((a.value, move.value, b.value) for (a, move), b in run_states.TRANSITIONS.items())
     return _diagram(
         run_states.Status.PENDING.value, moves, {status.value for status in run_states.OVER}
     )
@@ -338,9 +338,9 @@ def run_diagram() -> str:
 
 def interrupt_diagram() -> str:
     """Return the life of a question as a diagram."""
-    moves = ((a.value, move.value, b.value) for (a, move), b in interrupts.TABLE.items())
+    moves = ((a.value, move.value, b.value) for (a, move), b in interrupts.TRANSITIONS.items())
     ends = {answer.value for answer in interrupts.LATE}
-    return _diagram(interrupts.Answer.OPEN.value, moves, ends)
+    return _diagram(interrupts.InterruptStatus.OPEN.value, moves, ends)
 
 
 def _diagram(start: str, moves: Iterable[tuple[str, str, str]], ends: set[str]) -> str:

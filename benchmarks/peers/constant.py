@@ -5,8 +5,8 @@ else is the gateway as it is, so the difference is what finding out costs.
 """
 
 from benchmarks.agents import gateway
-from towpath.auth.connection_auth import Authenticated, UnifiedWebSocketAuth
-from towpath.auth.handshake import Handshake
+from towpath.auth.connection_auth import Authenticated, ConnectionAuth
+from towpath.auth.handshake import UpgradeInfo
 from towpath.identity import Principal
 
 __all__ = ["gateway"]
@@ -16,10 +16,10 @@ NEVER = 4_000_000_000.0
 
 
 async def _believe(
-    self: UnifiedWebSocketAuth, connect_token: str, handshake: Handshake, *, connection: str
+    self: ConnectionAuth, connect_token: str, handshake: UpgradeInfo, *, connection: str
 ) -> Authenticated:
     principal = Principal(tenant="acme", user=connect_token, expires_at=NEVER)
     return Authenticated(principal, renewable=True)
 
 
-setattr(UnifiedWebSocketAuth, "authenticate_websocket_connection", _believe)  # noqa: B010
+setattr(ConnectionAuth, "authenticate_websocket_connection", _believe)  # noqa: B010

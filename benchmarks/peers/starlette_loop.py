@@ -20,9 +20,9 @@ PATH = "/stream"
 async def stream(websocket: WebSocket) -> None:
     """Answer one message with the deltas it asks for."""
     await websocket.accept()
-    asked = await websocket.receive_text()
+    request = await websocket.receive_text()
     await _send(websocket, {"type": "RUN_STARTED"})
-    async for delta in stamped_deltas(asked):
+    async for delta in stamped_deltas(request):
         await _send(
             websocket, {"type": "TEXT_MESSAGE_CONTENT", "messageId": "message", "delta": delta}
         )

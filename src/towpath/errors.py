@@ -27,7 +27,7 @@ class StorageError(TowpathError):
     """The log or the projection could not be read or written now."""
 
 
-class Misplaced(StorageError):
+class OffsetConflict(StorageError):
     """A write would not stand where it says; an earlier one is missing, or its hold is over."""
 
 
@@ -35,11 +35,11 @@ class WriteFailed(StorageError):
     """A write cannot be applied, now or later; the cause says why. No other write is concerned."""
 
 
-class Damaged(StorageError):
+class LogCorrupted(StorageError):
     """What is stored is not what was written; this process uses the log no more."""
 
 
-class TakenOver(StorageError):
+class LogFenced(StorageError):
     """Another process has opened the log since; this one uses it no more."""
 
 

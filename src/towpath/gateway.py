@@ -26,18 +26,18 @@ from starlette.websockets import WebSocket
 
 from towpath import codes
 from towpath.agents.agent import AgentFunction, AgentRegistry
-from towpath.auth.connection_auth import UnifiedWebSocketAuth
+from towpath.auth.connection_auth import ConnectionAuth
 from towpath.auth.development import development_key, sign
-from towpath.auth.handshake import Handshake
+from towpath.auth.handshake import UpgradeInfo
 from towpath.auth.policy import may_read
 from towpath.auth.provider import is_loopback
-from towpath.auth.service import UnifiedAuthenticationService
+from towpath.auth.service import AuthService
 from towpath.channels import CONTROL, Channel, tenant_channel
 from towpath.connections.asgi import AsgiTransport
-from towpath.connections.client_connection import Line
+from towpath.connections.client_connection import ClientConnection
 from towpath.connections.commands import Parts
-from towpath.connections.event_stream import EventStream, sse_dialect
-from towpath.delivery.hub import Dialect, Hub
+from towpath.connections.event_stream import EventStream, sse_encoding
+from towpath.delivery.hub import Encoding, Hub
 from towpath.delivery.recovery import Recovery
 from towpath.errors import ConfigurationError, StorageError
 from towpath.http.client_address import Network, Peer, peer_of
@@ -61,7 +61,7 @@ from towpath.runs.service import AgentWebSocketBridge
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
 from towpath.settings import Settings
-from towpath.telemetry import Hooks, Watcher
+from towpath.telemetry import Observer, Telemetry
 
 F = TypeVar("F", bound=AgentFunction)
 
@@ -86,13 +86,13 @@ class House:
     """The parts of a running gateway."""
 
     parts: Parts
-    service: UnifiedAuthenticationService
+    service: AuthService
     broker: Broker
     bridge: AgentWebSocketBridge
     store: ThreadStore
-    sse: Dialect
+    sse: Encoding
     """How event streams are written."""
-    lines: set[Line | EventStream] = field(default_factory=set)
+    lines: set[ClientConnection | EventStream] = field(default_factory=set)
     """Everybody who is connected."""
 
 
@@ -117,7 +117,7 @@ class Gateway:
         """The running parts, between the beginning and the end of the lifespan."""
         self.demo_users: tuple[str, ...] = ()
         """Whom the chat page offers in development; nobody otherwise."""
-        self._hooks = Hooks((self.metrics.watch,))
+        self._telemetry = Telemetry((self.metrics.observe,))
         self._development = False
         self._development_key: OctKey | None = None
         self._app: Starlette | None = None
@@ -146,9 +146,9 @@ class Gateway:
 
         return register
 
-    def watch(self, watcher: Watcher) -> None:
-        """Let `watcher` hear of everything that happens."""
-        self._hooks.watch(watcher)
+    def add_observer(self, observer: Observer) -> None:
+        """Let `observer` hear of everything that happens."""
+        self._telemetry.add_observer(observer)
 
     def use_development_key(self, host: str) -> None:
         """Take tokens of the data directory's development key, and offer demo users.
@@ -198,7 +198,7 @@ class Gateway:
             self.phase = Phase.STOPPED
 
     @property
-    def auth(self) -> UnifiedWebSocketAuth:
+    def auth(self) -> ConnectionAuth:
         """What authenticates connections and requests, while the lifespan goes on."""
         assert self.house is not None, "the lifespan has begun"
         return self.house.parts.auth
@@ -252,10 +252,10 @@ class Gateway:
         """Return who is at the other end, as far as trusted proxies tell."""
         return peer_of(request, self._trusted)
 
-    async def serve_socket(self, websocket: WebSocket, handshake: Handshake) -> None:
+    async def serve_socket(self, websocket: WebSocket, handshake: UpgradeInfo) -> None:
         """Serve one accepted socket until it is over."""
         assert self.house is not None, "sockets are accepted while the lifespan goes on"
-        line = Line(
+        line = ClientConnection(
             self.house.parts,
             AsgiTransport(websocket),
             handshake=handshake,
@@ -277,7 +277,7 @@ class Gateway:
             self.house.bridge.agent_exited(key, error)
         else:
             name = key.agent if key is not None else "(not known which)"
-            self._hooks.tell(agent_fault(name, error))
+            self._telemetry.emit(agent_fault(name, error))
 
     def demo_token(self, user: str, tenant: str = "demo", ttl: float = 3600.0) -> str:
         """Return a development token for a demo user."""
@@ -302,18 +302,18 @@ class Gateway:
         self._trusted = tuple(map(ipaddress.ip_network, sorted(settings.trusted_proxies)))
         if self._development:
             self._development_key = await asyncio.to_thread(development_key, settings.data)
-        auth = await open_authentication(settings, self._hooks, stack, self._development_key)
+        auth = await open_authentication(settings, self._telemetry, stack, self._development_key)
         hub = Hub(
             may_read,
             max_connections=settings.user_connections,
             max_tenant_connections=settings.tenant_connections,
             backlog_bytes=settings.backlog_bytes,
         )
-        control = Control(auth.service, hub, self._hooks)
+        control = Control(auth.service, hub, self._telemetry)
 
         def deliver(channel: Channel, publications: Sequence[Publication]) -> None:
             if channel == CONTROL:
-                control.hear(publications)
+                control.apply(publications)
             else:
                 hub.deliver(channel, publications)
 
@@ -321,7 +321,7 @@ class Gateway:
             settings.data / "towpath.db",
             deliver,
             ThreadProjection(),
-            watchers=self._hooks,
+            telemetry=self._telemetry,
             synchronous=settings.synchronous,
             reserve_bytes=settings.reserve_bytes,
             lost_control=lambda: lost(time.time()),
@@ -332,12 +332,12 @@ class Gateway:
         bridge = await stack.enter_async_context(self._bridge(broker, store))
         return self._furnish(hub, broker, store, bridge, auth, control)
 
-    async def _warm(self, service: UnifiedAuthenticationService) -> None:
+    async def _warm(self, service: AuthService) -> None:
         """Fetch the issuers' keys, be ready once the required ones are there, and tend them."""
         await service.warm()
         if self.phase == Phase.WARMING:
             self.phase = Phase.READY
-        await service.tend()
+        await service.keep_fresh()
 
     def _bridge(self, broker: Broker, store: ThreadStore) -> AgentWebSocketBridge:
         settings = self.settings
@@ -345,7 +345,7 @@ class Gateway:
             broker,
             store,
             self.agents,
-            watchers=self._hooks,
+            telemetry=self._telemetry,
             clock=time.time,
             limits=RunLimits(
                 cleanup_seconds=settings.cleanup_timeout,
@@ -364,7 +364,7 @@ class Gateway:
         broker: SqliteBroker,
         store: ThreadStore,
         bridge: AgentWebSocketBridge,
-        auth: UnifiedWebSocketAuth,
+        auth: ConnectionAuth,
         control: Control,
     ) -> House:
         settings = self.settings
@@ -379,7 +379,7 @@ class Gateway:
             control=control,
             hub=hub,
             runs=Buckets(Rate(per_second=settings.runs_per_second, burst=settings.runs_burst)),
-            watchers=self._hooks,
+            telemetry=self._telemetry,
             monotonic=time.monotonic,
             clock=time.time,
             new_id=lambda: uuid.uuid4().hex,
@@ -393,11 +393,11 @@ class Gateway:
             operations=operations,
             auth=auth,
             may_read=may_read,
-            hooks=self._hooks,
+            telemetry=self._telemetry,
             version=f"towpath {VERSION}",
             wall_clock=time.time,
         )
-        return House(parts, auth.service, broker, bridge, store, sse_dialect(broker))
+        return House(parts, auth.service, broker, bridge, store, sse_encoding(broker))
 
     def _show_gauges(self) -> None:
         def read(ask: Callable[[House], float]) -> Callable[[], float]:
@@ -441,7 +441,7 @@ class Gateway:
             read(lambda h: len(h.service.tickets)),
         )
         gauge("towpath_runs", "Runs in progress", read(lambda h: h.bridge.active))
-        gauge("towpath_watcher_failures", "Watchers that raised", lambda: self._hooks.failures)
+        gauge("towpath_watcher_failures", "Watchers that raised", lambda: self._telemetry.failures)
 
 
 @contextlib.asynccontextmanager

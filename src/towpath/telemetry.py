@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Happening:
+class TelemetryEvent:
     """Anything that happened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionOpened(Happening):
+class ConnectionOpened(TelemetryEvent):
     """A connection's credential was accepted."""
 
     connection: str
@@ -27,7 +27,7 @@ class ConnectionOpened(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionClosed(Happening):
+class ConnectionClosed(TelemetryEvent):
     """A connection ended; told once, whichever side began."""
 
     connection: str
@@ -39,7 +39,7 @@ class ConnectionClosed(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CommandAnswered(Happening):
+class CommandAnswered(TelemetryEvent):
     """A command got its one reply."""
 
     connection: str
@@ -51,7 +51,7 @@ class CommandAnswered(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialRefused(Happening):
+class CredentialRefused(TelemetryEvent):
     """A credential was not accepted."""
 
     connection: str
@@ -62,7 +62,7 @@ class CredentialRefused(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialAccepted(Happening):
+class CredentialAccepted(TelemetryEvent):
     """A credential was good."""
 
     connection: str
@@ -74,7 +74,7 @@ class CredentialAccepted(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeysFetched(Happening):
+class KeysFetched(TelemetryEvent):
     """A call to an identity provider is over."""
 
     issuer: str
@@ -84,7 +84,7 @@ class KeysFetched(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerMoved(Happening):
+class BreakerMoved(TelemetryEvent):
     """A circuit breaker changed its state."""
 
     dependency: str
@@ -93,7 +93,7 @@ class BreakerMoved(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionsRevoked(Happening):
+class SessionsRevoked(TelemetryEvent):
     """Credentials were taken back."""
 
     tenant: str
@@ -104,14 +104,14 @@ class SessionsRevoked(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RevocationsIncomplete(Happening):
+class RevocationsIncomplete(TelemetryEvent):
     """At the start not all revocations were in the log, so everybody's credentials are revoked."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CaughtUp(Happening):
+class CaughtUp(TelemetryEvent):
     """A reader that could not follow was answered from the log, on the same connection."""
 
     connection: str
@@ -120,7 +120,7 @@ class CaughtUp(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DigestMismatch(Happening):
+class DigestMismatch(TelemetryEvent):
     """A client says that what it shows of a message is not what was said."""
 
     tenant: str
@@ -143,7 +143,7 @@ class DigestMismatch(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunBegan(Happening):
+class RunBegan(TelemetryEvent):
     """A run's first event is in the log."""
 
     tenant: str
@@ -154,7 +154,7 @@ class RunBegan(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunEnded(Happening):
+class RunEnded(TelemetryEvent):
     """A run's terminal event is in the log."""
 
     tenant: str
@@ -170,7 +170,7 @@ class RunEnded(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Appended(Happening):
+class Appended(TelemetryEvent):
     """A batch of publications became durable in one commit."""
 
     publications: int
@@ -179,7 +179,7 @@ class Appended(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LogChanged(Happening):
+class LogChanged(TelemetryEvent):
     """The log is in another condition; `towpath.log.health` has them all."""
 
     before: str
@@ -189,7 +189,7 @@ class LogChanged(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LogQuarantined(Happening):
+class LogQuarantined(TelemetryEvent):
     """A damaged log was set aside, and a new one begun with what was certain of it."""
 
     path: str
@@ -202,45 +202,45 @@ class LogQuarantined(Happening):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault(Happening):
+class InternalError(TelemetryEvent):
     """Something of ours went wrong; `error` is the exception, its traceback for the log only."""
 
     where: str
     error: BaseException
 
 
-Watcher = Callable[[Happening], None]
+Observer = Callable[[TelemetryEvent], None]
 """Hears of happenings. Called on the event loop; must not block."""
 
 
-class Hooks:
+class Telemetry:
     """Tells every watcher of every happening, and survives each of them."""
 
-    def __init__(self, watchers: Iterable[Watcher] = ()) -> None:
-        self._watchers = list(watchers)
+    def __init__(self, telemetry: Iterable[Observer] = ()) -> None:
+        self._observers = list(telemetry)
         self._failed: set[int] = set()
         """Watchers that raised, by `id`: the list above keeps them alive."""
         self.failures = 0
         """How often a watcher raised."""
 
-    def watch(self, watcher: Watcher) -> None:
-        """Let `watcher` hear of everything from now on."""
-        self._watchers.append(watcher)
+    def add_observer(self, observer: Observer) -> None:
+        """Let `observer` hear of everything from now on."""
+        self._observers.append(observer)
 
-    def tell(self, happening: Happening) -> None:
+    def emit(self, event: TelemetryEvent) -> None:
         """Tell every watcher; what one of them raises is counted and goes no further."""
-        for watcher in self._watchers:
+        for observer in self._observers:
             try:
-                watcher(happening)
+                observer(event)
             except BaseException as error:  # The outermost edge of somebody else's code.
                 self.failures += 1
-                self._write_down(watcher, error)
+                self._write_down(observer, error)
 
-    def _write_down(self, watcher: Watcher, error: BaseException) -> None:
+    def _write_down(self, observer: Observer, error: BaseException) -> None:
         """Log the first failure of a watcher: one that always fails must not fill the log."""
-        if id(watcher) in self._failed:
+        if id(observer) in self._failed:
             return
-        self._failed.add(id(watcher))
+        self._failed.add(id(observer))
         with contextlib.suppress(Exception):
-            name = getattr(watcher, "__qualname__", type(watcher).__qualname__)
+            name = getattr(observer, "__qualname__", type(observer).__qualname__)
             logging.getLogger("towpath").error("watcher %s raised", name, exc_info=error)

@@ -9,12 +9,12 @@ from tests.runs.stage import saying
 from towpath.agents.agent import AgentInput, AgentRegistry, InvalidAgent
 
 
-async def fine(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def fine(request: AgentInput) -> AsyncGenerator[object, None]:
     """Say so.
 
     And no more.
     """
-    yield asked.message
+    yield request.message
 
 
 class Callable:
@@ -23,35 +23,35 @@ class Callable:
     def __init__(self, name: str = "") -> None:
         self.name = name
 
-    async def __call__(self, asked: AgentInput) -> AsyncGenerator[object, None]:
-        yield asked.message
+    async def __call__(self, request: AgentInput) -> AsyncGenerator[object, None]:
+        yield request.message
 
-    async def method(self, asked: AgentInput) -> AsyncGenerator[object, None]:
-        yield asked.message
-
-
-async def coroutine(asked: AgentInput) -> str:
-    return asked.message
+    async def method(self, request: AgentInput) -> AsyncGenerator[object, None]:
+        yield request.message
 
 
-def plain(asked: AgentInput) -> str:
-    return asked.message
+async def coroutine(request: AgentInput) -> str:
+    return request.message
 
 
-def generator(asked: AgentInput) -> Any:
-    yield asked.message
+def plain(request: AgentInput) -> str:
+    return request.message
+
+
+def generator(request: AgentInput) -> Any:
+    yield request.message
 
 
 async def nothing() -> AsyncGenerator[object, None]:
     yield 1
 
 
-async def two(asked: AgentInput, more: int) -> AsyncGenerator[object, None]:
+async def two(request: AgentInput, more: int) -> AsyncGenerator[object, None]:
     yield more
 
 
-async def named(*, asked: AgentInput) -> AsyncGenerator[object, None]:
-    yield asked.message
+async def named(*, request: AgentInput) -> AsyncGenerator[object, None]:
+    yield request.message
 
 
 @pytest.mark.parametrize(

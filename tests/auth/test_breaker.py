@@ -21,12 +21,12 @@ from tests.auth.stage import Clock
 from towpath.auth import breaker as room
 from towpath.auth.breaker import (
     PROBE_SECONDS,
-    TABLE,
+    TRANSITIONS,
     BreakerOpen,
     CircuitBreaker,
-    Move,
     Permit,
     State,
+    Transition,
 )
 
 THRESHOLD, RESET = 3, 15.0
@@ -96,43 +96,43 @@ def watched() -> Watched:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[State, Move]]]:
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[State, Transition]]]:
     """Every move any breaker makes or tries to make."""
-    moves: list[tuple[State, Move]] = []
+    moves: list[tuple[State, Transition]] = []
 
-    class Recorded(dict[tuple[State, Move], State]):
-        def __getitem__(self, move: tuple[State, Move]) -> State:
+    class Recorded(dict[tuple[State, Transition], State]):
+        def __getitem__(self, move: tuple[State, Transition]) -> State:
             moves.append(move)
             return super().__getitem__(move)
 
-    monkeypatch.setattr(room, "TABLE", Recorded(TABLE))
+    monkeypatch.setattr(room, "TRANSITIONS", Recorded(TRANSITIONS))
     yield moves
-    assert set(moves) <= TABLE.keys()
+    assert set(moves) <= TRANSITIONS.keys()
 
 
-ROWS: dict[tuple[State, Move], list[Callable[[Watched], None]]] = {
-    (State.CLOSED, Move.SUCCEED): [Watched.succeed],
-    (State.CLOSED, Move.FAIL): [Watched.fail, Watched.fail_elsewhere],
-    (State.CLOSED, Move.ABANDON): [Watched.abandon],
-    (State.CLOSED, Move.TRIP): [Watched.trip, Watched.trip_elsewhere],
-    (State.OPEN, Move.PROBE): [Watched.probe],
-    (State.HALF_OPEN, Move.SUCCEED): [Watched.succeed],
-    (State.HALF_OPEN, Move.FAIL): [Watched.fail],
-    (State.HALF_OPEN, Move.ABANDON): [Watched.abandon],
+ROWS: dict[tuple[State, Transition], list[Callable[[Watched], None]]] = {
+    (State.CLOSED, Transition.SUCCEED): [Watched.succeed],
+    (State.CLOSED, Transition.FAIL): [Watched.fail, Watched.fail_elsewhere],
+    (State.CLOSED, Transition.ABANDON): [Watched.abandon],
+    (State.CLOSED, Transition.TRIP): [Watched.trip, Watched.trip_elsewhere],
+    (State.OPEN, Transition.PROBE): [Watched.probe],
+    (State.HALF_OPEN, Transition.SUCCEED): [Watched.succeed],
+    (State.HALF_OPEN, Transition.FAIL): [Watched.fail],
+    (State.HALF_OPEN, Transition.ABANDON): [Watched.abandon],
 }
 
 
 def test_r24_the_tests_below_know_every_move() -> None:
     """A new line of the table needs a way to it."""
-    assert ROWS.keys() == TABLE.keys()
+    assert ROWS.keys() == TRANSITIONS.keys()
 
 
 @pytest.mark.parametrize(("row", "deed"), [(row, deed) for row in ROWS for deed in ROWS[row]])
 def test_r24_every_move_of_the_table_is_made(
-    row: tuple[State, Move],
+    row: tuple[State, Transition],
     deed: Callable[[Watched], None],
     watched: Watched,
-    made: list[tuple[State, Move]],
+    made: list[tuple[State, Transition]],
 ) -> None:
     """Each line is what a breaker does, ends where the table says, and is told of as a change."""
     if row[0] is not State.CLOSED:
@@ -141,10 +141,10 @@ def test_r24_every_move_of_the_table_is_made(
     before = len(watched.moves)
     deed(watched)
     assert made[-1] == row
-    assert watched.state() is TABLE[row]
-    entered = [TABLE[move] for move in made if TABLE[move] is not move[0]]
+    assert watched.state() is TRANSITIONS[row]
+    entered = [TRANSITIONS[move] for move in made if TRANSITIONS[move] is not move[0]]
     assert [after for _, after in watched.moves] == entered
-    if row in {(State.CLOSED, Move.SUCCEED), (State.CLOSED, Move.FAIL)}:
+    if row in {(State.CLOSED, Transition.SUCCEED), (State.CLOSED, Transition.FAIL)}:
         assert len(watched.moves) == before
 
 
@@ -511,7 +511,9 @@ class Breakers(RuleBasedStateMachine):
         states = [State.CLOSED, *(after for _, after in moves)]
         assert [before for before, _ in moves] == states[:-1]
         assert states[-1] is self.watched.breaker.state
-        legal = {(before, after) for (before, _), after in TABLE.items() if before is not after}
+        legal = {
+            (before, after) for (before, _), after in TRANSITIONS.items() if before is not after
+        }
         assert set(moves) <= legal
 
 

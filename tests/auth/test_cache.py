@@ -33,8 +33,8 @@ class Kept:
         return self
 
     def found(self, credential: str = "token") -> Verdict | None:
-        remembered = self.cache.get(digest(credential))
-        return None if remembered is None else remembered.verdict
+        stored_result = self.cache.get(digest(credential))
+        return None if stored_result is None else stored_result.verdict
 
     def pass_(self, seconds: float) -> "Kept":
         """Let time pass, on both clocks."""
@@ -123,9 +123,9 @@ def test_r28_what_is_found_says_how_old_it_is() -> None:
     """It never passes for fresh."""
     kept = Kept().put(valid())
     kept.pass_(42)
-    remembered = kept.cache.get(KEY)
-    assert remembered is not None
-    assert kept.clock.now - remembered.at == 42
+    stored_result = kept.cache.get(KEY)
+    assert stored_result is not None
+    assert kept.clock.now - stored_result.at == 42
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0, 299.0])

@@ -18,26 +18,26 @@ from towpath.auth.cache import VerdictCache
 from towpath.auth.connection_auth import (
     MAX_HELD,
     Authenticated,
+    ConnectionAuth,
     Grace,
     Refused,
-    UnifiedWebSocketAuth,
 )
-from towpath.auth.handshake import Handshake
+from towpath.auth.handshake import UpgradeInfo
 from towpath.auth.revocations import Revocation, Revocations
-from towpath.auth.service import Retry, TrustedIssuer, UnifiedAuthenticationService
-from towpath.auth.single_flight import Flights
+from towpath.auth.service import AuthService, Retry, TrustedIssuer
+from towpath.auth.single_flight import SingleFlight
 from towpath.auth.tickets import Tickets
 from towpath.auth.verdicts import Invalid, Unknown, Valid, Verdict
 from towpath.codes import CloseCode, ErrorCode
 from towpath.identity import Principal
 from towpath.rate_limits import Rate
-from towpath.telemetry import CredentialAccepted, CredentialRefused, Happening, Hooks
+from towpath.telemetry import CredentialAccepted, CredentialRefused, Telemetry, TelemetryEvent
 
 MIA = Principal(
     tenant="acme", user="mia", expires_at=NOW + 3600, issued_at=NOW - 60, issuer="issuer"
 )
-HERE = Handshake(address="192.0.2.1", origin="https://app.example")
-THERE = Handshake(address="198.51.100.7", origin="https://app.example")
+HERE = UpgradeInfo(address="192.0.2.1", origin="https://app.example")
+THERE = UpgradeInfo(address="198.51.100.7", origin="https://app.example")
 
 
 def person(**fields: Any) -> Principal:
@@ -76,10 +76,10 @@ class Door:
     def __init__(self, verdicts: dict[str, Verdict], issuers: int, **options: Any) -> None:
         self.clock, self.wall = Clock(), Clock(NOW)
         self.verifier = Table({"good": Valid(MIA), "down": Unknown("down"), **verdicts})
-        self.told: list[Happening] = []
+        self.told: list[TelemetryEvent] = []
         self.breakers = [CircuitBreaker(f"issuer {n}", clock=self.clock) for n in range(issuers)]
         names = ["issuer", *(f"issuer {n}" for n in range(1, issuers))]
-        self.service = UnifiedAuthenticationService(
+        self.service = AuthService(
             [
                 TrustedIssuer(issuer=name, verifier=self.verifier, breaker=breaker)
                 for name, breaker in zip(names, self.breakers, strict=True)
@@ -87,28 +87,28 @@ class Door:
             cache=VerdictCache(clock=self.clock, wall_clock=self.wall, invalid_seconds=0.0),
             tickets=Tickets(clock=self.clock),
             revocations=Revocations(86_400),
-            verdicts=Flights(lambda _: None),
-            fetches=Flights(lambda _: None),
+            verdicts=SingleFlight(lambda _: None),
+            fetches=SingleFlight(lambda _: None),
             clock=self.clock,
             wall_clock=self.wall,
             random=lambda: 0.0,
             retry=Retry(attempts=1),
         )
-        self.auth = UnifiedWebSocketAuth(
+        self.auth = ConnectionAuth(
             self.service,
-            hooks=Hooks([self.told.append]),
+            telemetry=Telemetry([self.told.append]),
             clock=self.clock,
             wall_clock=self.wall,
             **options,
         )
 
     async def connect(
-        self, token: str = "", handshake: Handshake = HERE
+        self, token: str = "", handshake: UpgradeInfo = HERE
     ) -> Authenticated | Refused:
         return await self.auth.authenticate_websocket_connection(token, handshake, connection="c1")
 
     async def code(
-        self, token: str = "", handshake: Handshake = HERE
+        self, token: str = "", handshake: UpgradeInfo = HERE
     ) -> ErrorCode | CloseCode | None:
         """Return what a newcomer is answered; None for one who is let in."""
         made = await self.connect(token, handshake)
@@ -117,7 +117,7 @@ class Door:
     async def refresh(self, token: str, principal: Principal = MIA) -> Authenticated | Refused:
         return await self.auth.refresh(principal, token, HERE, connection="c1")
 
-    async def use_up(self, handshake: Handshake = HERE, times: int = 200) -> None:
+    async def use_up(self, handshake: UpgradeInfo = HERE, times: int = 200) -> None:
         """Fail so often from one address, each time with another credential."""
         for number in range(times):
             await self.connect(f"bad {number} of {handshake.address}", handshake)
@@ -166,7 +166,7 @@ async def test_a_good_credential_lets_in_and_is_told_of() -> None:
     async with door() as d:
         assert await d.connect("good") == Authenticated(MIA, renewable=True)
         d.clock.now += 42
-        header = Handshake(address="192.0.2.1", authorization="Bearer good")
+        header = UpgradeInfo(address="192.0.2.1", authorization="Bearer good")
         assert await d.connect("", header) == Authenticated(MIA, renewable=False)
         assert d.told == [
             CredentialAccepted(connection="c1", source="connect.token", age=0.0),
@@ -177,7 +177,7 @@ async def test_a_good_credential_lets_in_and_is_told_of() -> None:
 async def test_r63_no_credential_is_told_how_to_bring_one() -> None:
     """3500 with the sentence that names the ways; nothing is verified."""
     async with door() as d:
-        for handshake in (HERE, Handshake(authorization="Basic dTpw"), Handshake()):
+        for handshake in (HERE, UpgradeInfo(authorization="Basic dTpw"), UpgradeInfo()):
             assert await d.connect("", handshake) == Refused(codes.NO_CREDENTIAL, "missing")
         assert d.verifier.asked == []
         assert "connect.token" in codes.NO_CREDENTIAL.reason
@@ -194,17 +194,19 @@ async def test_r19_a_misspelt_credential_is_told_how_it_is_spelt(token: str) -> 
 @pytest.mark.parametrize(
     ("connect", "handshake"),
     [
-        ("good", Handshake(ticket="bad", offered="bad", authorization="Bearer bad")),
-        ("", Handshake(offered="good", authorization="Bearer bad")),
-        ("", Handshake(authorization="Bearer good")),
+        ("good", UpgradeInfo(ticket="bad", offered="bad", authorization="Bearer bad")),
+        ("", UpgradeInfo(offered="good", authorization="Bearer bad")),
+        ("", UpgradeInfo(authorization="Bearer good")),
     ],
 )
-async def test_r19_the_first_source_counts_and_no_other(connect: str, handshake: Handshake) -> None:
+async def test_r19_the_first_source_counts_and_no_other(
+    connect: str, handshake: UpgradeInfo
+) -> None:
     """A good one is found in its place; a later one rescues no bad one."""
     async with door() as d:
         assert isinstance(await d.connect(connect, handshake), Authenticated)
         assert d.verifier.asked == ["good"]
-        swapped = Handshake(
+        swapped = UpgradeInfo(
             ticket=handshake.ticket,
             offered=handshake.offered and "bad",
             authorization="Bearer good",
@@ -216,16 +218,16 @@ async def test_r19_the_first_source_counts_and_no_other(connect: str, handshake:
 @pytest.mark.parametrize(
     "handshake",
     [
-        Handshake(ticket="good"),
-        Handshake(ticket="Bearer good"),
-        Handshake(ticket=" good"),
+        UpgradeInfo(ticket="good"),
+        UpgradeInfo(ticket="Bearer good"),
+        UpgradeInfo(ticket=" good"),
     ],
 )
-async def test_r16_a_jwt_in_the_query_authenticates_nobody(handshake: Handshake) -> None:
+async def test_r16_a_jwt_in_the_query_authenticates_nobody(handshake: UpgradeInfo) -> None:
     """However good it is: it is refused unread, and a header beside it does not rescue it."""
     async with door() as d:
         assert isinstance(await d.connect("", handshake), Refused)
-        beside = Handshake(ticket=handshake.ticket, authorization="Bearer good")
+        beside = UpgradeInfo(ticket=handshake.ticket, authorization="Bearer good")
         assert isinstance(await d.connect("", beside), Refused)
         assert d.verifier.asked == []
 
@@ -234,7 +236,7 @@ async def test_r16_a_ticket_comes_by_query_connect_and_refresh() -> None:
     """Each of the three ways, each ticket once."""
     async with door() as d:
         tickets = [d.service.tickets.issue(MIA, HERE.origin) for _ in range(3)]
-        query = Handshake(address="192.0.2.1", origin=HERE.origin, ticket=tickets[0])
+        query = UpgradeInfo(address="192.0.2.1", origin=HERE.origin, ticket=tickets[0])
         assert await d.connect("", query) == Authenticated(MIA, renewable=False)
         assert await d.code("", query) is codes.TOKEN_EXPIRED
         assert await d.connect(tickets[1]) == Authenticated(MIA, renewable=True)
@@ -247,9 +249,9 @@ async def test_r16_a_ticket_in_a_header_is_refused_and_not_used_up() -> None:
     """A ticket buys a connection, not requests, and never another ticket."""
     async with door() as d:
         ticket = d.service.tickets.issue(MIA, HERE.origin)
-        header = Handshake(origin=HERE.origin, authorization=f"Bearer {ticket}")
+        header = UpgradeInfo(origin=HERE.origin, authorization=f"Bearer {ticket}")
         assert isinstance(await d.auth.authenticate_request(header), Refused)
-        for handshake in (header, Handshake(origin=HERE.origin, offered=ticket)):
+        for handshake in (header, UpgradeInfo(origin=HERE.origin, offered=ticket)):
             assert await d.code("", handshake) is codes.INVALID_TOKEN
         assert await d.connect(ticket) == Authenticated(MIA, renewable=True)
 
@@ -267,7 +269,7 @@ async def test_r15_the_http_doors_ask_the_same_questions() -> None:
 
         async def request(token: str) -> Authenticated | Refused:
             return await d.auth.authenticate_request(
-                Handshake(address="192.0.2.1", authorization=token, ticket="good", offered="good")
+                UpgradeInfo(address="192.0.2.1", authorization=token, ticket="good", offered="good")
             )
 
         assert await request("Bearer good") == Authenticated(MIA, renewable=False)
@@ -286,8 +288,8 @@ async def test_r17_nothing_that_is_told_holds_a_piece_of_a_credential() -> None:
             made = await d.connect(token)
             refreshed = await d.refresh(token)
             assert "SECRET" not in f"{made!r} {refreshed!r}"
-        await d.connect("", Handshake(ticket="SECRET", authorization="Bearer SECRET"))
-        await d.connect("", Handshake(offered="SECRET"))
+        await d.connect("", UpgradeInfo(ticket="SECRET", authorization="Bearer SECRET"))
+        await d.connect("", UpgradeInfo(offered="SECRET"))
         assert len(d.told) == 12
         assert "SECRET" not in repr(d.told)
 
@@ -425,7 +427,7 @@ async def test_r23_one_credential_that_fails_too_often_is_limited_everywhere() -
     async with door() as d:
         for number in range(20):
             assert (
-                await d.code("bad", Handshake(address=f"192.0.2.{number}")) is codes.INVALID_TOKEN
+                await d.code("bad", UpgradeInfo(address=f"192.0.2.{number}")) is codes.INVALID_TOKEN
             )
         for handshake in (HERE, THERE):
             assert await d.connect("bad", handshake) == Refused(codes.TOO_MANY_REQUESTS, "limited")
@@ -502,7 +504,7 @@ async def test_r84_a_refresh_with_what_was_taken_back_is_refused() -> None:
     """It was remembered as good until a moment ago."""
     async with door() as d:
         await d.connect("good")
-        d.service.hear(Revocation(tenant="acme", user="mia", at=NOW))
+        d.service.apply(Revocation(tenant="acme", user="mia", at=NOW))
         assert await d.refresh("good") == Refused(codes.NOT_ALLOWED, "revoked")
         assert await d.code("good") is codes.NOT_ALLOWED
 

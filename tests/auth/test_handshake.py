@@ -10,8 +10,8 @@ from towpath.auth.handshake import (
     PLAIN_NAMES,
     SPELLING,
     Credential,
-    Handshake,
     Source,
+    UpgradeInfo,
     bearer,
     find_credential,
     is_misspelt,
@@ -48,13 +48,13 @@ def test_r19_the_first_source_found_wins(
     connect: str, ticket: str, offered: str, header: str, found: Credential | None
 ) -> None:
     """The order is that of the documentation, and an empty string counts as absent."""
-    handshake = Handshake(ticket=ticket, offered=offered, authorization=header)
+    handshake = UpgradeInfo(ticket=ticket, offered=offered, authorization=header)
     assert find_credential(connect, handshake) == found
 
 
 def test_r63_without_any_source_there_is_no_credential() -> None:
     """Nobody is made up."""
-    assert find_credential("", Handshake()) is None
+    assert find_credential("", UpgradeInfo()) is None
 
 
 @given(st.text(), st.text(), st.text(), st.text(), st.text(), st.text(min_size=1))
@@ -62,11 +62,11 @@ def test_r11_nothing_else_changes_which_credential_is_taken(
     address: str, origin: str, ticket: str, offered: str, header: str, token: str
 ) -> None:
     """The first source counts whatever stands beside it; who asks, and from where, is none."""
-    brought = Handshake(
+    brought = UpgradeInfo(
         address=address, origin=origin, ticket=ticket, offered=offered, authorization=header
     )
     assert find_credential(token, brought) == Credential(token, CONNECT)
-    assert find_credential("", Handshake(address=address, origin=origin)) is None
+    assert find_credential("", UpgradeInfo(address=address, origin=origin)) is None
 
 
 def test_the_sources_are_those_of_the_documentation() -> None:
@@ -113,8 +113,8 @@ def test_r17_a_credentials_repr_hides_it(secret: str) -> None:
 @given(st.text(min_size=4), st.text(min_size=4), st.text(min_size=4))
 def test_r17_a_handshakes_repr_hides_what_it_brought(one: str, other: str, third: str) -> None:
     """Address and origin show, credentials do not, not even that there are some."""
-    plain = Handshake(address="192.0.2.1", origin="https://app.example")
-    brought = Handshake(
+    plain = UpgradeInfo(address="192.0.2.1", origin="https://app.example")
+    brought = UpgradeInfo(
         address="192.0.2.1",
         origin="https://app.example",
         offered=one,

@@ -14,7 +14,7 @@ from joserfc.jwk import ECKey, Key
 from tests.auth.stage import answered, virtual
 from towpath.auth.jwks import MAX_ABSENT, Freshness, RemoteKeys
 from towpath.auth.keys import KeyRing
-from towpath.auth.single_flight import Flights
+from towpath.auth.single_flight import SingleFlight
 from towpath.auth.tokens import KeysUnavailable
 
 FRESH, STALE, COOLDOWN, ABSENT = 300.0, 3600.0, 10.0, 10.0
@@ -55,7 +55,7 @@ class Provider:
 class World:
     """Remote keys, their provider, and the flights between them."""
 
-    def __init__(self, flights: Flights[str, None], jitter: float) -> None:
+    def __init__(self, flights: SingleFlight[str, None], jitter: float) -> None:
         self.provider = Provider()
         self.flights = flights
         self.keys = RemoteKeys(self.provider, flights, clock=detangle.now, random=lambda: jitter)
@@ -87,7 +87,7 @@ class World:
 @asynccontextmanager
 async def world(*, warm: bool = True, jitter: float = 0.5) -> AsyncIterator[World]:
     lost: list[Exception] = []
-    async with Flights[str, None](lost.append) as flights:
+    async with SingleFlight[str, None](lost.append) as flights:
         made = World(flights, jitter)
         if warm:
             await made.keys.fetch()
@@ -572,7 +572,7 @@ async def test_r30_a_probe_of_cold_keys_fetches_them() -> None:
 async def test_r29_tended_keys_are_replaced_though_nobody_comes() -> None:
     """A night without a visitor ends with fresh keys."""
     async with world() as w:
-        tending = asyncio.create_task(w.keys.tend())
+        tending = asyncio.create_task(w.keys.keep_fresh())
         await w.until(10 * FRESH + 1)
         assert w.fetches == 11
         w.provider.down = True

@@ -21,7 +21,7 @@ from towpath.auth.provider import (
 )
 from towpath.auth.tokens import KeysUnavailable
 from towpath.errors import ConfigurationError
-from towpath.telemetry import Fault, Happening, Hooks, KeysFetched
+from towpath.telemetry import InternalError, KeysFetched, Telemetry, TelemetryEvent
 from towpath.testing.faults import Drop, FaultProxy
 from towpath.testing.oidc_provider import (
     DISCOVERY,
@@ -41,13 +41,13 @@ class Asking:
 
     def __init__(self, issuer: str, client: httpx2.AsyncClient, **options: Any) -> None:
         self.clock = Clock()
-        self.told: list[Happening] = []
+        self.told: list[TelemetryEvent] = []
         self.breaker = CircuitBreaker("keys", clock=self.clock, failure_threshold=3)
         self.provider = IdentityProvider(
             issuer,
             client,
             self.breaker,
-            hooks=Hooks([self.told.append]),
+            telemetry=Telemetry([self.told.append]),
             clock=self.clock,
             **options,
         )
@@ -259,7 +259,7 @@ async def test_r22_a_client_that_breaks_says_nothing_about_anybody() -> None:
             assert "AttributeError" in await asking.refused()
         assert asking.failures == ["AttributeError"] * 3
         assert asking.breaker.state is State.OPEN
-        faults = [one for one in asking.told if isinstance(one, Fault)]
+        faults = [one for one in asking.told if isinstance(one, InternalError)]
         assert [one.error for one in faults] == [broken] * 3
 
 

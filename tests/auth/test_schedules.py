@@ -17,20 +17,20 @@ import pytest
 from tests.kit import auth_scenarios, connection_scenarios, late_provider
 from towpath import codes
 from towpath.auth import service
-from towpath.auth.breaker import CircuitBreaker, Move, Permit, State
+from towpath.auth.breaker import CircuitBreaker, Permit, State, Transition
 from towpath.auth.cache import VerdictCache, digest
 from towpath.auth.connection_auth import Authenticated
 from towpath.auth.jwks import RemoteKeys
 from towpath.auth.keys import KeyRing
 from towpath.auth.provider import IdentityProvider
-from towpath.auth.service import Judged, UnifiedAuthenticationService
-from towpath.auth.single_flight import Flights, _Flight
+from towpath.auth.service import AuthService, Judged
+from towpath.auth.single_flight import SingleFlight, _Flight
 from towpath.auth.tickets import Tickets
 from towpath.auth.tokens import KeysUnavailable
 from towpath.auth.verdicts import Valid, Verdict
 from towpath.connections import client_connection
-from towpath.connections.client_connection import Line
-from towpath.connections.commands import Performer
+from towpath.connections.client_connection import ClientConnection
+from towpath.connections.commands import CommandHandler
 from towpath.connections.effects import Renew
 from towpath.identity import Principal
 from towpath.protocol.states import State as Stage
@@ -61,7 +61,7 @@ def assert_found(scenario: Scenario, *promises: str) -> None:
 
 def test_r27_riders_share_one_flight_and_leave_nothing() -> None:
     """Whoever leaves a flight, the others get its outcome, and nothing flies on for nobody."""
-    assert explored(auth_scenarios.riders).distinct_schedules > RUNS / 2
+    assert explored(auth_scenarios.waiters).distinct_schedules > RUNS / 2
 
 
 def test_flights_that_are_closed_keep_nobody_waiting() -> None:
@@ -129,7 +129,7 @@ Patch = pytest.MonkeyPatch
 def test_a_leader_that_takes_its_riders_along_is_found(monkeypatch: Patch) -> None:
     """Where the first rider does the work itself, its leaving ends it for all, and is seen."""
 
-    async def share(self: Flights[Hashable, Any], key: Hashable, work: Work) -> Any:
+    async def share(self: SingleFlight[Hashable, Any], key: Hashable, work: Work) -> Any:
         if (flight := self._flights.get(key)) is not None:
             return await asyncio.shield(flight.outcome)
         flight = self._flights[key] = _Flight(asyncio.get_running_loop().create_future())
@@ -144,79 +144,79 @@ def test_a_leader_that_takes_its_riders_along_is_found(monkeypatch: Patch) -> No
             self._forget(key, flight)
         return await flight.outcome
 
-    monkeypatch.setattr(Flights, "share", share)
-    assert_found(auth_scenarios.riders, *ALL_RIDE)
+    monkeypatch.setattr(SingleFlight, "share", share)
+    assert_found(auth_scenarios.waiters, *ALL_RIDE)
 
 
 def test_a_flight_forgotten_too_late_is_found(monkeypatch: Patch) -> None:
     """Where a flight is known for a moment after its end, somebody gets an old outcome."""
-    real = Flights._forget
+    real = SingleFlight._forget
 
-    def forget(self: Flights[Hashable, Any], key: Hashable, flight: _Flight[Any]) -> None:
+    def forget(self: SingleFlight[Hashable, Any], key: Hashable, flight: _Flight[Any]) -> None:
         asyncio.get_running_loop().call_soon(real, self, key, flight)
 
-    monkeypatch.setattr(Flights, "_forget", forget)
-    assert_found(auth_scenarios.riders, *ALL_RIDE)
+    monkeypatch.setattr(SingleFlight, "_forget", forget)
+    assert_found(auth_scenarios.waiters, *ALL_RIDE)
 
 
 def test_a_cancelled_flight_that_takes_riders_is_found(monkeypatch: Patch) -> None:
     """Where a flight nobody waits for is still known while it ends, who comes then ends too."""
 
-    def cancel(self: Flights[Hashable, Any], key: Hashable, flight: _Flight[Any]) -> None:
+    def cancel(self: SingleFlight[Hashable, Any], key: Hashable, flight: _Flight[Any]) -> None:
         assert flight.task is not None
         flight.task.cancel()
 
-    monkeypatch.setattr(Flights, "_cancel", cancel)
-    assert_found(auth_scenarios.riders, *ALL_RIDE)
+    monkeypatch.setattr(SingleFlight, "_cancel", cancel)
+    assert_found(auth_scenarios.waiters, *ALL_RIDE)
 
 
 def test_a_flight_begun_for_nobody_and_lost_is_found(monkeypatch: Patch) -> None:
     """Where it matters who began a flight first, the last rider's leaving ends a background one."""
 
-    def begin(self: Flights[Hashable, Any], key: Hashable, work: Work) -> None:
+    def begin(self: SingleFlight[Hashable, Any], key: Hashable, work: Work) -> None:
         if key not in self:
             self._begin(key, work).alone = True
 
-    monkeypatch.setattr(Flights, "begin", begin)
-    assert_found(auth_scenarios.riders, "what was begun is done")
+    monkeypatch.setattr(SingleFlight, "begin", begin)
+    assert_found(auth_scenarios.waiters, "what was begun is done")
 
 
 def test_a_pause_before_a_flight_begins_is_found(monkeypatch: Patch) -> None:
     """Where something is awaited between looking and beginning, two flights are under way."""
-    real = Flights.share
+    real = SingleFlight.share
 
-    async def share(self: Flights[Hashable, Any], key: Hashable, work: Work) -> Any:
+    async def share(self: SingleFlight[Hashable, Any], key: Hashable, work: Work) -> Any:
         seen = self._flights.get(key)
         await asyncio.sleep(0)
         if seen is None:
             self._flights.pop(key, None)
         return await real(self, key, work)
 
-    monkeypatch.setattr(Flights, "share", share)
-    assert_found(auth_scenarios.riders, *ALL_RIDE)
+    monkeypatch.setattr(SingleFlight, "share", share)
+    assert_found(auth_scenarios.waiters, *ALL_RIDE)
 
 
 def test_a_flight_that_goes_on_for_nobody_is_found(monkeypatch: Patch) -> None:
     """Where the last rider's leaving ends nothing, work goes on that nobody waits for."""
-    monkeypatch.setattr(Flights, "_cancel", lambda *_: None)
-    assert_found(auth_scenarios.riders, "nobody rides any more")
+    monkeypatch.setattr(SingleFlight, "_cancel", lambda *_: None)
+    assert_found(auth_scenarios.waiters, "nobody rides any more")
     assert_found(auth_scenarios.callers, "nobody waits, so nothing is under way")
     assert_found(connection_scenarios.arrivals, "nothing is found out for who left")
 
 
 def test_a_flight_that_never_says_it_was_closed_is_found(monkeypatch: Patch) -> None:
     """Where only the work itself tells its riders, one closed before its first step tells none."""
-    monkeypatch.setattr(Flights, "_land", lambda *_: None)
+    monkeypatch.setattr(SingleFlight, "_finish", lambda *_: None)
     assert_found(auth_scenarios.closing, "nobody waits for what will not come")
 
 
 def test_a_failure_dressed_up_by_flights_is_found(monkeypatch: Patch) -> None:
     """Where flights take what went wrong round them for their own, its reason is lost."""
 
-    async def leave(self: Flights[Hashable, Any], *failure: Any) -> None:
+    async def leave(self: SingleFlight[Hashable, Any], *failure: Any) -> None:
         await self._group.__aexit__(*failure)
 
-    monkeypatch.setattr(Flights, "__aexit__", leave)
+    monkeypatch.setattr(SingleFlight, "__aexit__", leave)
     assert_found(auth_scenarios.closing, "ExceptionGroup")
 
 
@@ -230,8 +230,8 @@ def test_an_abandoned_probe_that_keeps_its_slot_is_found(monkeypatch: Patch) -> 
     """Where a probe that was cancelled tells nobody, the breaker never lets another one through."""
     real = CircuitBreaker.tell
 
-    def tell(self: CircuitBreaker, move: Move, generation: int) -> None:
-        if move is not Move.ABANDON:
+    def tell(self: CircuitBreaker, move: Transition, generation: int) -> None:
+        if move is not Transition.ABANDON:
             real(self, move, generation)
 
     monkeypatch.setattr(CircuitBreaker, "tell", tell)
@@ -242,7 +242,7 @@ def test_a_breaker_that_ignores_generations_is_found(monkeypatch: Patch) -> None
     """Where a call of before counts now, it moves a breaker that has moved on."""
     real = CircuitBreaker.tell
 
-    def tell(self: CircuitBreaker, move: Move, generation: int) -> None:
+    def tell(self: CircuitBreaker, move: Transition, generation: int) -> None:
         if self.state is not State.OPEN:
             real(self, move, self._generation)
 
@@ -325,12 +325,12 @@ def test_a_deadline_for_each_try_instead_of_all_is_found(monkeypatch: Patch) -> 
     """Where only single calls have a deadline, they add up."""
 
     async def authenticate(
-        self: UnifiedAuthenticationService, credential: str, *, origin: str | None = None
+        self: AuthService, credential: str, *, origin: str | None = None
     ) -> Judged:
         key = digest(credential)
         return Judged(await self._verdicts.share(key, lambda: self._find_out(key, credential)))
 
-    monkeypatch.setattr(UnifiedAuthenticationService, "authenticate", authenticate)
+    monkeypatch.setattr(AuthService, "authenticate", authenticate)
     assert_found(auth_scenarios.retries, "in time")
 
 
@@ -352,19 +352,17 @@ def test_an_outage_turned_into_a_refusal_is_found(monkeypatch: Patch) -> None:
 def test_a_verdict_remembered_past_its_revocation_is_found(monkeypatch: Patch) -> None:
     """Where revocations are looked at when a verdict is made and not when it is given, it lives."""
     check, real = (
-        UnifiedAuthenticationService._unless_revoked,
-        UnifiedAuthenticationService._persist,
+        AuthService._unless_revoked,
+        AuthService._persist,
     )
 
-    async def persist(self: UnifiedAuthenticationService, *asked: Any) -> Verdict:
+    async def persist(self: AuthService, *asked: Any) -> Verdict:
         verdict = check(self, await real(self, *asked))
         await asyncio.sleep(detangle.choice(late_provider.MOMENTS))
         return verdict
 
-    monkeypatch.setattr(UnifiedAuthenticationService, "_persist", persist)
-    monkeypatch.setattr(
-        UnifiedAuthenticationService, "_unless_revoked", lambda self, verdict: verdict
-    )
+    monkeypatch.setattr(AuthService, "_persist", persist)
+    monkeypatch.setattr(AuthService, "_unless_revoked", lambda self, verdict: verdict)
     assert_found(auth_scenarios.revocations, "nothing is taken that was taken back")
 
 
@@ -398,9 +396,9 @@ def test_a_ticket_used_up_too_late_is_found(monkeypatch: Patch) -> None:
 
 def test_a_renewal_that_comes_after_the_end_is_found(monkeypatch: Patch) -> None:
     """Where a new credential is taken without looking whether the connection is over."""
-    real = Performer._renew
+    real = CommandHandler._renew
 
-    async def renew(self: Performer, asked: Renew) -> None:
+    async def renew(self: CommandHandler, asked: Renew) -> None:
         made = await self._parts.auth.refresh(
             self._session.principal, asked.token, self._handshake, connection=self.member.id
         )
@@ -409,7 +407,7 @@ def test_a_renewal_that_comes_after_the_end_is_found(monkeypatch: Patch) -> None
             self.watch_expiry()
         await real(self, asked)
 
-    monkeypatch.setattr(Performer, "_renew", renew)
+    monkeypatch.setattr(CommandHandler, "_renew", renew)
     assert_found(
         connection_scenarios.lifetimes, "changes nothing", "one deadline", "the first cause"
     )
@@ -417,13 +415,13 @@ def test_a_renewal_that_comes_after_the_end_is_found(monkeypatch: Patch) -> None
 
 def test_a_renewal_that_keeps_the_old_deadline_is_found(monkeypatch: Patch) -> None:
     """Where a new credential does not move the deadline, there are two."""
-    real = Performer.watch_expiry
+    real = CommandHandler.watch_expiry
 
-    def watch_expiry(self: Performer) -> None:
+    def watch_expiry(self: CommandHandler) -> None:
         if self.keepalive._expires_at is None:
             real(self)
 
-    monkeypatch.setattr(Performer, "watch_expiry", watch_expiry)
+    monkeypatch.setattr(CommandHandler, "watch_expiry", watch_expiry)
     assert_found(connection_scenarios.lifetimes, "one deadline", "the first cause")
 
 
@@ -437,24 +435,24 @@ def test_words_after_a_revocation_are_found(monkeypatch: Patch) -> None:
 
 def test_a_pause_between_verdict_and_hub_is_found(monkeypatch: Patch) -> None:
     """Where something is awaited between them, a revocation in the pause finds nobody to end."""
-    real = Line._open
+    real = ClientConnection._open
 
-    async def open_late(self: Line, *verdict: Any) -> None:
+    async def open_late(self: ClientConnection, *verdict: Any) -> None:
         await asyncio.sleep(detangle.choice(late_provider.MOMENTS))
         await real(self, *verdict)
 
-    monkeypatch.setattr(Line, "_open", open_late)
+    monkeypatch.setattr(ClientConnection, "_open", open_late)
     assert_found(connection_scenarios.lifetimes, "nobody is let in with what was taken back")
 
 
 def test_somebody_left_in_the_hub_is_found(monkeypatch: Patch) -> None:
     """Where only who was let in is let out, one who left in between stays in the hub."""
-    real = Line._let_go
+    real = ClientConnection._let_go
 
-    def let_go(self: Line) -> None:
+    def abandon(self: ClientConnection) -> None:
         if self._connection.state is Stage.AUTHENTICATING:
             self._performer = None
         real(self)
 
-    monkeypatch.setattr(Line, "_let_go", let_go)
+    monkeypatch.setattr(ClientConnection, "_let_go", abandon)
     assert_found(connection_scenarios.arrivals, "who left is not there")

@@ -19,8 +19,8 @@ from towpath.auth.cache import VerdictCache, digest
 from towpath.auth.jwks import RemoteKeys
 from towpath.auth.keys import FixedKey, KeyRing
 from towpath.auth.revocations import Revocation, Revocations
-from towpath.auth.service import Judged, Retry, TrustedIssuer, UnifiedAuthenticationService
-from towpath.auth.single_flight import Flights
+from towpath.auth.service import AuthService, Judged, Retry, TrustedIssuer
+from towpath.auth.single_flight import SingleFlight
 from towpath.auth.tickets import Tickets
 from towpath.auth.tokens import Issuer, KeysUnavailable, TokenVerifier
 from towpath.auth.verdicts import Invalid, Unknown, Valid, Verdict
@@ -82,7 +82,7 @@ def trusted(name: str, verifier: Any, keys: RemoteKeys | None = None, **fields: 
     return TrustedIssuer(issuer=name, verifier=verifier, breaker=breaker, keys=keys, **fields)
 
 
-def remote(source: Keys, fetches: Flights[str, None]) -> RemoteKeys:
+def remote(source: Keys, fetches: SingleFlight[str, None]) -> RemoteKeys:
     return RemoteKeys(source, fetches, clock=detangle.now, random=lambda: 0.5)
 
 
@@ -91,18 +91,18 @@ class Made:
 
     def __init__(self, random: float, retry: Retry | None) -> None:
         self.lost: list[Exception] = []
-        self.fetches = Flights[str, None](self.lost.append)
+        self.fetches = SingleFlight[str, None](self.lost.append)
         self.random = random
         self.retry = retry
         self.tickets = Tickets(clock=detangle.now)
 
-    def service(self, *issuers: TrustedIssuer) -> UnifiedAuthenticationService:
-        return UnifiedAuthenticationService(
+    def service(self, *issuers: TrustedIssuer) -> AuthService:
+        return AuthService(
             issuers,
             cache=VerdictCache(clock=detangle.now, wall_clock=wall_clock),
             tickets=self.tickets,
             revocations=Revocations(86_400),
-            verdicts=Flights(self.lost.append),
+            verdicts=SingleFlight(self.lost.append),
             fetches=self.fetches,
             clock=detangle.now,
             wall_clock=wall_clock,
@@ -114,7 +114,7 @@ class Made:
 @asynccontextmanager
 async def serving(
     *verifiers: Scripted, random: float = 0.5, retry: Retry | None = None
-) -> AsyncIterator[UnifiedAuthenticationService]:
+) -> AsyncIterator[AuthService]:
     """Open a service over these verifiers; in the end nothing is under way and nothing lost."""
     made = Made(random, retry)
     service = made.service(*(trusted(f"issuer {n}", one) for n, one in enumerate(verifiers)))
@@ -124,7 +124,7 @@ async def serving(
     assert made.lost == []
 
 
-async def verdict_of(service: UnifiedAuthenticationService, credential: str = "t") -> Verdict:
+async def verdict_of(service: AuthService, credential: str = "t") -> Verdict:
     return (await service.authenticate(credential)).verdict
 
 
@@ -398,7 +398,7 @@ async def test_r84_a_ticket_of_somebody_revoked_is_revoked() -> None:
     """It stands for a credential that was taken back since."""
     async with serving(Scripted(GOOD)) as service:
         ticket = service.tickets.issue(MIA, None)
-        service.hear(Revocation(tenant="acme", user="mia", at=NOW))
+        service.apply(Revocation(tenant="acme", user="mia", at=NOW))
         assert await verdict_of(service, ticket) == Invalid("revoked", revoked=True)
 
 
@@ -415,7 +415,7 @@ def test_r84_a_revocation_beats_what_is_remembered(what: dict[str, str]) -> None
         verifier = Scripted(GOOD)
         async with serving(verifier) as service:
             assert await verdict_of(service) == GOOD
-            service.hear(Revocation(tenant="acme", at=NOW, **what))
+            service.apply(Revocation(tenant="acme", at=NOW, **what))
             assert not service.remembers("t")
             assert await verdict_of(service) == REVOKED
             assert await verdict_of(service) == REVOKED
@@ -429,7 +429,7 @@ async def test_r84_a_revocation_beats_a_verification_under_way() -> None:
     async with serving(Scripted(GOOD, seconds=1.0)) as service:
         asking = asyncio.create_task(verdict_of(service))
         await asyncio.sleep(0.5)
-        service.hear(Revocation(tenant="acme", user="mia", at=NOW))
+        service.apply(Revocation(tenant="acme", user="mia", at=NOW))
         assert await asking == REVOKED
         assert await verdict_of(service) == REVOKED
 
@@ -442,8 +442,8 @@ async def test_r84_a_revocation_is_about_those_it_names() -> None:
     async with serving(verifier) as service:
         await verdict_of(service, "mine")
         await verdict_of(service, "leo's")
-        service.hear(Revocation(tenant="acme", user="mia", at=NOW))
-        service.hear(Revocation(tenant="other", at=NOW))
+        service.apply(Revocation(tenant="acme", user="mia", at=NOW))
+        service.apply(Revocation(tenant="other", at=NOW))
         assert service.remembers("leo's")
         assert await verdict_of(service, "leo's") == leo
         assert len(verifier.asked) == 2
@@ -454,7 +454,7 @@ async def test_r84_who_logs_in_after_a_revocation_is_let_in() -> None:
     """A credential issued later is another one."""
     new = Valid(Principal(tenant="acme", user="mia", expires_at=NOW + 3600, issued_at=NOW + 31))
     async with serving(Scripted(GOOD, new)) as service:
-        service.hear(Revocation(tenant="acme", user="mia", at=NOW))
+        service.apply(Revocation(tenant="acme", user="mia", at=NOW))
         assert await verdict_of(service, "old") == REVOKED
         assert await verdict_of(service, "new") == new
         assert service.remembers("new")
@@ -518,7 +518,7 @@ async def test_an_only_issuer_judges_whatever_comes() -> None:
 # Readiness.
 
 
-def with_keys(*sources: tuple[Keys, bool], random: float = 0.5) -> UnifiedAuthenticationService:
+def with_keys(*sources: tuple[Keys, bool], random: float = 0.5) -> AuthService:
     made = Made(random, None)
     return made.service(
         *(
@@ -581,7 +581,7 @@ async def test_r29_tending_replaces_the_keys_of_every_issuer() -> None:
     """Whether or not anybody comes, and until it is stopped."""
     one, other = Keys("one"), Keys("other")
     async with with_keys((one, True), (other, False)) as service:
-        tending = asyncio.create_task(service.tend())
+        tending = asyncio.create_task(service.keep_fresh())
         await asyncio.sleep(601)
         tending.cancel()
         assert [len(source.asked) for source in (one, other)] == [2, 2]
@@ -659,7 +659,7 @@ def test_r17_nothing_of_the_service_holds_a_credential() -> None:
 
 def test_nobody_is_an_issuer_by_a_name_that_was_never_configured() -> None:
     """Asking for it is a mistake of ours, and says so."""
-    service = UnifiedAuthenticationService.__new__(UnifiedAuthenticationService)
+    service = AuthService.__new__(AuthService)
     service.issuers = ()
     with pytest.raises(LookupError, match="nobody"):
         service.issuer("nobody")

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from tests.auth.stage import virtual
-from towpath.auth.single_flight import Flights
+from towpath.auth.single_flight import SingleFlight
 
 
 class Work:
@@ -45,26 +45,26 @@ async def turns(count: int = 5) -> None:
 @virtual
 async def test_r27_one_work_for_all_who_ask() -> None:
     """A hundred ask for the same: it is done once, and all of them get what came of it."""
-    async with Flights[str, str](Lost()) as flights:
+    async with SingleFlight[str, str](Lost()) as flights:
         work = Work()
-        riders = [asyncio.create_task(flights.share("a", work)) for _ in range(100)]
+        waiters = [asyncio.create_task(flights.share("a", work)) for _ in range(100)]
         await turns()
         assert (len(flights), "a" in flights, "b" in flights) == (1, True, False)
         work.result.set_result("done")
-        assert await asyncio.gather(*riders) == ["done"] * 100
+        assert await asyncio.gather(*waiters) == ["done"] * 100
         assert (work.began, work.cancelled, len(flights)) == (1, 0, 0)
 
 
 @virtual
 async def test_r27_another_key_is_another_work() -> None:
     """Nobody gets what was found out for somebody else."""
-    async with Flights[str, str](Lost()) as flights:
+    async with SingleFlight[str, str](Lost()) as flights:
         works = {key: Work() for key in ("a", "b", "A", "")}
-        riders = {key: asyncio.create_task(flights.share(key, works[key])) for key in works}
+        waiters = {key: asyncio.create_task(flights.share(key, works[key])) for key in works}
         await turns()
         for key, work in works.items():
             work.result.set_result(f"for {key!r}")
-        assert {key: await rider for key, rider in riders.items()} == {
+        assert {key: await rider for key, rider in waiters.items()} == {
             key: f"for {key!r}" for key in works
         }
 
@@ -72,7 +72,7 @@ async def test_r27_another_key_is_another_work() -> None:
 @virtual
 async def test_what_is_over_is_begun_anew() -> None:
     """A flight is no cache: who comes afterwards has it done again."""
-    async with Flights[str, int](Lost()) as flights:
+    async with SingleFlight[str, int](Lost()) as flights:
         count = 0
 
         async def work() -> int:
@@ -86,16 +86,16 @@ async def test_what_is_over_is_begun_anew() -> None:
 @virtual
 async def test_a_leaver_does_not_disturb_the_others() -> None:
     """Whoever began it may leave too."""
-    async with Flights[str, str](Lost()) as flights:
+    async with SingleFlight[str, str](Lost()) as flights:
         work = Work()
-        riders = [asyncio.create_task(flights.share("a", work)) for _ in range(3)]
+        waiters = [asyncio.create_task(flights.share("a", work)) for _ in range(3)]
         await turns()
-        riders[0].cancel()
-        riders[1].cancel()
+        waiters[0].cancel()
+        waiters[1].cancel()
         await turns()
-        assert [rider.cancelled() for rider in riders] == [True, True, False]
+        assert [rider.cancelled() for rider in waiters] == [True, True, False]
         work.result.set_result("done")
-        assert await riders[2] == "done"
+        assert await waiters[2] == "done"
         assert (work.began, work.cancelled) == (1, 0)
 
 
@@ -103,11 +103,11 @@ async def test_a_leaver_does_not_disturb_the_others() -> None:
 async def test_the_last_leaver_cancels_the_work() -> None:
     """Nothing goes on for nobody, and nothing of it stays."""
     lost = Lost()
-    async with Flights[str, str](lost) as flights:
+    async with SingleFlight[str, str](lost) as flights:
         work = Work()
-        riders = [asyncio.create_task(flights.share("a", work)) for _ in range(2)]
+        waiters = [asyncio.create_task(flights.share("a", work)) for _ in range(2)]
         await turns()
-        for rider in riders:
+        for rider in waiters:
             rider.cancel()
         await turns()
         assert work.cancelled == 1
@@ -119,7 +119,7 @@ async def test_the_last_leaver_cancels_the_work() -> None:
 @virtual
 async def test_a_deadline_of_one_is_no_deadline_of_another() -> None:
     """Each waits as long as they like."""
-    async with Flights[str, str](Lost()) as flights:
+    async with SingleFlight[str, str](Lost()) as flights:
         work = Work()
 
         async def hasty() -> str:
@@ -136,7 +136,7 @@ async def test_a_deadline_of_one_is_no_deadline_of_another() -> None:
 @virtual
 async def test_a_newcomer_after_the_last_leaver_begins_a_new_one() -> None:
     """Even while the cancelled one still tidies up: nobody boards what is going down."""
-    async with Flights[str, str](Lost()) as flights:
+    async with SingleFlight[str, str](Lost()) as flights:
         old, new = Work(), Work()
         leaver = asyncio.create_task(flights.share("a", old))
         await turns()
@@ -154,7 +154,7 @@ async def test_a_newcomer_after_the_last_leaver_begins_a_new_one() -> None:
 @virtual
 async def test_who_leaves_at_once_leaves_nothing() -> None:
     """Work that was cancelled before its first turn never begins, and its key is free."""
-    async with Flights[str, str](Lost()) as flights:
+    async with SingleFlight[str, str](Lost()) as flights:
         work = Work()
         for _ in range(3):
             rider = asyncio.create_task(flights.share("a", work))
@@ -171,13 +171,13 @@ async def test_who_leaves_at_once_leaves_nothing() -> None:
 async def test_r31_what_it_raises_reaches_every_rider() -> None:
     """An outage is an outage for all who asked, and is lost to nobody."""
     lost = Lost()
-    async with Flights[str, str](lost) as flights:
+    async with SingleFlight[str, str](lost) as flights:
         work = Work()
-        riders = [asyncio.create_task(flights.share("a", work)) for _ in range(5)]
+        waiters = [asyncio.create_task(flights.share("a", work)) for _ in range(5)]
         await turns()
         error = ConnectionError("down")
         work.result.set_exception(error)
-        outcomes = await asyncio.gather(*riders, return_exceptions=True)
+        outcomes = await asyncio.gather(*waiters, return_exceptions=True)
         assert outcomes == [error] * 5
         assert "a" not in flights
     assert lost == []
@@ -187,7 +187,7 @@ async def test_r31_what_it_raises_reaches_every_rider() -> None:
 async def test_one_who_left_just_before_the_exception_loses_nothing() -> None:
     """A rider cancelled in the very turn in which it fails still is no reason to report it."""
     lost = Lost()
-    async with Flights[str, str](lost) as flights:
+    async with SingleFlight[str, str](lost) as flights:
         work = Work()
         leaver, stayer = (asyncio.create_task(flights.share("a", work)) for _ in range(2))
         await turns()
@@ -204,7 +204,7 @@ async def test_one_who_left_just_before_the_exception_loses_nothing() -> None:
 @virtual
 async def test_background_work_flies_on_alone() -> None:
     """Asking for it twice begins it once; a rider may join, and leave, and it goes on."""
-    async with Flights[str, str](Lost()) as flights:
+    async with SingleFlight[str, str](Lost()) as flights:
         work = Work()
         flights.begin("a", work)
         flights.begin("a", work)
@@ -224,7 +224,7 @@ async def test_background_work_flies_on_alone() -> None:
 async def test_background_work_reports_what_it_raises() -> None:
     """There is nobody else to hear of it, and the others' work goes on."""
     lost = Lost()
-    async with Flights[str, str](lost) as flights:
+    async with SingleFlight[str, str](lost) as flights:
         failing, going_on = Work(), Work()
         flights.begin("a", failing)
         other = asyncio.create_task(flights.share("b", going_on))
@@ -241,7 +241,7 @@ async def test_background_work_reports_what_it_raises() -> None:
 async def test_background_work_with_a_rider_reports_to_the_rider_alone() -> None:
     """Told once, to whoever waits."""
     lost = Lost()
-    async with Flights[str, str](lost) as flights:
+    async with SingleFlight[str, str](lost) as flights:
         work = Work()
         flights.begin("a", work)
         rider = asyncio.create_task(flights.share("a", work))
@@ -259,7 +259,7 @@ async def test_background_work_with_a_rider_reports_to_the_rider_alone() -> None
 async def test_the_exit_cancels_what_is_under_way_and_waits_for_its_end() -> None:
     """Nothing is left behind, however long it takes to tidy up."""
     lost = Lost()
-    async with Flights[str, str](lost) as flights:
+    async with SingleFlight[str, str](lost) as flights:
         riding, alone = Work(), Work()
         rider = asyncio.create_task(flights.share("a", riding))
         flights.begin("b", alone)
@@ -276,7 +276,7 @@ async def test_the_exit_cancels_what_is_under_way_and_waits_for_its_end() -> Non
 @virtual
 async def test_r32_the_exit_strands_nobody_whose_work_had_not_begun() -> None:
     """A flight cancelled before its first turn still lands for those who wait for it."""
-    async with Flights[str, str](Lost()) as flights:
+    async with SingleFlight[str, str](Lost()) as flights:
         work = Work()
         rider = asyncio.create_task(flights.share("a", work))
         await asyncio.sleep(0)
@@ -290,7 +290,7 @@ async def test_r32_the_exit_strands_nobody_whose_work_had_not_begun() -> None:
 @virtual
 async def test_the_exit_lets_an_exception_of_its_own_block_through() -> None:
     """Whoever uses it in a `with` block hears what went wrong there, as it is."""
-    flights, work = Flights[str, str](Lost()), Work()
+    flights, work = SingleFlight[str, str](Lost()), Work()
 
     async def block() -> None:
         async with flights:
@@ -306,7 +306,7 @@ async def test_the_exit_lets_an_exception_of_its_own_block_through() -> None:
 @virtual
 async def test_background_work_that_somebody_shares_already_goes_on_without_them() -> None:
     """Whoever wanted it done, and waits for nothing, is not let down by riders who leave."""
-    async with Flights[str, str](Lost()) as flights:
+    async with SingleFlight[str, str](Lost()) as flights:
         work = Work()
         rider = asyncio.create_task(flights.share("a", work))
         await turns()

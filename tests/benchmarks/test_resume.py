@@ -51,9 +51,9 @@ def test_a_prelude_and_the_events_it_folds_have_the_sametexts_of() -> None:
         {"id": "m", "role": "assistant", "content": "one "},
         {"id": "t", "role": "assistant", "toolCalls": [called]},
     ]
-    prelude = [
+    snapshot = [
         {"type": "MESSAGES_SNAPSHOT", "messages": settled},
         {"type": "TEXT_MESSAGE_CONTENT", "messageId": "n", "delta": "two three "},
     ]
-    raw, folded = (texts_of([{"data": event} for event in events]) for events in (deltas, prelude))
+    raw, folded = (texts_of([{"data": event} for event in events]) for events in (deltas, snapshot))
     assert raw == folded == {"m": "one ", "c": '{"a":1}', "n": "two three "}

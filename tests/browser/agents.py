@@ -15,9 +15,9 @@ gateway.agent("echo")(demo.echo)
 
 
 @gateway.agent("writer")
-async def writer(asked: AgentInput) -> AsyncGenerator[str, None]:
+async def writer(request: AgentInput) -> AsyncGenerator[str, None]:
     """Write so many tokens of Markdown, the last of them at 200 a second: `20000 2000`."""
-    total, slow = (int(number) for number in asked.message.split())
+    total, slow = (int(number) for number in request.message.split())
     loop = asyncio.get_running_loop()
     words, began = tokens(), 0.0
     for number in range(total):
@@ -31,19 +31,19 @@ async def writer(asked: AgentInput) -> AsyncGenerator[str, None]:
 
 
 @gateway.agent("flaky")
-async def flaky(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def flaky(request: AgentInput) -> AsyncGenerator[object, None]:
     """Fail at the first asking of a thread, and answer at the second."""
     yield "I begin. "
-    if asked.state is None:
+    if request.state is None:
         yield {"type": "STATE_SNAPSHOT", "snapshot": {"tried": True}}
         raise AgentError("I lost the thread", code="flaky.lost")
-    yield f"You asked: {asked.message}"
+    yield f"You asked: {request.message}"
 
 
 @gateway.agent("counts")
-async def counts(asked: AgentInput) -> AsyncGenerator[str, None]:
+async def counts(request: AgentInput) -> AsyncGenerator[str, None]:
     """Say how many messages there are, and what the last person said."""
-    yield f"{len(asked.messages)} messages, the last is “{asked.message}”"
+    yield f"{len(request.messages)} messages, the last is “{request.message}”"
 
 
 def tokens() -> Iterator[str]:

@@ -61,7 +61,7 @@ def answered(chat: Chat) -> None:
     chat.page.get_by_text("Reasoning").click()
 
 
-def asked(chat: Chat) -> None:
+def request(chat: Chat) -> None:
     chat.enter("bob").say("buy a boat")
     chat.expect_phase("interrupted")
 
@@ -112,7 +112,7 @@ def drawer(chat: Chat) -> None:
     expect(chat.page.get_by_role("complementary", name="Threads")).to_be_visible()
 
 
-STATES = (gate, empty, answered, asked, failed, away, writing, events, renaming, editing,
+STATES = (gate, empty, answered, request, failed, away, writing, events, renaming, editing,
           confirming, drawer)  # fmt: skip
 
 

@@ -265,11 +265,11 @@ def test_r85_a_token_that_ends_in_mid_answer_is_renewed(
     context.route("**/page.json", lambda route: route.fulfill(json={"demo_users": []}))
     chat = Chat(context, own_server.http)
     chat.page.goto(chat.url)
-    asked: list[str] = []
+    request: list[str] = []
 
     def token() -> str:
-        asked.append(own_server.token("dora", ttl=3))
-        return asked[-1]
+        request.append(own_server.token("dora", ttl=3))
+        return request[-1]
 
     expect(chat.page.locator("#token-form")).to_be_visible()  # Until then the page hides the chat.
     chat.page.expose_function("freshToken", token)
@@ -285,6 +285,6 @@ def test_r85_a_token_that_ends_in_mid_answer_is_renewed(
     chat.say("count 150 at 20/s")
     chat.expect_phase("finished")
     expect(chat.answer).to_have_text(count(150))
-    assert len(asked) >= 3
+    assert len(request) >= 3
     assert chat.sockets == 1
     expect(chat.page.locator(".differs, .mended")).to_have_count(0)

@@ -19,22 +19,22 @@ from towpath.agents.agent import AgentFunction, AgentInput
 from towpath.auth.policy import may_read
 from towpath.channels import thread_channel
 from towpath.connections.commands import Parts
-from towpath.connections.event_stream import Beginning, EventStream, Window, sse_dialect
+from towpath.connections.event_stream import EventStream, RunFilter, StreamRequest, sse_encoding
 from towpath.delivery.hub import Hub
-from towpath.delivery.recovery import Asked, Recovery
+from towpath.delivery.recovery import RecoverFrom, Recovery
 from towpath.errors import StorageError, TooManyRequests, UnknownChannel
 from towpath.identity import Principal
 from towpath.log.broker import Position
 from towpath.protocol import codec_sse as codec
 from towpath.runs.tables.projection import ThreadProjection
 from towpath.settings import Settings
-from towpath.telemetry import Happening, Hooks
+from towpath.telemetry import Telemetry, TelemetryEvent
 from towpath.testing.memory_broker import MemoryBroker
 
 SMALL = {"early_message_bytes": 256, "run_message_bytes": 256, "message_bytes": 256}
 """Settings that allow for a small outbox."""
 WORDS = [f"{number} " for number in range(40)]
-FROM_START = Asked(True, Position("", 0))
+FROM_START = RecoverFrom(True, Position("", 0))
 THREAD = thread_channel("acme", "alice", "t1")
 
 
@@ -57,7 +57,7 @@ class Post:
         self.hub = Hub(may_read, max_connections=3, backlog_bytes=made.backlog_bytes)
         self.broker = MemoryBroker(self.hub.deliver, ThreadProjection())
         self.stage = Stage(self.broker, QUICK)
-        self.happened: list[Happening] = []
+        self.happened: list[TelemetryEvent] = []
         self.clock = Clock()
         self.parts = cast(
             Parts,
@@ -68,11 +68,11 @@ class Post:
                 recovery=Recovery(self.broker, self.stage.store, snapshot_max_bytes=1 << 20),
                 auth=self.clock,
                 may_read=lambda *asked: self.allowed(*asked),
-                hooks=Hooks([self.happened.append]),
+                telemetry=Telemetry([self.happened.append]),
                 wall_clock=lambda: 0.0,
             ),
         )
-        self.dialect = sse_dialect(self.broker)
+        self.dialect = sse_encoding(self.broker)
         self.names = iter(map(str, range(1000)))
 
     def stream(self) -> EventStream:
@@ -84,8 +84,8 @@ class Post:
     async def reading(self, last_id: str = "", *, run: str | None = None) -> EventStream:
         """Return a stream that reads the thread, from the last id or from the start."""
         stream, last = self.stream(), codec.read_position(last_id)
-        asked = FROM_START if last is None else Asked(True, Position(*last))
-        await stream.begin(Beginning(channel=THREAD, asked=asked, run=run))
+        asked = FROM_START if last is None else RecoverFrom(True, Position(*last))
+        await stream.begin(StreamRequest(channel=THREAD, asked=asked, run=run))
         return stream
 
     @property
@@ -322,7 +322,7 @@ async def test_r39_a_stream_asks_the_policy_before_it_reads() -> None:
         here.allowed = lambda *asked: False
         stream = here.stream()
         with pytest.raises(UnknownChannel):
-            await stream.begin(Beginning(channel=THREAD, asked=FROM_START))
+            await stream.begin(StreamRequest(channel=THREAD, asked=FROM_START))
         assert here.hub.subscriptions == 0
         stream.leave()
         assert here.empty
@@ -406,7 +406,7 @@ def test_r91_a_window_shows_one_run_whole(
         for number, (said, failed) in enumerate(made)
     ]
     events = [event for run in thread for event in run]
-    window, shown = Window(f"r{wanted}"), b""
+    window, shown = RunFilter(f"r{wanted}"), b""
     while events:
         count = data.draw(st.integers(1, len(events)))
         shown += window.take(b"".join(events[:count]))
@@ -424,7 +424,7 @@ def test_a_window_of_no_run_shows_all_up_to_an_end(
     more = [
         event for said, failed in made for event in encoded(run_of("later", said, failed=failed))
     ]
-    window = Window(None)
+    window = RunFilter(None)
     assert window.take(b"".join([*rest, *more])) == b"".join(rest)
     assert window.over
     assert window.take(b"".join(more)) == b""
@@ -432,7 +432,7 @@ def test_a_window_of_no_run_shows_all_up_to_an_end(
 
 def test_what_is_no_event_passes_an_open_window() -> None:
     """A comment is shown while the window is open, alone or beside a bound."""
-    window = Window("r")
+    window = RunFilter("r")
     started, ended = encoded(run_of("r", [], failed=True))
     assert window.take(codec.KEEP_ALIVE) == b""
     assert window.take(codec.KEEP_ALIVE + started) == started

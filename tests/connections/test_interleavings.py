@@ -1,7 +1,7 @@
 """One person's connections and everything that can happen to them, in any order.
 
-`Line`, `Performer`, a broker and a clock are played here by plain values: the machine calls
-Connection, Session, Hub, Outbox and KeepAlive as the server does, but it decides itself what
+`ClientConnection`, `CommandHandler`, a broker and a clock are played here by plain values: the
+machine calls Connection, Session, Hub, Outbox and KeepAlive as the server does, but it decides what
 happens next. An answer that needs the log stays pending until a rule completes it, so
 publications, other commands, the verdict, timers and closes come before, between and after.
 
@@ -45,7 +45,7 @@ from towpath.connections.effects import (
 )
 from towpath.connections.keepalive import Due, KeepAlive
 from towpath.connections.session import Session, SessionLimits
-from towpath.delivery.hub import Hub, Member, Subscription
+from towpath.delivery.hub import Hub, Subscriber, Subscription
 from towpath.delivery.outbox import Outbox
 from towpath.identity import Principal
 from towpath.log.broker import Publication
@@ -130,7 +130,7 @@ class Peer:
     id: str
     connection: Connection = field(default_factory=Connection)
     session: Session | None = None
-    member: Member | None = None
+    member: Subscriber | None = None
     keepalive: KeepAlive | None = None
     closed_with: list[CloseCode] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
@@ -155,7 +155,7 @@ class Peer:
         return self.id
 
     def end(self, code: CloseCode) -> None:
-        """Close as `Line.end` does."""
+        """Close as `ClientConnection.end` does."""
         if self.closed_with:
             self.closed_with.append(code)
             return
@@ -305,7 +305,7 @@ class Interleavings(RuleBasedStateMachine):
 
     def admit(self, peer: Peer, number: int) -> None:
         session = Session(peer.who, may_read, LIMITS, now=self.now)
-        member = Member(peer.id, peer.who, peer.outbox, peer.end, session.left)
+        member = Subscriber(peer.id, peer.who, peer.outbox, peer.end, session.on_unsubscribed)
         full = self.hub.connect(member)
         if isinstance(full, ErrorCode):
             peer.outbox.put(peer.connection.refuse(number, full))
@@ -439,7 +439,7 @@ class Interleavings(RuleBasedStateMachine):
         assert self.hub.withheld > before
         self.hub.unsubscribe(peer.member, channel)
 
-    # The server's part, as Line and Performer play it.
+    # The server's part, as Line and CommandHandler play it.
 
     def numbered(self, peer: Peer, command: dict[str, Any]) -> str:
         """Return a command's text under a new id; a one-way send has none."""
@@ -532,7 +532,7 @@ class Interleavings(RuleBasedStateMachine):
         if fails:
             assert peer.session is not None
             if peer.member and peer.member.subscriptions.get(channel) is pending.subscription:
-                peer.session.left(channel)
+                peer.session.on_unsubscribed(channel)
                 self.hub.unsubscribe(peer.member, channel)
             self.do(peer, peer.session.failed(number, codes.TEMPORARY))
             return
@@ -549,7 +549,7 @@ class Interleavings(RuleBasedStateMachine):
         if not peer.outbox.put(frame):
             peer.end(codes.SLOW)
 
-    def peer_of(self, member: Member) -> Peer:
+    def peer_of(self, member: Subscriber) -> Peer:
         return next(peer for peer in self.everyone if peer.id == member.id)
 
     # The client's part: what the bytes say.

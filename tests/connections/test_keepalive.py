@@ -194,7 +194,9 @@ def test_r03_the_way_from_connect_to_reply_takes_no_time() -> None:
     assert clockwork.elapse(START) is Due.NOTHING
 
 
-@pytest.mark.parametrize("module", ["protocol.connection", "session.session", "session.keepalive"])
+@pytest.mark.parametrize(
+    "module", ["protocol.connection", "connections.session", "connections.keepalive"]
+)
 def test_r03_no_room_on_that_way_can_see_a_clock(module: str) -> None:
     """There is no clock to wait for: none of these rooms imports one, or anything that sleeps."""
     imported = vars(__import__(f"towpath.{module}", fromlist=["_"]))

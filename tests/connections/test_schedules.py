@@ -9,11 +9,11 @@ import pytest
 
 from tests.kit import reading_scenarios
 from towpath.channels import Channel
-from towpath.connections.commands import Performer
+from towpath.connections.commands import CommandHandler
 from towpath.connections.effects import Join
 from towpath.delivery import catch_up, outbox
-from towpath.delivery.hub import Hub, Member, Subscription
-from towpath.delivery.recovery import Answer, Recovery
+from towpath.delivery.hub import Hub, Subscriber, Subscription
+from towpath.delivery.recovery import Recovered, Recovery
 from towpath.log.broker import Publication, Replay
 from towpath.runs.store import StoredThread
 from towpath.testing.memory_broker import MemoryBroker
@@ -80,7 +80,7 @@ def test_an_answer_to_who_left_meanwhile_is_found(monkeypatch: Patch) -> None:
 def test_a_tail_cut_where_no_position_is_complete_is_found(monkeypatch: Patch) -> None:
     """Where only the end of a tail has a place, who breaks off within gets it twice: found."""
 
-    def careless(member: Member, channel: Channel, answer: Answer) -> Iterator[bytes]:
+    def careless(member: Subscriber, channel: Channel, answer: Recovered) -> Iterator[bytes]:
         for item in answer.publications:
             offset = answer.top if item is answer.publications[-1] else 0
             tags = item.tags if isinstance(item.tags, dict) else {}
@@ -99,7 +99,7 @@ def test_a_reader_that_is_answered_before_it_listens_is_found(monkeypatch: Patch
         self._reply(join.id, result)
         self._parts.hub.go_live(subscription, result.offset)
 
-    monkeypatch.setattr(Performer, "_join", late)
+    monkeypatch.setattr(CommandHandler, "_join", late)
     monkeypatch.setattr(Hub, "_put", unchecked)
     assert_found()
 
@@ -107,7 +107,7 @@ def test_a_reader_that_is_answered_before_it_listens_is_found(monkeypatch: Patch
 def test_a_backlog_that_is_given_up_in_silence_is_found(monkeypatch: Patch) -> None:
     """Where a backlog that grew too large is taken for an empty one, a gap is left: found."""
 
-    def silent(self: Hub, member: Member) -> list[Subscription]:
+    def silent(self: Hub, member: Subscriber) -> list[Subscription]:
         behind, member.behind = member.behind, {}
         for subscription in behind.values():
             subscription.backlog.given_up = False

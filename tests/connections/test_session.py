@@ -145,8 +145,8 @@ def test_a_subscription_that_failed_may_be_tried_again() -> None:
     """What could not be joined is not held against the reader."""
     reader = session()
     reader.handle(subscribe("thread:t1"))
-    reader.left(THREAD)
-    reader.left(THREAD)
+    reader.on_unsubscribed(THREAD)
+    reader.on_unsubscribed(THREAD)
     assert isinstance(reader.handle(subscribe("thread:t1")), Join)
 
 

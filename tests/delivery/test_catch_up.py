@@ -14,7 +14,7 @@ from towpath.channels import Channel, thread_channel
 from towpath.codes import CloseCode
 from towpath.connections.commands import Parts
 from towpath.delivery.catch_up import catch_up
-from towpath.delivery.hub import Hub, Member
+from towpath.delivery.hub import Hub, Subscriber
 from towpath.delivery.outbox import Outbox
 from towpath.delivery.recovery import Recovery
 from towpath.errors import StorageError
@@ -22,7 +22,7 @@ from towpath.identity import Principal
 from towpath.log.broker import Append, Item, Write, write
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
-from towpath.telemetry import Hooks
+from towpath.telemetry import Telemetry
 from towpath.testing.memory_broker import MemoryBroker
 
 MIA = Principal(tenant="acme", user="mia")
@@ -53,12 +53,12 @@ class Place:
             self.broker, ThreadStore(self.broker), snapshot_max_bytes=1 << 20
         )
         self.parts = cast(
-            Parts, SimpleNamespace(hub=self.hub, recovery=self.recovery, hooks=Hooks([]))
+            Parts, SimpleNamespace(hub=self.hub, recovery=self.recovery, telemetry=Telemetry([]))
         )
         self.closed: list[CloseCode] = []
         self.left: list[Channel] = []
         self.outbox = Outbox(lambda: None, max_bytes=2000)
-        self.member = Member("c1", MIA, self.outbox, self.closed.append, self.left.append)
+        self.member = Subscriber("c1", MIA, self.outbox, self.closed.append, self.left.append)
         self.hub.connect(self.member)
         for channel in (ONE, TWO):
             self.hub.go_live(self.hub.subscribe(self.member, channel), 0)

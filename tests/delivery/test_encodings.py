@@ -4,7 +4,7 @@ from towpath import codes
 from towpath.auth.policy import may_read
 from towpath.channels import Channel, thread_channel
 from towpath.codes import CloseCode
-from towpath.delivery.hub import JSON, Dialect, Hub, Member
+from towpath.delivery.hub import JSON, Encoding, Hub, Subscriber
 from towpath.delivery.outbox import Outbox
 from towpath.identity import Principal
 from towpath.log.broker import Publication
@@ -19,7 +19,7 @@ class Counted:
     def __init__(self, name: str) -> None:
         self.name = name
         self.written: list[int] = []
-        self.dialect = Dialect(self.encode, b"|", None)
+        self.dialect = Encoding(self.encode, b"|", None)
 
     def encode(self, channel: Channel, publication: Publication) -> bytes:
         self.written.append(publication.offset)
@@ -29,12 +29,12 @@ class Counted:
 class Reader:
     """A member that reads a thread, and how it was closed."""
 
-    def __init__(self, hub: Hub, name: str, dialect: Dialect, *, max_bytes: int = 10**6) -> None:
+    def __init__(self, hub: Hub, name: str, dialect: Encoding, *, max_bytes: int = 10**6) -> None:
         self.hub = hub
         self.closed: list[CloseCode] = []
         self.left: list[Channel] = []
         self.outbox = Outbox(lambda: None, max_bytes=max_bytes, separator=dialect.separator)
-        self.member = Member(
+        self.member = Subscriber(
             name, MIA, self.outbox, self.closed.append, self.left.append, dialect=dialect
         )
         assert hub.connect(self.member) is None

@@ -12,7 +12,7 @@ from towpath import codes
 from towpath.auth.policy import may_read
 from towpath.channels import Channel, tenant_channel, thread_channel, user_channel
 from towpath.codes import CloseCode
-from towpath.delivery.hub import Hub, Member, Subscription
+from towpath.delivery.hub import Hub, Subscriber, Subscription
 from towpath.delivery.outbox import Outbox
 from towpath.identity import Principal
 from towpath.log.broker import Publication
@@ -46,7 +46,7 @@ class Person:
         self.outbox = Recorded(max_bytes)
         self.closed: list[CloseCode] = []
         self.left: list[Channel] = []
-        self.member = Member(f"c{number}", principal, self.outbox, self.close, self.left.append)
+        self.member = Subscriber(f"c{number}", principal, self.outbox, self.close, self.left.append)
         self.answer = hub.connect(self.member)
         """None for one who was let in, or what to answer."""
 
@@ -443,7 +443,7 @@ def test_r97_what_was_given_up_while_joining_wakes_who_empties_the_outbox() -> N
     node = Hub(may_read, max_connections=20, backlog_bytes=50)
     woken: list[int] = []
     outbox = Outbox(lambda: woken.append(len(woken)), max_bytes=2000)
-    member = Member("c1", MIA, outbox, lambda _: None)
+    member = Subscriber("c1", MIA, outbox, lambda _: None)
     node.connect(member)
     subscription = node.subscribe(member, THREAD)
     node.deliver(THREAD, publications(1, 9, size=100))
@@ -456,7 +456,7 @@ def test_r97_what_was_given_up_while_joining_wakes_who_empties_the_outbox() -> N
 def test_p1_r39_who_may_not_read_any_more_is_not_answered_from_the_log() -> None:
     """A subscription may be written to while it is there and its right is: else it is withheld."""
     allowed = [True]
-    node = Hub(lambda *asked: allowed[0], max_connections=20)
+    node = Hub(lambda *recover_from: allowed[0], max_connections=20)
     reader = Person(node)
     subscription = reader.reads()
     assert node.may_write(subscription)

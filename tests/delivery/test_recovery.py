@@ -16,7 +16,7 @@ from tests.events.client import screen
 from tests.runs.stage import ALICE, BOB, Stage, eventually, saying, staged, waiting
 from towpath.channels import tenant_channel, thread_channel, user_channel
 from towpath.delivery import recovery as room
-from towpath.delivery.recovery import Answer, Asked, Recovery
+from towpath.delivery.recovery import Recovered, RecoverFrom, Recovery
 from towpath.errors import UnknownChannel
 from towpath.log.broker import Append, Item, Position, Write, write
 from towpath.protocol.frames import Publication
@@ -50,9 +50,9 @@ class Reading:
 
     async def ask(
         self, position: Position | None, channel: Any = TALK, user: str = "alice"
-    ) -> Answer:
-        asked = Asked(position is not None, position or START)
-        return await self.recovery.answer(channel, user, asked)
+    ) -> Recovered:
+        recover_from = RecoverFrom(position is not None, position or START)
+        return await self.recovery.answer(channel, user, recover_from)
 
 
 @asynccontextmanager
@@ -126,10 +126,10 @@ async def test_a_long_answer_is_the_same_in_pieces(
     """However little is read at a time, what is told is what is told in one go."""
     async with reading("memory", tmp_path) as there:
         epoch = (await there.ask(None)).epoch
-        asked = [None, START, *(Position(epoch, at) for at in range(12))]
-        whole = [await there.ask(position) for position in asked]
+        recover_from = [None, START, *(Position(epoch, at) for at in range(12))]
+        whole = [await there.ask(position) for position in recover_from]
         monkeypatch.setattr(room, "PIECE", size)
-        assert [await there.ask(position) for position in asked] == whole
+        assert [await there.ask(position) for position in recover_from] == whole
 
 
 @pytest.mark.parametrize("after", [0, 1])
@@ -199,7 +199,7 @@ async def test_r80_past_retention_is_not_recovered(kind: str, tmp_path: Path) ->
         await stage.bridge.cancel(ALICE, run.run_id)
         whole = await stage.events()
         epoch = (await there.ask(None)).epoch
-        await write(stage.broker, Write(forget=(TALK,)))
+        await write(stage.broker, Write(truncate=(TALK,)))
         answer = await there.ask(Position(epoch, 3))
         assert not answer.recovered
         assert screen(events(answer.publications)) == screen(whole)
@@ -213,7 +213,7 @@ async def test_r74_a_thread_made_anew_shows_its_active_run(kind: str, tmp_path: 
         stage.cast(saying("old")).cast(waiting("new"), "waits")
         await stage.done(await stage.start())
         gone = ThreadDeleted(key=ThreadKey(tenant="acme", user="alice", id="t1"))
-        await write(stage.broker, Write(facts=(gone,), forget=(TALK,)))
+        await write(stage.broker, Write(facts=(gone,), truncate=(TALK,)))
         await stage.start(agent="waits")
         await eventually(lambda: told(stage))
         answer = await Reading(stage).ask(START)
@@ -281,13 +281,13 @@ positions = st.none() | st.builds(Position, epochs, st.integers(0, 20) | st.inte
 @given(st.lists(positions, max_size=30))
 @settings(max_examples=20)
 def test_p1_r39_r79_r80_any_position_yields_only_the_readers_own(
-    asked: list[Position | None],
+    recover_from: list[Position | None],
 ) -> None:
     """Whatever position is said, a reader sees its own thread whole, and recovered is the truth."""
-    asyncio.run(fuzz(asked))
+    asyncio.run(fuzz(recover_from))
 
 
-async def fuzz(asked: list[Position | None]) -> None:
+async def fuzz(recover_from: list[Position | None]) -> None:
     async with reading("memory", Path()) as there:
         stage = there.stage
         stage.cast(saying("bobs secret"), "bobs")
@@ -299,7 +299,7 @@ async def fuzz(asked: list[Position | None]) -> None:
             "bob": (await there.ask(None, thread_channel("acme", "bob", "t1"), "bob")).epoch,
         }
         whole = [msgspec.json.decode(one.data) for one in await stage.log()]
-        for one in asked:
+        for one in recover_from:
             position = one and Position(real.get(one.epoch, one.epoch), one.offset)
             answer = await there.ask(position)
             known = (

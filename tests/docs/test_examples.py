@@ -113,18 +113,18 @@ def test_the_example_file_serves(tmp_path: Path) -> None:
 
 @pytest.mark.servers
 @pytest.mark.parametrize(
-    ("asked", "printed"),
+    ("question", "printed"),
     [
         ("plums", 'tool said {"price": 0.2}\nOne plum costs 0.20. '),
         ("gold", "grocer.unknown We have no gold.\n"),
     ],
 )
-def test_the_tutorial_ends_where_it_says(tmp_path: Path, asked: str, printed: str) -> None:
+def test_the_tutorial_ends_where_it_says(tmp_path: Path, question: str, printed: str) -> None:
     """The grocer calls its tool and streams, or says in its own words why it cannot."""
     with serve(tmp_path, block(TUTORIAL, "python", "PRICES")) as server:
         client = block(TUTORIAL, "python", "from centrifuge import")
         token = server.token("alice", "demo")
-        assert run(client, tmp_path, token, asked, port=server.port) == printed
+        assert run(client, tmp_path, token, question, port=server.port) == printed
 
 
 @pytest.mark.servers

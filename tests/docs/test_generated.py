@@ -144,7 +144,7 @@ def test_the_labels_of_every_metric_are_known() -> None:
     """A metric that is counted under labels has a happening among the samples of the table."""
     gateway = Gateway(Settings.model_construct())
     for happening in HAPPENINGS:
-        gateway.metrics.watch(happening)
+        gateway.metrics.observe(happening)
     counters = [one for one in vars(gateway.metrics).values() if hasattr(one, "_labelnames")]
     unseen = [one._name for one in counters if one._labelnames and not one._metrics]
     assert len(counters) > 10

@@ -56,7 +56,7 @@ def test_r73_r74_every_cut_renders_like_the_uncut_run(events: list[Event]) -> No
     fold = Fold()
     for cut, event in enumerate(events, 1):
         fold.feed(copy.deepcopy(event))
-        assert screen([*fold.prelude(), *events[cut:]]) == uncut, cut
+        assert screen([*fold.snapshot(), *events[cut:]]) == uncut, cut
 
 
 @given(threads(runs=2, length=18))
@@ -67,7 +67,7 @@ def test_r75_every_cut_is_a_legal_stream(events: list[Event]) -> None:
     fold = Fold()
     for cut, event in enumerate(events, 1):
         fold.feed(copy.deepcopy(event))
-        stream = [*fold.prelude(), *events[cut:]]
+        stream = [*fold.snapshot(), *events[cut:]]
         order = Order()
         for one in stream:
             order.check(one)
@@ -135,8 +135,8 @@ def test_merging_leaves_what_it_was_given_alone() -> None:
 def test_r77_a_prelude_is_bounded_by_what_it_describes() -> None:
     """Ten thousand tokens or ten: the same events, open or closed."""
     for end in (True, False):
-        short = folded([started(), *text("m", *"x" * 10, end=end)]).prelude()
-        long = folded([started(), *text("m", *"x" * 10_000, end=end)]).prelude()
+        short = folded([started(), *text("m", *"x" * 10, end=end)]).snapshot()
+        long = folded([started(), *text("m", *"x" * 10_000, end=end)]).snapshot()
         assert [event["type"] for event in short] == [event["type"] for event in long]
         assert len(json.dumps(long)) < 11_000
 
@@ -147,22 +147,22 @@ def test_r77_a_snapshot_keeps_the_newest_messages_that_fit() -> None:
     for n in range(10):
         events += text(f"m{n}", str(n) * 100)
     fold = folded(events)
-    kept = fold.prelude(max_bytes=350)[1]["messages"]
+    kept = fold.snapshot(max_bytes=350)[1]["messages"]
     assert [message["id"] for message in kept] == ["m7", "m8", "m9"]
-    assert [message["id"] for message in fold.prelude(max_bytes=1)[1]["messages"]] == ["m9"]
-    assert len(fold.prelude()[1]["messages"]) == 10
+    assert [message["id"] for message in fold.snapshot(max_bytes=1)[1]["messages"]] == ["m9"]
+    assert len(fold.snapshot()[1]["messages"]) == 10
 
 
 def test_r77_the_bound_counts_bytes() -> None:
     """Text that takes several bytes a character counts as many."""
     events = [started(), *text("a", "é" * 100), *text("b", "é" * 100)]
-    kept = folded(events).prelude(max_bytes=250)[1]["messages"]
+    kept = folded(events).snapshot(max_bytes=250)[1]["messages"]
     assert [message["id"] for message in kept] == ["b"]
 
 
 def test_nothing_has_no_prelude() -> None:
     """A thread without a run is brought to now by nothing."""
-    assert Fold().prelude() == []
+    assert Fold().snapshot() == []
 
 
 def test_an_idle_threads_prelude_is_its_conversation_and_the_last_ending() -> None:
@@ -170,9 +170,9 @@ def test_an_idle_threads_prelude_is_its_conversation_and_the_last_ending() -> No
     said = {"id": "u", "role": "user", "content": "hi"}
     ended = {"type": "RUN_FINISHED", "threadId": "t", "runId": "r"}
     run = started(input={"threadId": "t", "runId": "r", "messages": [said]})
-    prelude = folded([run, *text("m", "yes"), ended]).prelude()
+    snapshot = folded([run, *text("m", "yes"), ended]).snapshot()
     answer = {"id": "m", "role": "assistant", "content": "yes"}
-    assert prelude == [
+    assert snapshot == [
         started(),
         {"type": "MESSAGES_SNAPSHOT", "messages": [said, answer]},
         ended,
@@ -181,15 +181,15 @@ def test_an_idle_threads_prelude_is_its_conversation_and_the_last_ending() -> No
 
 def test_r75_an_open_message_is_in_the_events_only() -> None:
     """What streams is re-opened with its text in one piece, and not in the snapshot too."""
-    prelude = folded([started(), *text("a", "x"), *text("b", "1", "2", end=False)]).prelude()
-    assert [event["type"] for event in prelude] == [
+    snapshot = folded([started(), *text("a", "x"), *text("b", "1", "2", end=False)]).snapshot()
+    assert [event["type"] for event in snapshot] == [
         "RUN_STARTED",
         "MESSAGES_SNAPSHOT",
         "TEXT_MESSAGE_START",
         "TEXT_MESSAGE_CONTENT",
     ]
-    assert [message["id"] for message in prelude[1]["messages"]] == ["a"]
-    assert prelude[3]["delta"] == "12"
+    assert [message["id"] for message in snapshot[1]["messages"]] == ["a"]
+    assert snapshot[3]["delta"] == "12"
 
 
 @given(threads(runs=2), st.data())
@@ -204,8 +204,8 @@ def test_a_fold_goes_on_from_what_was_stored(events: list[Event], data: st.DataO
     assert first.ended is not None
     stored = json.loads(json.dumps([first.messages, first.state, first.started, first.ended]))
     second = Fold(stored[0], state=stored[1], last_run=(stored[2], stored[3]))
-    assert second.prelude() == first.prelude()
-    assert folded(events[cut:], fold=second).prelude() == folded(events).prelude()
+    assert second.snapshot() == first.snapshot()
+    assert folded(events[cut:], fold=second).snapshot() == folded(events).snapshot()
 
 
 operations = st.fixed_dictionaries(
@@ -274,7 +274,7 @@ def test_r75_a_snapshot_that_drops_what_is_open_leaves_a_legal_stream(
         {"type": "TOOL_CALL_END", "toolCallId": "c"},
         {"type": "RUN_FINISHED", "threadId": "t", "runId": "r"},
     ]
-    stream = [*folded(head).prelude(), *tail]
+    stream = [*folded(head).snapshot(), *tail]
     folded(stream)
     assert errors_of(stream) == []
     assert screen(stream) == screen([*head, *tail])
@@ -292,12 +292,12 @@ def test_texts_of_a_run_stand_in_the_order_they_began() -> None:
 def test_an_illegal_event_changes_nothing() -> None:
     """What the order refuses leaves messages, state and brackets as they were."""
     fold = folded([started(), *text("m", "a", end=False)])
-    before = copy.deepcopy((fold.messages, fold.state, fold.order.open, fold.prelude()))
+    before = copy.deepcopy((fold.messages, fold.state, fold.order.open, fold.snapshot()))
     for event in (started(), *text("m"), {"type": "RUN_FINISHED", "threadId": "t", "runId": "r"}):
         if event["type"] != "TEXT_MESSAGE_END":
             with pytest.raises(IllegalEvent):
                 fold.feed(event)
-    assert (fold.messages, fold.state, fold.order.open, fold.prelude()) == before
+    assert (fold.messages, fold.state, fold.order.open, fold.snapshot()) == before
 
 
 def test_what_is_open_is_reopened_by_the_event_that_opened_it() -> None:
@@ -309,6 +309,6 @@ def test_what_is_open_is_reopened_by_the_event_that_opened_it() -> None:
         "toolCallName": "f",
         "metadata": {"n": 1},
     }
-    prelude = folded([started(), opener, call]).prelude()
-    assert opener in prelude
-    assert call in prelude
+    snapshot = folded([started(), opener, call]).snapshot()
+    assert opener in snapshot
+    assert call in snapshot

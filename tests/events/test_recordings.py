@@ -31,7 +31,7 @@ class Told:
         self.state: Any = None
         self._ids = itertools.count()
 
-    def tell(self, name: str) -> Run:
+    def emit(self, name: str) -> Run:
         """Tell a recording once more, and return its run."""
         key = RunKey(tenant="acme", user="alice", thread="t", run=f"r{next(self._ids)}", agent=name)
         run = Run(
@@ -58,7 +58,7 @@ def thread(request: pytest.FixtureRequest) -> list[Event]:
     """A recording told twice in one thread."""
     told = Told()
     for _ in range(2):
-        told.tell(request.param)
+        told.emit(request.param)
     return told.events
 
 
@@ -71,7 +71,7 @@ def test_there_are_recordings() -> None:
 def test_nothing_a_framework_sends_is_refused(name: str) -> None:
     """Its text, its calls and its results all arrive, and its ending is the run's."""
     told = Told()
-    run = told.tell(name)
+    run = told.emit(name)
     sent = [one.event for one in read(FOLDER / f"{name}.jsonl")]
     assert run.status is (Status.INTERRUPTED if name == INTERRUPTED else Status.FINISHED)
     for kind in (*DELTAS, "TOOL_CALL_START", "TOOL_CALL_RESULT", "STATE_SNAPSHOT", "STATE_DELTA"):
@@ -87,7 +87,7 @@ def test_r73_r74_every_cut_of_a_recording_renders_like_the_uncut_run(thread: lis
     fold = Fold()
     for cut, event in enumerate(thread, 1):
         fold.feed(copy.deepcopy(event))
-        assert screen([*fold.prelude(), *thread[cut:]]) == uncut, cut
+        assert screen([*fold.snapshot(), *thread[cut:]]) == uncut, cut
 
 
 def test_r75_every_cut_of_a_recording_is_a_legal_stream(thread: list[Event]) -> None:
@@ -95,7 +95,7 @@ def test_r75_every_cut_of_a_recording_is_a_legal_stream(thread: list[Event]) -> 
     fold = Fold()
     for cut, event in enumerate(thread, 1):
         fold.feed(copy.deepcopy(event))
-        stream = [*fold.prelude(), *thread[cut:]]
+        stream = [*fold.snapshot(), *thread[cut:]]
         order = Order()
         for one in stream:
             order.check(one)

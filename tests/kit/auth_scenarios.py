@@ -17,17 +17,17 @@ from tests.kit.late_provider import DOWN, FLAPPING, MOMENTS, WELL, token
 from towpath import codes
 from towpath.auth.breaker import State
 from towpath.auth.connection_auth import Authenticated
-from towpath.auth.handshake import Handshake
+from towpath.auth.handshake import UpgradeInfo
 from towpath.auth.jwks import MAX_BACKOFF, Freshness
 from towpath.auth.revocations import Revocation
 from towpath.auth.service import Retry
-from towpath.auth.single_flight import Flights
+from towpath.auth.single_flight import SingleFlight
 from towpath.auth.tickets import TICKET_SECONDS
 from towpath.auth.tokens import KeysUnavailable
 from towpath.auth.verdicts import Invalid, Unknown, Valid, Verdict
 from towpath.errors import Unavailable
 from towpath.identity import Principal
-from towpath.telemetry import Happening, KeysFetched
+from towpath.telemetry import KeysFetched, TelemetryEvent
 
 MOMENT = 1e-6
 """Less than this apart is the same time."""
@@ -81,17 +81,17 @@ class Riding:
         self.asked = 0
         """How many riders have asked."""
         self.lost: list[Exception] = []
-        self.flights: Flights[str, int] = Flights(self.lost.append)
+        self.flights: SingleFlight[str, int] = SingleFlight(self.lost.append)
 
     async def ride(self) -> None:
         """Share a flight; its outcome has to be one that was to come when this began."""
         await asyncio.sleep(detangle.choice(MOMENTS))
-        self.asked, asked = self.asked + 1, self.errand.ended
+        self.asked, request = self.asked + 1, self.errand.ended
         try:
             outcome = await self.flights.share("there", self.errand)
         except KeysUnavailable as failure:
             outcome = int(failure.reason)
-        assert outcome > asked, "no outcome of a flight that was over"
+        assert outcome > request, "no outcome of a flight that was over"
 
     async def begin(self) -> None:
         """Begin a flight for nobody; it has to be flown to its end."""
@@ -103,7 +103,7 @@ class Riding:
         assert self.errand.ended > begun, "what was begun is done"
 
 
-async def riders() -> None:
+async def waiters() -> None:
     """Riders of a flight come and leave: who stays gets the outcome of a flight that was under way,
     what was begun for nobody is done, and nothing else goes on."""
     world = Riding()
@@ -212,7 +212,7 @@ class Rotating(AuthWorld):
         self._believed_until = 0.0
         """Until when keys are believed that are known to have arrived."""
         self._withdrawn: dict[str, float] = {}
-        self.hooks.watch(self._watch)
+        self.telemetry.add_observer(self._watch)
 
     async def rotate(self, new: str) -> None:
         """Publish a new key, perhaps withdraw the oldest, and have somebody log in."""
@@ -251,7 +251,7 @@ class Rotating(AuthWorld):
         if key == "key-1" and sure:
             assert isinstance(verdict, Valid), "inside the window a hiccup is nobody's business"
 
-    def _watch(self, happening: Happening) -> None:
+    def _watch(self, happening: TelemetryEvent) -> None:
         if isinstance(happening, KeysFetched) and not happening.failure:
             self._believed_until = detangle.now() - happening.seconds + self._window
 
@@ -325,7 +325,7 @@ class Revoking(AuthWorld):
         await asyncio.sleep(detangle.choice((*MOMENTS, 0.4, 0.5)))
         what = detangle.choice(({"token_id": "a"}, {"user": "alice"}, {}))
         self._heard = Revocation(tenant="acme", at=self.wall_clock(), **what)
-        self.service.hear(self._heard)
+        self.service.apply(self._heard)
 
     async def call(self, user: str, tenant: str = "acme") -> None:
         """Present the same token twice; each verdict has to be true as it comes."""
@@ -373,7 +373,7 @@ class Redeeming(AuthWorld):
         await asyncio.sleep(detangle.choice((*MOMENTS, 0.5, TICKET_SECONDS + 1)))
         origin = detangle.choice((*3 * ("https://chat.example",), "https://other.example"))
         again, self.first = self.first is not None, self.first or (origin, detangle.now())
-        handshake = Handshake(origin=origin, ticket=self.ticket)
+        handshake = UpgradeInfo(origin=origin, ticket=self.ticket)
         made = await self.auth.authenticate_websocket_connection("", handshake, connection="")
         if isinstance(made, Authenticated):
             assert made.principal == ALICE, "it stands for whoever asked for it"

@@ -16,17 +16,17 @@ import httpx2
 from tests.kit.late_provider import AUDIENCE, EPOCH, ISSUER, MOMENTS, LateProvider
 from towpath.auth.breaker import CircuitBreaker, State
 from towpath.auth.cache import Digest, VerdictCache
-from towpath.auth.connection_auth import Grace, UnifiedWebSocketAuth
+from towpath.auth.connection_auth import ConnectionAuth, Grace
 from towpath.auth.jwks import Freshness, RemoteKeys
 from towpath.auth.keys import ASYMMETRIC
 from towpath.auth.provider import IdentityProvider
 from towpath.auth.revocations import Revocations
-from towpath.auth.service import Retry, TrustedIssuer, UnifiedAuthenticationService, Verifier
-from towpath.auth.single_flight import Flights
+from towpath.auth.service import AuthService, Retry, TrustedIssuer, Verifier
+from towpath.auth.single_flight import SingleFlight
 from towpath.auth.tickets import Tickets
 from towpath.auth.tokens import Issuer, KeysUnavailable, TokenVerifier
 from towpath.auth.verdicts import Verdict
-from towpath.telemetry import Fault, Happening, Hooks
+from towpath.telemetry import InternalError, Telemetry, TelemetryEvent
 
 TICK = 1e-9
 """The least that passes between two looks at the clock, as with a real one."""
@@ -99,9 +99,9 @@ class AuthWorld:
         """
         self.clock = Clock()
         self.provider = LateProvider(self.arrived)
-        self.happenings: list[Happening] = []
+        self.happenings: list[TelemetryEvent] = []
         """Everything that happened, in order."""
-        self.hooks = Hooks([self.happenings.append])
+        self.telemetry = Telemetry([self.happenings.append])
         self.lost: list[Exception] = []
         """What was raised while nobody waited for it."""
         self.breaker = CircuitBreaker(
@@ -116,21 +116,21 @@ class AuthWorld:
             ISSUER,
             self._client,
             self.breaker,
-            hooks=self.hooks,
+            telemetry=self.telemetry,
             jwks_url=f"{ISSUER}/jwks",
             timeout=keys_timeout,
             clock=self.clock,
         )
-        self.fetches: Flights[str, None] = Flights(self.lost.append)
+        self.fetches: SingleFlight[str, None] = SingleFlight(self.lost.append)
         self.keys = RemoteKeys(
             self.source, self.fetches, clock=self.clock, random=_random, freshness=freshness
         )
-        self.verdicts: Flights[Digest, Verdict] = Flights(self.lost.append)
+        self.verdicts: SingleFlight[Digest, Verdict] = SingleFlight(self.lost.append)
         self.verifier = WatchedVerifier(TokenVerifier(_issuer(), self.keys))
         self.service = self._service(retry, verdict_seconds)
-        self.auth = UnifiedWebSocketAuth(
+        self.auth = ConnectionAuth(
             self.service,
-            hooks=self.hooks,
+            telemetry=self.telemetry,
             clock=self.clock,
             wall_clock=self.wall_clock,
             grace=grace,
@@ -145,7 +145,7 @@ class AuthWorld:
             while len(self.fetches):  # noqa: ASYNC110 - the time is virtual
                 await asyncio.sleep(0.1)
         assert [one for one in self.lost if not isinstance(one, KeysUnavailable)] == []
-        assert [one for one in self.happenings if isinstance(one, Fault)] == []
+        assert [one for one in self.happenings if isinstance(one, InternalError)] == []
 
     def arrived(self) -> None:
         """Hear of a call that arrived at the provider."""
@@ -157,11 +157,11 @@ class AuthWorld:
         """Return the Unix time."""
         return EPOCH + detangle.now()
 
-    def _service(self, retry: Retry | None, seconds: float) -> UnifiedAuthenticationService:
+    def _service(self, retry: Retry | None, seconds: float) -> AuthService:
         issuer = TrustedIssuer(
             issuer=ISSUER, verifier=self.verifier, breaker=self.breaker, keys=self.keys
         )
-        return UnifiedAuthenticationService(
+        return AuthService(
             [issuer],
             cache=VerdictCache(
                 clock=self.clock,

@@ -21,11 +21,11 @@ from towpath.auth.jwks import Freshness
 from towpath.auth.revocations import Revocation
 from towpath.channels import user_channel
 from towpath.codes import CloseCode
-from towpath.delivery.hub import Member
+from towpath.delivery.hub import Subscriber
 from towpath.identity import Principal
 from towpath.log.broker import Append, Item, Write, write
 from towpath.methods.operations import Caller
-from towpath.telemetry import ConnectionOpened, CredentialRefused, Happening, SessionsRevoked
+from towpath.telemetry import ConnectionOpened, CredentialRefused, SessionsRevoked, TelemetryEvent
 
 OPERATOR = Principal(tenant="acme", user="olga", roles=frozenset({"towpath:operator"}))
 ENDS = {"first": 1.0, "longer": 6.0, "shorter": 0.6, "over": -100.0}
@@ -52,7 +52,7 @@ class Lifetime(LineWorld):
         """How much had been written to her when her right was taken back."""
         self._too_late = False
         """Whether she was let in after that."""
-        self.hooks.watch(self._watch)
+        self.telemetry.add_observer(self._watch)
 
     async def renew(self) -> None:
         """Be alice: connect, and bring one credential after the other."""
@@ -102,7 +102,7 @@ class Lifetime(LineWorld):
             self._check_end(written[-1])
 
     @property
-    def _member(self) -> Member | None:
+    def _member(self) -> Subscriber | None:
         """Alice's place in the hub, since she was let in."""
         return self.hub.met.get(self.alice.name)
 
@@ -136,12 +136,12 @@ class Lifetime(LineWorld):
             replies = self.alice.socket.replies
             assert len(replies) == self.alice.said, "every command is answered"
 
-    def _deadline(self, member: Member) -> float:
+    def _deadline(self, member: Subscriber) -> float:
         ends = member.principal.expires_at
         assert ends is not None, "every token here has an end"
         return ends + self.GRACE - EPOCH
 
-    def _watch(self, happening: Happening) -> None:
+    def _watch(self, happening: TelemetryEvent) -> None:
         match happening:
             case CredentialRefused(connection=self.alice.name, verdict="invalid"):
                 self._ended_by(codes.INVALID_TOKEN)

@@ -18,14 +18,14 @@ from tests.kit.run_scenarios import LateBroker
 from tests.kit.transport import MemoryTransport
 from towpath.agents.agent import AgentRegistry
 from towpath.auth.connection_auth import Grace
-from towpath.auth.handshake import Handshake
+from towpath.auth.handshake import UpgradeInfo
 from towpath.auth.jwks import Freshness
 from towpath.auth.policy import may_read
 from towpath.channels import CONTROL, Channel
 from towpath.codes import CloseCode, ErrorCode
-from towpath.connections.client_connection import Line
+from towpath.connections.client_connection import ClientConnection
 from towpath.connections.commands import Parts
-from towpath.delivery.hub import Hub, Member
+from towpath.delivery.hub import Hub, Subscriber
 from towpath.delivery.recovery import Recovery
 from towpath.errors import StorageError
 from towpath.log.broker import Publication, Replay
@@ -36,7 +36,7 @@ from towpath.runs.service import AgentWebSocketBridge
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
 from towpath.settings import Settings
-from towpath.telemetry import CommandAnswered, ConnectionClosed, ConnectionOpened, Happening
+from towpath.telemetry import CommandAnswered, ConnectionClosed, ConnectionOpened, TelemetryEvent
 
 PACES = (0.0, 0.1, 0.2)
 """How long a write to a socket takes, in virtual seconds."""
@@ -67,10 +67,10 @@ class RememberingHub(Hub):
 
     def __init__(self, *, max_connections: int) -> None:
         super().__init__(may_read, max_connections=max_connections)
-        self.met: dict[str, Member] = {}
+        self.met: dict[str, Subscriber] = {}
         """Everybody who was let in, by connection."""
 
-    def connect(self, member: Member) -> ErrorCode | CloseCode | None:
+    def connect(self, member: Subscriber) -> ErrorCode | CloseCode | None:
         full = super().connect(member)
         if full is None:
             self.met[member.id] = member
@@ -97,7 +97,7 @@ class LineWorld(AuthWorld):
         grace = grace or Grace()
         super().__init__(freshness=freshness, grace=grace, keys_timeout=0.7)
         self.hub = RememberingHub(max_connections=connections)
-        self.control = Control(self.service, self.hub, self.hooks)
+        self.control = Control(self.service, self.hub, self.telemetry)
         self.broker = LateLog(self._deliver, ThreadProjection(), clock=self.wall_clock)
         store = ThreadStore(self.broker)
         recovery = Recovery(self.broker, store, snapshot_max_bytes=1024)
@@ -111,7 +111,7 @@ class LineWorld(AuthWorld):
             operations=self.operations,
             auth=self.auth,
             may_read=may_read,
-            hooks=self.hooks,
+            telemetry=self.telemetry,
             version="towpath",
             wall_clock=self.wall_clock,
         )
@@ -140,7 +140,7 @@ class LineWorld(AuthWorld):
 
     def _deliver(self, channel: Channel, publications: Sequence[Publication]) -> None:
         if channel == CONTROL:
-            self.control.hear(publications)
+            self.control.apply(publications)
         else:
             self.hub.deliver(channel, publications)
 
@@ -148,7 +148,7 @@ class LineWorld(AuthWorld):
         registry = AgentRegistry()
         return Operations(
             bridge=AgentWebSocketBridge(
-                self.broker, store, registry, watchers=self.hooks, clock=self.wall_clock
+                self.broker, store, registry, telemetry=self.telemetry, clock=self.wall_clock
             ),
             broker=self.broker,
             store=store,
@@ -158,7 +158,7 @@ class LineWorld(AuthWorld):
             control=self.control,
             hub=self.hub,
             runs=Buckets(Rate(per_second=1.0, burst=60)),
-            watchers=self.hooks,
+            telemetry=self.telemetry,
             monotonic=self.clock,
             clock=self.wall_clock,
             new_id=lambda: "id",
@@ -181,14 +181,14 @@ class Visit:
         self.said = 0
         """How many commands it sent; they are numbered from 1."""
         self.socket = MemoryTransport(pace=lambda: detangle.choice(PACES))
-        self.line = Line(
-            world.parts, self.socket, handshake=Handshake(address="192.0.2.1"), connection_id=name
+        self.line = ClientConnection(
+            world.parts, self.socket, handshake=UpgradeInfo(address="192.0.2.1"), connection_id=name
         )
         self.serving = asyncio.create_task(self.line.serve())
         self._world = world
 
     @property
-    def happenings(self) -> list[Happening]:
+    def happenings(self) -> list[TelemetryEvent]:
         """What happened to it, in order."""
         everything = self._world.happenings
         return [one for one in everything if getattr(one, "connection", None) == self.name]

@@ -34,7 +34,7 @@ from towpath.log.broker import Write
 from towpath.log.log_file import LogFile
 from towpath.log.sqlite_broker import SqliteBroker
 from towpath.methods.operations import Operations
-from towpath.runs.executor import LiveRun
+from towpath.runs.executor import RunExecutor
 from towpath.runs.interrupts import InterruptDecided, InterruptsExpired
 from towpath.runs.leases import Leases
 from towpath.runs.model import RunClosed, RunOpened, RunQueued, RunWithdrawn
@@ -85,12 +85,12 @@ POINTS: Final = (
 """Every point."""
 
 
-def epitaph(point: str) -> str:
+def crash_message(point: str) -> str:
     """Return the line in which a process says that it dies at a point."""
     return f"killed by its own hand at {point}"
 
 
-class Fate:
+class CrashPoint:
     """The one point a process dies at."""
 
     def __init__(self, told: str) -> None:
@@ -110,7 +110,7 @@ class Fate:
             return
         self._left -= 1
         if self._left == 0:
-            os.write(2, f"{epitaph(self.point)}\n".encode())
+            os.write(2, f"{crash_message(self.point)}\n".encode())
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -145,7 +145,7 @@ def _act(fact: object) -> str | None:
     return None
 
 
-def arm(fate: Fate) -> None:
+def arm(fate: CrashPoint) -> None:
     """Wrap the parts in which the points lie."""
     _arm_log(fate)
 
@@ -155,7 +155,7 @@ def arm(fate: Fate) -> None:
     def pass_after(owner: type, name: str, point: str) -> None:
         _wrap(owner, name, after=lambda *_: fate.passing(point))
 
-    pass_after(LiveRun, "_submit", "between")
+    pass_after(RunExecutor, "_submit", "between")
     pass_before(SqliteBroker, "_hand_back", "delivery.before")
     pass_after(SqliteBroker, "_hand_back", "delivery.after")
     pass_after(Operations, "perform", "reply")
@@ -166,7 +166,7 @@ def arm(fate: Fate) -> None:
     pass_before(RunQueue, "resume", "resuming")
 
 
-def _arm_log(fate: Fate) -> None:
+def _arm_log(fate: CrashPoint) -> None:
     """Wrap the transactions; all of one log happens in one thread at a time."""
     under_way: set[str] = set()
     """What is written in the present transaction."""
@@ -260,10 +260,10 @@ HASTE = timedelta(seconds=0.3)
 """How long a hasty question waits."""
 
 
-async def story(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def story(request: AgentInput) -> AsyncGenerator[object, None]:
     """Think, call a tool, and tell as many words as the message's first number says."""
-    words = int((re.findall(r"\d+", asked.message) or ["1"])[0])
-    run, call = asked.context.run, uuid.uuid4().hex
+    words = int((re.findall(r"\d+", request.message) or ["1"])[0])
+    run, call = request.context.run, uuid.uuid4().hex
     yield {"type": "REASONING_START", "messageId": f"{run}-thought"}
     yield {"type": "REASONING_MESSAGE_START", "messageId": f"{run}-thought", "role": "reasoning"}
     for piece in ("One ", "word ", "after ", "the other."):
@@ -283,16 +283,16 @@ async def story(asked: AgentInput) -> AsyncGenerator[object, None]:
         "content": json.dumps({"words": words}),
         "role": "tool",
     }
-    yield f"You said “{asked.message}”. "
+    yield f"You said “{request.message}”. "
     for number in range(1, words + 1):
         yield f"{number} 🚣 " if number % 7 == 0 else f"{number} "
         await asyncio.sleep(PACE)
 
 
-async def hasty(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def hasty(request: AgentInput) -> AsyncGenerator[object, None]:
     """Ask something that has to be answered at once."""
-    if asked.resume:
-        yield f"So be it: {json.dumps(asked.resume[0].get('payload'))}"
+    if request.resume:
+        yield f"So be it: {json.dumps(request.resume[0].get('payload'))}"
         return
     until = datetime.now(UTC) + HASTE
     question = {"id": uuid.uuid4().hex, "reason": "hurry", "message": "Now?"}
@@ -310,4 +310,4 @@ if directory := os.environ.get(RECORDINGS):
     for path in sorted(Path(directory).glob("*.jsonl")):
         gateway.agent(path.stem)(retold(read(path)))
 if told := os.environ.get(VARIABLE):
-    arm(Fate(told))
+    arm(CrashPoint(told))

@@ -13,7 +13,7 @@ from tests.kit.page import ITEM, TERMINAL, Page, difference
 from towpath.events.digest import digest
 
 
-class Walk:
+class OffsetTracker:
     """Follows one reading; `violations` is what was wrong with it."""
 
     def __init__(self, reading: Reading, log: Log, elsewhere: frozenset[str]) -> None:
@@ -96,8 +96,8 @@ class Walk:
 
     def _finish_prelude(self) -> None:
         """Hold a prelude that is complete against the log up to where it was told."""
-        prelude, self._prelude = self._prelude, None
-        if prelude is None or not self._thread:
+        snapshot, self._prelude = self._prelude, None
+        if snapshot is None or not self._thread:
             return
         past = [one.event for one in self._log.publications if one.offset < self._next]
         wrong = difference(self._page.texts, Page(past).texts)

@@ -66,7 +66,7 @@ class ReadingWorld(LineWorld):
         registry = AgentRegistry()
         registry.register("agent", self._agent, deadline=100.0)
         self._bridge = AgentWebSocketBridge(
-            self.broker, self.parts.store, registry, watchers=self.hooks, clock=self.wall_clock
+            self.broker, self.parts.store, registry, telemetry=self.telemetry, clock=self.wall_clock
         )
 
     @asynccontextmanager

@@ -43,23 +43,23 @@ def read(path: Path) -> list[Recorded]:
 def retold(recording: Sequence[Recorded]) -> AgentFunction:
     """Return an agent whose every run is the recorded one, with names of its own."""
 
-    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
         for one in recording:
             await asyncio.sleep(min(one.after, LONGEST))
-            yield told_in(asked, one.event)
+            yield told_in(request, one.event)
 
     return agent
 
 
-def told_in(asked: AgentInput, event: Event) -> Event:
+def told_in(request: AgentInput, event: Event) -> Event:
     """Return a recorded event as the run that is asked now would have told it."""
-    prefix = f"{asked.context.run}-"
+    prefix = f"{request.context.run}-"
     event = {**event, **_named(event, prefix)}
     if event["type"].startswith("RUN_"):
         event = {name: value for name, value in event.items() if name not in ("threadId", "runId")}
     if event["type"] == "MESSAGES_SNAPSHOT":
         made = (one for one in event["messages"] if one["role"] not in _GIVEN)
-        event["messages"] = [*asked.messages, *(_message(one, prefix) for one in made)]
+        event["messages"] = [*request.messages, *(_message(one, prefix) for one in made)]
     return event
 
 

@@ -23,15 +23,15 @@ from towpath.errors import Conflict, StorageError, Unavailable
 from towpath.events.fold import Fold
 from towpath.events.types import TERMINAL
 from towpath.identity import Principal
-from towpath.log.broker import Key, Publication, Write, Written
+from towpath.log.broker import IdempotencyKey, Publication, Write, Written
 from towpath.runs.executor import RunLimits
-from towpath.runs.interrupts import LATE, Answer, Question
+from towpath.runs.interrupts import LATE, Interrupt, InterruptStatus
 from towpath.runs.leases import Leases
-from towpath.runs.requests import Decide, StartRun
+from towpath.runs.requests import Decision, StartRun
 from towpath.runs.service import AgentWebSocketBridge
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
-from towpath.telemetry import Fault, Happening, Hooks
+from towpath.telemetry import InternalError, Telemetry, TelemetryEvent
 from towpath.testing.memory_broker import MemoryBroker
 
 T = TypeVar("T")
@@ -71,8 +71,8 @@ class LateBroker(MemoryBroker):
         await self._linger()
         return answer
 
-    async def remembered(self, key: Key) -> bytes | None:
-        answer = await super().remembered(key)
+    async def stored_result(self, key: IdempotencyKey) -> bytes | None:
+        answer = await super().stored_result(key)
         await self._linger()
         return answer
 
@@ -116,7 +116,7 @@ class World:
             self.broker,
             self.store,
             registry,
-            watchers=Hooks([self._watch]),
+            telemetry=Telemetry([self._watch]),
             clock=detangle.now,
             limits=RunLimits(
                 cleanup_seconds=0.2,
@@ -141,8 +141,8 @@ class World:
         self, who: Principal, request_id: str, thread: str | None = "t", agent: str = "agent"
     ) -> str:
         """Ask the agent something and return the id of the run."""
-        asked = StartRun(request_id=request_id, agent=agent, thread_id=thread, message=who.user)
-        return str(msgspec.json.decode(await self.bridge.start(who, asked))["run_id"])
+        request = StartRun(request_id=request_id, agent=agent, thread_id=thread, message=who.user)
+        return str(msgspec.json.decode(await self.bridge.start(who, request))["run_id"])
 
     async def over(self, *runs: str) -> None:
         """Wait until runs of alice's are over, as long as that may take."""
@@ -181,7 +181,7 @@ class World:
     async def decide(self, run: str, request_id: str, question: str, decision: str) -> str:
         """Decide for Alice at some moment, and return the status of the reply."""
         await asyncio.sleep(detangle.choice((0.0, 0.1, 0.3, 0.5, 0.7)))
-        said = Decide(request_id=request_id, run_id=run, interrupt_id=question, decision=decision)
+        said = Decision(request_id=request_id, run_id=run, interrupt_id=question, decision=decision)
         return str(msgspec.json.decode(await self.bridge.approve(ALICE, said))["status"])
 
     async def check(self, who: Principal, thread: str = "t") -> list[dict[str, Any]]:
@@ -226,18 +226,18 @@ class World:
         channel = user_channel(who.tenant, who.user)
         return [msgspec.json.decode(one.data) for where, one in self.heard if where == channel]
 
-    async def _agent(self, asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def _agent(self, request: AgentInput) -> AsyncGenerator[object, None]:
         """Say the person's name a few times, as fast as the explorer likes."""
-        self.asked.append(asked)
+        self.asked.append(request)
         for _ in range(3):
-            yield f"{asked.context.user} "
+            yield f"{request.context.user} "
             await asyncio.sleep(detangle.choice(MOMENTS))
 
-    async def _asks(self, asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def _asks(self, request: AgentInput) -> AsyncGenerator[object, None]:
         """Ask two things; with the answers, say the person's name."""
-        self.asked.append(asked)
-        if asked.resume:
-            yield f"{asked.context.user} "
+        self.asked.append(request)
+        if request.resume:
+            yield f"{request.context.user} "
             return
         questions = [{"id": one, "reason": "confirmation"} for one in ("q1", "q2")]
         yield {"type": "RUN_FINISHED", "outcome": {"type": "interrupt", "interrupts": questions}}
@@ -245,8 +245,8 @@ class World:
     def _hear(self, channel: Channel, publications: Sequence[Publication]) -> None:
         self.heard.extend((channel, one) for one in publications)
 
-    def _watch(self, happening: Happening) -> None:
-        if isinstance(happening, Fault) and not isinstance(happening.error, StorageError):
+    def _watch(self, happening: TelemetryEvent) -> None:
+        if isinstance(happening, InternalError) and not isinstance(happening.error, StorageError):
             self.faults.append(happening.error)
 
 
@@ -279,12 +279,12 @@ async def hanging_holder() -> None:
         beating = world.bridge._beating
         assert beating is not None, "the bridge is open"
         beating.cancel()
-        around = replace(world.bridge._around, holder="another")
+        deps = replace(world.bridge._deps, holder="another")
         told: list[str] = []
 
         async def look() -> None:
             await asyncio.sleep(detangle.choice((0.1, 0.2, 0.3, 0.4, 0.5)))
-            await Leases(around, tuple, tuple, lambda key: told.append(key.run)).beat()
+            await Leases(deps, tuple, tuple, lambda key: told.append(key.run)).beat()
 
         async def stop() -> str:
             await asyncio.sleep(detangle.choice((0.1, 0.3, 0.5)))
@@ -467,21 +467,23 @@ async def decisions() -> None:
         told = {one["interruptId"]: one["payload"] for one in event["input"]["resume"]}
         assert told == {key: {"approved": how == "approve"} for key, how in said.items()}
     assert sum(bool(one.resume) for one in world.asked) == len(going_on)
-    expired = any(one.answer is Answer.EXPIRED for one in questions)
+    expired = any(one.answer is InterruptStatus.EXPIRED for one in questions)
     names = [event["name"] for event in world.notices(ALICE)]
     assert names.count("towpath.interrupt.expired") <= int(expired)
 
 
-def _check_replies(questions: Sequence[Question], replies: Sequence[str | None]) -> dict[str, str]:
+def _check_replies(questions: Sequence[Interrupt], replies: Sequence[str | None]) -> dict[str, str]:
     """Check that everybody was told what is stored; return what was decided, by question."""
     assert replies[0] == replies[1], "the same request gets the same reply"
     told = list(zip(DEVICES, replies, strict=False))
     accepted = {device for device, reply in told if reply == "accepted"}
     said = {question: how for _, question, how in accepted}
     assert len(said) == len(accepted), "one decision each"
-    ways = {"approve": {Answer.APPROVED}, "refuse": {Answer.REFUSED}}
+    ways = {"approve": {InterruptStatus.APPROVED}, "refuse": {InterruptStatus.REFUSED}}
     for one in questions:
-        assert one.answer in ways.get(said.get(one.id, ""), {Answer.EXPIRED, Answer.GONE})
+        assert one.answer in ways.get(
+            said.get(one.id, ""), {InterruptStatus.EXPIRED, InterruptStatus.GONE}
+        )
         heard = {reply for (_, question, _), reply in told if question == one.id}
         assert heard <= {"accepted", LATE[one.answer]}, "nobody was told anything else"
     return said

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.kit.crashes import POINTS, VARIABLE, Fate, epitaph
+from tests.kit.crashes import POINTS, VARIABLE, CrashPoint, crash_message
 from tests.servers.killing import REACHED_BY, Kill
 from tests.servers.test_crash_points import GROUPS
 
@@ -20,7 +20,7 @@ def test_every_point_has_its_round_and_its_way() -> None:
 def test_a_point_that_does_not_exist_is_refused() -> None:
     """A name with a slip of the pen kills nobody, and says so."""
     with pytest.raises(ValueError, match=r"there is no point ending\.during"):
-        Fate("ending.during:1")
+        CrashPoint("ending.during:1")
 
 
 @pytest.mark.servers
@@ -39,4 +39,4 @@ def test_a_process_dies_at_the_passing_it_was_told(passings: int, lives: bool) -
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == (0 if lives else -9)
-    assert done.stderr == ("" if lives else f"{epitaph('reply')}\n")
+    assert done.stderr == ("" if lives else f"{crash_message('reply')}\n")

@@ -23,7 +23,7 @@ from tests.kit.history import (
 from tests.kit.verdict import check
 from towpath.events.fold import Fold, merge_deltas
 from towpath.runs.model import RunKey
-from towpath.runs.run import Made, Run
+from towpath.runs.run import Run, RunEvent
 
 EPOCH = "e"
 CALL = [
@@ -65,7 +65,9 @@ PLANS = st.builds(
 )
 
 
-def make_run(owner: str, thread: str, name: str, plan: Plan, past: Fold) -> tuple[list[Made], Run]:
+def make_run(
+    owner: str, thread: str, name: str, plan: Plan, past: Fold
+) -> tuple[list[RunEvent], Run]:
     """Return all that a run makes, and the run."""
     ids = (f"{name}-{number}" for number in range(100))
     key = RunKey(tenant="t", user=owner, thread=thread, run=name, agent="agent")
@@ -88,7 +90,7 @@ def make_run(owner: str, thread: str, name: str, plan: Plan, past: Fold) -> tupl
 @st.composite
 def logs(draw: st.DrawFn, owner: str, thread: str) -> tuple[Log, list[RunState], list[Asked]]:
     """Draw a thread's log, the states of its runs and how they were asked for."""
-    fold, states, asked = Fold([]), [], []
+    fold, states, request = Fold([]), [], []
     publications: list[Given] = []
     channel = f"thread:{thread}"
     for number, plan in enumerate(draw(st.lists(PLANS, min_size=1, max_size=3))):
@@ -98,7 +100,7 @@ def logs(draw: st.DrawFn, owner: str, thread: str) -> tuple[Log, list[RunState],
             fold.feed(event)
             publications.append(Given(event=event, offset=len(publications) + 1, tags=tags))
         states.append(RunState(owner=owner, run=name, status=run.status.value, code=run.code))
-        asked.append(Asked(owner=owner, channel=channel, message=f"ask {name}", run=name))
+        request.append(Asked(owner=owner, channel=channel, message=f"ask {name}", run=name))
     log = Log(
         owner=owner,
         channel=channel,
@@ -106,7 +108,7 @@ def logs(draw: st.DrawFn, owner: str, thread: str) -> tuple[Log, list[RunState],
         publications=publications,
         messages=fold.messages,
     )
-    return log, states, asked
+    return log, states, request
 
 
 def merged(publications: Sequence[Given], *, live: bool) -> list[Given]:
@@ -138,8 +140,8 @@ def readings(draw: st.DrawFn, log: Log, reader: str) -> Reading:
             fold = Fold([])
             for one in log.publications[:joins]:
                 fold.feed(dict(one.event))
-            prelude = fold.prelude(max_bytes=None) if joins else []
-            told += [Given(event=event) for event in prelude]
+            snapshot = fold.snapshot(max_bytes=None) if joins else []
+            told += [Given(event=event) for event in snapshot]
         else:
             told += merged(log.publications[position:joins], live=False)
         told += log.publications[joins:leaves]
@@ -169,14 +171,14 @@ def notices(owner: str) -> tuple[Log, Reading]:
 @st.composite
 def histories(draw: st.DrawFn) -> History:
     """Draw a history in which everything is as it should be."""
-    one, states, asked = draw(logs("alice", "a"))
+    one, states, request = draw(logs("alice", "a"))
     other, more, also = draw(logs("bob", "b"))
     own, told = notices("alice")
     return History(
         logs=[one, other, own],
         readings=[draw(readings(one, "first")), draw(readings(other, "second")), told],
         runs=states + more,
-        asked=asked + also,
+        asked=request + also,
         stopped=[
             Stopped(owner=state.owner, run=state.run, status="accepted")
             for state in states

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tests.kit.history import Given, History, Kind, Log, RunState, Violation
 from tests.kit.page import TERMINAL, Page, difference
-from tests.kit.reading import Walk
+from tests.kit.reading import OffsetTracker
 from towpath.events.digest import digest
 
 _DECIDED = {"approve": "approved", "refuse": "refused"}
@@ -126,8 +126,8 @@ def _check_readings(history: History) -> list[Violation]:
             where = f"{reading.reader} in {reading.owner}'s {reading.channel}"
             found.append(Violation(kind=Kind.LOSS, where=where, sentence="there is no such log"))
             continue
-        elsewhere = frozenset(run for run, home in homes.items() if home is not log)
-        found += Walk(reading, log, elsewhere).walk()
+        elsewhere = frozenset(run for run, thread_key in homes.items() if thread_key is not log)
+        found += OffsetTracker(reading, log, elsewhere).walk()
     return found
 
 
@@ -154,22 +154,22 @@ def _check_answers(history: History) -> Iterator[Violation]:
 def _check_asked(history: History, states: dict[tuple[str, str], RunState]) -> Iterator[Violation]:
     """What was asked and answered happened once; what was not answered, once at most."""
     logs = {(log.owner, log.channel): log for log in history.logs}
-    for asked in history.asked:
-        where = f"{asked.owner}'s {asked.message!r}"
-        log = logs.get((asked.owner, asked.channel))
-        begun = _begun_with(asked.message, log.publications if log else ())
+    for request in history.asked:
+        where = f"{request.owner}'s {request.message!r}"
+        log = logs.get((request.owner, request.channel))
+        begun = _begun_with(request.message, log.publications if log else ())
         if len(begun) > 1:
             sentence = f"it began {len(begun)} runs"
             yield Violation(kind=Kind.TWICE, where=where, sentence=sentence)
-        if asked.refused and begun:
+        if request.refused and begun:
             yield Violation(kind=Kind.ANSWER, where=where, sentence="it was refused, and began")
-        if asked.run is None:
+        if request.run is None:
             continue
-        if (asked.owner, asked.run) not in states or not begun:
-            sentence = f"it was answered with run {asked.run}, which is not there"
+        if (request.owner, request.run) not in states or not begun:
+            sentence = f"it was answered with run {request.run}, which is not there"
             yield Violation(kind=Kind.LOSS, where=where, sentence=sentence)
-        elif begun != [asked.run] * len(begun):
-            sentence = f"it was answered with run {asked.run}, and began {begun}"
+        elif begun != [request.run] * len(begun):
+            sentence = f"it was answered with run {request.run}, and began {begun}"
             yield Violation(kind=Kind.ANSWER, where=where, sentence=sentence)
 
 

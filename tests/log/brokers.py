@@ -11,8 +11,8 @@ from towpath.errors import Conflict
 from towpath.log.broker import (
     Append,
     Broker,
+    IdempotencyKey,
     Item,
-    Key,
     Projection,
     Publication,
     Retention,
@@ -119,7 +119,7 @@ def asked(request_id: str, text: str, *, digest: str = "same", note: str = "yes"
     return Write(
         (Append(TALK, items(text)),),
         (note,),
-        key=Key(("acme", "alice", "run.start"), request_id, digest),
+        key=IdempotencyKey(("acme", "alice", "run.start"), request_id, digest),
         result=lambda spans: str(spans[0].first).encode(),
     )
 

@@ -19,12 +19,12 @@ from tests.log.brokers import (
     said,
 )
 from towpath.channels import Channel
-from towpath.errors import Conflict, Misplaced, StorageError, WriteFailed
+from towpath.errors import Conflict, OffsetConflict, StorageError, WriteFailed
 from towpath.log import sqlite_broker
 from towpath.log.broker import (
     Append,
+    IdempotencyKey,
     Item,
-    Key,
     Position,
     Publication,
     Retention,
@@ -148,7 +148,7 @@ async def test_r81_a_request_is_remembered_for_a_day(
         await asyncio.sleep(0.05)
         key = asked("r1", "a").key
         assert key is not None
-        assert await broker.remembered(key) is None
+        assert await broker.stored_result(key) is None
         assert not (await write(broker, asked("r1", "b", digest="other"))).repeated
     assert [p.data for p in engine.deliveries.of(TALK)] == [b"a", b"b"]
 
@@ -187,35 +187,38 @@ async def test_a_refused_link_breaks_the_whole_chain(engine: Engine) -> None:
         broken = Write((Append(TALK, items("x"), after=0),), ("no",))
         chain = [broker.submit(broken), *(broker.submit(said("y", after=n)) for n in (1, 2))]
         outcomes = await asyncio.gather(*chain, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [Conflict, Misplaced, Misplaced]
+        assert [type(outcome) for outcome in outcomes] == [Conflict, OffsetConflict, OffsetConflict]
         assert (await broker.read(TALK, 0)).publications == []
 
 
 async def test_r92_only_who_holds_a_channel_writes_within(engine: Engine) -> None:
-    """With `within` a write is refused once that hold is over, whatever the top has become."""
+    """With `fencing_offset` a write is refused once that fence is gone, whatever the top is."""
 
-    def within(hold: int, **more: Any) -> Write:
-        return Write((Append(TALK, items("w"), within=hold, **more),))
+    def fencing_offset(fence: int, **more: Any) -> Write:
+        return Write((Append(TALK, items("w"), fencing_offset=fence, **more),))
 
     async with engine.running() as broker:
-        with pytest.raises(Misplaced):
-            await write(broker, within(1))
-        await write(broker, Write((Append(TALK, items("a"), hold=True),)))
-        assert (await write(broker, within(1, after=1))).spans[0].first == 2
+        with pytest.raises(OffsetConflict):
+            await write(broker, fencing_offset(1))
+        await write(broker, Write((Append(TALK, items("a"), fence=True),)))
+        assert (await write(broker, fencing_offset(1, after=1))).spans[0].first == 2
         for wrong in (0, 2):
-            with pytest.raises(Misplaced):
-                await write(broker, within(wrong))
-        ended, late = broker.submit(within(1, release=True)), broker.submit(within(1, after=3))
+            with pytest.raises(OffsetConflict):
+                await write(broker, fencing_offset(wrong))
+        ended, late = (
+            broker.submit(fencing_offset(1, unfence=True)),
+            broker.submit(fencing_offset(1, after=3)),
+        )
         await ended
-        with pytest.raises(Misplaced):
+        with pytest.raises(OffsetConflict):
             await late
-        await write(broker, Write((Append(TALK, items("b"), hold=True),)))
-        with pytest.raises(Misplaced):
-            await write(broker, within(1, after=4))
-        assert (await write(broker, within(4, after=4))).spans[0].first == 5
-        await write(broker, Write(forget=(TALK,)))
-        with pytest.raises(Misplaced):
-            await write(broker, within(4))
+        await write(broker, Write((Append(TALK, items("b"), fence=True),)))
+        with pytest.raises(OffsetConflict):
+            await write(broker, fencing_offset(1, after=4))
+        assert (await write(broker, fencing_offset(4, after=4))).spans[0].first == 5
+        await write(broker, Write(truncate=(TALK,)))
+        with pytest.raises(OffsetConflict):
+            await write(broker, fencing_offset(4))
         assert (await broker.read(TALK, 0)).top == 5
 
 
@@ -254,7 +257,7 @@ async def test_r82_the_epoch_is_known_before_anything_is_read(engine: Engine) ->
         written = await write(broker, said("a"))
         assert written.spans[0].epoch == empty == broker.epoch(TALK)
         assert other == (await broker.read(OTHER, 0)).epoch
-        await write(broker, Write(forget=(TALK,)))
+        await write(broker, Write(truncate=(TALK,)))
         assert broker.epoch(TALK) == empty
     if engine.kind == "sqlite":
         async with engine.running() as broker:
@@ -287,7 +290,7 @@ async def test_all_that_is_kept_is_never_gone(engine: Engine) -> None:
         assert (await broker.read(TALK, None, epoch="made up")).gone
         gone = await broker.read(TALK, 0)
         assert (gone.gone, gone.begins) == (True, 8)
-        await write(broker, Write(forget=(TALK,)))
+        await write(broker, Write(truncate=(TALK,)))
         nothing = await broker.read(TALK, None)
         assert (nothing.gone, nothing.begins, nothing.publications) == (False, 13, [])
 
@@ -331,7 +334,7 @@ def broken_writes() -> list[Write]:
         raise ZeroDivisionError
 
     half = "\ud800"
-    key = Key(("acme", "alice", "m"), "broken", "d")
+    key = IdempotencyKey(("acme", "alice", "m"), "broken", "d")
     return [
         Write((Append(TALK, items("x")),), ("odd",)),
         Write((Append(TALK, items("x")),), ("deep",)),
@@ -341,8 +344,10 @@ def broken_writes() -> list[Write]:
         Write((Append(TALK, (Item(b"x", {"text": half}),)),)),
         Write((Append(TALK, (Item(b"x", cast(Any, {"n": object()})),)),), ("yes",)),
         Write((Append(Channel("acme", f"thread:{half}"), items("x")),), ("yes",)),
-        Write((Append(TALK, items("x")),), forget=(Channel("acme", half),)),
-        Write((Append(TALK, items("x")),), ("yes",), key=Key(("acme", half, "m"), "k", "d")),
+        Write((Append(TALK, items("x")),), truncate=(Channel("acme", half),)),
+        Write(
+            (Append(TALK, items("x")),), ("yes",), key=IdempotencyKey(("acme", half, "m"), "k", "d")
+        ),
     ]
 
 
@@ -403,12 +408,12 @@ async def test_retention_never_reaches_into_a_hold_until_it_is_released(engine: 
     async with engine.running(retention=lambda _: keep) as broker:
         for n in range(4):
             await write(broker, said(f"old {n}"))
-        await write(broker, Write((Append(TALK, items("begun"), hold=True),)))
+        await write(broker, Write((Append(TALK, items("begun"), fence=True),)))
         for n in range(10):
             await write(broker, said(str(n)))
         held = await broker.read(TALK, 4)
         assert offsets(held.publications) == list(range(5, 16))
-        await write(broker, Write((Append(TALK, items("ended"), release=True),)))
+        await write(broker, Write((Append(TALK, items("ended"), unfence=True),)))
         await write(broker, said("next"))
         assert (await broker.read(TALK, 4)).gone
         assert len((await broker.read(TALK, 14)).publications) == 3
@@ -436,9 +441,9 @@ async def test_forgetting_drops_all_and_counts_on(engine: Engine) -> None:
     keep = Retention(publications=2, bytes=1 << 30, seconds=1e9, since_last=True)
     async with engine.running(retention=lambda _: keep) as broker:
         epoch = (await broker.read(TALK, 0)).epoch
-        await write(broker, Write((Append(TALK, items("a", "b"), hold=True),)))
+        await write(broker, Write((Append(TALK, items("a", "b"), fence=True),)))
         await write(broker, said("kept", channel=OTHER))
-        await write(broker, Write(forget=(TALK,)))
+        await write(broker, Write(truncate=(TALK,)))
         assert (await broker.read(TALK, 0, epoch=epoch)).gone
         assert (await broker.read(TALK, 2, epoch=epoch)).publications == []
         for text in "cdef":

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.log.brokers import AMPLE, NOTICES, OTHER, TALK, Deliveries, Notes, items, said
 from towpath.channels import Channel
 from towpath.log import log_file, replay
-from towpath.log.broker import Append, Key, Replay, Write, Written, channel_epoch
+from towpath.log.broker import Append, IdempotencyKey, Replay, Write, Written, channel_epoch
 from towpath.log.heads import Head, Heads
 from towpath.log.log_file import LogFile, Outcome
 from towpath.testing.memory_broker import MemoryBroker
@@ -48,13 +48,13 @@ def rows_of(path: Path, table: str) -> int:
 
 offsets = st.none() | st.integers(0, 4)
 appends = st.builds(
-    lambda channel, count, after, within, hold, release: Append(
+    lambda channel, count, after, fencing_offset, fence, unfence: Append(
         channel,
         items(*(f"m{n}" for n in range(count))),
         after=after,
-        within=within,
-        hold=hold,
-        release=release,
+        fencing_offset=fencing_offset,
+        fence=fence,
+        unfence=unfence,
     ),
     st.sampled_from(CHANNELS),
     st.integers(0, 3),
@@ -64,12 +64,12 @@ appends = st.builds(
     st.booleans(),
 )
 writes = st.builds(
-    lambda appends, facts, key, forget: Write(
+    lambda appends, facts, key, truncate: Write(
         tuple(appends),
         tuple(facts),
-        key=key and Key(("acme", "alice", "method"), *key),
+        key=key and IdempotencyKey(("acme", "alice", "method"), *key),
         result=lambda spans: repr([(one.first, one.last) for one in spans]).encode(),
-        forget=tuple(forget),
+        truncate=tuple(truncate),
     ),
     st.lists(appends, max_size=3),
     st.lists(st.sampled_from(["one", "no", "odd"]), max_size=2),
@@ -158,18 +158,18 @@ def test_looking_at_a_channel_or_forgetting_it_makes_no_row(
 ) -> None:
     """Only publications make a channel: one that was refused, asked for or deleted has no row."""
     with opened_file(tmp_path / "log") as log:
-        log.commit([Write(forget=(forgotten,)), said("late", after=9)])
+        log.commit([Write(truncate=(forgotten,)), said("late", after=9)])
         log.commit([Write((Append(TALK, ()),)), Write((Append(TALK, items("x")),), ("no",))])
         assert rows_of(log.path, "channels") == 0
         assert rows_of(log.path, "log") == 0
-        log.commit([said("a"), Write(forget=(forgotten,))])
+        log.commit([said("a"), Write(truncate=(forgotten,))])
         assert rows_of(log.path, "channels") == 1
 
 
 def test_a_channel_that_was_forgotten_in_its_first_batch_counts_on(tmp_path: Path) -> None:
     """What readers saw for a moment is never numbered again, though nothing of it was stored."""
     with opened_file(tmp_path / "log") as log:
-        log.commit([said("a", "b"), Write(forget=(TALK,))])
+        log.commit([said("a", "b"), Write(truncate=(TALK,))])
     with opened_file(tmp_path / "log") as log:
         assert read_all(log.path, log, TALK).begins == 3
         (written,) = log.commit([said("c")])

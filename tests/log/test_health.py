@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.log.brokers import TALK, items, said
-from towpath.errors import Damaged, StorageError
+from towpath.errors import LogCorrupted, StorageError
 from towpath.log.broker import Append, Write
-from towpath.log.health import REFUSALS, Condition, admits, condition_of, refusal
+from towpath.log.health import REFUSALS, LogHealth, allows, health_of, refusal
 
 
 def error_of(db: sqlite3.Connection, statement: str) -> sqlite3.Error:
@@ -25,38 +25,38 @@ def test_real_errors_tell_their_condition(tmp_path: Path) -> None:
         db.execute("CREATE TABLE t (x)")
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            assert condition_of(error_of(db, "BEGIN IMMEDIATE")) is Condition.LOCKED
+            assert health_of(error_of(db, "BEGIN IMMEDIATE")) is LogHealth.LOCKED
         db.execute("PRAGMA query_only = 1")
-        assert condition_of(error_of(db, "BEGIN IMMEDIATE")) is Condition.UNWRITABLE
+        assert health_of(error_of(db, "BEGIN IMMEDIATE")) is LogHealth.UNWRITABLE
         db.execute("PRAGMA query_only = 0")
         db.execute("PRAGMA max_page_count = 1")
         full = error_of(db, "INSERT INTO t VALUES (zeroblob(100000))")
-        assert condition_of(full) is Condition.FULL
+        assert health_of(full) is LogHealth.FULL
         garbled = error_of(db, "SELECT CAST(x'ff' AS TEXT)")
-        assert condition_of(garbled) is Condition.DAMAGED
-        assert condition_of(error_of(db, "SELECT nothing")) is None
+        assert health_of(garbled) is LogHealth.DAMAGED
+        assert health_of(error_of(db, "SELECT nothing")) is None
     path.write_bytes(b"garbage" * 1000)
     with closing(sqlite3.connect(path)) as db:
-        assert condition_of(error_of(db, "SELECT * FROM t")) is Condition.DAMAGED
-    assert condition_of(Damaged("a row")) is Condition.DAMAGED
-    assert condition_of(TypeError("a mistake")) is None
+        assert health_of(error_of(db, "SELECT * FROM t")) is LogHealth.DAMAGED
+    assert health_of(LogCorrupted("a row")) is LogHealth.DAMAGED
+    assert health_of(TypeError("a mistake")) is None
 
 
 def test_a_full_log_takes_endings_and_nothing_else() -> None:
     """Only what releases a channel's hold is written while the disk is full."""
-    ending = Write((Append(TALK, items("end"), release=True),))
-    beginning = Write((Append(TALK, items("begin"), hold=True),))
+    ending = Write((Append(TALK, items("end"), unfence=True),))
+    beginning = Write((Append(TALK, items("begin"), fence=True),))
     admitted = {
-        condition: [admits(condition, write) for write in (said("a"), beginning, ending)]
-        for condition in Condition
+        condition: [allows(condition, write) for write in (said("a"), beginning, ending)]
+        for condition in LogHealth
     }
     assert admitted == {
-        Condition.OK: [True, True, True],
-        Condition.FULL: [False, False, True],
-        Condition.LOCKED: [False] * 3,
-        Condition.UNWRITABLE: [False] * 3,
-        Condition.DAMAGED: [False] * 3,
-        Condition.TAKEN: [False] * 3,
+        LogHealth.OK: [True, True, True],
+        LogHealth.FULL: [False, False, True],
+        LogHealth.LOCKED: [False] * 3,
+        LogHealth.UNWRITABLE: [False] * 3,
+        LogHealth.DAMAGED: [False] * 3,
+        LogHealth.FENCED: [False] * 3,
     }
 
 
@@ -65,6 +65,6 @@ def test_every_condition_says_what_it_is() -> None:
     for condition, sentence in REFUSALS.items():
         error = refusal(condition)
         assert str(error) == sentence
-        assert isinstance(error, Damaged) == (condition is Condition.DAMAGED)
-    assert REFUSALS.keys() == set(Condition) - {Condition.OK}
-    assert type(refusal(Condition.OK)) is StorageError
+        assert isinstance(error, LogCorrupted) == (condition is LogHealth.DAMAGED)
+    assert REFUSALS.keys() == set(LogHealth) - {LogHealth.OK}
+    assert type(refusal(LogHealth.OK)) is StorageError

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 from tests.log.brokers import ENGINES, NOTICES, OTHER, TALK, Engine, items
 from towpath.channels import Channel
 from towpath.errors import Conflict, StorageError
-from towpath.log.broker import Append, Broker, Key, Write
+from towpath.log.broker import Append, Broker, IdempotencyKey, Write
 
 CHANNELS = (TALK, OTHER, NOTICES)
 texts = st.lists(st.text("xyz", min_size=1, max_size=4), min_size=1, max_size=4)
@@ -95,7 +95,7 @@ class Against(RuleBasedStateMachine):
         result = f"{request} {digest} {len(self.keys)}".encode()
         write = Write(
             (Append(TALK, items(*said)),),
-            key=Key(("acme", "alice", "m"), request, digest),
+            key=IdempotencyKey(("acme", "alice", "m"), request, digest),
             result=lambda _: result,
         )
         (outcome,) = self.run(self.submitted(write))
@@ -110,8 +110,8 @@ class Against(RuleBasedStateMachine):
             assert isinstance(outcome, Conflict)
 
     @rule(channel=st.sampled_from(CHANNELS), said=texts, before=st.booleans())
-    def forget(self, channel: Channel, said: list[str], before: bool) -> None:
-        writes = [Write(forget=(channel,))]
+    def truncate(self, channel: Channel, said: list[str], before: bool) -> None:
+        writes = [Write(truncate=(channel,))]
         if before:
             writes.insert(0, Write((Append(channel, items(*said)),)))
             self.grow(channel, said)

@@ -135,11 +135,11 @@ def test_r125_a_channel_in_use_is_looked_at_once_a_period(tmp_path: Path) -> Non
 def test_what_is_unfinished_is_never_due(tmp_path: Path) -> None:
     """A hold keeps its channel from retention; its end begins the period."""
     with kept_for(tmp_path / "log", keeping()) as (log, clock):
-        log.commit([Write((Append(TALK, items("begun"), hold=True),))])
+        log.commit([Write((Append(TALK, items("begun"), fence=True),))])
         assert due_of(log.path) == [None]
         clock.now += 1_000
         assert swept(log) == 0
-        log.commit([Write((Append(TALK, items("ended"), release=True),))])
+        log.commit([Write((Append(TALK, items("ended"), unfence=True),))])
         swept(log)
         assert len(read_all(log.path, log, TALK).publications) == 2
         clock.now += 61
@@ -182,10 +182,10 @@ def test_r125_a_surplus_is_dropped_in_steps_too(tmp_path: Path) -> None:
     """The end of a long run frees more than one step drops; the sweep takes the rest."""
     many = 3 * retention.STEP_ROWS
     with kept_for(tmp_path / "log", keeping(publications=5)) as (log, _):
-        log.commit([Write((Append(TALK, items("begun"), hold=True),))])
+        log.commit([Write((Append(TALK, items("begun"), fence=True),))])
         for n in range(many):
             log.commit([said(str(n))])
-        log.commit([Write((Append(TALK, items("ended"), release=True),))])
+        log.commit([Write((Append(TALK, items("ended"), unfence=True),))])
         assert rows_of(log.path, "log") == many + 2 - retention.STEP_ROWS
         swept(log)
         assert len(read_all(log.path, log, TALK).publications) == 5
@@ -316,13 +316,13 @@ def test_r80_retention_leaves_no_gap_and_keeps_what_is_due_later(
             elif act == "sweep":
                 swept(log)
             elif act == "forget":
-                log.commit([Write(forget=(channel,))])
+                log.commit([Write(truncate=(channel,))])
                 floor[channel] = len(spoken[channel])
                 held = held and channel is not TALK
             else:
                 held = act == "hold" or (held and act != "release")
                 texts = items(*("x" for _ in range(count)))
-                append = Append(channel, texts, hold=act == "hold", release=act == "release")
+                append = Append(channel, texts, fence=act == "hold", unfence=act == "release")
                 log.commit([Write((append,))])
                 spoken[channel] += [clock.now] * count
         swept(log)

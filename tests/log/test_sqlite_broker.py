@@ -31,9 +31,9 @@ from towpath.log.broker import (
     Written,
     write,
 )
-from towpath.log.health import REFUSALS, Condition
+from towpath.log.health import REFUSALS, LogHealth
 from towpath.log.sqlite_broker import SqliteBroker
-from towpath.telemetry import Appended, Fault, Happening, Hooks, LogChanged
+from towpath.telemetry import Appended, InternalError, LogChanged, Telemetry, TelemetryEvent
 
 
 def can_be_immutable() -> bool:
@@ -54,14 +54,14 @@ async def opened(
     boot_id: str = "life",
     synchronous: str = "NORMAL",
     deliveries: Deliveries | None = None,
-    watchers: Hooks | None = None,
+    telemetry: Telemetry | None = None,
     reserve_bytes: int = 0,
 ) -> AsyncIterator[SqliteBroker]:
     broker = SqliteBroker(
         path,
         deliveries or Deliveries(),
         Notes(),
-        watchers=watchers,
+        telemetry=telemetry,
         retention=lambda _: AMPLE,
         boot_id=boot_id,
         synchronous=synchronous,
@@ -93,8 +93,8 @@ def writer_held(broker: SqliteBroker) -> Iterator[None]:
 
 async def test_writes_that_gathered_share_a_commit_and_a_row(tmp_path: Path) -> None:
     """Many writes behind a busy disk become one commit and one row per channel."""
-    happened: list[Happening] = []
-    async with opened(tmp_path / "log", watchers=Hooks([happened.append])) as broker:
+    happened: list[TelemetryEvent] = []
+    async with opened(tmp_path / "log", telemetry=Telemetry([happened.append])) as broker:
         with writer_held(broker):
             await asyncio.sleep(0.05)
             futures = [broker.submit(said(str(n))) for n in range(500)]
@@ -132,7 +132,7 @@ async def test_an_unclean_stop_in_one_batch_with_forget_counts_on(tmp_path: Path
         with writer_held(broker):
             await asyncio.sleep(0.05)
             broker.submit(said("a", "b"))
-            broker.submit(Write(forget=(TALK,)))
+            broker.submit(Write(truncate=(TALK,)))
     async with opened(tmp_path / "log") as broker:
         assert (await write(broker, said("c"))).spans[0].first == 4
 
@@ -165,7 +165,7 @@ async def test_the_log_of_a_thread_goes_a_while_after_its_last_event(
 
     async with engine.running(retention=lambda _: keep, clock=lambda: now[0]) as broker:
         await write(broker, asked("r1", "a"))
-        await write(broker, Write((Append(held, items("h"), hold=True),)))
+        await write(broker, Write((Append(held, items("h"), fence=True),)))
         now[0] += 50
         await write(broker, said("b"))
         now[0] += 50
@@ -298,7 +298,7 @@ async def test_a_file_that_is_no_log_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def moves(happened: list[Happening]) -> list[str]:
+def moves(happened: list[TelemetryEvent]) -> list[str]:
     """Return the conditions a log went through."""
     return [one.after for one in happened if isinstance(one, LogChanged)]
 
@@ -306,11 +306,11 @@ def moves(happened: list[Happening]) -> list[str]:
 async def healed(broker: SqliteBroker) -> None:
     """Wait until the log finds out by itself that it can be written."""
     async with asyncio.timeout(5):
-        while broker.condition is not Condition.OK:  # noqa: ASYNC110 - another thread finds out.
+        while broker.condition is not LogHealth.OK:  # noqa: ASYNC110 - another thread finds out.
             await asyncio.sleep(0.01)
 
 
-ENDING = Write((Append(TALK, items("end"), release=True),))
+ENDING = Write((Append(TALK, items("end"), unfence=True),))
 
 
 async def test_r53_a_full_disk_fails_its_writers_and_heals_without_restart(
@@ -318,16 +318,18 @@ async def test_r53_a_full_disk_fails_its_writers_and_heals_without_restart(
 ) -> None:
     """While the disk is full writers are told and readers served; then it goes on gap-free."""
     monkeypatch.setattr(sqlite_broker, "PROBE_SECONDS", 0.05)
-    deliveries, happened = Deliveries(), list[Happening]()
+    deliveries, happened = Deliveries(), list[TelemetryEvent]()
     path = tmp_path / "log"
-    async with opened(path, deliveries=deliveries, watchers=Hooks([happened.append])) as broker:
+    async with opened(
+        path, deliveries=deliveries, telemetry=Telemetry([happened.append])
+    ) as broker:
         await write(broker, said("a"))
         db = broker._log._db
         db.execute("PRAGMA max_page_count = 1")
         big = "x" * 100_000
         futures = [broker.submit(said(big)) for _ in range(5)]
         outcomes = await asyncio.gather(*futures, return_exceptions=True)
-        assert {str(outcome) for outcome in outcomes} == {REFUSALS[Condition.FULL]}
+        assert {str(outcome) for outcome in outcomes} == {REFUSALS[LogHealth.FULL]}
         assert len(deliveries.heard) == 1
         assert (await broker.read(TALK, 0)).top == 1
         db.execute("PRAGMA max_page_count = 1000000")
@@ -337,7 +339,7 @@ async def test_r53_a_full_disk_fails_its_writers_and_heals_without_restart(
     assert [p.offset for p in replay.publications] == [1, 2]
     assert [p.offset for p in deliveries.of(TALK)] == [1, 2]
     assert (moves(happened)[0], moves(happened)[-1]) == ("full", "ok")
-    assert not [one for one in happened if isinstance(one, Fault)]
+    assert not [one for one in happened if isinstance(one, InternalError)]
 
 
 async def test_r53_a_full_disk_takes_endings_into_the_reserve(
@@ -345,9 +347,9 @@ async def test_r53_a_full_disk_takes_endings_into_the_reserve(
 ) -> None:
     """In one batch with what finds the disk full, and after it, endings are written, in order."""
     monkeypatch.setattr(sqlite_broker, "PROBE_SECONDS", 0.05)
-    happened = list[Happening]()
+    happened = list[TelemetryEvent]()
     path, size = tmp_path / "log", 2 * 1024 * 1024
-    async with opened(path, watchers=Hooks([happened.append]), reserve_bytes=size) as broker:
+    async with opened(path, telemetry=Telemetry([happened.append]), reserve_bytes=size) as broker:
         assert path.with_suffix(".reserve").stat().st_blocks * 512 >= size
         await write(broker, said("a"))
         with largest_file(path.with_name("log-wal").stat().st_size):
@@ -363,7 +365,7 @@ async def test_r53_a_full_disk_takes_endings_into_the_reserve(
             assert (await write(broker, ENDING)).spans[0].first == 3
             assert [p.data for p in (await broker.read(TALK, 0)).publications][1:] == [b"end"] * 2
             await asyncio.sleep(0.2)
-            assert broker.condition is Condition.FULL
+            assert broker.condition is LogHealth.FULL
         await healed(broker)
         assert path.with_suffix(".reserve").stat().st_blocks * 512 >= size
         assert (await write(broker, said("c"))).spans[0].first == 4
@@ -375,10 +377,10 @@ async def test_r53_a_log_opens_on_a_full_disk(tmp_path: Path) -> None:
     path, size = tmp_path / "log", 2 * 1024 * 1024
     with largest_file(size - 1):
         async with opened(path, reserve_bytes=size) as broker:
-            assert broker.condition is Condition.FULL
+            assert broker.condition is LogHealth.FULL
             assert (await write(broker, ENDING)).spans[0].first == 1
     async with opened(path, reserve_bytes=size) as broker:
-        assert broker.condition is Condition.OK
+        assert broker.condition is LogHealth.OK
 
 
 async def test_a_locked_log_refuses_and_heals(
@@ -387,8 +389,8 @@ async def test_a_locked_log_refuses_and_heals(
     """Somebody else's lock on the file is an outage like any other: said, survived, healed."""
     monkeypatch.setattr(sqlite_broker, "PROBE_SECONDS", 0.05)
     monkeypatch.setattr(log_file, "BUSY_MS", 300)
-    path, happened = tmp_path / "log", list[Happening]()
-    async with opened(path, watchers=Hooks([happened.append])) as broker:
+    path, happened = tmp_path / "log", list[TelemetryEvent]()
+    async with opened(path, telemetry=Telemetry([happened.append])) as broker:
         await write(broker, said("a"))
         intruder = sqlite3.connect(path, isolation_level=None)
         intruder.execute("BEGIN IMMEDIATE")
@@ -438,15 +440,15 @@ async def test_a_read_only_log_refuses_and_heals(
 ) -> None:
     """A file that takes no writes any more is read on, and written as soon as it takes them."""
     monkeypatch.setattr(sqlite_broker, "PROBE_SECONDS", 0.05)
-    path, happened = tmp_path / "log", list[Happening]()
-    async with opened(path, watchers=Hooks([happened.append])) as broker:
+    path, happened = tmp_path / "log", list[TelemetryEvent]()
+    async with opened(path, telemetry=Telemetry([happened.append])) as broker:
         await write(broker, said("a"))
         with read_only(broker, path, way):
             for write_ in (said("b"), ENDING):
                 with pytest.raises(StorageError, match="cannot be written"):
                     await write(broker, write_)
             await asyncio.sleep(0.2)
-            assert broker.condition is Condition.UNWRITABLE
+            assert broker.condition is LogHealth.UNWRITABLE
             assert (await broker.read(TALK, 0)).top == 1
         await healed(broker)
         assert (await write(broker, said("b"))).spans[0].first == 2
@@ -473,14 +475,14 @@ def read_only(broker: SqliteBroker, path: Path, way: str) -> Iterator[None]:
 async def test_r92_who_opened_the_log_before_writes_nothing_more(tmp_path: Path) -> None:
     """Where the lock was taken away and another process opens the log, the first is fenced off."""
     path = tmp_path / "log"
-    happened: list[Happening] = []
-    async with opened(path, watchers=Hooks([happened.append])) as first:
-        await write(first, Write((Append(TALK, items("a"), hold=True),)))
+    happened: list[TelemetryEvent] = []
+    async with opened(path, telemetry=Telemetry([happened.append])) as first:
+        await write(first, Write((Append(TALK, items("a"), fence=True),)))
         epoch = first.epoch(TALK)
         path.with_suffix(".lock").unlink()
         async with opened(path) as second:
             assert (await write(second, said("b"))).spans[0].first == 2
-            late = Write((Append(TALK, items("late"), after=1, within=1),))
+            late = Write((Append(TALK, items("late"), after=1, fencing_offset=1),))
             for refused in (late, said("late"), asked("r1", "late")):
                 with pytest.raises(StorageError, match="another process"):
                     await write(first, refused)
@@ -489,7 +491,7 @@ async def test_r92_who_opened_the_log_before_writes_nothing_more(tmp_path: Path)
             assert second.epoch(TALK) == epoch
             replay = await first.read(TALK, 0)
             assert [p.data for p in replay.publications] == [b"a", b"b", b"c"]
-            assert first.condition is Condition.TAKEN
+            assert first.condition is LogHealth.FENCED
     assert moves(happened) == ["taken"]
 
 
@@ -512,8 +514,8 @@ async def test_who_was_fenced_off_does_not_say_that_the_log_was_closed(tmp_path:
 
 async def test_r124_a_write_that_cannot_be_applied_is_told_once(tmp_path: Path) -> None:
     """A mistake of ours in one write is a fault, with its cause; refusals of others are none."""
-    happened: list[Happening] = []
-    async with opened(tmp_path / "log", watchers=Hooks([happened.append])) as broker:
+    happened: list[TelemetryEvent] = []
+    async with opened(tmp_path / "log", telemetry=Telemetry([happened.append])) as broker:
         with writer_held(broker):
             futures = [
                 broker.submit(Write((Append(TALK, items("x")),), (note,))) for note in ("odd", "no")
@@ -521,7 +523,7 @@ async def test_r124_a_write_that_cannot_be_applied_is_told_once(tmp_path: Path) 
             futures.append(broker.submit(said("a")))
         outcomes = await asyncio.gather(*futures, return_exceptions=True)
         assert [type(one) for one in outcomes] == [WriteFailed, Conflict, Written]
-    faults = [one for one in happened if isinstance(one, Fault)]
+    faults = [one for one in happened if isinstance(one, InternalError)]
     assert [(one.where, type(one.error)) for one in faults] == [("log write", TypeError)]
 
 

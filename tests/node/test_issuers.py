@@ -13,11 +13,11 @@ from tests.auth.stage import Clock
 from towpath.auth.breaker import State
 from towpath.auth.development import sign
 from towpath.auth.keys import ASYMMETRIC
-from towpath.auth.single_flight import Flights
+from towpath.auth.single_flight import SingleFlight
 from towpath.auth.verdicts import Invalid, Valid
 from towpath.errors import ConfigurationError
 from towpath.node.issuers import (
-    Surroundings,
+    AuthDeps,
     configured_issuers,
     make_client,
     make_development_issuer,
@@ -25,7 +25,7 @@ from towpath.node.issuers import (
     problems,
 )
 from towpath.settings import IssuerSettings, Settings
-from towpath.telemetry import BreakerMoved, Happening, Hooks
+from towpath.telemetry import BreakerMoved, Telemetry, TelemetryEvent
 
 SECRET = "s" * 32
 RSA = RSAKey.generate_key(2048).as_pem(private=False).decode()
@@ -211,12 +211,12 @@ def test_r21_what_is_found_beforehand_is_what_starting_raises() -> None:
 
 
 def around(
-    settings: Settings, told: list[Happening] | None = None, clock: Clock | None = None
-) -> Surroundings:
-    return Surroundings(
+    settings: Settings, told: list[TelemetryEvent] | None = None, clock: Clock | None = None
+) -> AuthDeps:
+    return AuthDeps(
         settings=settings,
-        hooks=Hooks([told.append] if told is not None else []),
-        fetches=Flights(lambda _: None),
+        telemetry=Telemetry([told.append] if told is not None else []),
+        fetches=SingleFlight(lambda _: None),
         clock=clock or Clock(),
         random=lambda: 0.5,
     )
@@ -320,7 +320,7 @@ async def test_the_settings_of_keys_reach_them() -> None:
 def test_r25_each_breakers_moves_are_told_with_its_issuer() -> None:
     """By hook, so that log and metrics show them; one breaker per issuer."""
     settings = Settings(issuers=entries(KEYED, {**KEYED, "issuer": "theirs"}), breaker_failures=1)
-    told: list[Happening] = []
+    told: list[TelemetryEvent] = []
     clock = Clock()
     ours, theirs = (
         make_issuer(one, around(settings, told, clock), None)

@@ -6,13 +6,13 @@ import pytest
 
 from towpath import codes
 from towpath.node.metrics import Metrics
-from towpath.telemetry import Fault, RunEnded
+from towpath.telemetry import InternalError, RunEnded
 
 
 def label(code: str | None) -> str:
     """Return the label that a run with this code is counted under."""
     metrics = Metrics()
-    metrics.watch(
+    metrics.observe(
         RunEnded(
             tenant="acme",
             user="mia",
@@ -51,5 +51,5 @@ def test_r121_faults_are_counted_by_place_and_never_by_agent() -> None:
     """The first word of the place is the label, whatever the agent is called."""
     metrics = Metrics()
     for name in ("helper", "(not known which)", "a b"):
-        metrics.watch(Fault(where=f"agent {name}", error=SystemExit(3)))
+        metrics.observe(InternalError(where=f"agent {name}", error=SystemExit(3)))
     assert 'towpath_faults_total{where="agent"} 3.0' in metrics.text().decode()

@@ -19,12 +19,12 @@ from towpath import codes
 from towpath.auth.cache import VerdictCache
 from towpath.auth.policy import may_read
 from towpath.auth.revocations import KEEP_SECONDS, Compacted, Revocation, Revocations
-from towpath.auth.service import UnifiedAuthenticationService
-from towpath.auth.single_flight import Flights
+from towpath.auth.service import AuthService
+from towpath.auth.single_flight import SingleFlight
 from towpath.auth.tickets import Tickets
 from towpath.channels import CONTROL, Channel
 from towpath.codes import CloseCode
-from towpath.delivery.hub import Hub, Member
+from towpath.delivery.hub import Hub, Subscriber
 from towpath.delivery.outbox import Outbox
 from towpath.errors import Conflict, StorageError
 from towpath.identity import Principal
@@ -32,8 +32,8 @@ from towpath.log import log_file
 from towpath.log.broker import (
     Append,
     Broker,
+    IdempotencyKey,
     Item,
-    Key,
     Publication,
     Replay,
     Retention,
@@ -44,7 +44,13 @@ from towpath.log.broker import (
 from towpath.log.sqlite_broker import SqliteBroker
 from towpath.node import revocation_feed as room
 from towpath.node.revocation_feed import Control, announce
-from towpath.telemetry import Fault, Happening, Hooks, RevocationsIncomplete, SessionsRevoked
+from towpath.telemetry import (
+    InternalError,
+    RevocationsIncomplete,
+    SessionsRevoked,
+    Telemetry,
+    TelemetryEvent,
+)
 from towpath.testing.memory_broker import MemoryBroker
 
 MIA = Principal(tenant="acme", user="mia", token_id="j1", issued_at=NOW - 60)
@@ -63,26 +69,26 @@ class Node:
     """What one node makes of the control channel, who is connected to it, and what it tells."""
 
     def __init__(self) -> None:
-        self.happened: list[Happening] = []
+        self.happened: list[TelemetryEvent] = []
         self.closed: list[CloseCode] = []
         self.revocations = Revocations(KEEP_SECONDS)
-        service = UnifiedAuthenticationService(
+        service = AuthService(
             (),
             cache=VerdictCache(clock=lambda: 0.0, wall_clock=lambda: NOW),
             tickets=Tickets(clock=lambda: 0.0),
             revocations=self.revocations,
-            verdicts=Flights(_no_longer),
-            fetches=Flights(_no_longer),
+            verdicts=SingleFlight(_no_longer),
+            fetches=SingleFlight(_no_longer),
             clock=lambda: 0.0,
             wall_clock=lambda: NOW,
             random=lambda: 0.0,
         )
         hub = Hub(may_read, max_connections=9)
         outbox = Outbox(lambda: None, max_bytes=1000)
-        hub.connect(Member("c1", MIA, outbox, self.closed.append))
-        self.control = Control(service, hub, Hooks([self.happened.append]))
+        hub.connect(Subscriber("c1", MIA, outbox, self.closed.append))
+        self.control = Control(service, hub, Telemetry([self.happened.append]))
 
-    def of(self, kind: type[Happening]) -> list[Happening]:
+    def of(self, kind: type[TelemetryEvent]) -> list[TelemetryEvent]:
         """Return what happened of one kind."""
         return [one for one in self.happened if isinstance(one, kind)]
 
@@ -118,7 +124,7 @@ async def opened(kind: str, path: Path, keep: Keep = retention_of) -> AsyncItera
 
     def deliver(channel: Channel, publications: Sequence[Publication]) -> None:
         if channel == CONTROL and heard:
-            heard[0].control.hear(publications)
+            heard[0].control.apply(publications)
 
     broker: Broker
     if kind == "memory":
@@ -206,12 +212,12 @@ async def test_r81_a_revocation_that_adds_nothing_is_remembered_all_the_same(pla
     async with place.opened() as log:
         node = await log.start_node()
         await log.revoke(node, TOKEN)
-        key = Key(("acme", "ops", "session.revoke"), "r1", "digest")
+        key = IdempotencyKey(("acme", "ops", "session.revoke"), "r1", "digest")
         request = Write(key=key, result=lambda _: b"{}")
         written = await node.control.publish(log.broker, TOKEN, request)
         assert (written.result, written.repeated) == (b"{}", False)
         assert (await node.control.publish(log.broker, TOKEN, request)).repeated
-        other = Write(key=Key(key.scope, "r1", "another"), result=lambda _: b"{}")
+        other = Write(key=IdempotencyKey(key.scope, "r1", "another"), result=lambda _: b"{}")
         with pytest.raises(Conflict):
             await node.control.publish(log.broker, TOKEN, other)
         assert (await log.kept()).top == 1
@@ -236,12 +242,12 @@ async def test_r84_a_channel_that_grows_is_compacted_by_who_revokes(place: Place
         node = await log.start_node()
         await log.revoke(node, *again(6))
         assert (await log.kept()).begins == 1
-        key = Key(("acme", "ops", "session.revoke"), "r1", "digest")
+        key = IdempotencyKey(("acme", "ops", "session.revoke"), "r1", "digest")
         request = Write(key=key, result=lambda _: b"{}")
         one = Revocation(tenant="acme", at=NOW + 6, user="mia")
         written = await node.control.publish(log.broker, one, request)
         assert written.result == b"{}"
-        assert await log.broker.remembered(key) == b"{}"
+        assert await log.broker.stored_result(key) == b"{}"
         kept = await log.kept()
         assert (kept.begins, kept.top) == (7, 8)
         assert is_marked(kept)
@@ -289,11 +295,11 @@ async def test_r84_a_node_that_missed_something_learns_it_of_a_compaction(
         elsewhere = [Revocation(tenant="other", at=NOW + n, user="leo") for n in range(5)]
         await log.revoke(first, *elsewhere, TOKEN)
         late = Node()
-        late.control.hear((await log.kept()).publications[: 6 - missed])
+        late.control.apply((await log.kept()).publications[: 6 - missed])
         await log.revoke(first, *tokens(7))
         kept = await log.kept()
         assert is_marked(kept)
-        late.control.hear(kept.publications)
+        late.control.apply(kept.publications)
         assert late.closed == [codes.NOT_ALLOWED]
         assert len(late.of(SessionsRevoked)) == 7
         assert list(late.revocations) == list(first.revocations)
@@ -347,7 +353,7 @@ async def test_a_compaction_the_log_cannot_take_stops_no_revocation(
                 raise ValueError("too much for one write")
 
         def refused(*announced: Revocation) -> Write:
-            return Write((), (Unwritable(),), forget=(CONTROL,))
+            return Write((), (Unwritable(),), truncate=(CONTROL,))
 
         monkeypatch.setattr(node.control, "_compaction", refused)
         await log.revoke(node, *tokens(1, 2))
@@ -463,7 +469,7 @@ async def test_r84_a_channel_that_holds_nothing_any_more_may_have_lost_all(
     """An empty channel is whole only where nothing was ever in it."""
     async with place.cut() as cut:
         assert (await cut.start_node()).happened == []
-        await write(cut.broker, Write(forget=(CONTROL,)))
+        await write(cut.broker, Write(truncate=(CONTROL,)))
         monkeypatch.setattr(room, "OLD_TOP", 8)
         assert (await cut.start_node()).of(RevocationsIncomplete) != []
         assert (await cut.start_node()).happened == []
@@ -495,7 +501,9 @@ async def test_r84_a_revocation_that_cannot_be_read_at_the_start_may_be_anybodys
         running = await log.start_node()
         await log.revoke(running, *again(6))
         await write(log.broker, Write((Append(CONTROL, (Item(data, {}),)),)))
-        assert [one.where for one in running.happened if isinstance(one, Fault)] == ["control"]
+        assert [one.where for one in running.happened if isinstance(one, InternalError)] == [
+            "control"
+        ]
         await log.revoke(running, *tokens(1, 2))
         assert any(one.data == data for one in (await log.kept()).publications)
         node = await log.start_node()
@@ -527,7 +535,7 @@ async def test_r84_a_log_that_takes_no_writes_revokes_everybody_here_and_at_the_
         monkeypatch.setattr(cut.broker, "submit", refuse)
         node = await cut.start_node()
         assert node.revocations.revoked(MIA)
-        assert len(node.of(RevocationsIncomplete)) == len(node.of(Fault)) == 1
+        assert len(node.of(RevocationsIncomplete)) == len(node.of(InternalError)) == 1
         monkeypatch.setattr(cut.broker, "submit", real)
         assert len((await cut.start_node()).of(RevocationsIncomplete)) == 1
         assert (await cut.start_node()).happened == []
@@ -542,7 +550,7 @@ async def test_a_half_of_a_compacted_channel_is_not_taken_for_the_whole(
         part = Compacted(part=1, revocations=(TOKEN,))
         await write(log.broker, Write((Append(CONTROL, (Item(b"{}", {}),)),)))
         item = Item(msgspec.json.encode(part), {})
-        await write(log.broker, Write((Append(CONTROL, (item,)),), forget=(CONTROL,)))
+        await write(log.broker, Write((Append(CONTROL, (item,)),), truncate=(CONTROL,)))
         assert (await log.start_node()).of(RevocationsIncomplete) != []
 
 

@@ -392,11 +392,11 @@ def test_an_error_says_code_and_message(code: int, temporary: Any) -> None:
 
 def test_r75_a_prelude_item_has_no_offset_and_a_live_one_has() -> None:
     """The field is left out, never zero: SDKs adopt every offset they see."""
-    prelude = codec.encode_publication("thread:t", frames.Publication(data=Raw(b'{"a":1}')))
+    snapshot = codec.encode_publication("thread:t", frames.Publication(data=Raw(b'{"a":1}')))
     live = codec.encode_publication(
         "thread:t", frames.Publication(data=Raw(b'{"a":1}'), offset=1, tags={"run": "r"})
     )
-    assert json.loads(prelude) == {"push": {"channel": "thread:t", "pub": {"data": {"a": 1}}}}
+    assert json.loads(snapshot) == {"push": {"channel": "thread:t", "pub": {"data": {"a": 1}}}}
     assert json.loads(live)["push"]["pub"] == {
         "data": {"a": 1},
         "offset": 1,

@@ -4,10 +4,18 @@ from itertools import product
 
 import pytest
 
-from towpath.protocol.states import PEER_MOVES, TABLE, IllegalMove, Move, State, after, legal
+from towpath.protocol.states import (
+    PEER_MOVES,
+    TRANSITIONS,
+    IllegalMove,
+    State,
+    Transition,
+    after,
+    legal,
+)
 
 LIVE = frozenset(State) - {State.CLOSED}
-OURS = frozenset(Move) - PEER_MOVES
+OURS = frozenset(Transition) - PEER_MOVES
 
 
 def reachable(start: State) -> set[State]:
@@ -15,18 +23,18 @@ def reachable(start: State) -> set[State]:
     found, edge = {start}, [start]
     while edge:
         here = edge.pop()
-        ahead = {to for (state, _), to in TABLE.items() if state is here} - found
+        ahead = {to for (state, _), to in TRANSITIONS.items() if state is here} - found
         found |= ahead
         edge += ahead
     return found
 
 
-@pytest.mark.parametrize(("state", "move"), list(product(State, Move)))
-def test_r01_a_move_is_in_the_table_or_refused(state: State, move: Move) -> None:
+@pytest.mark.parametrize(("state", "move"), list(product(State, Transition)))
+def test_r01_a_move_is_in_the_table_or_refused(state: State, move: Transition) -> None:
     """There is no third answer, and a refusal names both."""
-    if (state, move) in TABLE:
+    if (state, move) in TRANSITIONS:
         assert legal(state, move)
-        assert after(state, move) is TABLE[state, move]
+        assert after(state, move) is TRANSITIONS[state, move]
     else:
         assert not legal(state, move)
         with pytest.raises(IllegalMove) as refused:
@@ -37,15 +45,15 @@ def test_r01_a_move_is_in_the_table_or_refused(state: State, move: Move) -> None
 
 def test_r01_nothing_leaves_closed() -> None:
     """The only move of a closed connection is closing again, which changes nothing."""
-    assert {(move, to) for (state, move), to in TABLE.items() if state is State.CLOSED} == {
-        (Move.CLOSE, State.CLOSED)
+    assert {(move, to) for (state, move), to in TRANSITIONS.items() if state is State.CLOSED} == {
+        (Transition.CLOSE, State.CLOSED)
     }
 
 
 @pytest.mark.parametrize("state", State)
 def test_r07_closing_is_always_legal(state: State) -> None:
     """Every state reaches the end in one move."""
-    assert after(state, Move.CLOSE) is State.CLOSED
+    assert after(state, Transition.CLOSE) is State.CLOSED
 
 
 @pytest.mark.parametrize("state", State)
@@ -58,24 +66,24 @@ def test_r04_every_state_is_reached_from_the_beginning(state: State) -> None:
 @pytest.mark.parametrize("state", [State.OPENING, State.AUTHENTICATING, State.CLOSED])
 def test_r02_nothing_is_delivered_before_the_verdict_or_after_the_end(state: State) -> None:
     """Only an open or draining connection is written to."""
-    assert not legal(state, Move.DELIVER)
+    assert not legal(state, Transition.DELIVER)
 
 
 @pytest.mark.parametrize("state", [State.OPEN, State.DRAINING])
 def test_r10_an_open_connection_is_heard_and_answered(state: State) -> None:
     """Draining changes neither: what is asked is still answered."""
-    for move in (Move.COMMAND, Move.PONG, Move.DELIVER):
+    for move in (Transition.COMMAND, Transition.PONG, Transition.DELIVER):
         assert after(state, move) is state
 
 
 def test_r02_the_first_command_is_connect_and_comes_once() -> None:
     """Connect is legal in the first state only, and is all that is legal there."""
-    assert {state for state in State if legal(state, Move.CONNECT)} == {State.OPENING}
-    assert {move for move in PEER_MOVES if legal(State.OPENING, move)} == {Move.CONNECT}
+    assert {state for state in State if legal(state, Transition.CONNECT)} == {State.OPENING}
+    assert {move for move in PEER_MOVES if legal(State.OPENING, move)} == {Transition.CONNECT}
 
 
-@pytest.mark.parametrize("move", [Move.ACCEPT, Move.REFUSE])
-def test_r02_there_is_one_verdict(move: Move) -> None:
+@pytest.mark.parametrize("move", [Transition.ACCEPT, Transition.REFUSE])
+def test_r02_there_is_one_verdict(move: Transition) -> None:
     """A verdict is legal while authenticating only, and always ends that state."""
     assert {state for state in State if legal(state, move)} == {State.AUTHENTICATING}
     assert after(State.AUTHENTICATING, move) is not State.AUTHENTICATING
@@ -83,8 +91,8 @@ def test_r02_there_is_one_verdict(move: Move) -> None:
 
 def test_r02_the_verdict_is_the_only_way_in() -> None:
     """No move of the peer opens a connection."""
-    into = {move for (state, move), to in TABLE.items() if to is State.OPEN is not state}
-    assert into == {Move.ACCEPT}
+    into = {move for (state, move), to in TRANSITIONS.items() if to is State.OPEN is not state}
+    assert into == {Transition.ACCEPT}
 
 
 def test_r59_a_draining_connection_never_opens_again() -> None:
@@ -94,10 +102,12 @@ def test_r59_a_draining_connection_never_opens_again() -> None:
 
 def test_no_move_of_the_peer_closes_by_the_table() -> None:
     """A peer's fault is its absence from the table; closing is our move."""
-    assert all(to is not State.CLOSED for (_, move), to in TABLE.items() if move in PEER_MOVES)
-    assert Move.CLOSE in OURS
+    assert all(
+        to is not State.CLOSED for (_, move), to in TRANSITIONS.items() if move in PEER_MOVES
+    )
+    assert Transition.CLOSE in OURS
 
 
 def test_every_move_is_used() -> None:
     """The table holds every kind of move at least once."""
-    assert {move for _, move in TABLE} == set(Move)
+    assert {move for _, move in TRANSITIONS} == set(Transition)

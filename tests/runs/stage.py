@@ -22,7 +22,7 @@ from towpath.runs.requests import StartRun
 from towpath.runs.service import AgentWebSocketBridge
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
-from towpath.telemetry import Happening, Hooks
+from towpath.telemetry import Telemetry, TelemetryEvent
 from towpath.testing.memory_broker import MemoryBroker
 
 ALICE = Principal(tenant="acme", user="alice")
@@ -69,7 +69,7 @@ class Stage:
         self.broker = Faulty(broker)
         self.store = ThreadStore(broker)
         self.registry = AgentRegistry()
-        self.happened: list[Happening] = []
+        self.happened: list[TelemetryEvent] = []
         self.limits = limits
         self.now = 1_000.0
         """What every clock says."""
@@ -81,7 +81,7 @@ class Stage:
             self.broker,
             self.store,
             self.registry,
-            watchers=Hooks([self.happened.append]),
+            telemetry=Telemetry([self.happened.append]),
             clock=lambda: self.now,
             limits=self.limits,
         )
@@ -97,12 +97,12 @@ class Stage:
         self.registry.register(name, agent, deadline=deadline, double_texting=double_texting)
         return self
 
-    async def start(self, thread: str = "t1", *, who: Principal = ALICE, **asked: Any) -> str:
+    async def start(self, thread: str = "t1", *, who: Principal = ALICE, **request: Any) -> str:
         """Start a run and return its id."""
-        asked = {"request_id": f"q{next(self.requests)}", "agent": "agent", **asked}
-        if "input" not in asked:
-            asked.setdefault("message", "hello")
-        result = await self.bridge.start(who, StartRun(thread_id=thread, **asked))
+        request = {"request_id": f"q{next(self.requests)}", "agent": "agent", **request}
+        if "input" not in request:
+            request.setdefault("message", "hello")
+        result = await self.bridge.start(who, StartRun(thread_id=thread, **request))
         return str(msgspec.json.decode(result)["run_id"])
 
     async def done(self, run: str, *, who: Principal = ALICE) -> None:
@@ -135,11 +135,11 @@ class Stage:
         events = [msgspec.json.decode(one.data) for one in replay.publications]
         return [(event["name"], event["value"].get("status", "")) for event in events]
 
-    async def played(self, agent: AgentFunction, **asked: Any) -> list[dict[str, Any]]:
+    async def played(self, agent: AgentFunction, **request: Any) -> list[dict[str, Any]]:
         """Run an agent to its end and return the thread's events, checked for what always holds."""
-        deadline = asked.pop("deadline", 10.0)
+        deadline = request.pop("deadline", 10.0)
         self.cast(agent, deadline=deadline)
-        await self.done(await self.start(**asked))
+        await self.done(await self.start(**request))
         await self.check()
         return await self.events()
 
@@ -167,7 +167,7 @@ class Stage:
         assert stored.messages == fold.messages
         assert stored.state == fold.state
         assert stored.offset == len(log)
-        assert stored.fold().prelude() == fold.prelude()
+        assert stored.fold().snapshot() == fold.snapshot()
         runs = await self.store.runs(who.tenant, who.user, thread, limit=100)
         assert {run.run_id for run in runs} == set(by_run)
         assert all(run.ended_at is not None for run in runs)
@@ -202,7 +202,7 @@ async def staged(
 def saying(*items: object, raises: BaseException | None = None) -> AgentFunction:
     """Return an agent that yields these, and then raises or returns."""
 
-    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
         """Say what it was told to say."""
         for item in items:
             yield item
@@ -217,7 +217,7 @@ def waiting(
 ) -> AgentFunction:
     """Return an agent that yields these and waits; `then` hears that it left."""
 
-    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
         """Say it, and wait."""
         try:
             for item in items:

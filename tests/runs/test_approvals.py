@@ -22,9 +22,9 @@ from towpath.identity import Principal
 from towpath.log.broker import Write, write
 from towpath.runs.executor import RunLimits
 from towpath.runs.interrupts import NotOpen
-from towpath.runs.requests import Decide
+from towpath.runs.requests import Decision
 from towpath.runs.tables.projection import ThreadDeleted, ThreadKey
-from towpath.telemetry import Fault
+from towpath.telemetry import InternalError
 
 ENGINES = ("memory", "sqlite")
 ARGUMENTS = '{"what": "a barge"}'
@@ -77,10 +77,10 @@ async def interrupted(stage: Stage, thread: str = "t1", **asked: Any) -> str:
     return run
 
 
-def said(run: str, interrupt: str = "q1", decision: str = "approve", **more: Any) -> Decide:
+def said(run: str, interrupt: str = "q1", decision: str = "approve", **more: Any) -> Decision:
     """Return a decision with a request id of its own, unless it is given."""
     more.setdefault("request_id", f"{run}-{interrupt}-{decision}")
-    return Decide(run_id=run, interrupt_id=interrupt, decision=decision, **more)
+    return Decision(run_id=run, interrupt_id=interrupt, decision=decision, **more)
 
 
 async def decide(
@@ -338,7 +338,7 @@ async def test_r95_expiry_survives_a_log_that_refuses(kind: str, place: Path) ->
 
         await eventually(expired)
         assert len(await told(stage, "towpath.interrupt.expired")) == 1
-        faults = [one for one in stage.happened if isinstance(one, Fault)]
+        faults = [one for one in stage.happened if isinstance(one, InternalError)]
         assert {one.where for one in faults} == {"expiring interrupts"}
 
 
@@ -737,7 +737,7 @@ async def test_the_demo_agent_buys_what_was_approved(
     async with staged(kind, place) as stage:
         run = await interrupted(stage.cast(demo.tools), message="buy a barge")
         (question,) = await stage.store.questions("acme", "alice", run)
-        assert question.asked["message"] == "Buy a barge?"
+        assert question.interrupt["message"] == "Buy a barge?"
         asked = {"digest": digest(ARGUMENTS), "payload": payload}
         reply = await decide(stage, run, question.id, decision, **asked)
         await stage.done(reply["run_id"])
@@ -759,14 +759,14 @@ async def test_an_interrupted_run_and_its_continuation_are_legal(
         asked = await decide(stage, run, question.id, decision, digest=digest(ARGUMENTS))
         await stage.done(asked["run_id"])
         ended = await stage.store.get("acme", "alice", "t1")
-        streams = [await stage.events(), *(one.fold().prelude() for one in (waits, ended) if one)]
+        streams = [await stage.events(), *(one.fold().snapshot() for one in (waits, ended) if one)]
         assert len(streams) == 3
         for stream in streams:
             assert errors_of(stream) == []
             diagnostics = judged(stream).diagnostics
             assert [one.message for one in diagnostics if one.severity == "warning"] == []
         (waiting_end,) = [one for one in streams[1] if one["type"] == "RUN_FINISHED"]
-        assert waiting_end["outcome"]["interrupts"] == [question.asked]
+        assert waiting_end["outcome"]["interrupts"] == [question.interrupt]
 
 
 steps = st.one_of(

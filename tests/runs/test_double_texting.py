@@ -21,10 +21,10 @@ from towpath.events.types import TERMINAL
 from towpath.log.broker import Write, Written, write
 from towpath.runs.executor import RunLimits
 from towpath.runs.model import RunKey, RunQueued
-from towpath.runs.requests import Decide, StartRun
+from towpath.runs.requests import Decision, StartRun
 from towpath.runs.tables.projection import ThreadDeleted, ThreadKey
 from towpath.runs.tables.queue import MAX_QUEUED
-from towpath.telemetry import Fault, RunEnded
+from towpath.telemetry import InternalError, RunEnded
 
 ENGINES = ("memory", "sqlite")
 POLICIES = ("reject", "queue", "interrupt")
@@ -59,7 +59,7 @@ class Desk:
         """Start a run and return its id."""
         return await self.stage.start(agent=policy, message=message, **asked)
 
-    def let_go(self, *messages: str) -> None:
+    def abandon(self, *messages: str) -> None:
         """Let runs end."""
         for message in messages:
             self._gates[message].set()
@@ -147,7 +147,7 @@ async def test_r91_reject_begins_nothing(kind: str, place: Path) -> None:
             await desk.ask("two", "reject")
         assert refused.value.code is codes.CONFLICT
         assert (await stage.log(), await stage.notices()) == before
-        desk.let_go("one")
+        desk.abandon("one")
         await stage.done(first)
         assert await played(stage) == [(first, "success")]
         assert desk.begun == ["one"]
@@ -162,12 +162,12 @@ async def test_r91_reject_counts_those_that_wait(kind: str, place: Path) -> None
         two = await desk.ask("two")
         with pytest.raises(Conflict):
             await desk.ask("three", "reject")
-        desk.let_go("one", "two")
+        desk.abandon("one", "two")
         await stage.done(two)
         await line_up(stage, "four")
         with pytest.raises(Conflict):
             await desk.ask("five", "reject")
-        desk.let_go("four", "six")
+        desk.abandon("four", "six")
         six = await desk.ask("six")
         await stage.done(six)
         assert desk.begun == ["one", "two", "four", "six"]
@@ -184,7 +184,7 @@ async def test_r91_interrupt_ends_the_old_run_first(kind: str, place: Path) -> N
         old = await desk.ask("old", "interrupt")
         await stage.logged(3)
         new = await desk.ask("new", "interrupt")
-        desk.let_go("new")
+        desk.abandon("new")
         await stage.done(new)
         await stage.done(old)
         assert await played(stage) == [(old, "cancelled"), (new, "success")]
@@ -200,7 +200,7 @@ async def test_r91_it_is_the_new_runs_agent_that_decides(kind: str, place: Path)
         old = await desk.ask("old", "reject")
         new = await desk.ask("new", "interrupt")
         waits = await desk.ask("waits", "queue")
-        desk.let_go("new", "waits")
+        desk.abandon("new", "waits")
         await stage.done(waits)
         await stage.done(old)
         expected = [(old, "cancelled"), (new, "success"), (waits, "success")]
@@ -215,7 +215,7 @@ async def test_r91_ten_at_once_leave_one(kind: str, place: Path) -> None:
         names = [f"{n}" for n in range(10)]
         runs = await asyncio.gather(*(desk.ask(name, "interrupt") for name in names))
         last = (await accepted(stage))[-1]
-        desk.let_go(*names)
+        desk.abandon(*names)
         for run in runs:
             await stage.done(run)
         endings = await played(stage)
@@ -243,7 +243,7 @@ async def test_r91_interrupt_sees_past_an_agent_that_tidies_up(kind: str, place:
         await stage.logged(3)
         second = await desk.ask("second", "interrupt")
         third = await desk.ask("third", "interrupt")
-        desk.let_go("third")
+        desk.abandon("third")
         go.set()
         for run in (first, second, third):
             await stage.done(run)
@@ -257,7 +257,7 @@ async def test_r91_interrupt_cancels_what_waits_too(kind: str, place: Path) -> N
         desk = Desk(stage)
         earlier = [await desk.ask(f"{n}") for n in range(MAX_QUEUED + 1)]
         new = await desk.ask("new", "interrupt")
-        desk.let_go("new")
+        desk.abandon("new")
         await stage.done(new)
         await stage.done(earlier[0])
         expected = [*((run, "cancelled") for run in earlier), (new, "success")]
@@ -272,7 +272,7 @@ async def test_r91_two_interrupt_what_only_waits(kind: str, place: Path) -> None
         desk = Desk(stage)
         await stage.done(await stage.cast(saying("a")).start())
         await line_up(stage, "w1", "w2")
-        desk.let_go("a", "b")
+        desk.abandon("a", "b")
         async with asyncio.timeout(5):
             runs = await asyncio.gather(desk.ask("a", "interrupt"), desk.ask("b", "interrupt"))
         for run in runs:
@@ -291,7 +291,7 @@ async def test_r91_a_start_that_is_refused_interrupts_nothing(kind: str, place: 
         with pytest.raises(Conflict):
             await desk.ask("two", "interrupt", run_id="mine")
         assert await status(stage, run) == "running"
-        desk.let_go("one")
+        desk.abandon("one")
         await stage.done(run)
         assert await played(stage) == [("mine", "success")]
 
@@ -307,7 +307,7 @@ async def test_r81_interrupting_twice_with_one_id_is_one_run(kind: str, place: P
         assert len(set(twins)) == 1
         assert await desk.ask("new", "interrupt", request_id="same") == twins[0]
         assert await status(stage, twins[0]) == "running"
-        desk.let_go("new")
+        desk.abandon("new")
         await stage.done(twins[0])
         assert [how for _, how in await played(stage)] == ["cancelled", "success"]
         assert desk.begun == ["old", "new"]
@@ -341,7 +341,7 @@ async def test_r91_queue_waits_for_its_turn(kind: str, place: Path) -> None:
         for name in names:
             await desk.under_way(name)
             assert len(await stage.store.unfinished()) == 1
-            desk.let_go(name)
+            desk.abandon(name)
         await stage.done(runs[-1])
         assert await played(stage) == [(run, "success") for run in runs]
         assert desk.begun == names
@@ -359,7 +359,7 @@ async def test_r91_a_queued_run_is_told_of(kind: str, place: Path) -> None:
         assert row.active_run == first
         shown = await stage.store.runs("acme", "alice", "t1", limit=9)
         assert {one.run_id: one.status for one in shown} == {first: "running", second: "pending"}
-        desk.let_go("one", "two")
+        desk.abandon("one", "two")
         await stage.done(second)
         assert await status(stage, second) == "finished"
         notices = await stage.notices()
@@ -382,7 +382,7 @@ async def test_r91_the_position_of_a_queued_run_misses_nothing(kind: str, place:
         await stage.logged(3)
         asked = StartRun(request_id="r", agent="queue", thread_id="t1", message="two")
         result = msgspec.json.decode(await stage.bridge.start(ALICE, asked))
-        desk.let_go("one", "two")
+        desk.abandon("one", "two")
         await stage.done(result["run_id"])
         position = result["position"]
         channel = thread_channel("acme", "alice", "t1")
@@ -415,10 +415,10 @@ async def test_r91_the_answer_does_not_wait_for_the_turn(kind: str, place: Path)
         assert await status(stage, run) == "pending"
         await eventually(stage.broker.refused_thrice)
         stage.broker.broken = False
-        desk.let_go("first", "two")
+        desk.abandon("first", "two")
         await stage.done(run)
         assert await played(stage) == [("first", "success"), (run, "success")]
-        assert {one.where for one in stage.happened if isinstance(one, Fault)} == {"queue"}
+        assert {one.where for one in stage.happened if isinstance(one, InternalError)} == {"queue"}
 
 
 async def test_r91_the_queue_is_bounded(kind: str, place: Path) -> None:
@@ -432,10 +432,10 @@ async def test_r91_the_queue_is_bounded(kind: str, place: Path) -> None:
             await desk.ask("too many", request_id="again")
         assert refused.value.code.number == 106
         assert await stage.notices() == notices
-        desk.let_go(names[0])
+        desk.abandon(names[0])
         await desk.under_way(names[1])
         runs.append(await desk.ask("too many", request_id="again"))
-        desk.let_go(*names, "too many")
+        desk.abandon(*names, "too many")
         await stage.done(runs[-1])
         assert await played(stage) == [(run, "success") for run in runs]
         await stage.check()
@@ -453,7 +453,7 @@ async def test_r81_the_same_request_waits_once(kind: str, place: Path) -> None:
         assert await stage.bridge.start(ALICE, asked) == answers[0]
         with pytest.raises(Conflict):
             await desk.ask("something else", request_id="same")
-        desk.let_go("one", "two")
+        desk.abandon("one", "two")
         await stage.done(msgspec.json.decode(answers[0])["run_id"])
         assert await stage.bridge.start(ALICE, asked) == answers[0]
         assert desk.begun == ["one", "two"]
@@ -473,7 +473,7 @@ async def test_r91_a_run_id_that_is_taken_does_not_wait(kind: str, place: Path) 
             )
             assert isinstance(refused, Conflict)
             assert isinstance(fine, Written)
-        desk.let_go("one", "two")
+        desk.abandon("one", "two")
         await stage.done("r2")
         assert await played(stage) == [("r1", "success"), ("r2", "success")]
 
@@ -492,7 +492,7 @@ async def test_a_queued_run_sees_what_was_said_before_it(kind: str, place: Path)
         await desk.ask("one")
         who = type(ALICE)(tenant="acme", user="alice", roles=frozenset({"b", "a"}))
         runs = [await stage.start(message=name, who=who) for name in ("two", "three")]
-        desk.let_go("one")
+        desk.abandon("one")
         await stage.done(runs[-1])
     roles = frozenset({"a", "b"})
     assert seen == [
@@ -513,7 +513,7 @@ async def test_r47_a_run_that_fails_or_hangs_lets_the_next_begin(kind: str, plac
         names = ("breaks", "garbage", "hangs", "stopped")
         runs = [await stage.start(agent=name) for name in names]
         last = await desk.ask("last")
-        desk.let_go("one", "last")
+        desk.abandon("one", "last")
 
         async def stopped_runs() -> bool:
             return await status(stage, runs[-1]) == "running"
@@ -548,7 +548,7 @@ async def test_r88_a_queued_run_can_be_cancelled(kind: str, place: Path) -> None
         with pytest.raises(NotFound):
             await stage.bridge.cancel(BOB, second)
         assert await status(stage, first) == "running"
-        desk.let_go("one", "three")
+        desk.abandon("one", "three")
         await stage.done(third)
         expected = [(first, "success"), (second, "cancelled"), (third, "success")]
         assert await played(stage) == expected
@@ -571,7 +571,7 @@ async def test_r88_a_stop_that_races_the_turn_is_kept(kind: str, place: Path) ->
             one, two = f"one{turns}", f"two{turns}"
             await desk.ask(one)
             run = await desk.ask(two)
-            desk.let_go(one)
+            desk.abandon(one)
             for _ in range(turns):
                 await asyncio.sleep(0)
             assert await stage.bridge.cancel(ALICE, run) == "accepted"
@@ -593,7 +593,7 @@ async def test_r87_whoever_leaves_takes_a_queued_run_along(kind: str, place: Pat
             return all(one.withdrawn for one in await stage.store.queued("acme", "alice", "t1"))
 
         await eventually(withdrawn)
-        desk.let_go("one", "two")
+        desk.abandon("one", "two")
         await stage.done(second)
         stage.bridge.stop(ALICE, first)
         assert await played(stage) == [(first, "success"), (second, "cancelled")]
@@ -609,7 +609,7 @@ async def test_p6_a_stop_that_cannot_be_written_is_temporary(kind: str, place: P
         with pytest.raises(Unavailable):
             await stage.bridge.cancel(ALICE, run)
         stage.broker.broken = False
-        desk.let_go("one", "two")
+        desk.abandon("one", "two")
         await stage.done(run)
         assert [how for _, how in await played(stage)] == ["success", "success"]
 
@@ -624,7 +624,7 @@ async def test_p6_a_log_that_refuses_for_a_while_delays_the_turn(kind: str, plac
         runs = [await desk.ask(name) for name in ("one", "two", "three")]
         assert await stage.bridge.cancel(ALICE, runs[1]) == "accepted"
         stage.broker.broken = True
-        desk.let_go("one", "three")
+        desk.abandon("one", "three")
         await eventually(stage.broker.refused_thrice)
         with pytest.raises(Unavailable):
             await desk.ask("four")
@@ -645,7 +645,7 @@ async def test_r92_queued_runs_outlive_a_drain(kind: str, place: Path) -> None:
             with pytest.raises(Unavailable):
                 await desk.ask("four")
         assert [await status(stage, run) for run in runs] == ["failed", "pending", "pending"]
-        desk.let_go("two", "three")
+        desk.abandon("two", "three")
         stage.bridge = stage.new_bridge()
         async with stage.bridge:
             await stage.done(runs[-1])
@@ -664,12 +664,12 @@ async def test_r59_a_drain_that_races_a_turn_leaves_nothing_running(
         desk = Desk(stage)
         async with asyncio.timeout(5), stage.bridge:
             runs = [await desk.ask(name) for name in ("one", "two", "three")]
-            desk.let_go("one")
+            desk.abandon("one")
             for _ in range(turns):
                 await asyncio.sleep(0)
         assert await stage.store.unfinished() == []
         assert await status(stage, runs[2]) == "pending"
-        desk.let_go("two", "three")
+        desk.abandon("two", "three")
         stage.bridge = stage.new_bridge()
         async with stage.bridge:
             await stage.done(runs[-1])
@@ -704,7 +704,7 @@ async def test_r92_a_crash_loses_the_active_run_and_no_other(kind: str, place: P
         await asyncio.wait(dying)
         stage.broker.refuse_next = 0
         stage.bridge = stage.new_bridge()
-        desk.let_go("two", "three")
+        desk.abandon("two", "three")
         async with stage.bridge:
             await stage.done(runs[-1])
         endings = ["run.lost", "success", "success"]
@@ -723,7 +723,7 @@ async def test_r47_a_queued_run_whose_agent_is_gone_ends(kind: str, place: Path)
             last = await desk.ask("last")
         del stage.registry._agents["leaves"]
         stage.bridge = stage.new_bridge()
-        desk.let_go("last")
+        desk.abandon("last")
         async with stage.bridge:
             await stage.done(last)
         expected = [(one, "run.drained"), (gone, "run.failed"), (last, "success")]
@@ -742,7 +742,7 @@ async def test_r47_a_queued_run_that_cannot_be_read_ends(kind: str, place: Path)
             fact = RunQueued(key=key, request=request, at=1_000.0)
             await write(stage.broker, Write(facts=(fact,)))
         last = await desk.ask("last")
-        desk.let_go("last")
+        desk.abandon("last")
         await stage.done(last)
         assert [how for _, how in await played(stage)] == ["run.failed", "run.failed", "success"]
         await stage.check()
@@ -753,12 +753,12 @@ async def test_r91_a_thread_for_which_runs_wait_stays(kind: str, place: Path) ->
     async with staged(kind, place) as stage:
         desk = Desk(stage)
         channel = thread_channel("acme", "alice", "t1")
-        delete = Write(facts=(ThreadDeleted(key=KEY),), forget=(channel,))
+        delete = Write(facts=(ThreadDeleted(key=KEY),), truncate=(channel,))
         await desk.ask("one")
         run = await desk.ask("two")
         with pytest.raises(Conflict):
             await write(stage.broker, delete)
-        desk.let_go("one", "two", "three")
+        desk.abandon("one", "two", "three")
         await stage.done(run)
         await line_up(stage, "three")
         with pytest.raises(Conflict):
@@ -779,12 +779,12 @@ async def test_p8_a_decision_is_not_lost_to_those_that_wait(kind: str, place: Pa
         run = await stage.start()
         await stage.done(run)
         await line_up(stage, "waits")
-        said = Decide(request_id="d", run_id=run, interrupt_id="q1", decision="approve")
+        said = Decision(request_id="d", run_id=run, interrupt_id="q1", decision="approve")
         with pytest.raises(Conflict):
             await stage.bridge.approve(ALICE, said)
         (question,) = await stage.store.questions("acme", "alice", run)
         assert question.answer.value == "open"
-        desk.let_go("waits")
+        desk.abandon("waits")
         stage.bridge._queue.look("acme", "alice", "t1")
         await stage.done("waits")
         gone = msgspec.json.decode(await stage.bridge.approve(ALICE, said))
@@ -810,7 +810,7 @@ class Play:
     def do(self, what: str, number: int) -> None:
         """Do one thing at once with whatever is under way."""
         if what == "finish":
-            self.desk.let_go(f"{number}")
+            self.desk.abandon(f"{number}")
         elif what == "cancel":
             self.tasks.append(asyncio.create_task(self._cancel(number)))
         else:
@@ -876,7 +876,7 @@ async def play(kind: str, where: Path, taken: list[tuple[str, int, int]]) -> Non
             for _ in range(pause):
                 await asyncio.sleep(0)
         await asyncio.gather(*now.tasks)
-        now.desk.let_go(*(f"{n}" for n in range(len(now.tasks) + 1)))
+        now.desk.abandon(*(f"{n}" for n in range(len(now.tasks) + 1)))
         for run in now.runs:
             await stage.done(run)
         await stage.bridge.__aexit__(None, None, None)
@@ -886,4 +886,4 @@ async def play(kind: str, where: Path, taken: list[tuple[str, int, int]]) -> Non
         assert all(how == "cancelled" for run, how in endings if run in now.stopped)
         if now.runs:
             await stage.check()
-        assert not [one for one in stage.happened if isinstance(one, Fault)]
+        assert not [one for one in stage.happened if isinstance(one, InternalError)]

@@ -13,7 +13,7 @@ from towpath.json_bounds import MAX_EVENT_DEPTH
 from towpath.runs.executor import ENDING_FAILURES
 from towpath.runs.model import RunClosed
 from towpath.runs.tables import projection
-from towpath.telemetry import Fault, RunEnded
+from towpath.telemetry import InternalError, RunEnded
 
 pytestmark = pytest.mark.parametrize("kind", ["memory", "sqlite"])
 
@@ -45,7 +45,7 @@ def faults(stage: Stage, where: str) -> list[str]:
     return [
         type(one.error).__name__
         for one in stage.happened
-        if isinstance(one, Fault) and one.where == where
+        if isinstance(one, InternalError) and one.where == where
     ]
 
 
@@ -187,4 +187,4 @@ async def test_r122_an_event_that_nests_too_deep_is_refused_by_name(
     async with staged(kind, place) as stage:
         events = await stage.played(deep)
         assert (events[-1]["type"], events[-1]["code"]) == ("RUN_ERROR", "run.illegal_event")
-        assert [one for one in stage.happened if isinstance(one, Fault)] == []
+        assert [one for one in stage.happened if isinstance(one, InternalError)] == []

@@ -16,7 +16,7 @@ from towpath.agents.agent import AgentFunction, AgentInput
 from towpath.runs.executor import CURRENT_RUN
 from towpath.runs.model import RunKey
 from towpath.runs.run import AgentError
-from towpath.telemetry import Fault, RunEnded
+from towpath.telemetry import InternalError, RunEnded
 
 
 class Odd(BaseException):
@@ -48,8 +48,8 @@ def error(request: pytest.FixtureRequest) -> BaseException:
     return found
 
 
-def faults(stage: Stage) -> list[Fault]:
-    return [one for one in stage.happened if isinstance(one, Fault)]
+def faults(stage: Stage) -> list[InternalError]:
+    return [one for one in stage.happened if isinstance(one, InternalError)]
 
 
 def leaving(*items: object, error: BaseException) -> AgentFunction:

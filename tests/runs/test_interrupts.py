@@ -13,10 +13,10 @@ from towpath.events.types import IllegalEvent
 from towpath.runs.interrupts import (
     DECISIONS,
     LATE,
-    TABLE,
-    Answer,
-    Move,
-    Question,
+    TRANSITIONS,
+    Interrupt,
+    InterruptStatus,
+    Transition,
     check_shown,
     resume_entries,
 )
@@ -31,37 +31,42 @@ MESSAGES: list[dict[str, Any]] = [
 ]
 
 
-def question(answer: Answer = Answer.OPEN, payload: Any = None, **asked: Any) -> Question:
+def question(
+    answer: InterruptStatus = InterruptStatus.OPEN, payload: Any = None, **asked: Any
+) -> Interrupt:
     """Return a question that expires at 100."""
     given = {"id": "q1", "reason": "tool_call", **asked}
-    return Question(
-        key=KEY, asked=given, answer=answer, payload=payload, expires=100.0, decided=None
+    return Interrupt(
+        key=KEY, interrupt=given, answer=answer, payload=payload, expires=100.0, decided=None
     )
 
 
 def test_r95_r96_only_an_open_question_moves() -> None:
     """Each move leads from open to a state of its own, and no move leads on from there."""
-    assert {before for before, _ in TABLE} == {Answer.OPEN}
-    assert {move for _, move in TABLE} == set(Move)
-    ends = list(TABLE.values())
-    assert sorted(ends, key=str) == sorted(set(Answer) - {Answer.OPEN}, key=str)
+    assert {before for before, _ in TRANSITIONS} == {InterruptStatus.OPEN}
+    assert {move for _, move in TRANSITIONS} == set(Transition)
+    ends = list(TRANSITIONS.values())
+    assert sorted(ends, key=str) == sorted(set(InterruptStatus) - {InterruptStatus.OPEN}, key=str)
 
 
 def test_r95_whoever_is_late_is_told_what_happened() -> None:
     """Expired, left behind and decided are three different replies; open is none of them."""
-    assert set(LATE) == set(Answer) - {Answer.OPEN}
-    assert LATE[Answer.EXPIRED] not in (LATE[Answer.REFUSED], LATE[Answer.GONE])
-    assert {TABLE[Answer.OPEN, move] for move in DECISIONS.values()} == {
-        Answer.APPROVED,
-        Answer.REFUSED,
+    assert set(LATE) == set(InterruptStatus) - {InterruptStatus.OPEN}
+    assert LATE[InterruptStatus.EXPIRED] not in (
+        LATE[InterruptStatus.REFUSED],
+        LATE[InterruptStatus.GONE],
+    )
+    assert {TRANSITIONS[InterruptStatus.OPEN, move] for move in DECISIONS.values()} == {
+        InterruptStatus.APPROVED,
+        InterruptStatus.REFUSED,
     }
 
 
-@given(st.sampled_from(Answer), st.floats(0, 200))
-def test_r95_time_moves_an_open_question_only(answer: Answer, at: float) -> None:
+@given(st.sampled_from(InterruptStatus), st.floats(0, 200))
+def test_r95_time_moves_an_open_question_only(answer: InterruptStatus, at: float) -> None:
     """From its moment on an open question counts as expired; a decided one stays what it is."""
-    expired = answer is Answer.OPEN and at >= 100.0
-    assert question(answer).now(at) is (Answer.EXPIRED if expired else answer)
+    expired = answer is InterruptStatus.OPEN and at >= 100.0
+    assert question(answer).now(at) is (InterruptStatus.EXPIRED if expired else answer)
 
 
 @pytest.mark.parametrize(
@@ -113,8 +118,12 @@ payloads = st.none() | st.booleans() | st.text() | st.dictionaries(st.text(), st
 payloads |= st.builds(lambda said: {"approved": said}, st.booleans() | st.none() | st.text())
 
 
-@given(st.lists(st.tuples(st.sampled_from([Answer.APPROVED, Answer.REFUSED]), payloads)))
-def test_r95_an_agent_can_tell_yes_from_no(answers: list[tuple[Answer, Any]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([InterruptStatus.APPROVED, InterruptStatus.REFUSED]), payloads)
+    )
+)
+def test_r95_an_agent_can_tell_yes_from_no(answers: list[tuple[InterruptStatus, Any]]) -> None:
     """Each question is answered once, in order; words beside a decision never turn it round."""
     asked = [question(answer, payload, id=f"q{n}") for n, (answer, payload) in enumerate(answers)]
     entries = resume_entries(asked)
@@ -122,7 +131,7 @@ def test_r95_an_agent_can_tell_yes_from_no(answers: list[tuple[Answer, Any]]) ->
     assert {one["status"] for one in entries} <= {"resolved"}
     for one, entry in zip(asked, entries, strict=True):
         told = entry["payload"]
-        if one.answer is Answer.REFUSED:
+        if one.answer is InterruptStatus.REFUSED:
             assert told["approved"] is False
         elif isinstance(told, dict):
             assert told["approved"] is True

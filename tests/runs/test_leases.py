@@ -31,8 +31,8 @@ def place(tmp_path: Path) -> Path:
 
 def another(stage: Stage, told: list[str]) -> Leases:
     """Return what another node would look after leases with."""
-    around = replace(stage.bridge._around, holder="another")
-    return Leases(around, tuple, tuple, lambda key: told.append(key.run))
+    deps = replace(stage.bridge._deps, holder="another")
+    return Leases(deps, tuple, tuple, lambda key: told.append(key.run))
 
 
 def fall_silent(stage: Stage) -> None:
@@ -119,7 +119,7 @@ async def test_r92_late_words_meet_no_newer_run(kind: str, place: Path) -> None:
 
         await eventually(says_something)
         log = await stage.log()
-        late = Append(channel, (Item(b"{}", {}),), after=len(log), within=live._hold)
+        late = Append(channel, (Item(b"{}", {}),), after=len(log), fencing_offset=live._fence)
         with pytest.raises(StorageError):
             await write(stage.broker, Write((late,)))
         assert await stage.log() == log
@@ -189,9 +189,9 @@ async def test_p5_r53_a_start_does_not_wait_for_a_log_that_refuses(kind: str, pl
         await write(stage.broker, opened(stage))
         stage.broker.broken = True
         async with stage.bridge:
-            assert [one.where for one in stage.happened if isinstance(one, telemetry.Fault)] == [
-                "leases"
-            ]
+            assert [
+                one.where for one in stage.happened if isinstance(one, telemetry.InternalError)
+            ] == ["leases"]
             assert [event["type"] for event in await stage.events()] == ["RUN_STARTED"]
             stage.now += 1.0
             stage.broker.broken = False
@@ -215,4 +215,4 @@ def opened(stage: Stage) -> Write:
         lease=stage.now + 0.5,
     )
     channel = thread_channel("acme", "alice", "t1")
-    return Write((Append(channel, tuple(map(item, made)), hold=True),), (fact,))
+    return Write((Append(channel, tuple(map(item, made)), fence=True),), (fact,))

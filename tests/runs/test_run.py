@@ -20,8 +20,8 @@ from towpath.events.digest import OFFSET_BASIS, digest, fnv1a
 from towpath.events.order import Order
 from towpath.events.types import TERMINAL, IllegalEvent
 from towpath.runs.model import RunKey
-from towpath.runs.run import Made, Run, RunIsOver
-from towpath.runs.run_states import OVER, TABLE, Move, Status
+from towpath.runs.run import Run, RunEvent, RunIsOver
+from towpath.runs.run_states import OVER, TRANSITIONS, Status, Transition
 
 KEY = RunKey(tenant="acme", user="alice", thread="t", run="r", agent="a")
 IDS = {"threadId": "t", "runId": "r"}
@@ -35,29 +35,33 @@ def begun(**options: Any) -> Run:
     return run
 
 
-def kinds(made: list[Made]) -> list[str]:
+def kinds(made: list[RunEvent]) -> list[str]:
     return [one.event["type"] for one in made]
 
 
-def fed(run: Run, *items: object) -> list[Made]:
+def fed(run: Run, *items: object) -> list[RunEvent]:
     return [made for item in items for made in run.feed(item)]
 
 
-def said(made: list[Made]) -> str:
+def said(made: list[RunEvent]) -> str:
     return "".join(one.event.get("delta", "") for one in made)
 
 
 def test_the_table_leaves_running_once() -> None:
     """From RUNNING each move but EVENT ends the run; from an ending there is no move."""
-    assert {status for status, _ in TABLE} == {Status.PENDING, Status.RUNNING}
+    assert {status for status, _ in TRANSITIONS} == {Status.PENDING, Status.RUNNING}
     assert set(Status) - {Status.PENDING, Status.RUNNING} == OVER
-    assert {move: TABLE[Status.RUNNING, move] for move in Move if move is not Move.BEGIN} == {
-        Move.EVENT: Status.RUNNING,
-        Move.FINISH: Status.FINISHED,
-        Move.INTERRUPT: Status.INTERRUPTED,
-        Move.CANCEL: Status.CANCELLED,
-        Move.FAIL: Status.FAILED,
-        Move.LOSE: Status.LOST,
+    assert {
+        move: TRANSITIONS[Status.RUNNING, move]
+        for move in Transition
+        if move is not Transition.BEGIN
+    } == {
+        Transition.EVENT: Status.RUNNING,
+        Transition.FINISH: Status.FINISHED,
+        Transition.INTERRUPT: Status.INTERRUPTED,
+        Transition.CANCEL: Status.CANCELLED,
+        Transition.FAIL: Status.FAILED,
+        Transition.LOSE: Status.LOST,
     }
 
 
@@ -302,7 +306,7 @@ def test_a_half_that_stays_alone_is_replaced() -> None:
 def test_a_legal_run_comes_out_as_it_went_in(events: list[dict[str, Any]]) -> None:
     """What a well-behaved agent says is published unchanged, numbered, and legal."""
     run = begun()
-    made: list[Made] = []
+    made: list[RunEvent] = []
     for event in events[1:-1]:
         made += run.feed(event)
     assert [one.event for one in made] == events[1:-1]
@@ -368,12 +372,12 @@ class AnyOrder(RuleBasedStateMachine):
     def begin(self) -> None:
         ids = itertools.count(1)
         self.twin_of_log = Order()
-        self.made: list[Made] = []
+        self.made: list[RunEvent] = []
         self.endings = 0
         self.run = Run(KEY, history=[], new_id=lambda: f"id{next(ids)}")
         self.take(self.run.begin({"messages": [QUESTION]}))
 
-    def take(self, made: list[Made]) -> None:
+    def take(self, made: list[RunEvent]) -> None:
         for one in made:
             self.twin_of_log.check(one.event)
             self.twin_of_log.advance(one.event)

@@ -11,15 +11,15 @@ import pytest
 
 from tests.kit import run_scenarios
 from towpath.identity import Principal
-from towpath.log.broker import Append, Key, Write
+from towpath.log.broker import Append, IdempotencyKey, Write
 from towpath.runs import executor, queue, service
 from towpath.runs.approvals import Approvals
-from towpath.runs.executor import LiveRun
-from towpath.runs.interrupts import Answer, InterruptDecided, Question
+from towpath.runs.executor import RunExecutor
+from towpath.runs.interrupts import Interrupt, InterruptDecided, InterruptStatus
 from towpath.runs.leases import Leases
 from towpath.runs.model import RunKey, RunOpened
-from towpath.runs.requests import Decide, StartRun
-from towpath.runs.run import Made
+from towpath.runs.requests import Decision, StartRun
+from towpath.runs.run import RunEvent
 from towpath.runs.run_states import OVER
 from towpath.runs.tables import interrupts as stored
 from towpath.runs.tables import projection
@@ -60,15 +60,15 @@ def test_an_ending_that_is_stored_after_it_is_told_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where the terminal event and the fact are two writes, somebody sees them differ: found."""
-    real = LiveRun._closing
+    real = RunExecutor._closing
 
-    def apart(self: LiveRun, made: list[Made]) -> Write:
+    def apart(self: RunExecutor, made: list[RunEvent]) -> Write:
         whole = real(self, made)
         later = asyncio.get_running_loop().call_soon
-        later(lambda: self._around.broker.submit(Write(facts=whole.facts)))
+        later(lambda: self._deps.broker.submit(Write(facts=whole.facts)))
         return Write(whole.appends)
 
-    monkeypatch.setattr(LiveRun, "_closing", apart)
+    monkeypatch.setattr(RunExecutor, "_closing", apart)
     with pytest.raises(detangle.BugFound):
         explored(run_scenarios.truths, runs=MANY)
 
@@ -136,7 +136,7 @@ def test_a_last_answer_that_does_not_know_it_is_found(monkeypatch: pytest.Monkey
     real = stored.decide
 
     def forgetful(db: sqlite3.Connection, fact: InterruptDecided) -> None:
-        open_ones = {one.id for one in questions_of(db, fact) if one.answer is Answer.OPEN}
+        open_ones = {one.id for one in questions_of(db, fact) if one.answer is InterruptStatus.OPEN}
         real(db, replace(fact, others=frozenset(open_ones - {fact.id})))
 
     monkeypatch.setattr(stored, "decide", forgetful)
@@ -149,7 +149,7 @@ def test_an_expiry_that_is_told_before_it_is_written_is_found(
 ) -> None:
     """Where the clock alone says expired, a decision in flight undoes it, and it is seen."""
 
-    async def unwritten(self: Approvals, asked: list[Question], now: float) -> list[Question]:
+    async def unwritten(self: Approvals, asked: list[Interrupt], now: float) -> list[Interrupt]:
         return [replace(one, answer=one.now(now)) for one in asked]
 
     monkeypatch.setattr(Approvals, "_noted", unwritten)
@@ -163,15 +163,15 @@ def test_a_twin_that_finds_its_question_answered_is_found(
     """Where a repeated request is looked for too early, its twin is told `already`: it is seen."""
     real = Approvals._decide
 
-    async def early(self: Approvals, who: Principal, said: Decide, key: Key) -> bytes:
-        broker = self._around.broker
-        if (earlier := await broker.remembered(key)) is not None:
+    async def early(self: Approvals, who: Principal, said: Decision, key: IdempotencyKey) -> bytes:
+        broker = self._deps.broker
+        if (earlier := await broker.stored_result(key)) is not None:
             return earlier
         with monkeypatch.context() as patch:
-            patch.setattr(type(broker), "remembered", nothing)
+            patch.setattr(type(broker), "stored_result", nothing)
             return await real(self, who, said, key)
 
-    async def nothing(self: object, key: Key) -> None:
+    async def nothing(self: object, key: IdempotencyKey) -> None:
         return None
 
     monkeypatch.setattr(Approvals, "_decide", early)
@@ -179,7 +179,7 @@ def test_a_twin_that_finds_its_question_answered_is_found(
         explored(run_scenarios.decisions, runs=MANY)
 
 
-def questions_of(db: sqlite3.Connection, fact: InterruptDecided) -> list[Question]:
+def questions_of(db: sqlite3.Connection, fact: InterruptDecided) -> list[Interrupt]:
     """Return the questions of the run a decision is about."""
     return stored.of_run(db, fact.key.tenant, fact.key.user, fact.key.run)
 
@@ -187,7 +187,7 @@ def questions_of(db: sqlite3.Connection, fact: InterruptDecided) -> list[Questio
 def test_a_pause_between_making_and_submitting_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exploration is worth its name: awaiting where nothing may be awaited is found."""
 
-    async def carry(self: LiveRun, items: AsyncGenerator[object, None]) -> None:
+    async def carry(self: RunExecutor, items: AsyncGenerator[object, None]) -> None:
         async for item in items:
             await self._room()
             made = self.run.feed(item)
@@ -197,7 +197,7 @@ def test_a_pause_between_making_and_submitting_is_found(monkeypatch: pytest.Monk
             elif made:
                 self._in_flight.append(self._submit(made))
 
-    monkeypatch.setattr(LiveRun, "_carry", carry)
+    monkeypatch.setattr(RunExecutor, "_carry", carry)
     with pytest.raises(detangle.BugFound):
         explored(run_scenarios.endings)
 
@@ -206,7 +206,7 @@ def test_a_producer_that_is_not_fenced_off_is_found(monkeypatch: pytest.MonkeyPa
     """Where offsets alone keep a late producer out, they meet by chance, and it is seen."""
 
     def careless(*given: Any, **fields: Any) -> Append:
-        return Append(*given, **{**fields, "within": None})
+        return Append(*given, **{**fields, "fencing_offset": None})
 
     monkeypatch.setattr(executor, "Append", careless)
     with pytest.raises(detangle.BugFound):
@@ -216,7 +216,7 @@ def test_a_producer_that_is_not_fenced_off_is_found(monkeypatch: pytest.MonkeyPa
 def test_a_stop_that_boasts_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a stop says accepted though the run was ended elsewhere, it is seen."""
     monkeypatch.setattr(
-        LiveRun, "overtaken", property(lambda _: False, lambda *_: None), raising=False
+        RunExecutor, "overtaken", property(lambda _: False, lambda *_: None), raising=False
     )
     with pytest.raises(detangle.BugFound):
         explored(run_scenarios.hanging_holder, runs=4 * MANY)
@@ -246,7 +246,7 @@ def test_a_request_without_its_key_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 
     async def forgetful(self: Any, who: Principal, asked: StartRun) -> bytes:
         again = StartRun(
-            request_id=self._around.new_id(),
+            request_id=self._deps.new_id(),
             agent=asked.agent,
             thread_id=asked.thread_id,
             message=asked.message,
@@ -275,8 +275,8 @@ def test_a_queued_run_nobody_looks_after_is_found(monkeypatch: pytest.MonkeyPatc
 def test_a_stop_blind_to_what_is_beginning_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a stop looks only at runs whose beginning was answered, one slips through: found."""
 
-    async def blind(self: Any, who: Principal, run: str) -> LiveRun | None:
-        live: LiveRun | None = self._live.get((who.tenant, who.user, run))
+    async def blind(self: Any, who: Principal, run: str) -> RunExecutor | None:
+        live: RunExecutor | None = self._live.get((who.tenant, who.user, run))
         return live
 
     monkeypatch.setattr(service.AgentWebSocketBridge, "_begun", blind)

@@ -13,11 +13,11 @@ from tests.runs.stage import ALICE, BOB, QUICK, Stage, eventually, saying, stage
 from towpath.agents.agent import AgentInput
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, TooLarge, Unavailable
 from towpath.events.types import TYPES
-from towpath.log.broker import Key, Write
+from towpath.log.broker import IdempotencyKey, Write
 from towpath.runs.executor import RunLimits
 from towpath.runs.requests import StartRun
 from towpath.runs.run import AgentError
-from towpath.telemetry import Fault, RunEnded
+from towpath.telemetry import InternalError, RunEnded
 
 ENGINES = ("memory", "sqlite")
 SECRET = "sk-live-0123456789"
@@ -105,7 +105,7 @@ async def test_r47_an_agent_that_breaks_at_any_event_ends_once(kind: str, place:
             events = await stage.events(f"t{cut}")
             assert (events[-1]["type"], events[-1]["code"]) == ("RUN_ERROR", "run.failed")
             assert SECRET not in str(await stage.log(f"t{cut}"))
-        assert any(isinstance(one, Fault) for one in stage.happened)
+        assert any(isinstance(one, InternalError) for one in stage.happened)
 
 
 LATER_KINDS: tuple[tuple[dict[str, Any], ...], ...] = (
@@ -240,7 +240,7 @@ async def test_r89_an_agent_that_ignores_its_cancellation_is_left_behind(
     late = asyncio.Event()
     said: list[str] = []
 
-    async def stubborn(asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def stubborn(request: AgentInput) -> AsyncGenerator[object, None]:
         yield "begin"
         while not late.is_set():
             try:
@@ -289,7 +289,7 @@ async def test_r89_an_agent_that_is_refused_tidies_up_before_its_run_is_let_go(
     """Where a run ends while its agent waits in a yield, its clean-up is run, and waited for."""
     left: list[bool] = []
 
-    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
         try:
             yield "a"
             yield said
@@ -309,7 +309,7 @@ async def test_r47_r89_a_clean_up_that_hangs_delays_no_ending(kind: str, place: 
     """What an agent may not say ends its run at once; its clean-up is cut off after the bound."""
     left: list[bool] = []
 
-    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
         try:
             yield 42
         finally:
@@ -410,8 +410,8 @@ async def test_r48_what_an_agent_says_after_its_end_is_refused(kind: str, place:
     """An agent that tells its own end is taken at its word: nothing of it follows."""
     async with staged(kind, place) as stage:
 
-        async def chatty(asked: AgentInput) -> AsyncGenerator[object, None]:
-            ids = {"threadId": asked.context.thread, "runId": asked.context.run}
+        async def chatty(request: AgentInput) -> AsyncGenerator[object, None]:
+            ids = {"threadId": request.context.thread, "runId": request.context.run}
             yield {"type": "RUN_STARTED", **ids}
             yield "answer"
             yield {"type": "RUN_FINISHED", **ids, "result": {"n": 1}}
@@ -470,8 +470,8 @@ async def test_an_agent_is_shown_the_conversation_up_to_what_it_is_to_answer(
     said = {key: {"id": key, "role": roles[key[0]], "content": key} for key in (*before, *given)}
     seen: list[str] = []
 
-    async def look(asked: AgentInput) -> AsyncGenerator[object, None]:
-        seen.extend(one["id"] for one in asked.messages)
+    async def look(request: AgentInput) -> AsyncGenerator[object, None]:
+        seen.extend(one["id"] for one in request.messages)
         yield "well"
 
     async with staged(kind, tmp_path) as stage:
@@ -481,8 +481,8 @@ async def test_an_agent_is_shown_the_conversation_up_to_what_it_is_to_answer(
         await stage.done(
             await stage.start(agent="silent", request_id="1", input={"messages": past})
         )
-        asked = {"messages": [said[key] for key in given]}
-        await stage.done(await stage.start(request_id="2", input=asked))
+        request = {"messages": [said[key] for key in given]}
+        await stage.done(await stage.start(request_id="2", input=request))
         assert seen == shown
         await stage.check()
         stored = await stage.store.get("acme", "alice", "t1")
@@ -495,10 +495,10 @@ async def test_an_agent_may_do_what_it_likes_with_its_input(kind: str, place: Pa
     """What it changes in the messages and state it was given is its own copy."""
     async with staged(kind, place) as stage:
 
-        async def vandal(asked: AgentInput) -> AsyncGenerator[object, None]:
-            asked.messages[0]["content"] = "forged"
-            asked.state["a"] = "forged"
-            asked.messages.clear()
+        async def vandal(request: AgentInput) -> AsyncGenerator[object, None]:
+            request.messages[0]["content"] = "forged"
+            request.state["a"] = "forged"
+            request.messages.clear()
             yield "done"
 
         said = {"id": "u1", "role": "user", "content": "truth"}
@@ -513,26 +513,26 @@ async def test_r81_the_same_request_is_the_same_run(kind: str, place: Path) -> N
     """Asked again (while it runs, after it, at once), the run is the same, and runs once."""
     begun: list[str] = []
 
-    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
-        begun.append(asked.message)
+    async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
+        begun.append(request.message)
         yield "a"
 
     async with staged(kind, place) as stage:
         stage.cast(agent)
-        asked = StartRun(request_id="r1", agent="agent", message="hi")
+        request = StartRun(request_id="r1", agent="agent", message="hi")
         first, twin = await asyncio.gather(
-            stage.bridge.start(ALICE, asked), stage.bridge.start(ALICE, asked)
+            stage.bridge.start(ALICE, request), stage.bridge.start(ALICE, request)
         )
         assert first == twin
         result = msgspec.json.decode(first)
         await stage.done(result["run_id"])
-        assert await stage.bridge.start(ALICE, asked) == first
+        assert await stage.bridge.start(ALICE, request) == first
         assert begun == ["hi"]
         assert result["position"]["offset"] == 0
         other = StartRun(request_id="r1", agent="agent", message="something else")
         with pytest.raises(Conflict):
             await stage.bridge.start(ALICE, other)
-        theirs = msgspec.json.decode(await stage.bridge.start(BOB, asked))
+        theirs = msgspec.json.decode(await stage.bridge.start(BOB, request))
         assert theirs["run_id"] != result["run_id"]
         await stage.done(theirs["run_id"], who=BOB)
 
@@ -557,7 +557,7 @@ async def test_r91_a_busy_thread_takes_no_second_run(kind: str, place: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("asked", "error"),
+    ("question", "error"),
     [
         ({"agent": "nobody"}, NotFound),
         ({"message": ""}, BadRequest),
@@ -576,14 +576,14 @@ async def test_r91_a_busy_thread_takes_no_second_run(kind: str, place: Path) -> 
     ],
 )
 async def test_what_cannot_be_asked_is_refused_without_a_trace(
-    kind: str, place: Path, asked: dict[str, Any], error: type[Exception]
+    kind: str, place: Path, question: dict[str, Any], error: type[Exception]
 ) -> None:
-    """Each malformed request has its error, and starts nothing."""
+    """Each malformed question has its error, and starts nothing."""
     limits = RunLimits(message_bytes=1000)
     async with staged(kind, place, limits=limits) as stage:
         stage.cast(saying("a"))
         with pytest.raises(error):
-            await stage.start(**{"thread": "t1", **asked})
+            await stage.start(**{"thread": "t1", **question})
         assert stage.bridge.active == 0
         assert await stage.store.threads("acme", "alice", limit=10) == []
 
@@ -686,7 +686,7 @@ async def test_p5_r47_an_outage_mid_run_leaves_no_gap_and_one_ending(
     """The log refuses writes for a while: no gap, one ending once it can be written, one truth."""
     async with staged(kind, place) as stage:
 
-        async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+        async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
             yield "first "
             await asyncio.sleep(0.02)
             if outage == "some":
@@ -751,7 +751,7 @@ async def test_p7_an_agent_waits_when_too_much_is_under_way(place: Path) -> None
     most = 0
     async with staged("sqlite", place, limits=RunLimits(in_flight=4)) as stage:
 
-        async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+        async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
             nonlocal most
             (live,) = stage.bridge._live.values()
             for n in range(300):
@@ -766,8 +766,8 @@ async def test_history_reaches_the_next_run(kind: str, place: Path) -> None:
     """An agent sees the conversation so far, the newest question last, and the thread's state."""
     seen: list[tuple[list[str], str, Any]] = []
 
-    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
-        seen.append(([one["content"] for one in asked.messages], asked.message, asked.state))
+    async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
+        seen.append(([one["content"] for one in request.messages], request.message, request.state))
         yield "answer"
         yield {"type": "STATE_SNAPSHOT", "snapshot": {"n": len(seen)}}
 
@@ -787,15 +787,15 @@ async def test_storage_errors_are_no_agents_business(place: Path) -> None:
             raise StorageError("unreadable")
 
     async with staged("memory", place) as stage:
-        object.__setattr__(stage.bridge._around, "conversations", Blind())
+        object.__setattr__(stage.bridge._deps, "conversations", Blind())
         with pytest.raises(Unavailable):
             await stage.bridge.cancel(ALICE, "r1")
-        object.__setattr__(stage.bridge._around, "conversations", stage.store)
+        object.__setattr__(stage.bridge._deps, "conversations", stage.store)
 
 
-def stop_request(text: str = "stop") -> Key:
+def stop_request(text: str = "stop") -> IdempotencyKey:
     """Return what makes a request to stop the same one."""
-    return Key(("acme", "alice", "run.cancel"), "stop", text)
+    return IdempotencyKey(("acme", "alice", "run.cancel"), "stop", text)
 
 
 async def test_p8_r81_a_stop_that_is_asked_twice_at_once_is_one_stop(
@@ -821,11 +821,11 @@ async def test_p8_r81_a_stop_is_remembered_though_its_asker_left(kind: str, plac
         await asyncio.sleep(0)
         asking.cancel()
         await stage.done(run)
-        assert await stage.broker.remembered(stop_request()) == b'{"status":"accepted"}'
+        assert await stage.broker.stored_result(stop_request()) == b'{"status":"accepted"}'
         busy, waits = await stage.start(), await stage.start()
         queued = replace(stop_request(), request_id="another")
         assert await stage.bridge.cancel(ALICE, waits, key=queued) == "accepted"
-        assert await stage.broker.remembered(queued) == b'{"status":"accepted"}'
+        assert await stage.broker.stored_result(queued) == b'{"status":"accepted"}'
         await stage.bridge.cancel(ALICE, busy)
 
 
@@ -850,7 +850,7 @@ async def test_r89_an_agent_that_hears_of_a_stop_by_itself_tidies_up(
     """One that speaks once more after the stop is closed, and its clean-up is not broken off."""
     left = asyncio.Event()
 
-    async def busy(asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def busy(request: AgentInput) -> AsyncGenerator[object, None]:
         """Speak without a pause, and take a moment to leave."""
         try:
             while True:

@@ -68,7 +68,7 @@ class News:
     def __init__(self) -> None:
         self._changed = asyncio.Event()
 
-    def tell(self) -> None:
+    def emit(self) -> None:
         """Say that something came."""
         self._changed.set()
 
@@ -108,7 +108,7 @@ class Reader:
         self.told.append(joined)
         if not joined.recovered:
             self.begin_anew()
-        self._news.tell()
+        self._news.emit()
 
     def begin_anew(self) -> None:
         """Forget what is shown, because it is about to be told again."""
@@ -119,12 +119,12 @@ class Reader:
         self.deliveries.append(delivery)
         self.told.append(delivery)
         self.stream.append(delivery.event)
-        self._news.tell()
+        self._news.emit()
 
     def take_end(self, ended: Ended) -> None:
         """Note that it is unsubscribed."""
         self.ends.append(ended)
-        self._news.tell()
+        self._news.emit()
 
     @property
     def types(self) -> list[str]:

@@ -149,12 +149,12 @@ class SdkContract:
     async def test_connects_with_get_token(self, server: ServerProcess) -> None:
         """A client without a token asks the application for one, once, and is connected."""
         me = someone()
-        get_token, asked = asking(server.token(me))
+        get_token, request = asking(server.token(me))
         async with self.open(server.ws, get_token=get_token) as client:
             await client.connect()
             await client.until_connected()
             assert (await client.rpc("whoami"))["user"] == me
-        assert len(asked) == 1
+        assert len(request) == 1
 
     async def test_is_subscribed_to_user_and_tenant(self, server: ServerProcess) -> None:
         """The connect reply brings `user` and `tenant`, recoverable and positioned."""
@@ -220,13 +220,13 @@ class SdkContract:
     async def test_expired_token_is_109_and_asks_for_another(self, server: ServerProcess) -> None:
         """An expired token makes the SDK ask the application for another and come in with it."""
         me = someone()
-        get_token, asked = asking(server.token(me))
+        get_token, request = asking(server.token(me))
         async with self.open(server.ws, server.token(me, ttl=-60), get_token=get_token) as client:
             await client.connect()
             await client.until_connected()
             assert (await client.rpc("whoami"))["user"] == me
         assert 109 in [error.code for error in client.errors]
-        assert len(asked) == 1
+        assert len(request) == 1
         check_closes(client)
 
     async def test_foreign_thread_is_error_102(self, server: ServerProcess) -> None:
@@ -241,8 +241,8 @@ class SdkContract:
                 await client.until_connected()
             plain, _ = await owner.start_run("count 3")
             known, position = await owner.start_run("count 3")
-            asked = [(plain, None), (known, position), (f"thread:{uuid.uuid4().hex}", START)]
-            for channel, since in asked:
+            request = [(plain, None), (known, position), (f"thread:{uuid.uuid4().hex}", START)]
+            for channel, since in request:
                 reader = await other.subscribe(channel, since)
                 ends.append(await reader.until_ended())
                 assert reader.deliveries == []
@@ -718,10 +718,10 @@ class SdkContract:
     ) -> None:
         """A token of 3 s, refreshed three times and more, interrupts neither line nor run."""
         me = someone()
-        asked: list[float] = []
+        request: list[float] = []
 
         async def get_token() -> str:
-            asked.append(time.monotonic())
+            request.append(time.monotonic())
             return server.token(me, ttl=3)
 
         began = time.monotonic()
@@ -732,7 +732,7 @@ class SdkContract:
             reader = await client.subscribe(channel, position)
             await reader.until_over()
         assert time.monotonic() - began > 6.5
-        assert len(asked) >= 4, "once to come in, then three refreshes"
+        assert len(request) >= 4, "once to come in, then three refreshes"
         assert len(client.connected) == 1
         assert client.errors == []
         reader.check_sequence(first=1)
@@ -741,7 +741,7 @@ class SdkContract:
     async def test_r83_stale_token_on_reconnect_recovers(self, server: ServerProcess) -> None:
         """A reconnect with a token that expired meanwhile fetches another and recovers."""
         me = someone()
-        get_token, asked = asking(server.token(me))
+        get_token, request = asking(server.token(me))
         async with (
             proxied(server) as line,
             self.open(websocket(line), server.token(me), get_token=get_token) as client,
@@ -755,7 +755,7 @@ class SdkContract:
             line.cut()
             await reader.until_over()
         assert 109 in [error.code for error in client.errors]
-        assert len(asked) == 1
+        assert len(request) == 1
         assert [joined.recovered for joined in reader.joins] == [True, True]
         reader.check_sequence(first=1)
         check_whole(reader, counted(150))

@@ -102,7 +102,7 @@ class NodeClient(SdkClient):
                 self._settle(self._answers.pop(line["answer"]), line)
             else:
                 self._take(line)
-                self.news.tell()
+                self.news.emit()
 
     def _settle(self, answer: asyncio.Future[Any], line: dict[str, Any]) -> None:
         if answer.done():

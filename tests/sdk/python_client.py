@@ -66,12 +66,12 @@ class PythonClient(SdkClient):
     ) -> Reader:
         reader = Reader(channel, self.news)
         options: dict[str, Any] = {}
-        asked = get_state or (_once(since) if since is not None else None)
-        if asked is not None:
+        request = get_state or (_once(since) if since is not None else None)
+        if request is not None:
 
             async def load(_: str) -> StreamPosition:
                 reader.begin_anew()
-                position = await asked()
+                position = await request()
                 return StreamPosition(offset=position.offset, epoch=position.epoch)
 
             options["get_state"] = load
@@ -137,27 +137,27 @@ class _ClientEvents(ClientEventHandler):  # type: ignore[misc] # the SDK has no 
 
     async def on_connected(self, ctx: Any) -> None:
         self._client.connected.append(ctx.client)
-        self._client.news.tell()
+        self._client.news.emit()
 
     async def on_connecting(self, ctx: Any) -> None:
         self._client.connecting.append(Ended(ctx.code, ctx.reason))
-        self._client.news.tell()
+        self._client.news.emit()
 
     async def on_disconnected(self, ctx: Any) -> None:
         self._client.disconnected.append(Ended(ctx.code, ctx.reason))
-        self._client.news.tell()
+        self._client.news.emit()
 
     async def on_error(self, ctx: Any) -> None:
         self._client.errors.append(_error(ctx))
-        self._client.news.tell()
+        self._client.news.emit()
 
     async def on_subscribed(self, ctx: Any) -> None:
         self._client.take_join(ctx.channel, _joined(ctx))
-        self._client.news.tell()
+        self._client.news.emit()
 
     async def on_publication(self, ctx: Any) -> None:
         self._client.take_notice(ctx.channel, _delivery(ctx))
-        self._client.news.tell()
+        self._client.news.emit()
 
 
 class _Events(SubscriptionEventHandler):  # type: ignore[misc] # the SDK has no types

@@ -73,7 +73,7 @@ class HttpAgent:
 
 async def http_agent(base: str, person: Person, agent: str = "tools", **given: Any) -> HttpAgent:
     """Run the program to its end."""
-    asked = {
+    request = {
         "url": f"{base}/agui/{agent}",
         "token": person.token,
         "threadId": uuid.uuid4().hex,
@@ -90,7 +90,7 @@ async def http_agent(base: str, person: Person, agent: str = "tools", **given: A
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    output, errors = await process.communicate(json.dumps(asked).encode())
+    output, errors = await process.communicate(json.dumps(request).encode())
     assert process.returncode == 0, errors.decode()
     return HttpAgent(json.loads(output))
 
@@ -189,8 +189,8 @@ async def test_without_the_resuming_fetch_a_cut_is_an_error(agui: ServerProcess)
         return bool(run.get("status") == "running")
 
     async with FaultProxy("127.0.0.1", agui.port) as line:
-        asked = {"message": "count 100 at 50/s", **ids}
-        running = asyncio.create_task(http_agent(line.http, person, **asked))
+        request = {"message": "count 100 at 50/s", **ids}
+        running = asyncio.create_task(http_agent(line.http, person, **request))
         await eventually(started)
         line.cut()
         seen = await running

@@ -51,8 +51,8 @@ class Tab:
         await self._client.command("unsubscribe", channel=self._channel)
         self._take(self._client.publications(self._channel)[self._pushes :])
         self._pushes = len(self._client.publications(self._channel))
-        asked = {"channel": self._channel, "recover": True, **self._position}
-        answer = (await self._client.command("subscribe", **asked))["subscribe"]
+        request = {"channel": self._channel, "recover": True, **self._position}
+        answer = (await self._client.command("subscribe", **request))["subscribe"]
         assert answer["recovered"]
         self._take(answer.get("publications", []))
         self._position = {"epoch": answer["epoch"], "offset": answer["offset"]}
@@ -82,8 +82,8 @@ async def test_r73_r74_r75_a_reload_at_every_event_shows_the_run(
             stream = await pages.enter_async_context(person.join(thread))
             streams.append(asyncio.create_task(stream.rest()))
 
-        asked: dict[str, Any] = {"thread": thread, "props": {"gates": str(tmp_path)}}
-        watching = await pages.enter_async_context(person.run("steps", **asked))
+        request: dict[str, Any] = {"thread": thread, "props": {"gates": str(tmp_path)}}
+        watching = await pages.enter_async_context(person.run("steps", **request))
         await anext(watching)
         back = await pages.enter_async_context(wire_client(stepping.ws, person.token))
         tab = Tab(back, channel)
@@ -99,8 +99,8 @@ async def test_r73_r74_r75_a_reload_at_every_event_shows_the_run(
         await tab.come_back()
         told = [[one.event for one in await stream] for stream in streams]
     uncut = watching.events
-    preludes = [len(prelude) for _, prelude in joined]
-    told += [[*prelude, *client.events(channel)] for client, prelude in joined]
+    preludes = [len(snapshot) for _, snapshot in joined]
+    told += [[*snapshot, *client.events(channel)] for client, snapshot in joined]
     told.append(tab.events)
     assert len(told) == 2 * count + 1
     assert len(set(preludes)) > 5, "they joined at different moments"

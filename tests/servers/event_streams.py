@@ -113,12 +113,12 @@ class Person:
 
     @asynccontextmanager
     async def run(
-        self, agent: str, message: str = "hello there", **asked: Any
+        self, agent: str, message: str = "hello there", **request: Any
     ) -> AsyncGenerator[Stream, None]:
         """Ask an agent; leaving the block cuts the response."""
         async with (
             self.http() as http,
-            http.stream("POST", f"/agui/{agent}", json=run_input(message, **asked)) as answer,
+            http.stream("POST", f"/agui/{agent}", json=run_input(message, **request)) as answer,
         ):
             if answer.status_code != 200:
                 await answer.aread()

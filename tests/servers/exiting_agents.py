@@ -14,7 +14,7 @@ from towpath.agents import demo
 from towpath.agents.adapters.pydantic_ai import from_pydantic_ai
 from towpath.agents.agent import AgentInput
 from towpath.gateway import Gateway
-from towpath.telemetry import Happening, RunBegan
+from towpath.telemetry import RunBegan, TelemetryEvent
 
 gateway = Gateway()
 gateway.agent("tools")(demo.tools)
@@ -34,38 +34,38 @@ async def exits_later(seconds: float = 0.01) -> None:
 
 
 @gateway.agent("exits")
-async def exits_itself(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def exits_itself(request: AgentInput) -> AsyncGenerator[object, None]:
     yield "a "
     exits()
 
 
 @gateway.agent("interrupts")
-async def interrupts(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def interrupts(request: AgentInput) -> AsyncGenerator[object, None]:
     yield "a "
     raise KeyboardInterrupt
 
 
 @gateway.agent("parses")
-async def parses(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def parses(request: AgentInput) -> AsyncGenerator[object, None]:
     yield "a "
     argparse.ArgumentParser(prog="tool").parse_args(["--no-such-option"])
 
 
 @gateway.agent("task")
-async def task(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def task(request: AgentInput) -> AsyncGenerator[object, None]:
     forever.append(asyncio.create_task(exits_later()))
     yield "a "
     await asyncio.Event().wait()
 
 
 @gateway.agent("awaited")
-async def awaited(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def awaited(request: AgentInput) -> AsyncGenerator[object, None]:
     yield "a "
     await asyncio.create_task(exits_later())
 
 
 @gateway.agent("group")
-async def group(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def group(request: AgentInput) -> AsyncGenerator[object, None]:
     yield "a "
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(exits_later())
@@ -73,7 +73,7 @@ async def group(asked: AgentInput) -> AsyncGenerator[object, None]:
 
 
 @gateway.agent("anyio_group")
-async def anyio_group(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def anyio_group(request: AgentInput) -> AsyncGenerator[object, None]:
     yield "a "
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(exits_later)
@@ -83,7 +83,7 @@ async def anyio_group(asked: AgentInput) -> AsyncGenerator[object, None]:
 def called(schedule: Callable[[asyncio.AbstractEventLoop], object]) -> None:
     """Register an agent that waits for ever, and has something called that exits."""
 
-    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
         yield "a "
         schedule(asyncio.get_running_loop())
         await asyncio.Event().wait()
@@ -100,7 +100,7 @@ CALLED = [agent.name for agent in gateway.agents if agent.name.startswith("calle
 
 
 @gateway.agent("thread")
-async def thread(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def thread(request: AgentInput) -> AsyncGenerator[object, None]:
     yield "a "
     await asyncio.to_thread(exits)
 
@@ -118,14 +118,14 @@ gateway.agent("pydantic")(from_pydantic_ai(clerk))
 
 
 @gateway.agent("outlived")
-async def outlived(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def outlived(request: AgentInput) -> AsyncGenerator[object, None]:
     """Its task exits when the run is over."""
     forever.append(asyncio.create_task(exits_later(0.2)))
     yield "a "
 
 
 @gateway.agent("stops_the_loop")
-async def stops_the_loop(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def stops_the_loop(request: AgentInput) -> AsyncGenerator[object, None]:
     asyncio.get_running_loop().stop()
     yield "a "
 
@@ -139,14 +139,14 @@ async def numbers() -> AsyncGenerator[int, None]:
 
 
 @gateway.agent("leaves_open")
-async def leaves_open(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def leaves_open(request: AgentInput) -> AsyncGenerator[object, None]:
     """Leaves a generator open that exits when it is closed, with the loop."""
     forever.append(numbers())
     yield str(await anext(forever[-1]))
 
 
 @gateway.agent("exits_when_stopped")
-async def exits_when_stopped(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def exits_when_stopped(request: AgentInput) -> AsyncGenerator[object, None]:
     yield "a "
     try:
         await asyncio.Event().wait()
@@ -154,9 +154,9 @@ async def exits_when_stopped(asked: AgentInput) -> AsyncGenerator[object, None]:
         exits()
 
 
-def watcher_that_exits(happening: Happening) -> None:
+def watcher_that_exits(happening: TelemetryEvent) -> None:
     if isinstance(happening, RunBegan):
         exits()
 
 
-gateway.watch(watcher_that_exits)
+gateway.add_observer(watcher_that_exits)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.kit.crashes import PLACES, POINTS, RECORDINGS, VARIABLE, epitaph
+from tests.kit.crashes import PLACES, POINTS, RECORDINGS, VARIABLE, crash_message
 from tests.kit.history import Given, History, Log, RunState, Violation
 from tests.kit.verdict import check
 from tests.recordings import FOLDER
@@ -275,7 +275,7 @@ class Killing:
             await asyncio.to_thread(self.server.kill)
             raise NotReached(f"{kill} was not reached in {REACHED:.0f} s")
         said = self._said()
-        if process.returncode != -signal.SIGKILL or epitaph(kill.point or "") not in said:
+        if process.returncode != -signal.SIGKILL or crash_message(kill.point or "") not in said:
             raise NotReached(f"the server ended {process.returncode} before {kill}:\n{said}")
 
     def _said(self) -> str:

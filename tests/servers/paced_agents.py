@@ -18,10 +18,10 @@ HARD = "line\nbreak\n\ndata: RUN_FINISHED\r\nid: 1:1\n: “quoted” 🚣 "
 
 
 @gateway.agent("story")
-async def story(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def story(request: AgentInput) -> AsyncGenerator[object, None]:
     """Tell something of most kinds of event, at the pace the client forwards."""
-    pace = (asked.forwarded_props or {}).get("pace", 0)
-    for item in chapters(asked.context.run or ""):
+    pace = (request.forwarded_props or {}).get("pace", 0)
+    for item in chapters(request.context.run or ""):
         yield item
         await asyncio.sleep(pace)
 
@@ -83,27 +83,27 @@ def chapters(run: str) -> Iterator[dict[str, Any]]:
 
 
 @gateway.agent("steps")
-async def steps(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def steps(request: AgentInput) -> AsyncGenerator[object, None]:
     """Tell the story, each event when a file of its number stands in the given directory."""
-    for number, item in enumerate(chapters(asked.context.run or "")):
-        gate = Path((asked.forwarded_props or {})["gates"]) / str(number)
+    for number, item in enumerate(chapters(request.context.run or "")):
+        gate = Path((request.forwarded_props or {})["gates"]) / str(number)
         while not gate.exists():  # noqa: ASYNC110 - another process makes it
             await asyncio.sleep(0.002)
         yield item
 
 
 @gateway.agent("waits")
-async def waits(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def waits(request: AgentInput) -> AsyncGenerator[object, None]:
     """Say one word and wait for ever."""
     yield "waiting"
     await asyncio.Event().wait()
 
 
 @gateway.agent("floods")
-async def floods(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def floods(request: AgentInput) -> AsyncGenerator[object, None]:
     """Say as many pieces of 16 KiB as the message asks for, and wait for ever."""
-    pace = (asked.forwarded_props or {}).get("pace", 0.001)
-    for number in range(int(asked.message)):
+    pace = (request.forwarded_props or {}).get("pace", 0.001)
+    for number in range(int(request.message)):
         yield flood(number)
         await asyncio.sleep(pace)
     yield "."

@@ -9,10 +9,10 @@ from towpath.gateway import Gateway
 gateway = Gateway()
 
 
-async def repeat(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def repeat(request: AgentInput) -> AsyncGenerator[object, None]:
     """Say what it was asked; "wait" goes on until somebody stops it."""
-    yield f"You said: {asked.message}"
-    if asked.message == "wait":
+    yield f"You said: {request.message}"
+    if request.message == "wait":
         while True:
             await asyncio.sleep(0.05)
             yield " …"

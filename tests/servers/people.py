@@ -139,10 +139,10 @@ class Person:
         Raises:
             Refused: it is no.
         """
-        asked = {"request_id": uuid.uuid4().hex, **data}
+        request = {"request_id": uuid.uuid4().hex, **data}
         while True:
             try:
-                return await self.client.rpc(method, asked)
+                return await self.client.rpc(method, request)
             except RPCFailed as error:
                 if error.code >= 100 and error.code not in AGAIN:
                     raise Refused(str(error)) from None

@@ -101,18 +101,18 @@ async def status_of(person: Person, run: str) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def waiting_run(person: Person, **asked: Any) -> AsyncGenerator[tuple[str, str], None]:
+async def waiting_run(person: Person, **request: Any) -> AsyncGenerator[tuple[str, str], None]:
     """Start a run that waits, leave it, and yield its thread and id; end it afterwards."""
     thread, run = uuid.uuid4().hex, uuid.uuid4().hex
-    async with person.run("waits", thread=thread, run=run, **asked) as stream:
+    async with person.run("waits", thread=thread, run=run, **request) as stream:
         assert stream.answer.status_code == 200, stream.answer.text
         await stream.until("TEXT_MESSAGE_CONTENT")
     try:
         yield thread, run
     finally:
         async with person.http() as http:
-            asked = {"request_id": uuid.uuid4().hex}
-            await http.post(f"/api/v1/runs/{run}/cancel", json=asked)
+            request = {"request_id": uuid.uuid4().hex}
+            await http.post(f"/api/v1/runs/{run}/cancel", json=request)
 
 
 # Running.
@@ -232,8 +232,8 @@ async def test_r74_joining_an_idle_thread_gives_its_prelude_and_ends(agui: Serve
     async with person.join(thread, last_id(stream.seen)) as again:
         assert await again.rest() == []
     async with person.http() as http:
-        asked = {"request_id": "1", "thread_id": "empty"}
-        await http.post("/api/v1/threads", json=asked)
+        request = {"request_id": "1", "thread_id": "empty"}
+        await http.post("/api/v1/threads", json=request)
     async with person.join("empty") as empty:
         assert empty.answer.status_code == 200
         assert await empty.rest() == []
@@ -300,14 +300,19 @@ async def test_r73_a_cut_inside_a_prelude_starts_over(agui: ServerProcess) -> No
     """No event of a prelude has an id: cut after any of them, the next answer is a prelude."""
     person = someone(agui)
     async with waiting_run(person) as (thread, _):
-        prelude = ["RUN_STARTED", "MESSAGES_SNAPSHOT", "TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT"]
-        for length in range(1, len(prelude) + 1):
+        snapshot = [
+            "RUN_STARTED",
+            "MESSAGES_SNAPSHOT",
+            "TEXT_MESSAGE_START",
+            "TEXT_MESSAGE_CONTENT",
+        ]
+        for length in range(1, len(snapshot) + 1):
             async with person.join(thread) as stream:
                 async for _ in stream:
                     if len(stream.seen) == length:
                         break
             assert last_id(stream.seen) == ""
-            assert stream.types == prelude[:length]
+            assert stream.types == snapshot[:length]
 
 
 async def test_r79_a_position_of_elsewhere_gives_the_own_prelude(agui: ServerProcess) -> None:
@@ -375,11 +380,11 @@ async def test_r81_the_same_run_id_joins_and_starts_nothing(agui: ServerProcess)
 
 async def test_r81_the_same_run_id_twice_at_once_is_one_run(agui: ServerProcess) -> None:
     """Ten requests race with one id: one run, and all ten read it whole."""
-    person, asked = someone(agui), run_input()
+    person, request = someone(agui), run_input()
 
     async def once() -> list[Seen]:
         async with person.http() as http:
-            answer = await http.post("/agui/tools", json=asked)
+            answer = await http.post("/agui/tools", json=request)
             assert answer.status_code == 200, answer.text
             return read_all(answer.content)
 
@@ -387,8 +392,8 @@ async def test_r81_the_same_run_id_twice_at_once_is_one_run(agui: ServerProcess)
     for seen in streams:
         assert screen(events_of(seen)) == screen(events_of(streams[0]))
         assert_legal(seen)
-    runs = (await person.get(f"/threads/{asked['threadId']}/runs"))["runs"]
-    assert [one["run_id"] for one in runs] == [asked["runId"]]
+    runs = (await person.get(f"/threads/{request['threadId']}/runs"))["runs"]
+    assert [one["run_id"] for one in runs] == [request["runId"]]
 
 
 async def test_r39_a_run_id_of_somebody_else_is_a_new_one(agui: ServerProcess) -> None:
@@ -438,7 +443,7 @@ async def test_r35_r39_a_foreign_thread_answers_exactly_like_a_missing_one(
 
 async def test_r13_r63_without_a_good_credential_nothing_starts(agui: ServerProcess) -> None:
     """No token, a bad one, an expired one, one in the query: 401, and no run."""
-    person, asked = someone(agui), run_input()
+    person, request = someone(agui), run_input()
     bad = ("", "Bearer x.y.z", "Basic eA==", f"Bearer {person.token}x")
     expired = f"Bearer {agui.token(person.user, ttl=-3600)}"
     async with httpx2.AsyncClient(base_url=agui.http, trust_env=False) as http:
@@ -447,12 +452,12 @@ async def test_r13_r63_without_a_good_credential_nothing_starts(agui: ServerProc
             for method, path in (("POST", "/agui/echo"), ("GET", "/agui/threads/x")):
                 params = {"token": person.token, "access_token": person.token}
                 answer = await http.request(
-                    method, path, headers=headers, params=params, json=asked
+                    method, path, headers=headers, params=params, json=request
                 )
                 assert answer.status_code == 401, (credential, path)
                 assert answer.headers["www-authenticate"] == "Bearer"
                 assert answer.json()["error"]["code"] == 401
-    assert await status_of(person, asked["runId"]) == 404
+    assert await status_of(person, request["runId"]) == 404
 
 
 @pytest.mark.parametrize(
@@ -481,9 +486,9 @@ async def test_refused_input_starts_nothing(agui: ServerProcess, status: int, bo
     """What is no run's input gets its status and a sentence, and there is no thread."""
     person = someone(agui)
     content = body if isinstance(body, bytes) else None
-    asked = None if isinstance(body, bytes) else {**run_input(), **body}
+    request = None if isinstance(body, bytes) else {**run_input(), **body}
     async with person.http() as http:
-        answer = await http.post("/agui/echo", content=content, json=asked)
+        answer = await http.post("/agui/echo", content=content, json=request)
     assert answer.status_code == status, answer.text
     assert answer.json()["error"]["message"]
     assert "Traceback" not in answer.text
@@ -512,15 +517,15 @@ async def test_r37_past_the_connections_of_a_user_nothing_starts(brisk: ServerPr
         async with person.join(thread) as one, person.join(thread) as two:
             await one.until("TEXT_MESSAGE_CONTENT")
             await two.until("TEXT_MESSAGE_CONTENT")
-            asked = run_input()
+            request = run_input()
             async with person.http() as http:
                 for answer in (
                     await http.get(f"/agui/threads/{thread}"),
-                    await http.post("/agui/echo", json=asked),
+                    await http.post("/agui/echo", json=request),
                 ):
                     assert answer.status_code == 429
                     assert answer.headers["retry-after"] == "1"
-            assert await status_of(person, asked["runId"]) == 404
+            assert await status_of(person, request["runId"]) == 404
         async with person.join(thread) as freed:
             await freed.until("TEXT_MESSAGE_CONTENT")
 
@@ -529,12 +534,12 @@ async def test_r67_a_user_starts_so_many_runs_and_no_more(brisk: ServerProcess) 
     """The bound of `run.start` holds at this door too; joining is not starting."""
     person = someone(brisk)
     async with person.http() as http:
-        asked = [run_input() for _ in range(4)]
-        answers = [await http.post("/agui/echo", json=one) for one in asked]
+        request = [run_input() for _ in range(4)]
+        answers = [await http.post("/agui/echo", json=one) for one in request]
         assert [one.status_code for one in answers] == [200, 200, 200, 429]
         assert answers[3].headers["retry-after"] == "1"
-        assert (await http.post("/agui/echo", json=asked[0])).status_code == 200
-    assert await status_of(person, asked[3]["runId"]) == 404
+        assert (await http.post("/agui/echo", json=request[0])).status_code == 200
+    assert await status_of(person, request[3]["runId"]) == 404
 
 
 async def test_cors_lets_listed_pages_in_and_no_others(tmp_path: Path) -> None:
@@ -624,8 +629,8 @@ async def test_r84_a_revocation_while_the_body_comes_starts_nothing(agui: Server
     person = someone(agui)
     operator = Person(agui, "operator")
     operator.token = agui.token("operator", role="towpath:revoke")
-    asked = run_input()
-    body = httpx2.Request("POST", "http://x", json=asked).content
+    request = run_input()
+    body = httpx2.Request("POST", "http://x", json=request).content
     half_sent, revoked = asyncio.Event(), asyncio.Event()
 
     async def slowly() -> AsyncGenerator[bytes, None]:
@@ -647,7 +652,7 @@ async def test_r84_a_revocation_while_the_body_comes_starts_nothing(agui: Server
         # What is issued within the leeway counts as older; a later credential tells what there is.
         key, now = development_key(agui.data), time.time() + LEEWAY
         person.token = sign(key, user=person.user, tenant=person.tenant, now=now, ttl=60)
-        return bool(await status_of(person, asked["runId"]) == 404)
+        return bool(await status_of(person, request["runId"]) == 404)
 
     await eventually(nothing_began, seconds=3)
 

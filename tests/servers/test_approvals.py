@@ -45,9 +45,9 @@ async def decide(
     client: WireClient, started: Started, interrupt: str, decision: str = "approve", **more: Any
 ) -> Any:
     """Decide on what was shown."""
-    asked = {"request_id": uuid.uuid4().hex, "digest": digest(ARGUMENTS), **more}
+    request = {"request_id": uuid.uuid4().hex, "digest": digest(ARGUMENTS), **more}
     given = {"run_id": started.run, "interrupt_id": interrupt, "decision": decision}
-    return await client.rpc("run.approve", **asked, **given)
+    return await client.rpc("run.approve", **request, **given)
 
 
 async def standing(client: WireClient, started: Started) -> list[str]:
@@ -74,8 +74,8 @@ async def test_r94_every_device_finds_the_question_and_sees_the_answer(
     async with wire_client(server.ws, token) as phone:
         started, interrupt = await ask_to_buy(phone)
         async with wire_client(server.ws, token) as laptop:
-            prelude = seen_in(await from_the_start(laptop, started.thread))
-            (question,) = prelude[-1]["outcome"]["interrupts"]
+            snapshot = seen_in(await from_the_start(laptop, started.thread))
+            (question,) = snapshot[-1]["outcome"]["interrupts"]
             assert question["message"] == "Buy a barge?"
             view = await laptop.rpc("run.get", run_id=started.run)
             assert view["status"] == "interrupted"
@@ -94,7 +94,7 @@ async def test_r94_every_device_finds_the_question_and_sees_the_answer(
             for device in (phone, laptop):
                 await until_said(device, going_on, "Bought.")
             assert await standing(phone, started) == ["approved"]
-            heard = [*prelude, *laptop.events(started.channel)]
+            heard = [*snapshot, *laptop.events(started.channel)]
         assert names(phone).count("towpath.run.interrupted") == 1
         parents = [event.get("parentRunId") for event in phone.events(started.channel)]
         assert started.run in parents
@@ -317,11 +317,11 @@ async def test_ag_uis_own_door_continues_what_it_asked(server: ServerProcess) ->
     ) as http:
 
         async def run(run_id: str, **more: Any) -> httpx2.Response:
-            asked = {"threadId": thread, "runId": run_id, "messages": [], **more}
-            return await http.post("/agui/tools", json=asked, timeout=20)
+            request = {"threadId": thread, "runId": run_id, "messages": [], **more}
+            return await http.post("/agui/tools", json=request, timeout=20)
 
-        asked = await run(first, messages=said)
-        assert '"type":"interrupt"' in asked.text
+        request = await run(first, messages=said)
+        assert '"type":"interrupt"' in request.text
         async with wire_client(server.ws, token) as client:
             (row,) = (await client.rpc("run.get", run_id=first))["interrupts"]
             for wrong in ([1], [{"interruptId": "another", "status": "resolved"}]):

@@ -27,8 +27,8 @@ async def test_r37_a_line_that_breaks_within_a_frame_of_the_client_leaves_nothin
 ) -> None:
     """No run begins, its place is free at once, and the log of the server tells of no fault."""
     token, thread = server.token(f"someone-{uuid.uuid4().hex[:8]}"), uuid.uuid4().hex
-    asked = {"request_id": "r", "agent": "echo", "thread_id": thread, "message": "hello " * 50}
-    command = {"id": 9, "rpc": {"method": "run.start", "data": asked}}
+    request = {"request_id": "r", "agent": "echo", "thread_id": thread, "message": "hello " * 50}
+    command = {"id": 9, "rpc": {"method": "run.start", "data": request}}
     frame = Frame(Opcode.TEXT, json.dumps(command).encode()).serialize(mask=True)
     header = 8  # Two bytes, two of the length, four of the mask.
     kept = {"payload": header, "header": 3}.get(str(missing)) or len(frame) - int(missing)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.crashes import MOMENTS, POINTS, VARIABLE, epitaph
+from tests.kit.crashes import MOMENTS, POINTS, VARIABLE, crash_message
 from tests.sdk.python_client import open_python
 from tests.servers.conversation import ask, from_the_start, seen_in, text_of, until_over
 from tests.servers.killing import Killing, at
@@ -101,7 +101,7 @@ def _die(server: ServerProcess, point: str) -> None:
         server.ready()  # Its probes are writes, and the sweep comes after the first.
         time.sleep(0.02)
     assert server.process.returncode == -signal.SIGKILL
-    assert epitaph(point) in server.log.read_text()
+    assert crash_message(point) in server.log.read_text()
 
 
 def _age(file: Path) -> int:

@@ -58,12 +58,12 @@ async def test_r97_r98_r99_of_a_crowd_each_gets_everything_its_fold_or_3008(
                 assert "subscribe" in await client.command("subscribe", channel=channel)
             for client in slow:
                 client.socket.transport.pause_reading()
-            asked = {
+            request = {
                 "messages": [{"id": "m", "role": "user", "content": str(PIECES)}],
                 "forwardedProps": {"pace": 0.02},
             }
             run = await fast[0].rpc(
-                "run.start", request_id="r", agent="floods", thread_id=thread, input=asked
+                "run.start", request_id="r", agent="floods", thread_id=thread, input=request
             )
             whole = "".join(map(flood, range(PIECES))) + "."
             for client in fast:
@@ -74,10 +74,10 @@ async def test_r97_r98_r99_of_a_crowd_each_gets_everything_its_fold_or_3008(
             for client in pausing:
                 await client.until(functools.partial(ends, client, channel), seconds=40)
 
-            async def let_go() -> bool:
+            async def abandon() -> bool:
                 return metric(server, "towpath_connections") == FAST + PAUSING
 
-            await eventually(let_go, seconds=20)
+            await eventually(abandon, seconds=20)
             await fast[0].rpc("run.cancel", request_id="c", run_id=run["run_id"])
             for client in (*fast, *pausing):
                 await client.until_event(channel, "RUN_FINISHED")

@@ -47,8 +47,8 @@ async def start(
     rest: httpx2.AsyncClient, thread: str, message: str, agent: str = "queue"
 ) -> dict[str, Any]:
     """Start a run over REST and return what it was answered."""
-    asked = {"request_id": uuid.uuid4().hex, "agent": agent, "thread_id": thread}
-    answer = await rest.post("/api/v1/runs", json={**asked, "message": message})
+    request = {"request_id": uuid.uuid4().hex, "agent": agent, "thread_id": thread}
+    answer = await rest.post("/api/v1/runs", json={**request, "message": message})
     assert answer.status_code == 200, answer.text
     started: dict[str, Any] = answer.json()
     return started
@@ -60,8 +60,8 @@ async def status(rest: httpx2.AsyncClient, run: str) -> tuple[str, str | None]:
 
 
 async def cancel(rest: httpx2.AsyncClient, run: str) -> str:
-    asked = {"request_id": uuid.uuid4().hex}
-    answer = await rest.post(f"/api/v1/runs/{run}/cancel", json=asked)
+    request = {"request_id": uuid.uuid4().hex}
+    answer = await rest.post(f"/api/v1/runs/{run}/cancel", json=request)
     return str(answer.json()["status"])
 
 
@@ -115,9 +115,9 @@ async def test_r91_a_queued_run_over_an_sdk(patient: ServerProcess) -> None:
     """Its start is answered at once; subscribed from its position, its reader misses nothing."""
     async with open_python(patient.ws, patient.token("sdk")) as sdk, known(patient, "sdk") as rest:
         await sdk.connect()
-        first = await sdk.rpc("run.start", asked("queue", "wait"))
+        first = await sdk.rpc("run.start", request("queue", "wait"))
         thread = first["thread_id"]
-        second = await sdk.rpc("run.start", asked("queue", "again", thread_id=thread))
+        second = await sdk.rpc("run.start", request("queue", "again", thread_id=thread))
         position = Position(second["position"]["offset"], second["position"]["epoch"])
         reader = await sdk.subscribe(f"thread:{thread}", position)
         shown = await sdk.rpc("run.get", {"run_id": second["run_id"]})
@@ -133,7 +133,7 @@ async def test_r91_a_queued_run_over_an_sdk(patient: ServerProcess) -> None:
         assert "".join(event.get("delta", "") for event in own) == "You said: again"
 
 
-def asked(agent: str, message: str, **more: str) -> dict[str, str]:
+def request(agent: str, message: str, **more: str) -> dict[str, str]:
     return {"request_id": uuid.uuid4().hex, "agent": agent, "message": message, **more}
 
 
@@ -141,10 +141,10 @@ async def test_r91_the_policies_over_rest(patient: ServerProcess) -> None:
     """Reject answers 409, one too many in line 106; interrupt ends all that was there."""
     async with known(patient, "rest") as rest:
         first = await start(rest, "t", "wait")
-        refused = await rest.post("/api/v1/runs", json=asked("reject", "x", thread_id="t"))
+        refused = await rest.post("/api/v1/runs", json=request("reject", "x", thread_id="t"))
         assert refused.status_code == 409
         waiting = [await start(rest, "t", f"{n}") for n in range(16)]
-        full = await rest.post("/api/v1/runs", json=asked("queue", "x", thread_id="t"))
+        full = await rest.post("/api/v1/runs", json=request("queue", "x", thread_id="t"))
         assert full.json()["error"]["code"] == 106, full.text
         last = await start(rest, "t", "me first", "interrupt")
         runs = [one["run_id"] for one in (first, *waiting)]

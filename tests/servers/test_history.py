@@ -31,7 +31,7 @@ async def _fill(server: ServerProcess) -> None:
             await client.rpc("thread.create", request_id=f"c{n}", thread_id=f"t{n}")
 
 
-async def asked(server: ServerProcess, **question: Any) -> dict[str, Any]:
+async def request(server: ServerProcess, **question: Any) -> dict[str, Any]:
     """Return the reply to one history command on the trimmed channel."""
     async with wire_client(server.ws, server.token("alice")) as client:
         return await _ask(client, **question)
@@ -66,7 +66,7 @@ async def test_r80_a_trimmed_channel_gives_what_it_keeps(
     server: ServerProcess, question: dict[str, Any], expected: list[int]
 ) -> None:
     """Without a position all that is kept is asked for; with one, what is after or before it."""
-    assert offsets(await asked(server, **question)) == expected
+    assert offsets(await request(server, **question)) == expected
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ async def test_r80_a_position_that_is_gone_is_told(
     server: ServerProcess, since: dict[str, Any]
 ) -> None:
     """What lies after it is not whole any more, so none of it is given: error 112."""
-    reply = await asked(server, limit=2, since=since)
+    reply = await request(server, limit=2, since=since)
     assert reply["error"]["code"] == 112
 
 
@@ -97,6 +97,6 @@ async def test_a_reader_pages_through_all_that_is_kept(server: ServerProcess) ->
 
 async def test_a_whole_page_is_as_large_as_the_bound(server: ServerProcess) -> None:
     """A `limit` of -1 gives as many as one answer may hold."""
-    assert len(offsets(await asked(server, limit=-1))) == NOTICE_RETENTION.publications
-    newest = offsets(await asked(server, limit=-1, reverse=True))
+    assert len(offsets(await request(server, limit=-1))) == NOTICE_RETENTION.publications
+    newest = offsets(await request(server, limit=-1, reverse=True))
     assert newest[0] == TOP

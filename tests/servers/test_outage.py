@@ -35,9 +35,9 @@ from towpath.testing.faults import (
     PASS,
     Delay,
     Drop,
-    Fault,
     Garbage,
     HalfClose,
+    InternalError,
     Refuse,
     Reset,
     Slow,
@@ -68,7 +68,7 @@ BRISK: dict[str, Any] = {
 MOVED = "/moved"
 FOREIGN = RSAKey.generate_key(2048)
 
-LINES: dict[str, Fault] = {
+LINES: dict[str, InternalError] = {
     "down": Refuse(),
     "reset": Reset(),
     "cut in the answer": HalfClose(after=40),
@@ -399,7 +399,7 @@ async def flapping(issuer: Issuer) -> AsyncGenerator[None, None]:
     """Take the provider away and bring it back, a second each, for as long as the context lasts."""
 
     async def flap() -> None:
-        turns: tuple[Fault, ...] = (Refuse(), PASS, Drop(), PASS)
+        turns: tuple[InternalError, ...] = (Refuse(), PASS, Drop(), PASS)
         for fault in itertools.cycle(turns):
             issuer.line.fault = fault
             issuer.line.cut()
@@ -456,8 +456,8 @@ async def test_r29_with_lasting_keys_nobody_notices_the_flapping(tmp_path: Path)
                 outcome = await knock(server.ws, issuer.token(f"mia-{number}"))
                 assert outcome.come_in, outcome
                 assert outcome.seconds < 1
-        asked = {"issuer": issuer.issuer, "outcome": "failed"}
-        assert await metric(server, "towpath_key_fetch_seconds_count", **asked) > 0
+        request = {"issuer": issuer.issuer, "outcome": "failed"}
+        assert await metric(server, "towpath_key_fetch_seconds_count", **request) > 0
 
 
 # -- those who are in already -------------------------------------------------------------------
@@ -515,7 +515,7 @@ async def test_r84_without_an_outage_or_its_grace_a_session_ends_as_ever(tmp_pat
     """With outage_grace 0 an outage changes nothing, and without one neither does the setting."""
     settings = {"expiry_grace": GRACE, "keys_fresh": 0.2, "keys_stale": 60}
 
-    async def ends_after_its_grace(data: Path, fault: Fault, hold: int) -> None:
+    async def ends_after_its_grace(data: Path, fault: InternalError, hold: int) -> None:
         async with (
             issuing() as issuer,
             warm(data, issuer, **settings, outage_grace=hold) as server,

@@ -37,8 +37,8 @@ async def test_r73_r74_recorded_runs_reach_everybody_whole(tmp_path: Path) -> No
             for name in NAMES:
                 recorded = [one.event for one in read(FOLDER / f"{name}.jsonl")]
                 before = len(first.events(channel))
-                asked = {"agent": name, "thread_id": thread, "message": "again"}
-                await first.rpc("run.start", request_id=name, **asked)
+                request = {"agent": name, "thread_id": thread, "message": "again"}
+                await first.rpc("run.start", request_id=name, **request)
                 await first.until(lambda: _ended(first.events(channel)[before:]))  # noqa: B023
                 told = first.events(channel)[before:]
                 assert said(told) == said(recorded), name

@@ -110,12 +110,12 @@ async def test_r22_what_a_refresh_cannot_be_sure_of_is_temporary(tmp_path: Path)
         assert (await knock(server.ws, ticket)).come_in
         async with wire_client(server.ws, issuer.token("mia")) as client:
             issuer.line.fault = Drop()
-            asked = {
+            request = {
                 issuer.token("mia", ttl=-600): 109,
                 ticket: 109,
                 issuer.token("mia", kid="unheard-of"): 100,
             }
-            for token, code in asked.items():
+            for token, code in request.items():
                 error = (await client.command("refresh", token=token))["error"]
                 assert (error["code"], error["temporary"]) == (code, True)
             issuer.heal()
@@ -140,9 +140,9 @@ async def test_r32_a_refresh_that_hangs_stops_nobody_else(tmp_path: Path) -> Non
         )
         began, seen = loop.time(), len(hanging.frames)
         while not refresh.done():
-            asked = loop.time()
+            request = loop.time()
             assert (await other.rpc("whoami"))["user"] == "mia"
-            assert loop.time() - asked < 0.5
+            assert loop.time() - request < 0.5
             await asyncio.sleep(0.05)
         reply = await refresh
         assert reply["error"]["code"] == 100
@@ -183,9 +183,9 @@ async def test_r20_r83_r84_a_token_that_ends_in_a_run_ends_the_connection_only(
         async with wire_client(server.ws, issuer.token("mia")) as client:
             reply = await from_the_start(client, started.thread)
             assert reply["subscribe"]["offset"] > last, "the run went on without the connection"
-            prelude = seen_in(reply)
+            snapshot = seen_in(reply)
             await until_over(client, started)
-            seen = prelude + client.events(started.channel)
+            seen = snapshot + client.events(started.channel)
             assert text_of(seen) == counted(400)
 
 
@@ -224,11 +224,11 @@ async def test_r84_nothing_is_written_past_the_grace_to_a_reader_who_is_slow(
 async def sdk_refreshes(open_client: OpenClient, data: Path, *, lifetime: float) -> None:
     """An SDK whose tokens end every other second stays on one connection, and sees a whole run."""
     async with house(data) as (issuer, server):
-        asked: list[float] = []
+        request: list[float] = []
 
         async def get_token() -> str:
-            asked.append(time.monotonic())
-            return issuer.token("mia", ttl=lifetime, jti=str(len(asked)))
+            request.append(time.monotonic())
+            return issuer.token("mia", ttl=lifetime, jti=str(len(request)))
 
         given: GetToken = get_token
         async with open_client(server.ws, get_token=given) as client:
@@ -238,7 +238,7 @@ async def sdk_refreshes(open_client: OpenClient, data: Path, *, lifetime: float)
             reader = await client.subscribe(channel, position)
             await reader.until_over()
             assert (await client.rpc("whoami"))["user"] == "mia"
-        assert len(asked) >= 3, "it asked for a token to come in, and again whenever one ended"
+        assert len(request) >= 3, "it asked for a token to come in, and again whenever one ended"
         assert len(client.connected) == 1
         assert client.errors == []
         assert reader.answer == counted(500)

@@ -103,7 +103,7 @@ async def test_p8_r81_the_same_request_is_answered_the_same_whatever_happened(
     """Again, over another connection, over REST, and after kill -9: one result, done once; 409."""
     token = own_server.token("repeater", role="towpath:operator")
     service = own_server.token("repeater", role="towpath:service")
-    asked: dict[str, tuple[Given, Given]] = {}
+    request: dict[str, tuple[Given, Given]] = {}
     first: dict[str, Any] = {}
 
     @asynccontextmanager
@@ -117,8 +117,8 @@ async def test_p8_r81_the_same_request_is_answered_the_same_whatever_happened(
     async with clients() as client:
         for method, prepare in CASES.items():
             given, other = await prepare(client(method))
-            asked[method] = ({"request_id": "same", **given}, other)
-            first[method] = await client(method).rpc(method, **asked[method][0])
+            request[method] = ({"request_id": "same", **given}, other)
+            first[method] = await client(method).rpc(method, **request[method][0])
 
         async def quiet() -> bool:
             rows = (await client("").rpc("thread.list"))["threads"]
@@ -131,7 +131,7 @@ async def test_p8_r81_the_same_request_is_answered_the_same_whatever_happened(
     async def assert_same() -> None:
         async with clients() as client:
             threads = await client("").rpc("thread.list")
-            for method, (given, other) in asked.items():
+            for method, (given, other) in request.items():
                 assert await client(method).rpc(method, **given) == first[method], method
                 mine = service if method == "notice.publish" else token
                 assert await over_rest(own_server, mine, method, given) == first[method], method

@@ -511,13 +511,13 @@ async def test_r38_a_service_tells_a_person_or_its_tenant(server: ServerProcess)
         service = server.token("robot", "news", role="towpath:service")
         async with asking(server, service) as rest:
 
-            async def tell(name: str, **more: Any) -> httpx2.Response:
+            async def emit(name: str, **more: Any) -> httpx2.Response:
                 given = {"request_id": uuid.uuid4().hex, "name": name, "value": {"n": 1}, **more}
                 return await rest.post("/api/v1/notices", json=given)
 
-            assert (await tell("shop.order", user="ann")).json() == {}
-            assert (await tell("shop.sale")).json() == {}
-            assert (await tell("towpath.thread.deleted", user="ann")).status_code == 400
+            assert (await emit("shop.order", user="ann")).json() == {}
+            assert (await emit("shop.sale")).json() == {}
+            assert (await emit("towpath.thread.deleted", user="ann")).status_code == 400
         for name in ("ann", "ben"):
             await clients[name].until_event("tenant", "CUSTOM")
         for client in clients.values():
@@ -547,8 +547,8 @@ async def test_r86_another_person_on_the_same_page_finds_nothing_of_the_one_befo
         offset = page.publications(started.channel)[-1]["offset"]
     for tenant in ("acme", "globex"):
         async with wire_client(server.ws) as page:
-            remembered = {"user": {"recover": True, **position}}
-            connected = await page.connect(server.token("next", tenant), subs=remembered)
+            stored_result = {"user": {"recover": True, **position}}
+            connected = await page.connect(server.token("next", tenant), subs=stored_result)
             sub = connected["connect"]["subs"]["user"]
             assert sub["epoch"] != position["epoch"]
             assert not sub.get("recovered")

@@ -108,10 +108,10 @@ async def test_r91_a_second_run_in_a_busy_thread_is_refused(server: ServerProces
 async def test_r81_the_same_request_starts_one_run(server: ServerProcess) -> None:
     """A repeated request id gets the same run; with other parameters it is 409."""
     async with wire_client(server.ws, server.token("repeats")) as client:
-        asked = {"request_id": "once", "agent": "echo", "message": "hi"}
-        first = await client.rpc("run.start", **asked)
-        assert await client.rpc("run.start", **asked) == first
-        other = await client.command("rpc", method="run.start", data={**asked, "message": "ho"})
+        request = {"request_id": "once", "agent": "echo", "message": "hi"}
+        first = await client.rpc("run.start", **request)
+        assert await client.rpc("run.start", **request) == first
+        other = await client.command("rpc", method="run.start", data={**request, "message": "ho"})
         assert other["error"]["code"] == 409
         assert len((await client.rpc("thread.list"))["threads"]) == 1
 

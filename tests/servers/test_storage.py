@@ -242,8 +242,8 @@ async def test_stopping_a_run_on_a_locked_log_is_answered_and_comes_true(
             intruder.execute("BEGIN IMMEDIATE")
             stop: tuple[str, dict[str, Any]] = ("run.cancel", {"run_id": started.run})
             if how == "interrupt":
-                asked = {"agent": "interrupt", "thread_id": started.thread, "message": "tell 3"}
-                stop = ("run.start", asked)
+                request = {"agent": "interrupt", "thread_id": started.thread, "message": "tell 3"}
+                stop = ("run.start", request)
             async with asyncio.timeout(5.0):  # As long as SDKs wait.
                 refused = await error(client, stop[0], request_id="stop", **stop[1])
             assert refused["code"] == 100

@@ -126,8 +126,8 @@ async def test_r16_one_of_a_thousand_redeems_a_ticket(server: ServerProcess) -> 
 
 async def test_a_ticket_is_good_on_the_page_it_was_issued_for(server: ServerProcess) -> None:
     """Bound by the Origin that asked or by `origin`: elsewhere it is 3500, and used up by it."""
-    asked = [{"page": PAGE}, {"origin": PAGE}, {"page": OTHER_PAGE, "origin": PAGE}]
-    for how in asked:
+    request = [{"page": PAGE}, {"origin": PAGE}, {"page": OTHER_PAGE, "origin": PAGE}]
+    for how in request:
         good, stolen, dropped = [await ticket(server, "bound", **how) for _ in range(3)]
         for issued, origin, code in (
             (good, PAGE, 0),

@@ -18,11 +18,11 @@ from towpath.testing.faults import (
     PASS,
     Delay,
     Drop,
-    Fault,
     FaultProxy,
     Flap,
     Garbage,
     HalfClose,
+    InternalError,
     Pass,
     Refuse,
     Reset,
@@ -85,7 +85,7 @@ async def echo() -> AsyncIterator[Echo]:
 
 
 @asynccontextmanager
-async def proxied(fault: Fault = PASS) -> AsyncIterator[tuple[Echo, FaultProxy]]:
+async def proxied(fault: InternalError = PASS) -> AsyncIterator[tuple[Echo, FaultProxy]]:
     async with echo() as target, FaultProxy("127.0.0.1", target.port, fault=fault) as proxy:
         yield target, proxy
 
@@ -394,7 +394,7 @@ async def test_a_client_that_is_gone_is_gone_for_the_target() -> None:
     assert target.resets == 1
 
 
-FAULTS: list[Fault] = [
+FAULTS: list[InternalError] = [
     PASS,
     Delay(LONG),
     Drop(),
@@ -409,7 +409,7 @@ FAULTS: list[Fault] = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
 @pytest.mark.filterwarnings("error::ResourceWarning")
-async def test_nothing_is_left_behind(fault: Fault) -> None:
+async def test_nothing_is_left_behind(fault: InternalError) -> None:
     """Whatever was going on, the end of the context leaves no task and no open file."""
     files = open_files()
     async with echo() as target:

@@ -16,34 +16,34 @@ _BUY = re.compile(r"^\s*buy\s+(.{1,200}?)\s*$", re.IGNORECASE)
 _COUNT = re.compile(r"^\s*count\s+(\d{1,6})(?:\s+at\s+(\d+(?:\.\d+)?)\s*/\s*s)?\s*$", re.IGNORECASE)
 
 
-async def echo(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def echo(request: AgentInput) -> AsyncGenerator[object, None]:
     """Say the message back, word by word."""
-    for word in re.findall(r"\S+\s*|\s+", asked.message):
+    for word in re.findall(r"\S+\s*|\s+", request.message):
         yield word
         await asyncio.sleep(0)
 
 
-async def tools(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def tools(request: AgentInput) -> AsyncGenerator[object, None]:
     """Call tools and answer; `count N at R/s` takes its time, `buy …` asks before it does."""
-    if asked.resume:
-        yield _bought(asked.resume[0])
+    if request.resume:
+        yield _bought(request.resume[0])
         return
-    if buying := _BUY.match(asked.message):
+    if buying := _BUY.match(request.message):
         async for item in _ask_to_buy(buying[1]):
             yield item
         return
-    counting = _COUNT.match(asked.message)
+    counting = _COUNT.match(request.message)
     if counting:
         async for number in _count(int(counting[1]), float(counting[2] or 0)):
             yield number
         return
     async for item in _think("The person wants to see tools at work. ", "Two will do."):
         yield item
-    words = asked.message.split()
-    async for item in _call("count_words", {"text": asked.message}, {"words": len(words)}):
+    words = request.message.split()
+    async for item in _call("count_words", {"text": request.message}, {"words": len(words)}):
         yield item
     longest = max(words, key=len, default="")
-    async for item in _call("longest_word", {"text": asked.message}, {"word": longest}):
+    async for item in _call("longest_word", {"text": request.message}, {"word": longest}):
         yield item
     for piece in (f"Your message has {len(words)} words", f", the longest is “{longest}”", "."):
         yield piece

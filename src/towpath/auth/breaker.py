@@ -44,7 +44,7 @@ class State(Enum):
     HALF_OPEN = "half-open"
 
 
-class Move(Enum):
+class Transition(Enum):
     """What can happen to a breaker."""
 
     SUCCEED = "success"
@@ -54,15 +54,15 @@ class Move(Enum):
     ABANDON = "probe abandoned"
 
 
-TABLE: Final[dict[tuple[State, Move], State]] = {
-    (State.CLOSED, Move.SUCCEED): State.CLOSED,
-    (State.CLOSED, Move.FAIL): State.CLOSED,
-    (State.CLOSED, Move.TRIP): State.OPEN,
-    (State.CLOSED, Move.ABANDON): State.CLOSED,
-    (State.OPEN, Move.PROBE): State.HALF_OPEN,
-    (State.HALF_OPEN, Move.SUCCEED): State.CLOSED,
-    (State.HALF_OPEN, Move.FAIL): State.OPEN,
-    (State.HALF_OPEN, Move.ABANDON): State.OPEN,
+TRANSITIONS: Final[dict[tuple[State, Transition], State]] = {
+    (State.CLOSED, Transition.SUCCEED): State.CLOSED,
+    (State.CLOSED, Transition.FAIL): State.CLOSED,
+    (State.CLOSED, Transition.TRIP): State.OPEN,
+    (State.CLOSED, Transition.ABANDON): State.CLOSED,
+    (State.OPEN, Transition.PROBE): State.HALF_OPEN,
+    (State.HALF_OPEN, Transition.SUCCEED): State.CLOSED,
+    (State.HALF_OPEN, Transition.FAIL): State.OPEN,
+    (State.HALF_OPEN, Transition.ABANDON): State.OPEN,
 }
 """Every legal move. The diagram in the documentation is drawn from this table."""
 
@@ -139,36 +139,36 @@ class CircuitBreaker:
             BreakerOpen: the call is not to be made.
         """
         if self.state is State.OPEN and self._clock() >= self._probe_at:
-            self._make(Move.PROBE)
+            self._make(Transition.PROBE)
         elif self.state is not State.CLOSED:
             raise BreakerOpen(self.name, self.retry_after)
         return Permit(self, self._generation)
 
-    def tell(self, move: Move, generation: int) -> None:
+    def tell(self, move: Transition, generation: int) -> None:
         """Take what became of a call; ignored where the breaker has moved on since it began."""
         if generation != self._generation:
             return
-        if move is Move.SUCCEED:
+        if move is Transition.SUCCEED:
             self.failure_count = 0
-        elif move is Move.FAIL:
+        elif move is Transition.FAIL:
             self.failure_count += 1
             self.last_failure_time = self._clock()
             if self.state is State.CLOSED and self.failure_count >= self.failure_threshold:
-                move = Move.TRIP
+                move = Transition.TRIP
         self._make(move)
 
     def record_failure(self) -> None:
         """Count a failure seen by somebody who did not ask first; open, it changes nothing."""
         if self.state is State.CLOSED:
-            self.tell(Move.FAIL, self._generation)
+            self.tell(Transition.FAIL, self._generation)
 
-    def _make(self, move: Move) -> None:
-        before, self.state = self.state, TABLE[self.state, move]
+    def _make(self, move: Transition) -> None:
+        before, self.state = self.state, TRANSITIONS[self.state, move]
         if self.state is before:
             return
         self._generation += 1
         if self.state is State.OPEN:
-            wait = 0.0 if move is Move.ABANDON else self.reset_timeout
+            wait = 0.0 if move is Transition.ABANDON else self.reset_timeout
             self._probe_at = self._clock() + wait
         self._watch(self.name, before, self.state)
 
@@ -181,11 +181,11 @@ class Permit:
     def __init__(self, breaker: CircuitBreaker, generation: int) -> None:
         self._breaker = breaker
         self._generation = generation
-        self._move = Move.SUCCEED
+        self._move = Transition.SUCCEED
 
     def failed(self) -> None:
         """Note that the dependency failed; told when the permit is left."""
-        self._move = Move.FAIL
+        self._move = Transition.FAIL
 
     def __enter__(self) -> Self:
         return self
@@ -196,5 +196,5 @@ class Permit:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        abandoned = error is not None and self._move is not Move.FAIL
-        self._breaker.tell(Move.ABANDON if abandoned else self._move, self._generation)
+        abandoned = error is not None and self._move is not Transition.FAIL
+        self._breaker.tell(Transition.ABANDON if abandoned else self._move, self._generation)

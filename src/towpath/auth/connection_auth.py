@@ -18,18 +18,18 @@ from towpath import codes, telemetry
 from towpath.auth.cache import Digest, digest
 from towpath.auth.handshake import (
     Credential,
-    Handshake,
     Source,
+    UpgradeInfo,
     bearer,
     find_credential,
     is_misspelt,
 )
-from towpath.auth.service import UnifiedAuthenticationService
+from towpath.auth.service import AuthService
 from towpath.auth.verdicts import Invalid, Unknown, Valid
 from towpath.codes import CloseCode, ErrorCode
 from towpath.identity import Principal
 from towpath.rate_limits import Buckets, Rate
-from towpath.telemetry import Hooks
+from towpath.telemetry import Telemetry
 
 HANDSHAKE_STABILIZATION_DELAY: Final = 0.2
 """The longest anything here would wait for a state to be reached, in seconds. No time is waited
@@ -66,14 +66,14 @@ class Grace:
     """Where whoever could give a new one does not answer; 0 switches it off."""
 
 
-class UnifiedWebSocketAuth:
+class ConnectionAuth:
     """Authenticates connections, and requests, for the gateway."""
 
     def __init__(
         self,
-        service: UnifiedAuthenticationService,
+        service: AuthService,
         *,
-        hooks: Hooks,
+        telemetry: Telemetry,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         grace: Grace | None = None,
@@ -94,7 +94,7 @@ class UnifiedWebSocketAuth:
             limited_delay: how long an answer past these limits is held back, in seconds.
         """
         self.service = service
-        self._hooks = hooks
+        self._telemetry = telemetry
         self._clock = clock
         self._wall_clock = wall_clock
         self._grace = grace or Grace()
@@ -106,7 +106,7 @@ class UnifiedWebSocketAuth:
         )
 
     async def authenticate_websocket_connection(
-        self, connect_token: str, handshake: Handshake, *, connection: str
+        self, connect_token: str, handshake: UpgradeInfo, *, connection: str
     ) -> Authenticated | Refused:
         """Return who a new connection is, or what to answer it.
 
@@ -118,14 +118,14 @@ class UnifiedWebSocketAuth:
         credential = find_credential(connect_token, handshake)
         return await self._authenticate(credential, handshake, connection)
 
-    async def authenticate_request(self, handshake: Handshake) -> Authenticated | Refused:
+    async def authenticate_request(self, handshake: UpgradeInfo) -> Authenticated | Refused:
         """Return who makes an HTTP request, by its Authorization header, or what to answer."""
         token = bearer(handshake.authorization)
         credential = Credential(token, Source.AUTHORIZATION) if token else None
         return await self._authenticate(credential, handshake, "")
 
     async def refresh(
-        self, principal: Principal, token: str, handshake: Handshake, *, connection: str
+        self, principal: Principal, token: str, handshake: UpgradeInfo, *, connection: str
     ) -> Authenticated | Refused:
         """Return who a live connection is with a new credential; it must be the same person."""
         credential = Credential(token, Source.CONNECT)
@@ -183,7 +183,7 @@ class UnifiedWebSocketAuth:
         self.service.issuer(issuer).breaker.record_failure()
 
     async def _authenticate(
-        self, credential: Credential | None, handshake: Handshake, connection: str
+        self, credential: Credential | None, handshake: UpgradeInfo, connection: str
     ) -> Authenticated | Refused:
         """Judge what a newcomer presents, unless there is nothing or was too much of it."""
         if credential is None:
@@ -195,7 +195,7 @@ class UnifiedWebSocketAuth:
         return await self._judge(credential, handshake, connection)
 
     async def _judge(
-        self, credential: Credential, handshake: Handshake, connection: str
+        self, credential: Credential, handshake: UpgradeInfo, connection: str
     ) -> Authenticated | Refused:
         if credential.misplaced:
             return self._refuse_bad(credential, handshake, Invalid("misplaced"), connection)
@@ -205,7 +205,7 @@ class UnifiedWebSocketAuth:
                 return self._refuse(codes.TOKEN_EXPIRED, "expired", "past its grace", connection)
             case Valid(principal):
                 source, age = credential.source.value, judged.age
-                self._hooks.tell(
+                self._telemetry.emit(
                     telemetry.CredentialAccepted(connection=connection, source=source, age=age)
                 )
                 return Authenticated(principal, credential.renewable)
@@ -219,7 +219,7 @@ class UnifiedWebSocketAuth:
                 assert_never(never)
 
     def _refuse_bad(
-        self, credential: Credential, handshake: Handshake, bad: Invalid, connection: str
+        self, credential: Credential, handshake: UpgradeInfo, bad: Invalid, connection: str
     ) -> Refused:
         """Refuse what is no good, and hold it against whoever presented it."""
         self._charge(handshake.address)
@@ -234,7 +234,7 @@ class UnifiedWebSocketAuth:
     def _refuse(
         self, code: ErrorCode | CloseCode, verdict: str, reason: str, connection: str
     ) -> Refused:
-        self._hooks.tell(
+        self._telemetry.emit(
             telemetry.CredentialRefused(connection=connection, verdict=verdict, reason=reason)
         )
         return Refused(code, verdict)
@@ -244,7 +244,7 @@ class UnifiedWebSocketAuth:
         ends = self.expires_at(principal)
         return ends is not None and self._wall_clock() >= ends
 
-    def _limited(self, credential: Credential, handshake: Handshake) -> bool:
+    def _limited(self, credential: Credential, handshake: UpgradeInfo) -> bool:
         """Whether so much failed that only what is known to be good is looked at."""
         now = self._clock()
         if self._credentials.empty(digest(credential.token), now):

@@ -66,7 +66,7 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Handshake:
+class UpgradeInfo:
     """What the upgrade brought. The repr leaves credentials out."""
 
     address: str = ""
@@ -81,7 +81,7 @@ class Handshake:
     """The header, whole."""
 
 
-def find_credential(connect_token: str, handshake: Handshake) -> Credential | None:
+def find_credential(connect_token: str, handshake: UpgradeInfo) -> Credential | None:
     """Return the credential of a connection; None where there is none.
 
     Args:

@@ -27,7 +27,7 @@ from cachetools import TTLCache
 from joserfc.jwk import Key
 
 from towpath.auth.keys import KeyRing
-from towpath.auth.single_flight import Flights
+from towpath.auth.single_flight import SingleFlight
 from towpath.auth.tokens import KeysUnavailable
 
 MAX_ABSENT: Final = 1000
@@ -75,7 +75,7 @@ class RemoteKeys:
     def __init__(
         self,
         source: Source,
-        flights: Flights[str, None],
+        flights: SingleFlight[str, None],
         *,
         clock: Callable[[], float],
         random: Callable[[], float],
@@ -169,7 +169,7 @@ class RemoteKeys:
             await asyncio.sleep(max(0.0, self._freshness.cooldown - self._age))
         await self.fetch()
 
-    async def tend(self) -> None:
+    async def keep_fresh(self) -> None:
         """Replace the keys whenever they are stale, whoever comes, for as long as this runs."""
         while True:
             await asyncio.sleep(self._freshness.fresh)

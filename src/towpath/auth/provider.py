@@ -26,7 +26,7 @@ from towpath.auth.keys import KeyRing, read_key_set
 from towpath.auth.tokens import KeysUnavailable
 from towpath.errors import ConfigurationError
 from towpath.protocol.codec_json import too_deep
-from towpath.telemetry import Fault, Hooks, KeysFetched
+from towpath.telemetry import InternalError, KeysFetched, Telemetry
 
 MAX_ANSWER_BYTES = 256 * 1024
 """A longer answer is not read to its end."""
@@ -53,7 +53,7 @@ class IdentityProvider:
         client: httpx2.AsyncClient,
         breaker: CircuitBreaker,
         *,
-        hooks: Hooks,
+        telemetry: Telemetry,
         jwks_url: str | None = None,
         timeout: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
@@ -75,7 +75,7 @@ class IdentityProvider:
         self.issuer = issuer
         self.breaker = breaker
         self._client = client
-        self._hooks = hooks
+        self._telemetry = telemetry
         self._timeout = timeout
         self._clock = clock
         self._configured = jwks_url
@@ -139,10 +139,10 @@ class IdentityProvider:
             failure = type(error).__name__
         except (AttributeError, RuntimeError) as error:  # Of the client: its line is gone already.
             failure = type(error).__name__
-            self._hooks.tell(Fault(where="identity provider", error=error))
+            self._telemetry.emit(InternalError(where="identity provider", error=error))
         finally:
             seconds = self._clock() - began
-            self._hooks.tell(KeysFetched(issuer=self.issuer, failure=failure, seconds=seconds))
+            self._telemetry.emit(KeysFetched(issuer=self.issuer, failure=failure, seconds=seconds))
         raise KeysUnavailable(f"no keys from {self.issuer}: {failure}")
 
     async def _body(self, url: str) -> bytes:

@@ -20,7 +20,7 @@ from towpath.auth.breaker import CircuitBreaker, State
 from towpath.auth.cache import Digest, VerdictCache, digest
 from towpath.auth.jwks import RemoteKeys
 from towpath.auth.revocations import Revocation, Revocations
-from towpath.auth.single_flight import Flights
+from towpath.auth.single_flight import SingleFlight
 from towpath.auth.tickets import Tickets, is_ticket
 from towpath.auth.tokens import KeysUnavailable
 from towpath.auth.verdicts import Invalid, Unknown, Valid, Verdict
@@ -96,7 +96,7 @@ class Judged:
     """Seconds since it was found out; 0 for one found out just now."""
 
 
-class UnifiedAuthenticationService:
+class AuthService:
     """Judges credentials; an async context manager whose exit leaves nothing under way."""
 
     def __init__(
@@ -106,8 +106,8 @@ class UnifiedAuthenticationService:
         cache: VerdictCache,
         tickets: Tickets,
         revocations: Revocations,
-        verdicts: Flights[Digest, Verdict],
-        fetches: Flights[str, None],
+        verdicts: SingleFlight[Digest, Verdict],
+        fetches: SingleFlight[str, None],
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         random: Callable[[], float],
@@ -183,7 +183,7 @@ class UnifiedAuthenticationService:
         found = self.cache.get(digest(credential))
         return found is not None and isinstance(found.verdict, Valid)
 
-    def hear(self, revocation: Revocation) -> bool:
+    def apply(self, revocation: Revocation) -> bool:
         """Take a revocation into account, from now on and for what is remembered.
 
         Returns:
@@ -210,12 +210,12 @@ class UnifiedAuthenticationService:
             for task in optional:
                 task.cancel()  # They are fetched when somebody comes with such a credential.
 
-    async def tend(self) -> None:
+    async def keep_fresh(self) -> None:
         """Keep every issuer's keys fresh, so that an outage never meets old ones; does not end."""
         async with asyncio.TaskGroup() as group:
             for one in self.issuers:
                 if one.keys is not None:
-                    group.create_task(one.keys.tend())
+                    group.create_task(one.keys.keep_fresh())
 
     def issuer(self, name: str | None = None) -> TrustedIssuer:
         """Return an issuer by name; without one the first, or one whose breaker is not closed.

@@ -19,12 +19,12 @@ T = TypeVar("T")
 class _Flight(Generic[T]):
     outcome: "asyncio.Future[T]"
     task: "asyncio.Task[None] | None" = None
-    riders: int = 0
+    waiters: int = 0
     alone: bool = False
     """Whether it goes on with nobody waiting for it."""
 
 
-class Flights(Generic[K, T]):
+class SingleFlight(Generic[K, T]):
     """The work under way; an async context manager whose exit cancels it and waits for its end."""
 
     def __init__(self, lost: Callable[[Exception], None]) -> None:
@@ -66,12 +66,12 @@ class Flights(Generic[K, T]):
             Whatever the work raises, to everybody who shares it.
         """
         flight = self._flights.get(key) or self._begin(key, work)
-        flight.riders += 1
+        flight.waiters += 1
         try:
             return await asyncio.shield(flight.outcome)
         finally:
-            flight.riders -= 1
-            if not (flight.riders or flight.alone or flight.outcome.done()):
+            flight.waiters -= 1
+            if not (flight.waiters or flight.alone or flight.outcome.done()):
                 self._cancel(key, flight)
 
     def begin(self, key: K, work: Callable[[], Awaitable[T]]) -> None:
@@ -85,7 +85,7 @@ class Flights(Generic[K, T]):
     def _begin(self, key: K, work: Callable[[], Awaitable[T]]) -> _Flight[T]:
         flight = self._flights[key] = _Flight[T](asyncio.get_running_loop().create_future())
         flight.task = self._group.create_task(self._fly(key, flight, work))
-        flight.task.add_done_callback(lambda _: self._land(key, flight))
+        flight.task.add_done_callback(lambda _: self._finish(key, flight))
         return flight
 
     async def _fly(self, key: K, flight: _Flight[T], work: Callable[[], Awaitable[T]]) -> None:
@@ -93,7 +93,7 @@ class Flights(Generic[K, T]):
             made = await work()
         except Exception as error:  # It belongs to those who asked, not to the group.
             flight.outcome.set_exception(error)
-            if not flight.riders:
+            if not flight.waiters:
                 flight.outcome.exception()  # Asyncio would call it never retrieved.
                 self._lost(error)
         else:
@@ -107,7 +107,7 @@ class Flights(Generic[K, T]):
         assert flight.task is not None, "a flight has its task from its beginning"
         flight.task.cancel()
 
-    def _land(self, key: K, flight: _Flight[T]) -> None:
+    def _finish(self, key: K, flight: _Flight[T]) -> None:
         """Let everybody go; a task cancelled before its first step never comes to do so itself."""
         self._forget(key, flight)
         flight.outcome.cancel()

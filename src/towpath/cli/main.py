@@ -35,13 +35,13 @@ from towpath.agents.assistant.choice import make_assistant, model_chosen, model_
 from towpath.auth.development import development_key, sign
 from towpath.auth.policy import Action
 from towpath.cli.serving_loop import ServingLoop
-from towpath.errors import ConfigurationError, Damaged, MissingExtra
+from towpath.errors import ConfigurationError, LogCorrupted, MissingExtra
 from towpath.gateway import VERSION, Gateway, settings_from_environment
 from towpath.http.uvicorn_protocols import HttpProtocol, SocketProtocol
 from towpath.node import logging_setup
 from towpath.node.issuers import problems
 from towpath.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, platform_port
-from towpath.telemetry import Happening, LogChanged, LogQuarantined, RevocationsIncomplete
+from towpath.telemetry import LogChanged, LogQuarantined, RevocationsIncomplete, TelemetryEvent
 
 if TYPE_CHECKING:
     from towpath.agents.assistant.assistant import Assistant
@@ -62,7 +62,7 @@ STALLED_MS = 35_000
 
 DAMAGED = 3
 """The exit status of a server whose log is damaged."""
-TAKEN = 4
+FENCED = 4
 """The exit status of a server whose log another process has opened since."""
 _ALL_TAKEN_BACK = "revocations may be missing, so every credential issued before counts as revoked"
 STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -78,7 +78,7 @@ def main() -> None:
         app()
     except ConfigurationError as error:
         _refuse(str(error))
-    except Damaged as error:
+    except LogCorrupted as error:
         print(f"towpath: {error}; start again", file=sys.stderr)
         raise SystemExit(DAMAGED) from None
 
@@ -121,9 +121,9 @@ def serve(
         raise ConfigurationError(f"--log-level {log_level}: use one of {', '.join(LOG_LEVELS)}")
     logging_setup.configure(level=log_level.upper())
     gateway, assistant = (_load(app), None) if app else _demo_gateway()
-    gateway.watch(logging_setup.Log().watch)
-    gateway.watch(_tell_quarantine)
-    gateway.watch(_tell_incomplete)
+    gateway.add_observer(logging_setup.Log().observe)
+    gateway.add_observer(_tell_quarantine)
+    gateway.add_observer(_tell_incomplete)
     if data is not None:
         gateway.settings = gateway.settings.model_copy(update={"data": data})
     if dev:
@@ -389,24 +389,24 @@ def _settle_garbage() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-def _tell_quarantine(happening: Happening) -> None:
+def _tell_quarantine(event: TelemetryEvent) -> None:
     """Say in one line that a damaged log was set aside, and what became of what was in it."""
-    if isinstance(happening, LogQuarantined):
-        carried = ", ".join(f"{count} {name}" for name, count in happening.carried.items())
+    if isinstance(event, LogQuarantined):
+        carried = ", ".join(f"{count} {name}" for name, count in event.carried.items())
         print(
-            f"towpath: the log was damaged ({happening.reason}) and is set aside as"
-            f" {happening.path}; carried over: {carried.replace('_', ' ') or 'nothing'};"
-            f" {'revocations are whole' if happening.control else _ALL_TAKEN_BACK}",
+            f"towpath: the log was damaged ({event.reason}) and is set aside as"
+            f" {event.path}; carried over: {carried.replace('_', ' ') or 'nothing'};"
+            f" {'revocations are whole' if event.control else _ALL_TAKEN_BACK}",
             file=sys.stderr,
             flush=True,
         )
 
 
-def _tell_incomplete(happening: Happening) -> None:
+def _tell_incomplete(event: TelemetryEvent) -> None:
     """Say in one line that everybody is revoked, why, and what to do."""
-    if isinstance(happening, RevocationsIncomplete):
+    if isinstance(event, RevocationsIncomplete):
         print(
-            f"towpath: {happening.reason}: {_ALL_TAKEN_BACK}; people sign in again, services get"
+            f"towpath: {event.reason}: {_ALL_TAKEN_BACK}; people sign in again, services get"
             " new tokens, and nothing else is needed",
             file=sys.stderr,
             flush=True,
@@ -439,13 +439,13 @@ async def _serve(
     server = _Server(config, gateway)
     status = 0
 
-    def watch(happening: Happening) -> None:
+    def watch(event: TelemetryEvent) -> None:
         nonlocal status
-        if isinstance(happening, LogChanged) and happening.after in ("damaged", "taken"):
-            status = DAMAGED if happening.after == "damaged" else TAKEN
+        if isinstance(event, LogChanged) and event.after in ("damaged", "taken"):
+            status = DAMAGED if event.after == "damaged" else FENCED
             server.should_exit = True
 
-    gateway.watch(watch)
+    gateway.add_observer(watch)
     async with contextlib.AsyncExitStack() as stack:
         if assistant is not None:
             stack.push_async_callback(assistant.aclose)

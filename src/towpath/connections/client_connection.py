@@ -18,14 +18,14 @@ from msgspec import UNSET
 
 from towpath import codes, telemetry
 from towpath.auth.connection_auth import Authenticated, Refused
-from towpath.auth.handshake import Handshake
+from towpath.auth.handshake import UpgradeInfo
 from towpath.codes import CloseCode, ErrorCode
-from towpath.connections.commands import Parts, Performer
+from towpath.connections.commands import CommandHandler, Parts
 from towpath.connections.keepalive import Due, KeepAlive
 from towpath.connections.session import Session, SessionLimits
 from towpath.connections.transport import Transport
 from towpath.delivery.catch_up import catch_up
-from towpath.delivery.hub import Member
+from towpath.delivery.hub import Subscriber
 from towpath.delivery.outbox import Outbox
 from towpath.errors import StorageError
 from towpath.protocol import codec_json as codec
@@ -49,11 +49,11 @@ AT_ONCE = frozenset(
 """After these nothing that still waits is written: there is no room, or no right to it."""
 
 
-class Line:
+class ClientConnection:
     """Sees one connection from its upgrade to its end."""
 
     def __init__(
-        self, parts: Parts, transport: Transport, *, handshake: Handshake, connection_id: str
+        self, parts: Parts, transport: Transport, *, handshake: UpgradeInfo, connection_id: str
     ) -> None:
         """Take a socket after its upgrade.
 
@@ -82,7 +82,7 @@ class Line:
         self._ended = asyncio.Event()
         self._outbox = Outbox(self._wake.set, max_bytes=limits.outbox_bytes)
         self._commands: asyncio.Queue[Command | Malformed] = asyncio.Queue(COMMAND_QUEUE)
-        self._performer: Performer | None = None
+        self._performer: CommandHandler | None = None
         self._end: CloseCode | None = None
         self._sending = False
         self._loop = asyncio.get_running_loop()
@@ -129,7 +129,7 @@ class Line:
         try:
             await work()
         except Exception as error:  # The outermost edge of a connection.
-            self._parts.hooks.tell(telemetry.Fault(where="connection", error=error))
+            self._parts.telemetry.emit(telemetry.InternalError(where="connection", error=error))
             self.end(codes.SERVER_FAULT)
 
     async def _read(self) -> None:
@@ -186,7 +186,7 @@ class Line:
         if self._performer is not None:
             who = self._performer.member.principal
             self._parts.hub.disconnect(self._performer.member)
-        self._parts.hooks.tell(
+        self._parts.telemetry.emit(
             telemetry.ConnectionClosed(
                 connection=self.id,
                 tenant=who.tenant if who else None,
@@ -236,7 +236,7 @@ class Line:
         now = self._loop.time()
         if self._connection.closed:
             return  # It ended while the verdict was found out.
-        member = Member(self.id, principal, self._outbox, self.end)
+        member = Subscriber(self.id, principal, self._outbox, self.end)
         if (full := self._parts.hub.connect(member)) is not None:
             self._refuse(number, full)
             return
@@ -250,8 +250,8 @@ class Line:
             ),
             now=now,
         )
-        member.left = session.left
-        performer = self._performer = Performer(
+        member.on_unsubscribed = session.on_unsubscribed
+        performer = self._performer = CommandHandler(
             self._parts,
             self._connection,
             member,
@@ -278,7 +278,7 @@ class Line:
         self._outbox.put(reply)
         performer.go_live(subs)
         performer.watch_expiry()
-        self._parts.hooks.tell(
+        self._parts.telemetry.emit(
             telemetry.ConnectionOpened(
                 connection=self.id, tenant=principal.tenant, user=principal.user
             )

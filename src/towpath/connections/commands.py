@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from msgspec import UNSET, Raw, UnsetType
 
 from towpath import codes, telemetry
-from towpath.auth.connection_auth import Authenticated, Refused, UnifiedWebSocketAuth
-from towpath.auth.handshake import Handshake
+from towpath.auth.connection_auth import Authenticated, ConnectionAuth, Refused
+from towpath.auth.handshake import UpgradeInfo
 from towpath.channels import Channel, named
 from towpath.codes import CloseCode, ErrorCode
 from towpath.connections.effects import (
@@ -32,8 +32,8 @@ from towpath.connections.effects import (
 )
 from towpath.connections.keepalive import KeepAlive
 from towpath.connections.session import Session
-from towpath.delivery.hub import Hub, MayRead, Member
-from towpath.delivery.recovery import Asked, Recovery
+from towpath.delivery.hub import Hub, MayRead, Subscriber
+from towpath.delivery.recovery import RecoverFrom, Recovery
 from towpath.errors import CommandError, StorageError, UnrecoverablePosition
 from towpath.log.broker import Broker, Position
 from towpath.methods.operations import OPERATIONS, Caller, Operations
@@ -42,7 +42,7 @@ from towpath.protocol.connection import Connection
 from towpath.protocol.frames import Command, Malformed
 from towpath.runs.store import ThreadStore
 from towpath.settings import Settings
-from towpath.telemetry import Hooks
+from towpath.telemetry import Telemetry
 
 MIN_HOLD_SECONDS = 5.0
 """How often a connection that an outage keeps is looked at, at the most."""
@@ -60,26 +60,26 @@ class Parts:
     store: ThreadStore
     recovery: Recovery
     operations: Operations
-    auth: UnifiedWebSocketAuth
+    auth: ConnectionAuth
     may_read: MayRead
-    hooks: Hooks
+    telemetry: Telemetry
     version: str
     wall_clock: Callable[[], float]
     """Unix seconds, for credentials."""
 
 
-class Performer:
+class CommandHandler:
     """Does what one open connection's session wants."""
 
     def __init__(
         self,
         parts: Parts,
         connection: Connection,
-        member: Member,
+        member: Subscriber,
         session: Session,
         keepalive: KeepAlive,
         *,
-        handshake: Handshake,
+        handshake: UpgradeInfo,
         renewable: bool,
         reschedule: Callable[[], None],
     ) -> None:
@@ -110,7 +110,7 @@ class Performer:
         began = self._loop.time()
         effect = self._session.handle(command, began)
         error = await self._reply_to(command.id, effect) if effect is not None else 0
-        self._parts.hooks.tell(
+        self._parts.telemetry.emit(
             telemetry.CommandAnswered(
                 connection=self.member.id,
                 command=_name(command),
@@ -190,7 +190,7 @@ class Performer:
         else:
             return effect.code.number if isinstance(effect, Fail) else 0
         if isinstance(effect, Join):
-            self._session.left(effect.channel)
+            self._session.on_unsubscribed(effect.channel)
             self._parts.hub.unsubscribe(self.member, effect.channel)
         await self._do(self._session.failed(number, code, message))
         return code.number
@@ -233,7 +233,7 @@ class Performer:
         self, channel: Channel, request: frames.SubscribeRequest
     ) -> frames.SubscribeResult:
         """Return what a reader of this channel gets first."""
-        asked = Asked(request.recover, Position(request.epoch, request.offset))
+        asked = RecoverFrom(request.recover, Position(request.epoch, request.offset))
         user = self._session.principal.user
         answer = await self._parts.recovery.answer(channel, user, asked)
         if request.recover and not answer.recovered and request.flag & frames.REJECT_UNRECOVERED:

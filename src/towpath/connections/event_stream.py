@@ -24,9 +24,9 @@ from towpath.codes import CloseCode
 from towpath.connections.client_connection import AT_ONCE
 from towpath.connections.commands import Parts
 from towpath.delivery.catch_up import catch_up
-from towpath.delivery.hub import Dialect, Member
+from towpath.delivery.hub import Encoding, Subscriber
 from towpath.delivery.outbox import Outbox
-from towpath.delivery.recovery import Answer, Asked
+from towpath.delivery.recovery import Recovered, RecoverFrom
 from towpath.errors import TooManyRequests, UnknownChannel
 from towpath.events.types import TERMINAL
 from towpath.identity import Principal
@@ -34,22 +34,22 @@ from towpath.log.broker import Broker, Publication
 from towpath.protocol import codec_sse as codec
 
 
-def sse_dialect(broker: Broker) -> Dialect:
+def sse_encoding(broker: Broker) -> Encoding:
     """Return how publications are written for event streams over this log."""
 
     def encode(channel: Channel, publication: Publication) -> bytes:
         position = (broker.epoch(channel), publication.offset) if publication.offset else None
         return codec.encode_event(publication.data, position=position)
 
-    return Dialect(encode, b"", None)
+    return Encoding(encode, b"", None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beginning:
+class StreamRequest:
     """What a stream reads, and from where."""
 
     channel: Channel
-    asked: Asked
+    asked: RecoverFrom
     run: str | None = None
     """The run it shows, all of which comes after `asked`; None shows the thread until the run that
     is active has ended."""
@@ -58,7 +58,7 @@ class Beginning:
 class EventStream:
     """Reads a thread for one HTTP response: `enter`, `begin`, iterate `chunks`, and it is over."""
 
-    def __init__(self, parts: Parts, dialect: Dialect, principal: Principal, name: str) -> None:
+    def __init__(self, parts: Parts, dialect: Encoding, principal: Principal, name: str) -> None:
         """Describe a reader; it has no place in the hub yet.
 
         Args:
@@ -78,9 +78,9 @@ class EventStream:
         self._wake = asyncio.Event()
         self._first = b""
         self._active = True
-        self._window = Window(None)
+        self._window = RunFilter(None)
         outbox = Outbox(self._wake.set, max_bytes=parts.settings.outbox_bytes, separator=b"")
-        self._member = Member(name, principal, outbox, self.end, dialect=dialect)
+        self._member = Subscriber(name, principal, outbox, self.end, dialect=dialect)
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._expiry: asyncio.TimerHandle | None = None
@@ -96,11 +96,11 @@ class EventStream:
             raise TooManyRequests("too many connections")
         self._watch_expiry()
         who = self.principal
-        self._parts.hooks.tell(
+        self._parts.telemetry.emit(
             telemetry.ConnectionOpened(connection=self._member.id, tenant=who.tenant, user=who.user)
         )
 
-    async def begin(self, beginning: Beginning) -> None:
+    async def begin(self, beginning: StreamRequest) -> None:
         """Begin to read, and make what the reader gets first.
 
         Raises:
@@ -114,7 +114,7 @@ class EventStream:
         # Asked before the answer is made: an empty one then means that nothing has changed.
         active = await parts.store.has_active_run(who.tenant, who.user, channel.thread or "")
         answer = await parts.recovery.answer(channel, who.user, beginning.asked)
-        self._window = Window(beginning.run)
+        self._window = RunFilter(beginning.run)
         self._take(answer, active)
         parts.hub.go_live(subscription, answer.top)
 
@@ -166,7 +166,7 @@ class EventStream:
                 await self._wake.wait()
             self._wake.clear()
 
-    def _take(self, answer: Answer, active: bool) -> None:
+    def _take(self, answer: Recovered, active: bool) -> None:
         """Keep what the reader gets first; of a run that is named, what there is of it."""
         pieces = []
         for publication in answer.publications:
@@ -200,7 +200,7 @@ class EventStream:
         _cancel(self._writing)
         self._parts.hub.disconnect(self._member)
         who = self.principal
-        self._parts.hooks.tell(
+        self._parts.telemetry.emit(
             telemetry.ConnectionClosed(
                 connection=self._member.id,
                 tenant=who.tenant,
@@ -218,7 +218,7 @@ def _cancel(timer: asyncio.TimerHandle | None) -> None:
         timer.cancel()
 
 
-class Window:
+class RunFilter:
     """What of a stream a reader is shown: up to the end of a run, and nothing before its start."""
 
     def __init__(self, run: str | None) -> None:

@@ -2,7 +2,7 @@
 
 A session knows the principal and which channels it reads; it knows no broker, no agent and no
 clock. It never says "done": it says what is to be done, and hears of it when it changed what the
-session is (`joined`, `left`).
+session is (`joined`, `on_unsubscribed`).
 
 Source: WIRE sections 3 and 5.
 """
@@ -95,7 +95,7 @@ class Session:
         """Note a server-side subscription."""
         self._channels.add(channel)
 
-    def left(self, channel: Channel) -> None:
+    def on_unsubscribed(self, channel: Channel) -> None:
         """Note that a channel is read no more."""
         self._channels.discard(channel)
 

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from towpath import codes
 from towpath.channels import Channel
 from towpath.connections.commands import Parts
-from towpath.delivery.hub import Member, Subscription
-from towpath.delivery.recovery import Answer
+from towpath.delivery.hub import Subscriber, Subscription
+from towpath.delivery.recovery import Recovered
 from towpath.errors import StorageError
 from towpath.log.broker import Publication
 from towpath.telemetry import CaughtUp
 
 
-async def catch_up(parts: Parts, member: Member) -> bool:
+async def catch_up(parts: Parts, member: Subscriber) -> bool:
     """Fill a reader's empty outbox with what it fell behind with; False where there is nothing."""
     given_up = parts.hub.catch_up(member)
     for subscription in given_up:
@@ -52,10 +52,10 @@ async def _answer(parts: Parts, subscription: Subscription) -> None:
             return
         given = offset
     parts.hub.go_live(subscription, answer.top)
-    parts.hooks.tell(CaughtUp(connection=member.id, publications=len(answer.publications)))
+    parts.telemetry.emit(CaughtUp(connection=member.id, publications=len(answer.publications)))
 
 
-def _frames(member: Member, channel: Channel, answer: Answer) -> Iterator[tuple[bytes, int]]:
+def _frames(member: Subscriber, channel: Channel, answer: Recovered) -> Iterator[tuple[bytes, int]]:
     """Yield an answer in the reader's dialect, cut only where a position is complete, and that.
 
     A line may break between any two frames. Whoever comes back then says the last offset it was

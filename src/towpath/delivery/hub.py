@@ -38,7 +38,7 @@ MayRead = Callable[[Principal, Channel], bool]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Dialect:
+class Encoding:
     """How publications are written for a kind of reader; compared by identity."""
 
     encode: Callable[[Channel, Publication], bytes]
@@ -59,7 +59,7 @@ def _encode(channel: Channel, publication: Publication) -> bytes:
     )
 
 
-JSON = Dialect(_encode, codec.SEPARATOR, codec.encode_unsubscribe)
+JSON = Encoding(_encode, codec.SEPARATOR, codec.encode_unsubscribe)
 """The Centrifuge protocol's JSON."""
 
 
@@ -67,7 +67,7 @@ JSON = Dialect(_encode, codec.SEPARATOR, codec.encode_unsubscribe)
 class Subscription:
     """One member reading one channel."""
 
-    member: "Member"
+    member: "Subscriber"
     channel: Channel
     offset: int = 0
     """Of the last publication put into the outbox; meaningful once live."""
@@ -78,7 +78,7 @@ class Subscription:
 
 
 @dataclass(slots=True, eq=False)
-class Member:
+class Subscriber:
     """One connection as the hub knows it."""
 
     id: str
@@ -86,9 +86,9 @@ class Member:
     outbox: Outbox
     close: Callable[[CloseCode], None]
     """Ends the connection; idempotent, must not block."""
-    left: Callable[[Channel], None] = lambda _: None
+    on_unsubscribed: Callable[[Channel], None] = lambda _: None
     """Hears of a subscription that the hub ended by itself."""
-    dialect: Dialect = JSON
+    dialect: Encoding = JSON
     subscriptions: dict[Channel, Subscription] = field(default_factory=dict)
     behind: dict[Channel, Subscription] = field(default_factory=dict)
     """Those that are live and have a backlog."""
@@ -118,8 +118,8 @@ class Hub:
         self._max_tenant_connections = max_tenant_connections
         self._backlog_bytes = backlog_bytes
         self._by_tenant: Counter[str] = Counter()
-        self._members: dict[str, Member] = {}
-        self._by_user: dict[tuple[str, str], dict[str, Member]] = {}
+        self._members: dict[str, Subscriber] = {}
+        self._by_user: dict[tuple[str, str], dict[str, Subscriber]] = {}
         self._readers: dict[Channel, dict[str, Subscription]] = {}
         self.withheld = 0
         """How many writes the policy refused: a fault of ours each time, never of the reader."""
@@ -148,7 +148,7 @@ class Hub:
         levels = (one.outbox.level + _backlog_level(one) for one in self._members.values())
         return max(levels, default=0)
 
-    def connect(self, member: Member) -> ErrorCode | CloseCode | None:
+    def connect(self, member: Subscriber) -> ErrorCode | CloseCode | None:
         """Take a connection in, or return what to answer where there are as many as may be."""
         tenant, user = member.principal.tenant, member.principal.user
         if len(self._by_user.get((tenant, user), ())) >= self._max_connections:
@@ -160,7 +160,7 @@ class Hub:
         self._members[member.id] = member
         return None
 
-    def disconnect(self, member: Member) -> None:
+    def disconnect(self, member: Subscriber) -> None:
         """Let a connection go, and everything it read; idempotent."""
         if self._members.pop(member.id, None) is None:
             return
@@ -174,7 +174,7 @@ class Hub:
         for channel in list(member.subscriptions):
             self.unsubscribe(member, channel)
 
-    def members(self, tenant: str, user: str) -> list[Member]:
+    def members(self, tenant: str, user: str) -> list[Subscriber]:
         """Return the connections of one person on this node."""
         return list(self._by_user.get((tenant, user), {}).values())
 
@@ -185,14 +185,14 @@ class Hub:
             member.close(code)
         return len(ended)
 
-    def subscribe(self, member: Member, channel: Channel) -> Subscription:
+    def subscribe(self, member: Subscriber, channel: Channel) -> Subscription:
         """Begin joining a channel: from now on its publications wait beside the subscription."""
         subscription = Subscription(member, channel)
         member.subscriptions[channel] = subscription
         self._readers.setdefault(channel, {})[member.id] = subscription
         return subscription
 
-    def unsubscribe(self, member: Member, channel: Channel) -> bool:
+    def unsubscribe(self, member: Subscriber, channel: Channel) -> bool:
         """Stop reading a channel; return whether the member did read it."""
         member.behind.pop(channel, None)
         if member.subscriptions.pop(channel, None) is None:
@@ -218,7 +218,7 @@ class Hub:
         subscription.live = False
         subscription.backlog = Backlog()
 
-    def catch_up(self, member: Member) -> list[Subscription]:
+    def catch_up(self, member: Subscriber) -> list[Subscription]:
         """Give a reader what it fell behind with; call it when the outbox is empty.
 
         Returns:
@@ -246,7 +246,7 @@ class Hub:
         self.withheld += not may
         return may
 
-    def readers(self, channel: Channel) -> list[Member]:
+    def readers(self, channel: Channel) -> list[Subscriber]:
         """Return who reads a channel on this node."""
         return [subscription.member for subscription in self._readers.get(channel, {}).values()]
 
@@ -256,7 +256,7 @@ class Hub:
         if not readers or not publications:
             return
         first, last = publications[0].offset, publications[-1].offset
-        written: dict[Dialect, bytes] = {}
+        written: dict[Encoding, bytes] = {}
         for subscription in list(readers.values()):
             member = subscription.member
             if not self._may_read(member.principal, channel):
@@ -284,7 +284,7 @@ class Hub:
         """Give a live reader its backlog, merged; one that was given up waits for the log."""
         if subscription.backlog.given_up:
             subscription.member.behind[subscription.channel] = subscription
-            subscription.member.outbox.stir()
+            subscription.member.outbox.wake()
             return
         after = subscription.offset
         for publication in subscription.backlog.take(after):
@@ -320,22 +320,22 @@ class Hub:
         member, channel = subscription.member, subscription.channel
         if not self.unsubscribe(member, channel):
             return
-        member.left(channel)
-        tell = member.dialect.encode_unsubscribe
+        member.on_unsubscribed(channel)
+        emit = member.dialect.encode_unsubscribe
         # SDKs take up again by themselves what they asked for; a channel that came with the
         # connection comes again with the next one.
         if (
             not channel.is_thread
-            or tell is None
-            or not member.outbox.put(tell(channel.visible, *INSUFFICIENT_STATE))
+            or emit is None
+            or not member.outbox.put(emit(channel.visible, *INSUFFICIENT_STATE))
         ):
             member.close(codes.SLOW)
 
 
-def _backlog_level(member: Member) -> int:
+def _backlog_level(member: Subscriber) -> int:
     return sum(one.backlog.level for one in member.subscriptions.values())
 
 
-def _encode_all(dialect: Dialect, channel: Channel, publications: Sequence[Publication]) -> bytes:
+def _encode_all(dialect: Encoding, channel: Channel, publications: Sequence[Publication]) -> bytes:
     made = [dialect.encode(channel, publication) for publication in publications]
     return made[0] if len(made) == 1 else dialect.separator.join(made)

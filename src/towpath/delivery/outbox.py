@@ -43,7 +43,7 @@ class Outbox:
         """Whether the reader takes less than comes, for now."""
         return self.level >= self._behind_bytes
 
-    def stir(self) -> None:
+    def wake(self) -> None:
         """Wake whoever empties the outbox, though nothing may be in it."""
         if not self._closed:
             self._wake()

@@ -28,7 +28,7 @@ PIECE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RecoverFrom:
     """What a subscriber said about where it is."""
 
     recover: bool
@@ -41,7 +41,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Recovered:
     """What a subscriber is told, up to and including `top`."""
 
     epoch: str
@@ -60,7 +60,7 @@ class Recovery:
         self._store = store
         self._snapshot_max_bytes = snapshot_max_bytes
 
-    async def answer(self, channel: Channel, user: str, asked: Asked) -> Answer:
+    async def answer(self, channel: Channel, user: str, recover_from: RecoverFrom) -> Recovered:
         """Return what a subscriber to this channel gets first.
 
         Raises:
@@ -68,14 +68,14 @@ class Recovery:
             StorageError: the log cannot be read now.
         """
         if channel.is_thread:
-            return await self._answer_thread(channel, user, asked)
-        replay = await self._since(channel, asked)
-        if not asked.recover:
-            return Answer(replay.epoch, replay.top, False, [])
+            return await self._answer_thread(channel, user, recover_from)
+        replay = await self._since(channel, recover_from)
+        if not recover_from.recover:
+            return Recovered(replay.epoch, replay.top, False, [])
         publications = [_whole(item) for item in replay.publications]
-        return Answer(replay.epoch, replay.top, not replay.gone, publications)
+        return Recovered(replay.epoch, replay.top, not replay.gone, publications)
 
-    async def tail(self, channel: Channel, after: int) -> Answer | None:
+    async def tail(self, channel: Channel, after: int) -> Recovered | None:
         """Return what came after an offset of this very channel; None where it is gone.
 
         On a thread it is folded, elsewhere it is whole.
@@ -90,7 +90,7 @@ class Recovery:
             told = await _tail(replay)
         else:
             told = [_whole(item) for item in replay.publications]
-        return Answer(replay.epoch, replay.top, True, told)
+        return Recovered(replay.epoch, replay.top, True, told)
 
     async def check(self, channel: Channel, user: str) -> None:
         """Refuse a thread that does not exist, exactly like one that is somebody else's.
@@ -114,16 +114,18 @@ class Recovery:
         fold, _ = await self._fold(channel, user, await self._stored(channel, user))
         return fold
 
-    async def _answer_thread(self, channel: Channel, user: str, asked: Asked) -> Answer:
+    async def _answer_thread(
+        self, channel: Channel, user: str, recover_from: RecoverFrom
+    ) -> Recovered:
         stored = await self._stored(channel, user)
-        if asked.recover and not asked.from_start:
-            replay = await self._since(channel, asked)
+        if recover_from.recover and not recover_from.from_start:
+            replay = await self._since(channel, recover_from)
             if not replay.gone:
-                return Answer(replay.epoch, replay.top, True, await _tail(replay))
+                return Recovered(replay.epoch, replay.top, True, await _tail(replay))
         fold, replay = await self._fold(channel, user, stored)
-        prelude = fold.prelude(max_bytes=self._snapshot_max_bytes)
-        events = [frames.Publication(data=Raw(msgspec.json.encode(event))) for event in prelude]
-        return Answer(replay.epoch, replay.top, asked.from_start, events)
+        snapshot = fold.snapshot(max_bytes=self._snapshot_max_bytes)
+        events = [frames.Publication(data=Raw(msgspec.json.encode(event))) for event in snapshot]
+        return Recovered(replay.epoch, replay.top, recover_from.from_start, events)
 
     async def _stored(self, channel: Channel, user: str) -> StoredThread:
         stored = await self._store.get(channel.tenant, user, channel.thread or "")
@@ -150,11 +152,13 @@ class Recovery:
                 fold.feed(event)
         return fold, replay
 
-    async def _since(self, channel: Channel, asked: Asked) -> Replay:
-        if not asked.recover:
+    async def _since(self, channel: Channel, recover_from: RecoverFrom) -> Replay:
+        if not recover_from.recover:
             return await self._broker.read(channel, None, limit=0)
-        epoch, offset = asked.position
-        return await self._broker.read(channel, offset, epoch=None if asked.from_start else epoch)
+        epoch, offset = recover_from.position
+        return await self._broker.read(
+            channel, offset, epoch=None if recover_from.from_start else epoch
+        )
 
 
 def _whole(item: Publication) -> frames.Publication:

@@ -87,7 +87,7 @@ class Fold:
         shown = [key for key in self._run_texts if key in self._messages]
         return [(key, self.text(key)) for key in shown[-32:]]
 
-    def prelude(self, *, max_bytes: int | None = None) -> list[Event]:
+    def snapshot(self, *, max_bytes: int | None = None) -> list[Event]:
         """Return the events that bring a newcomer to now; empty where no run ever was.
 
         Args:

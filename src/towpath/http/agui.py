@@ -23,8 +23,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from towpath.channels import is_id, is_thread_id, thread_channel
-from towpath.connections.event_stream import Beginning, EventStream
-from towpath.delivery.recovery import Asked
+from towpath.connections.event_stream import EventStream, StreamRequest
+from towpath.delivery.recovery import RecoverFrom
 from towpath.errors import (
     BadRequest,
     CommandError,
@@ -44,7 +44,7 @@ from towpath.runs.run_states import Status
 
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 """No proxy is to keep events back."""
-FROM_START = Asked(True, Position("", 0))
+FROM_START = RecoverFrom(True, Position("", 0))
 
 
 class RunAgentInput(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -119,7 +119,7 @@ async def _run(house: House, stream: EventStream, request: Request) -> Response:
         raise TooManyRequests("too many runs at once")
     started = msgspec.json.decode(await house.bridge.start(who, _start(request, asked)))
     position = Position(**started["position"])
-    beginning = _beginning(who, started["thread_id"], Asked(True, position), run=asked.run_id)
+    beginning = _beginning(who, started["thread_id"], RecoverFrom(True, position), run=asked.run_id)
     response = await _stream(house, stream, beginning)
     if _ends_with_client(asked):
         response.left = functools.partial(house.bridge.stop, who, asked.run_id)
@@ -132,11 +132,11 @@ async def _join(house: House, stream: EventStream, request: Request) -> Response
     if not is_thread_id(thread):
         raise UnknownChannel
     last = codec.read_position(request.headers.get("last-event-id", ""))
-    asked = FROM_START if last is None else Asked(True, Position(*last))
+    asked = FROM_START if last is None else RecoverFrom(True, Position(*last))
     return await _stream(house, stream, _beginning(stream.principal, thread, asked))
 
 
-async def _stream(house: House, stream: EventStream, beginning: Beginning) -> "EventResponse":
+async def _stream(house: House, stream: EventStream, beginning: StreamRequest) -> "EventResponse":
     await stream.begin(beginning)
     return EventResponse(stream, house)
 
@@ -171,7 +171,7 @@ class EventResponse(StreamingResponse):
         bound.reschedule(asyncio.get_running_loop().time() + grace)
 
 
-async def _joining(house: House, who: Principal, record: RunRecord) -> Beginning:
+async def _joining(house: House, who: Principal, record: RunRecord) -> StreamRequest:
     """Return how a run that is there is read: the thread, or where it waits, from its turn on."""
     thread = record.key.thread
     if record.status is Status.PENDING:
@@ -180,13 +180,15 @@ async def _joining(house: House, who: Principal, record: RunRecord) -> Beginning
         if waits is not None and waits.status is Status.PENDING:
             # It still waits after that look at the log: so all of it comes after that position.
             position = Position(top.epoch, top.top)
-            return _beginning(who, thread, Asked(True, position), run=record.key.run)
+            return _beginning(who, thread, RecoverFrom(True, position), run=record.key.run)
     return _beginning(who, thread, FROM_START)
 
 
-def _beginning(who: Principal, thread: str, asked: Asked, *, run: str | None = None) -> Beginning:
+def _beginning(
+    who: Principal, thread: str, asked: RecoverFrom, *, run: str | None = None
+) -> StreamRequest:
     channel = thread_channel(who.tenant, who.user, thread)
-    return Beginning(channel=channel, asked=asked, run=run)
+    return StreamRequest(channel=channel, asked=asked, run=run)
 
 
 def _start(request: Request, asked: RunAgentInput) -> StartRun:

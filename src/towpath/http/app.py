@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
-from towpath.auth.handshake import Handshake, negotiate, origin_allowed
+from towpath.auth.handshake import UpgradeInfo, negotiate, origin_allowed
 from towpath.errors import BadRequest, StorageError
 from towpath.gateway import VERSION, Gateway, Phase
 from towpath.http.agui import agui_routes
@@ -114,7 +114,7 @@ class _Doors:
             await websocket.send_denial_response(JSONResponse({"error": error.message}, 400))
             return
         await websocket.accept(subprotocol=answered)
-        handshake = Handshake(
+        handshake = UpgradeInfo(
             address=peer.address,
             origin=headers.get("origin"),
             offered=offered,

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from towpath import codes
 from towpath.auth.connection_auth import Refused
-from towpath.auth.handshake import Handshake
+from towpath.auth.handshake import UpgradeInfo
 from towpath.codes import ErrorCode
 from towpath.errors import BadRequest, CommandError, TooLarge, TooManyRequests, Unavailable
 from towpath.gateway import Gateway, House, Phase
@@ -49,7 +49,7 @@ async def authenticated(gateway: Gateway, request: Request) -> tuple[House, Prin
     if gateway.house is None or gateway.phase not in (Phase.READY, Phase.DRAINING):
         raise Unavailable("the server is starting or stopping")
     house = gateway.house
-    handshake = Handshake(
+    handshake = UpgradeInfo(
         address=gateway.peer(request).address,
         origin=request.headers.get("origin"),
         authorization=request.headers.get("authorization", ""),

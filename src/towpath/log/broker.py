@@ -62,20 +62,20 @@ class Publication(NamedTuple):
 class Append:
     """Publications for one channel.
 
-    `hold` marks the first of them as the start of something unfinished, which retention must not
-    drop; `release` ends the channel's hold. With `after` the write is refused unless the channel's
-    top is this offset: so a producer's later writes cannot stand where an earlier one failed. With
-    `within` it is refused unless the channel is held from this offset on. That is a fencing token:
-    holds begin at rising offsets, so a producer whose hold somebody else released writes no more,
-    whatever the channel's top has become.
+    `fence` marks the first of them as the start of something unfinished, which retention must not
+    drop; `unfence` marks its end. With `after` the write is refused unless the channel's top is
+    this offset: so a producer's later writes cannot stand where an earlier one failed. With
+    `fencing_offset` the write is refused unless the channel is fenced from this offset on. Fences
+    begin at rising offsets, so a producer whose fence somebody else ended writes no more, whatever
+    the channel's top has become.
     """
 
     channel: Channel
     items: tuple[Item, ...]
     after: int | None = None
-    within: int | None = None
-    hold: bool = False
-    release: bool = False
+    fencing_offset: int | None = None
+    fence: bool = False
+    unfence: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class IdempotencyKey:
     """What makes a repeated request the same request."""
 
     scope: tuple[str, str, str]
@@ -111,10 +111,10 @@ class Write:
     appends: tuple[Append, ...] = ()
     facts: tuple[object, ...] = ()
     """For the projection, in order."""
-    key: Key | None = None
+    key: IdempotencyKey | None = None
     result: Callable[[Sequence[Span]], bytes] | None = None
     """Makes what is remembered under `key`. Called by the writer; must not block."""
-    forget: tuple[Channel, ...] = ()
+    truncate: tuple[Channel, ...] = ()
     """Channels whose publications are dropped; their offsets go on from where they were."""
 
 
@@ -226,7 +226,7 @@ class Broker(Protocol):
         """Hand a write over, now; the order of calls is the order of publications.
 
         The future's exception is a CommandError where the projection or the key refused the
-        write, Misplaced where it did not stand where it says, WriteFailed where it cannot be
+        write, OffsetConflict where it did not stand where it says, WriteFailed where it cannot be
         applied, another StorageError where it could not be made durable; either way it left no
         trace.
         """
@@ -258,7 +258,7 @@ class Broker(Protocol):
     def epoch(self, channel: Channel) -> str:
         """Return the channel's present epoch; the log is open."""
 
-    async def remembered(self, key: Key) -> bytes | None:
+    async def stored_result(self, key: IdempotencyKey) -> bytes | None:
         """Return what a request was answered under this key; None where it has not been used.
 
         Raises:
@@ -275,12 +275,12 @@ class Broker(Protocol):
 
 
 def follows(
-    appends: Sequence[Append], spans: Sequence[Span], hold: Callable[[Channel], int | None]
+    appends: Sequence[Append], spans: Sequence[Span], fence: Callable[[Channel], int | None]
 ) -> bool:
-    """Whether appends come after what they name, and within it; `hold` knows a channel's."""
+    """Whether appends come after what they name, and within it; `fence` knows a channel's."""
     return all(
         append.after in (None, span.first - 1)
-        and (append.within is None or append.within == hold(append.channel))
+        and (append.fencing_offset is None or append.fencing_offset == fence(append.channel))
         for append, span in zip(appends, spans, strict=True)
     )
 

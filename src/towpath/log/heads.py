@@ -23,7 +23,7 @@ class Head:
     id: int | None = None
     """Of the channel's row; None where it has none yet."""
     top: int = 0
-    hold: int | None = None
+    fence: int | None = None
     publications: int = 0
     """How many are kept."""
     bytes: int = 0
@@ -86,4 +86,4 @@ def save(db: sqlite3.Connection, channel: Channel, head: Head, at: float) -> Non
 
 
 def _values(head: Head) -> tuple[int, int | None, int, int]:
-    return head.top, head.hold, head.publications, head.bytes
+    return head.top, head.fence, head.publications, head.bytes

@@ -13,11 +13,11 @@ has looked at all of it. And a log that another process has opened since is that
 import sqlite3
 from enum import Enum
 
-from towpath.errors import Damaged, StorageError, TakenOver
+from towpath.errors import LogCorrupted, LogFenced, StorageError
 from towpath.log.broker import Write
 
 
-class Condition(Enum):
+class LogHealth(Enum):
     """What state the log is in."""
 
     OK = "ok"
@@ -29,24 +29,24 @@ class Condition(Enum):
     """The file cannot be written: read-only, or the disk fails."""
     DAMAGED = "damaged"
     """Something was read that was never written."""
-    TAKEN = "taken"
+    FENCED = "taken"
     """Another process has opened the log since."""
 
 
-FINAL = frozenset({Condition.DAMAGED, Condition.TAKEN})
+FINAL = frozenset({LogHealth.DAMAGED, LogHealth.FENCED})
 """What a log does not come back from; whoever opens it next does."""
 
 
 REFUSALS = {
-    Condition.FULL: "the disk that holds the log is full: only endings of runs are written",
-    Condition.LOCKED: "the log is locked by another process",
-    Condition.UNWRITABLE: "the log cannot be written: its file is read-only, or its disk fails",
-    Condition.DAMAGED: "the log is damaged, and is used no more until it has been checked",
-    Condition.TAKEN: "another process has opened the log since, and writes it now",
+    LogHealth.FULL: "the disk that holds the log is full: only endings of runs are written",
+    LogHealth.LOCKED: "the log is locked by another process",
+    LogHealth.UNWRITABLE: "the log cannot be written: its file is read-only, or its disk fails",
+    LogHealth.DAMAGED: "the log is damaged, and is used no more until it has been checked",
+    LogHealth.FENCED: "another process has opened the log since, and writes it now",
 }
 """What whoever wants to write is told."""
 
-ERRORS = (sqlite3.Error, Damaged, TakenOver, UnicodeDecodeError)
+ERRORS = (sqlite3.Error, LogCorrupted, LogFenced, UnicodeDecodeError)
 """What reading and writing the file raises; the last where not even an error can be read."""
 
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
@@ -61,44 +61,44 @@ _WRITES = frozenset(
     }
 )
 
-_KINDS = {Condition.DAMAGED: Damaged, Condition.TAKEN: TakenOver}
+_KINDS = {LogHealth.DAMAGED: LogCorrupted, LogHealth.FENCED: LogFenced}
 _OUR_CHECKS = ("user-defined function raised", "Could not decode")
 """How errors begin that tell of a broken checksum, or of bytes that should be text and are not."""
 
 
-def condition_of(error: Exception) -> Condition | None:
+def health_of(error: Exception) -> LogHealth | None:
     """Return the condition an error tells of; None where it tells of a mistake in our own code.
 
     A disk without room shows as `SQLITE_FULL` or, where the room is a limit on the size of files,
     as an I/O error: then only the disk itself can tell, so that is not decided here.
     """
-    if isinstance(error, TakenOver):
-        return Condition.TAKEN
-    if isinstance(error, Damaged | UnicodeDecodeError):
-        return Condition.DAMAGED
+    if isinstance(error, LogFenced):
+        return LogHealth.FENCED
+    if isinstance(error, LogCorrupted | UnicodeDecodeError):
+        return LogHealth.DAMAGED
     if isinstance(error, sqlite3.OperationalError) and str(error).startswith(_OUR_CHECKS):
-        return Condition.DAMAGED
+        return LogHealth.DAMAGED
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         return None
     primary = code & 0xFF
     if primary in _DAMAGE:
-        return Condition.DAMAGED
+        return LogHealth.DAMAGED
     if primary == sqlite3.SQLITE_FULL:
-        return Condition.FULL
+        return LogHealth.FULL
     if primary in _LOCKS:
-        return Condition.LOCKED
-    return Condition.UNWRITABLE if primary in _WRITES else None
+        return LogHealth.LOCKED
+    return LogHealth.UNWRITABLE if primary in _WRITES else None
 
 
-def admits(condition: Condition, write: Write) -> bool:
+def allows(condition: LogHealth, write: Write) -> bool:
     """Whether a write may be tried in this condition: in a full log only what ends something."""
-    if condition is Condition.FULL:
-        return any(append.release for append in write.appends)
-    return condition is Condition.OK
+    if condition is LogHealth.FULL:
+        return any(append.unfence for append in write.appends)
+    return condition is LogHealth.OK
 
 
-def refusal(condition: Condition) -> StorageError:
+def refusal(condition: LogHealth) -> StorageError:
     """Return what a write is refused with in this condition."""
     kind = _KINDS.get(condition, StorageError)
     return kind(REFUSALS.get(condition, "the log cannot be written now"))

@@ -29,17 +29,17 @@ from towpath.channels import Channel
 from towpath.errors import (
     CommandError,
     ConfigurationError,
-    Damaged,
-    Misplaced,
+    LogCorrupted,
+    LogFenced,
+    OffsetConflict,
     StorageError,
-    TakenOver,
     WriteFailed,
 )
 from towpath.log import retention
 from towpath.log.broker import (
     Append,
+    IdempotencyKey,
     Item,
-    Key,
     Projection,
     Retention,
     Span,
@@ -49,9 +49,9 @@ from towpath.log.broker import (
     follows,
 )
 from towpath.log.heads import Head, Heads, save
-from towpath.log.health import condition_of
+from towpath.log.health import health_of
 from towpath.log.integrity import checksums
-from towpath.log.replay import remembered
+from towpath.log.replay import stored_result
 
 SCHEMA_VERSION = 7
 """What `PRAGMA user_version` of a file says that this code can write."""
@@ -143,7 +143,7 @@ class _Row:
     first: int
     """The offset of the first publication."""
     items: Items = field(default_factory=list)
-    forget: bool = False
+    truncate: bool = False
     """Whether all that the file holds of the channel is dropped first."""
 
 
@@ -188,7 +188,7 @@ class LogFile:
 
     def close(self, *, clean: bool = True) -> None:
         """Close the file, noting that it was closed well where it was."""
-        with contextlib.suppress(sqlite3.Error, TakenOver):
+        with contextlib.suppress(sqlite3.Error, LogFenced):
             self._db.execute(f"PRAGMA busy_timeout = {PATIENCE_MS}")
             if clean:
                 self._begin()
@@ -201,7 +201,7 @@ class LogFile:
 
         Raises:
             sqlite3.Error: nothing of the batch was written; call `undo`.
-            TakenOver: the log was opened elsewhere since; call `undo`.
+            LogFenced: the log was opened elsewhere since; call `undo`.
         """
         self._begin()
         rows: Rows = {}
@@ -255,7 +255,7 @@ class LogFile:
 
         Raises:
             sqlite3.Error: nothing was dropped; call `undo`.
-            TakenOver: the log was opened elsewhere since; call `undo`.
+            LogFenced: the log was opened elsewhere since; call `undo`.
         """
         now = self._clock()
         if not retention.is_due(self._db, now):
@@ -280,7 +280,7 @@ class LogFile:
         channel, updated = found
         head, keep = self._heads.get(self._db, channel), self._keep(channel)
         head.due = None
-        if keep is not None and head.hold is None:
+        if keep is not None and head.fence is None:
             head.due = retention.drop_old(self._db, head, keep, updated=updated, now=now)
         save(self._db, channel, head, updated)
         return True
@@ -337,15 +337,15 @@ class LogFile:
         them are looked at.
 
         Raises:
-            sqlite3.Error, Damaged: it is not what was written.
+            sqlite3.Error, LogCorrupted: it is not what was written.
         """
         checksums.check(self._db, "meta")
         try:
             written = msgspec.json.decode(self._meta("schema"), type=dict[str, int])
         except msgspec.DecodeError:
-            raise Damaged("the schema") from None
+            raise LogCorrupted("the schema") from None
         if not written.items() <= checksums.schema_of(self._db).items():
-            raise Damaged("the schema")
+            raise LogCorrupted("the schema")
 
     def _renew_epoch(self, synchronous: str, boot_id: str) -> str:
         crashed = self._meta("clean") == "0"
@@ -367,11 +367,11 @@ class LogFile:
         """Begin a transaction.
 
         Raises:
-            TakenOver: the log was opened elsewhere since.
+            LogFenced: the log was opened elsewhere since.
         """
         self._db.execute("BEGIN IMMEDIATE")
         if self._meta("opening") != self._opening:
-            raise TakenOver("another process has opened the log since")
+            raise LogFenced("another process has opened the log since")
 
     def _meta(self, name: str) -> str:
         row = self._db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
@@ -386,12 +386,12 @@ class LogFile:
         Nothing outside the savepoint is changed before all that may raise is over.
 
         Raises:
-            sqlite3.Error, Damaged: it concerns the whole batch.
+            sqlite3.Error, LogCorrupted: it concerns the whole batch.
         """
         try:
             items = [list(map(_encode_item, append.items)) for append in write.appends]
             spans = self._spans(write.appends)
-            for channel in write.forget:
+            for channel in write.truncate:
                 self._head(channel)
             if write.key is None and not write.facts and write.result is None:
                 self._check_follows(write.appends, spans)
@@ -412,7 +412,7 @@ class LogFile:
 
     def _concerns_all(self, error: Exception) -> bool:
         """Whether an error ended the transaction, or tells that the file is in trouble."""
-        return not self._db.in_transaction or condition_of(error) is not None
+        return not self._db.in_transaction or health_of(error) is not None
 
     def _write_facts(self, write: Write, spans: tuple[Span, ...]) -> Written:
         """Apply a write that has more than publications, or nothing of it."""
@@ -436,7 +436,9 @@ class LogFile:
         """
         if (
             write.key is not None
-            and (earlier := remembered(self._db, write.key, table=f"{checksums.CHECKED}requests"))
+            and (
+                earlier := stored_result(self._db, write.key, table=f"{checksums.CHECKED}requests")
+            )
             is not None
         ):
             return Written(result=earlier, repeated=True)
@@ -449,8 +451,8 @@ class LogFile:
         return Written(spans=spans, result=result)
 
     def _check_follows(self, appends: Sequence[Append], spans: Sequence[Span]) -> None:
-        if not follows(appends, spans, self._hold):
-            raise Misplaced("an earlier write is missing, or another producer was here")
+        if not follows(appends, spans, self._fence):
+            raise OffsetConflict("an earlier write is missing, or another producer was here")
 
     def _spans(self, appends: Sequence[Append]) -> tuple[Span, ...]:
         """Say where appends will stand, without moving anything."""
@@ -468,22 +470,22 @@ class LogFile:
         self, write: Write, spans: Sequence[Span], items: Sequence[Items], rows: Rows
     ) -> None:
         """Put a write into the rows of this batch, at the offsets it was promised."""
-        for channel in write.forget:
+        for channel in write.truncate:
             head = self._head(channel)
             head.publications = head.bytes = 0
-            head.hold = head.due = None
-            rows[channel] = _Row(head.top + 1, forget=True)
+            head.fence = head.due = None
+            rows[channel] = _Row(head.top + 1, truncate=True)
         for append, span, encoded in zip(write.appends, spans, items, strict=True):
             head = self._head(append.channel)
             head.top = span.last
-            if append.hold:
-                head.hold = span.first
-            if append.release:
-                head.hold = None
+            if append.fence:
+                head.fence = span.first
+            if append.unfence:
+                head.fence = None
             rows.setdefault(append.channel, _Row(span.first)).items.extend(encoded)
 
-    def _hold(self, channel: Channel) -> int | None:
-        return self._head(channel).hold
+    def _fence(self, channel: Channel) -> int | None:
+        return self._head(channel).fence
 
     def _head(self, channel: Channel) -> Head:
         return self._heads.get(self._db, channel)
@@ -495,7 +497,7 @@ class LogFile:
             return
         if head.id is None:
             save(self._db, channel, head, now)
-        if row.forget:
+        if row.truncate:
             self._db.execute("DELETE FROM log WHERE channel=?", (head.id,))
         if row.items:
             self._insert(head, row, now)
@@ -513,7 +515,7 @@ class LogFile:
         head.publications += len(row.items)
         head.bytes += len(blob)
 
-    def _remember(self, key: Key, result: bytes) -> None:
+    def _remember(self, key: IdempotencyKey, result: bytes) -> None:
         self._db.execute(
             "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
             (*key.scope, key.request_id, key.digest, result, self._clock()),

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import msgspec
 
 from towpath.channels import Channel
-from towpath.errors import Conflict, Damaged
-from towpath.log.broker import Key, Publication, Replay, span_of
+from towpath.errors import Conflict, LogCorrupted
+from towpath.log.broker import IdempotencyKey, Publication, Replay, span_of
 
 decode_items = msgspec.msgpack.Decoder(list[tuple[bytes, dict[str, str]]]).decode
 _MISSING = "publications are missing"
@@ -25,32 +25,32 @@ class ReadRequest:
     reverse: bool
 
 
-def read(db: sqlite3.Connection, asked: ReadRequest) -> Replay:
+def read(db: sqlite3.Connection, request: ReadRequest) -> Replay:
     """Answer `Broker.read` from the file.
 
     Raises:
-        Damaged: something is missing.
+        LogCorrupted: something is missing.
     """
     head = db.execute(
         "SELECT id, top, publications FROM channels WHERE tenant=? AND name=?",
-        (asked.channel.tenant, asked.channel.name),
+        (request.channel.tenant, request.channel.name),
     ).fetchone()
     channel_id, top, kept = head or (None, 0, 0)
     begins = top - kept + 1
-    span = span_of(asked.after, top, begins, reverse=asked.reverse)
-    if (asked.epoch is not None and asked.epoch != asked.here) or span is None:
-        return Replay(asked.here, top, [], gone=True, begins=begins)
-    found = _publications(db, channel_id, span, asked)
-    return Replay(asked.here, top, found, begins=begins)
+    span = span_of(request.after, top, begins, reverse=request.reverse)
+    if (request.epoch is not None and request.epoch != request.here) or span is None:
+        return Replay(request.here, top, [], gone=True, begins=begins)
+    found = _publications(db, channel_id, span, request)
+    return Replay(request.here, top, found, begins=begins)
 
 
 def _publications(
-    db: sqlite3.Connection, channel_id: int | None, span: range, asked: ReadRequest
+    db: sqlite3.Connection, channel_id: int | None, span: range, request: ReadRequest
 ) -> list[Publication]:
     """Return the publications with these offsets, in the order and up to the limit asked for."""
     found: list[Publication] = []
-    limit = len(span) if asked.limit is None else min(asked.limit, len(span))
-    order, step = ("DESC", -1) if asked.reverse else ("", 1)
+    limit = len(span) if request.limit is None else min(request.limit, len(span))
+    order, step = ("DESC", -1) if request.reverse else ("", 1)
     # The last row may hold more than what is asked for: it is the first that reaches so far.
     rows = db.execute(
         "SELECT first, items FROM log WHERE channel=?1 AND last>=?2 AND last<=COALESCE((SELECT"
@@ -60,7 +60,7 @@ def _publications(
     while len(found) < limit:
         row = rows.fetchone()
         if row is None:
-            raise Damaged(_MISSING)
+            raise LogCorrupted(_MISSING)
         publications = [
             Publication(offset, data, tags)
             for offset, (data, tags) in enumerate(decode_items(row[1]), row[0])
@@ -69,11 +69,13 @@ def _publications(
         found.extend(publications[::step])
     offsets = [one.offset for one in found[:limit]]
     if offsets != list(span[::step][:limit]):
-        raise Damaged(_MISSING)
+        raise LogCorrupted(_MISSING)
     return found[:limit]
 
 
-def remembered(db: sqlite3.Connection, key: Key, *, table: str = "requests") -> bytes | None:
+def stored_result(
+    db: sqlite3.Connection, key: IdempotencyKey, *, table: str = "requests"
+) -> bytes | None:
     """Answer `Broker.remembered` from the file."""
     row = db.execute(
         f"SELECT digest, result FROM {table} WHERE tenant=? AND user=? AND method=?"

@@ -5,7 +5,7 @@ That time is never later than the moment at which something may be dropped; wher
 dropped yet it is put off. So a channel in constant use is looked at once per period, and a sweep
 that finds nothing due asks the index one question.
 
-Rows are dropped whole, from the oldest on, and never those of something unfinished (`hold`).
+Rows are dropped whole, from the oldest on, and never those of something unfinished (`fence`).
 """
 
 import sqlite3
@@ -34,7 +34,7 @@ def due(head: Head, keep: Retention | None, now: float, *, added: int) -> float 
         now: Unix seconds.
         added: how many publications were added.
     """
-    if keep is None or head.hold is not None or head.publications == 0:
+    if keep is None or head.fence is not None or head.publications == 0:
         return None
     if over(head, keep):
         return now
@@ -150,4 +150,4 @@ def _drop(
 
 def _is_surplus(row: Row, head: Head, keep: Retention) -> bool:
     """Whether a row goes because its channel is over a bound; the last one always stays."""
-    return over(head, keep) and row[0] < (head.hold or head.top)
+    return over(head, keep) and row[0] < (head.fence or head.top)

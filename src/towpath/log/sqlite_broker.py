@@ -30,8 +30,8 @@ from towpath.log import log_file, replay
 from towpath.log.broker import (
     Append,
     Deliver,
+    IdempotencyKey,
     Item,
-    Key,
     Projection,
     Publication,
     Replay,
@@ -43,13 +43,13 @@ from towpath.log.broker import (
     retention_of,
 )
 from towpath.log.disk_reserve import Reserve, out_of_room
-from towpath.log.health import ERRORS, FINAL, Condition, admits, condition_of, refusal
+from towpath.log.health import ERRORS, FINAL, LogHealth, allows, health_of, refusal
 from towpath.log.integrity import checksums
 from towpath.log.integrity.background_check import Examination
 from towpath.log.integrity.quarantine import closed_well, damage_of, set_aside
 from towpath.log.log_file import LogFile, Outcome
 from towpath.log.replay import ReadRequest
-from towpath.telemetry import Hooks
+from towpath.telemetry import Telemetry
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ class SqliteBroker:
         deliver: Deliver,
         projection: Projection,
         *,
-        watchers: Hooks | None = None,
+        telemetry: Telemetry | None = None,
         retention: Callable[[Channel], Retention | None] = retention_of,
         synchronous: str = "NORMAL",
         reserve_bytes: int = 0,
@@ -104,7 +104,7 @@ class SqliteBroker:
         self._path = path
         self._deliver = deliver
         self._projection = projection
-        self._hooks = watchers or Hooks()
+        self._telemetry = telemetry or Telemetry()
         self._retention = retention
         self._synchronous = synchronous
         self._life = _kernel_boot_id() if boot_id is None else boot_id
@@ -115,7 +115,7 @@ class SqliteBroker:
         self._has_room = asyncio.Event()
         self._stopped = False
         self._reserve = Reserve(path.with_suffix(".reserve"), reserve_bytes)
-        self._condition = Condition.OK
+        self._condition = LogHealth.OK
         self._turning = threading.Lock()
         self._probed = 0.0
         self._unseen = False
@@ -123,7 +123,7 @@ class SqliteBroker:
         self._examination: Examination | None = None
 
     @property
-    def condition(self) -> Condition:
+    def condition(self) -> LogHealth:
         """What state the log is in."""
         return self._condition
 
@@ -135,7 +135,7 @@ class SqliteBroker:
         self._writer.start()
         if self._unseen:
             self._examination = Examination(
-                self._path, lambda reason: self._turn(Condition.DAMAGED, reason)
+                self._path, lambda reason: self._turn(LogHealth.DAMAGED, reason)
             )
 
     async def examined(self) -> None:
@@ -180,19 +180,19 @@ class SqliteBroker:
         asked = ReadRequest(channel, here, after, epoch, limit, reverse)
         return await self.query(lambda db: replay.read(db, asked))
 
-    async def remembered(self, key: Key) -> bytes | None:
-        return await self.query(lambda db: replay.remembered(db, key))
+    async def stored_result(self, key: IdempotencyKey) -> bytes | None:
+        return await self.query(lambda db: replay.stored_result(db, key))
 
     async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
         if self._stopped:
             raise StorageError("the log is closed")
-        if self._condition is Condition.DAMAGED:
+        if self._condition is LogHealth.DAMAGED:
             raise refusal(self._condition)
         try:
             return await self._loop.run_in_executor(self._readers, _within, self._reader, question)
         except ERRORS as error:
-            if condition_of(error) is Condition.DAMAGED:
-                self._turn(Condition.DAMAGED, str(error))
+            if health_of(error) is LogHealth.DAMAGED:
+                self._turn(LogHealth.DAMAGED, str(error))
                 raise refusal(self._condition) from error
             raise StorageError("the log cannot be read now") from error
 
@@ -214,7 +214,7 @@ class SqliteBroker:
             checksums.hide(self._reader)
             _mark(self._lock, self._life)
             if not self._reserve.take():
-                self._turn(Condition.FULL, "there is no room for the reserve")
+                self._turn(LogHealth.FULL, "there is no room for the reserve")
         except (*ERRORS, OSError) as error:
             self._lock.close()
             raise ConfigurationError(f"cannot open {self._path}: {error}") from None
@@ -228,7 +228,7 @@ class SqliteBroker:
             reason = damage_of(self._path, same_life=mark == self._life != "")
         except ERRORS as error:
             # What is asked is right, so a table or column that is not there is damage too.
-            if condition_of(error) not in (Condition.DAMAGED, None):
+            if health_of(error) not in (LogHealth.DAMAGED, None):
                 raise
             reason = str(error)
         if reason is None:
@@ -249,7 +249,7 @@ class SqliteBroker:
         happened = telemetry.LogQuarantined(
             path=str(made.path), reason=reason, carried=made.carried, control=made.control
         )
-        self._loop.call_soon_threadsafe(self._hooks.tell, happened)
+        self._loop.call_soon_threadsafe(self._telemetry.emit, happened)
 
     def _open_log(self, mark: str) -> LogFile:
         """Open the file; where the disk has no room even for that, in the reserve's.
@@ -260,7 +260,7 @@ class SqliteBroker:
         try:
             return self._open_sound(mark)
         except (*ERRORS, OSError) as error:
-            full = self._told_by(error) is Condition.FULL or out_of_room(self._path)
+            full = self._told_by(error) is LogHealth.FULL or out_of_room(self._path)
             if not full or not self._reserve.give_back():
                 raise
         return self._open_sound(mark)
@@ -271,7 +271,7 @@ class SqliteBroker:
             self._unseen = closed_well(self._path)
             return self._log_file(self._path)
         except ERRORS as error:  # It was closed well, and damaged since.
-            if condition_of(error) is not Condition.DAMAGED or not mark:
+            if health_of(error) is not LogHealth.DAMAGED or not mark:
                 raise
             self._set_aside(str(error))
         self._unseen = False
@@ -287,14 +287,14 @@ class SqliteBroker:
             clock=self._clock,
         )
 
-    def _told_by(self, error: Exception) -> Condition | None:
+    def _told_by(self, error: Exception) -> LogHealth | None:
         """Return the condition an error tells of."""
-        told = condition_of(error)
-        if told is Condition.UNWRITABLE and out_of_room(log_file.wal_of(self._path)):
-            return Condition.FULL
+        told = health_of(error)
+        if told is LogHealth.UNWRITABLE and out_of_room(log_file.wal_of(self._path)):
+            return LogHealth.FULL
         return told
 
-    def _turn(self, after: Condition, reason: str = "") -> None:
+    def _turn(self, after: LogHealth, reason: str = "") -> None:
         """Take note that the log is in another condition, in whatever thread that shows."""
         with self._turning:
             before = self._condition
@@ -302,14 +302,14 @@ class SqliteBroker:
                 return
             self._condition = after
         change = telemetry.LogChanged(before=before.value, after=after.value, reason=reason)
-        self._loop.call_soon_threadsafe(self._hooks.tell, change)
+        self._loop.call_soon_threadsafe(self._telemetry.emit, change)
 
     # What follows runs in the writer thread, but for `_hand_back`, which runs on the loop.
 
     def _run(self) -> None:
         going, sweep_at = True, 0.0
         while going:
-            troubled = self._condition is not Condition.OK
+            troubled = self._condition is not LogHealth.OK
             # The first sweep follows the first batch: nobody waits for it at the start.
             until_sweep = max(0.0, sweep_at - time.monotonic()) if sweep_at else SWEEP_SECONDS
             wait = PROBE_SECONDS if troubled else until_sweep
@@ -319,7 +319,7 @@ class SqliteBroker:
             if batch:
                 outcomes = self._commit([pending.write for pending in batch])
                 self._loop.call_soon_threadsafe(self._hand_back, batch, outcomes)
-            if time.monotonic() >= sweep_at and self._condition is Condition.OK:
+            if time.monotonic() >= sweep_at and self._condition is LogHealth.OK:
                 sweep_at = time.monotonic() + self._sweep()
 
     def _gather(self, wait: float) -> tuple[list[_Pending], bool]:
@@ -340,9 +340,9 @@ class SqliteBroker:
     def _commit(self, writes: list[Write]) -> list[Outcome]:
         """Commit what the log's condition admits, and refuse the rest."""
         before = self._condition
-        admitted = [admits(before, write) for write in writes]
+        admitted = [allows(before, write) for write in writes]
         written = self._attempt([one for one, may in zip(writes, admitted, strict=True) if may])
-        if written is None and before is Condition.OK and self._condition is Condition.FULL:
+        if written is None and before is LogHealth.OK and self._condition is LogHealth.FULL:
             return self._commit(writes)  # What ends something has the room that was just made.
         outcomes = iter(written or ())
         return [
@@ -366,7 +366,7 @@ class SqliteBroker:
             again = self._log.sweep()
         except ERRORS as error:
             again = None
-            if condition_of(error) is Condition.LOCKED:
+            if health_of(error) is LogHealth.LOCKED:
                 self._log.undo()
             else:
                 self._refused("log retention", error)
@@ -377,11 +377,11 @@ class SqliteBroker:
         self._log.undo()
         told = self._told_by(error)
         if told is None:
-            fault = telemetry.Fault(where=where, error=error)
-            self._loop.call_soon_threadsafe(self._hooks.tell, fault)
+            fault = telemetry.InternalError(where=where, error=error)
+            self._loop.call_soon_threadsafe(self._telemetry.emit, fault)
             return
         self._probed = time.monotonic()
-        if told is Condition.FULL:
+        if told is LogHealth.FULL:
             self._reserve.give_back()
             self._log.make_room()
         self._turn(told, str(error))
@@ -390,17 +390,17 @@ class SqliteBroker:
         """Find out whether what was wrong with the log is over: at most every second."""
         condition = self._condition
         now = time.monotonic()
-        if condition is Condition.OK or condition in FINAL or now - self._probed < PROBE_SECONDS:
+        if condition is LogHealth.OK or condition in FINAL or now - self._probed < PROBE_SECONDS:
             return
         self._probed = now
         try:
-            if condition is Condition.FULL and not self._reserve.take():
+            if condition is LogHealth.FULL and not self._reserve.take():
                 return
             self._log.probe()
         except (*ERRORS, OSError) as error:
             self._refused("log probe", error)
         else:
-            self._turn(Condition.OK)
+            self._turn(LogHealth.OK)
 
     def _hand_back(self, batch: list[_Pending], outcomes: list[Outcome]) -> None:
         """Deliver a committed batch in order, then resolve its futures. Runs on the loop."""
@@ -414,8 +414,10 @@ class SqliteBroker:
                     count += len(append.items)
                     self._deliver(append.channel, _published(append, span))
             elif isinstance(outcome, WriteFailed):
-                fault = telemetry.Fault(where="log write", error=outcome.__cause__ or outcome)
-                self._hooks.tell(fault)
+                fault = telemetry.InternalError(
+                    where="log write", error=outcome.__cause__ or outcome
+                )
+                self._telemetry.emit(fault)
             if pending.future.cancelled():
                 continue
             if isinstance(outcome, Written):
@@ -423,7 +425,7 @@ class SqliteBroker:
             else:
                 pending.future.set_exception(outcome)
         waited = time.monotonic() - batch[0].since
-        self._hooks.tell(telemetry.Appended(publications=count, seconds=waited))
+        self._telemetry.emit(telemetry.Appended(publications=count, seconds=waited))
 
 
 def _published(append: Append, span: Span) -> list[Publication]:

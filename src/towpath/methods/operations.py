@@ -18,7 +18,7 @@ from towpath import codes, telemetry
 from towpath.agents.agent import AgentRegistry
 from towpath.auth.policy import Action, may
 from towpath.auth.revocations import Revocation
-from towpath.auth.service import UnifiedAuthenticationService
+from towpath.auth.service import AuthService
 from towpath.auth.tickets import TICKET_SECONDS
 from towpath.channels import (
     is_id,
@@ -47,12 +47,12 @@ from towpath.methods.shapes import (
     Accepted,
     AgentRow,
     Agents,
+    CreatedThread,
     Decided,
     DigestKept,
     DigestReport,
     InterruptRow,
-    Made,
-    Nothing,
+    NoParams,
     NoticePublish,
     RunApprove,
     RunCancel,
@@ -82,11 +82,11 @@ from towpath.methods.shapes import (
 from towpath.node.revocation_feed import Control
 from towpath.rate_limits import Buckets
 from towpath.runs.executor import custom
-from towpath.runs.requests import Decide, StartRun, cancel_result, request_key
+from towpath.runs.requests import Decision, StartRun, cancel_result, request_key
 from towpath.runs.service import AgentWebSocketBridge
 from towpath.runs.store import ThreadStore, run_row
 from towpath.runs.tables.projection import ThreadCreated, ThreadDeleted, ThreadKey, ThreadRenamed
-from towpath.telemetry import Hooks
+from towpath.telemetry import Telemetry
 
 RESERVED = "towpath."
 """How the names of the gateway's own notices begin."""
@@ -125,11 +125,11 @@ class Operations:
         store: ThreadStore,
         recovery: Recovery,
         registry: AgentRegistry,
-        auth: UnifiedAuthenticationService,
+        auth: AuthService,
         control: Control,
         hub: Hub,
         runs: Buckets[tuple[str, str]],
-        watchers: Hooks,
+        telemetry: Telemetry,
         monotonic: Callable[[], float],
         clock: Callable[[], float],
         new_id: Callable[[], str],
@@ -143,7 +143,7 @@ class Operations:
         self._control = control
         self._hub = hub
         self._runs_allowed = runs
-        self._hooks = watchers
+        self._telemetry = telemetry
         self._monotonic = monotonic
         self._clock = clock
         self._new_id = new_id
@@ -193,14 +193,14 @@ class Operations:
 
     async def _cancel(self, caller: Caller, params: RunCancel) -> bytes:
         key = request_key(caller.principal, "run.cancel", params.request_id, params)
-        if (earlier := await self._broker.remembered(key)) is not None:
+        if (earlier := await self._broker.stored_result(key)) is not None:
             return earlier
         status = await self._bridge.cancel(caller.principal, params.run_id, key=key)
         result = cancel_result(status)
         return (await write(self._broker, Write(key=key, result=lambda _: result))).result
 
     async def _approve(self, caller: Caller, params: RunApprove) -> bytes:
-        said = Decide(
+        said = Decision(
             request_id=params.request_id,
             run_id=params.run_id,
             interrupt_id=params.interrupt_id,
@@ -221,7 +221,7 @@ class Operations:
             InterruptRow(
                 interrupt_id=one.id,
                 status=one.now(now).value,
-                asked=one.asked,
+                asked=one.interrupt,
                 expires_at=one.expires,
                 decided_at=one.decided,
             )
@@ -276,7 +276,7 @@ class Operations:
             raise NotFound("no such thread") from None
         text = fold.text(params.message_id) if params.message_id in fold else None
         kept = digest(text) if text is not None else None
-        self._hooks.tell(
+        self._telemetry.emit(
             telemetry.DigestMismatch(
                 tenant=who.tenant,
                 user=who.user,
@@ -295,7 +295,7 @@ class Operations:
             raise BadRequest("thread_id must have 248 bytes at most")
         fact = ThreadCreated(key=_key(caller, thread), title=params.title, at=self._clock())
         notice = _notice(caller, "towpath.thread.created", thread)
-        result = msgspec.json.encode(Made(thread_id=thread))
+        result = msgspec.json.encode(CreatedThread(thread_id=thread))
         change = Write((notice,), (fact,), result=lambda _: result)
         return await self._once(caller, "thread.create", params, change)
 
@@ -310,7 +310,7 @@ class Operations:
         fact = ThreadDeleted(key=_key(caller, params.thread_id))
         notice = _notice(caller, "towpath.thread.deleted", params.thread_id)
         channel = thread_channel(fact.key.tenant, fact.key.user, fact.key.id)
-        change = Write((notice,), (fact,), result=lambda _: b"{}", forget=(channel,))
+        change = Write((notice,), (fact,), result=lambda _: b"{}", truncate=(channel,))
         return await self._once(caller, "thread.delete", params, change)
 
     async def _ticket(self, caller: Caller, params: TicketCreate) -> Ticket:
@@ -349,7 +349,7 @@ class Operations:
     async def _disconnect(self, caller: Caller, params: SessionDisconnect) -> bytes:
         tenant = _permitted(caller, Action.DISCONNECT)
         key = request_key(caller.principal, "session.disconnect", params.request_id, params)
-        if (earlier := await self._broker.remembered(key)) is not None:
+        if (earlier := await self._broker.stored_result(key)) is not None:
             return earlier
         for member in self._hub.members(tenant, params.user):
             member.close(codes.FORCED)
@@ -363,7 +363,7 @@ class Operations:
         change = Write((custom(whom, params.name, params.value),), result=lambda _: b"{}")
         return await self._once(caller, "notice.publish", params, change)
 
-    async def _whoami(self, caller: Caller, params: Nothing) -> WhoAmI:
+    async def _whoami(self, caller: Caller, params: NoParams) -> WhoAmI:
         who = caller.principal
         return WhoAmI(
             user=who.user,
@@ -373,7 +373,7 @@ class Operations:
             connection=caller.connection,
         )
 
-    async def _agents(self, caller: Caller, params: Nothing) -> Agents:
+    async def _agents(self, caller: Caller, params: NoParams) -> Agents:
         rows = [AgentRow(name=item.name, description=item.description) for item in self._registry]
         return Agents(agents=rows)
 
@@ -429,12 +429,12 @@ OPERATIONS: dict[str, Operation] = {
         Operation("run.list", RunList, Runs, _O._runs, ("GET", "/threads/{thread_id}/runs")),
         Operation("thread.list", ThreadList, Threads, _O._threads, ("GET", "/threads")),
         Operation("thread.get", ThreadGet, ThreadView, _O._thread, ("GET", "/threads/{thread_id}")),
-        Operation("thread.create", ThreadCreate, Made, _O._create, ("POST", "/threads")),
+        Operation("thread.create", ThreadCreate, CreatedThread, _O._create, ("POST", "/threads")),
         Operation(
-            "thread.rename", ThreadRename, Nothing, _O._rename, ("PATCH", "/threads/{thread_id}")
+            "thread.rename", ThreadRename, NoParams, _O._rename, ("PATCH", "/threads/{thread_id}")
         ),
         Operation(
-            "thread.delete", ThreadDelete, Nothing, _O._delete, ("DELETE", "/threads/{thread_id}")
+            "thread.delete", ThreadDelete, NoParams, _O._delete, ("DELETE", "/threads/{thread_id}")
         ),
         Operation(
             "digest.report",
@@ -445,17 +445,17 @@ OPERATIONS: dict[str, Operation] = {
         ),
         Operation("ticket.create", TicketCreate, Ticket, _O._ticket, ("POST", "/tickets")),
         Operation("session.list", SessionList, Sessions, _O._sessions, ("GET", "/sessions")),
-        Operation("session.revoke", SessionRevoke, Nothing, _O._revoke, ("DELETE", "/sessions")),
-        Operation("notice.publish", NoticePublish, Nothing, _O._publish, ("POST", "/notices")),
+        Operation("session.revoke", SessionRevoke, NoParams, _O._revoke, ("DELETE", "/sessions")),
+        Operation("notice.publish", NoticePublish, NoParams, _O._publish, ("POST", "/notices")),
         Operation(
             "session.disconnect",
             SessionDisconnect,
-            Nothing,
+            NoParams,
             _O._disconnect,
             ("POST", "/sessions/disconnect"),
         ),
-        Operation("whoami", Nothing, WhoAmI, _O._whoami, ("GET", "/whoami")),
-        Operation("agent.list", Nothing, Agents, _O._agents, ("GET", "/agents")),
+        Operation("whoami", NoParams, WhoAmI, _O._whoami, ("GET", "/whoami")),
+        Operation("agent.list", NoParams, Agents, _O._agents, ("GET", "/agents")),
     )
 }
 """Every operation, by its RPC name."""

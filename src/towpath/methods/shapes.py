@@ -147,7 +147,7 @@ class NoticePublish(Struct, frozen=True, kw_only=True):
     user: Name | None = None
 
 
-class Nothing(Struct, frozen=True, kw_only=True):
+class NoParams(Struct, frozen=True, kw_only=True):
     """No parameters."""
 
 
@@ -226,7 +226,7 @@ class DigestKept(Struct, frozen=True, kw_only=True):
     digest: str | None
 
 
-class Made(Struct, frozen=True, kw_only=True):
+class CreatedThread(Struct, frozen=True, kw_only=True):
     """A thread's id."""
 
     thread_id: str

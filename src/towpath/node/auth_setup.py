@@ -8,15 +8,15 @@ import time
 from joserfc.jwk import OctKey
 
 from towpath.auth.cache import Digest, VerdictCache
-from towpath.auth.connection_auth import Grace, UnifiedWebSocketAuth
+from towpath.auth.connection_auth import ConnectionAuth, Grace
 from towpath.auth.revocations import KEEP_SECONDS, Revocations
-from towpath.auth.service import Retry, TrustedIssuer, UnifiedAuthenticationService
-from towpath.auth.single_flight import Flights
+from towpath.auth.service import AuthService, Retry, TrustedIssuer
+from towpath.auth.single_flight import SingleFlight
 from towpath.auth.tickets import Tickets
 from towpath.auth.tokens import KeysUnavailable
 from towpath.auth.verdicts import Verdict
 from towpath.node.issuers import (
-    Surroundings,
+    AuthDeps,
     configured_issuers,
     make_client,
     make_development_issuer,
@@ -24,15 +24,15 @@ from towpath.node.issuers import (
 )
 from towpath.rate_limits import Rate
 from towpath.settings import Settings
-from towpath.telemetry import Fault, Hooks
+from towpath.telemetry import InternalError, Telemetry
 
 
 async def open_authentication(
     settings: Settings,
-    hooks: Hooks,
+    telemetry: Telemetry,
     stack: contextlib.AsyncExitStack,
     development_key: OctKey | None,
-) -> UnifiedWebSocketAuth:
+) -> ConnectionAuth:
     """Return what authenticates connections and requests; the stack closes it.
 
     Args:
@@ -48,19 +48,19 @@ async def open_authentication(
     def lost(error: Exception) -> None:
         """Report what verifying raised while nobody waited; outages are reported already."""
         if not isinstance(error, KeysUnavailable):
-            hooks.tell(Fault(where="keys", error=error))
+            telemetry.emit(InternalError(where="keys", error=error))
 
-    fetches: Flights[str, None] = Flights(lost)
-    verdicts: Flights[Digest, Verdict] = Flights(lost)
-    around = Surroundings(
+    fetches: SingleFlight[str, None] = SingleFlight(lost)
+    verdicts: SingleFlight[Digest, Verdict] = SingleFlight(lost)
+    deps = AuthDeps(
         settings=settings,
-        hooks=hooks,
+        telemetry=telemetry,
         fetches=fetches,
         clock=time.monotonic,
         random=random.random,
     )
-    service = UnifiedAuthenticationService(
-        await _issuers(around, stack, development_key),
+    service = AuthService(
+        await _issuers(deps, stack, development_key),
         cache=VerdictCache(
             clock=time.monotonic, wall_clock=time.time, valid_seconds=settings.verdict_seconds
         ),
@@ -73,9 +73,9 @@ async def open_authentication(
         random=random.random,
         retry=Retry(attempts=settings.auth_attempts, deadline=settings.auth_timeout),
     )
-    return UnifiedWebSocketAuth(
+    return ConnectionAuth(
         await stack.enter_async_context(service),
-        hooks=hooks,
+        telemetry=telemetry,
         clock=time.monotonic,
         wall_clock=time.time,
         grace=Grace(expiry=settings.expiry_grace, outage=settings.outage_grace),
@@ -90,13 +90,13 @@ async def open_authentication(
 
 
 async def _issuers(
-    around: Surroundings, stack: contextlib.AsyncExitStack, development_key: OctKey | None
+    deps: AuthDeps, stack: contextlib.AsyncExitStack, development_key: OctKey | None
 ) -> list[TrustedIssuer]:
     if development_key is not None:
-        return [make_development_issuer(development_key, around)]
-    configured = configured_issuers(around.settings)
+        return [make_development_issuer(development_key, deps)]
+    configured = configured_issuers(deps.settings)
     client = None
     if any(one.key is None for one in configured):
-        client = await asyncio.to_thread(make_client, around.settings)
+        client = await asyncio.to_thread(make_client, deps.settings)
         await stack.enter_async_context(client)
-    return [make_issuer(one, around, client) for one in configured]
+    return [make_issuer(one, deps, client) for one in configured]

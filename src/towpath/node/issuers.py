@@ -16,11 +16,11 @@ from towpath.auth.jwks import Freshness, RemoteKeys
 from towpath.auth.keys import ASYMMETRIC, FixedKey, configured_key
 from towpath.auth.provider import IdentityProvider
 from towpath.auth.service import UNNAMED, TrustedIssuer
-from towpath.auth.single_flight import Flights
+from towpath.auth.single_flight import SingleFlight
 from towpath.auth.tokens import Issuer, TokenVerifier
 from towpath.errors import ConfigurationError
 from towpath.settings import IssuerSettings, Settings
-from towpath.telemetry import BreakerMoved, Hooks
+from towpath.telemetry import BreakerMoved, Telemetry
 
 NO_ISSUER = (
     "no issuer is configured, so nobody could log in: set TOWPATH_JWT_ISSUER and "
@@ -86,10 +86,10 @@ def _check(one: IssuerSettings) -> None:
 
 def problems(settings: Settings) -> Iterator[str]:
     """Yield why these settings would refuse to start, as far as issuers go."""
-    around = Surroundings(
+    deps = AuthDeps(
         settings=settings,
-        hooks=Hooks(),
-        fetches=Flights(lambda _: None),
+        telemetry=Telemetry(),
+        fetches=SingleFlight(lambda _: None),
         clock=time.monotonic,
         random=random.random,
     )
@@ -105,18 +105,18 @@ def problems(settings: Settings) -> Iterator[str]:
         return
     for one in configured:
         try:
-            make_issuer(one, around, client)
+            make_issuer(one, deps, client)
         except ConfigurationError as error:
             yield str(error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class AuthDeps:
     """What issuers are made with."""
 
     settings: Settings
-    hooks: Hooks
-    fetches: Flights[str, None]
+    telemetry: Telemetry
+    fetches: SingleFlight[str, None]
     clock: Callable[[], float]
     random: Callable[[], float]
 
@@ -141,7 +141,7 @@ def make_client(settings: Settings) -> httpx2.AsyncClient:
 
 
 def make_issuer(
-    one: IssuerSettings, around: Surroundings, client: httpx2.AsyncClient | None
+    one: IssuerSettings, deps: AuthDeps, client: httpx2.AsyncClient | None
 ) -> TrustedIssuer:
     """Return an issuer, ready to verify once its keys are there.
 
@@ -149,7 +149,7 @@ def make_issuer(
         ConfigurationError: it is not described in full, or its key or addresses cannot be used.
     """
     _check(one)
-    breaker = _breaker(one.issuer or UNNAMED, around)
+    breaker = _breaker(one.issuer or UNNAMED, deps)
     shared: dict[str, Any] = {"issuer": one.issuer, "breaker": breaker, "required": one.required}
     if one.key is not None:
         algorithm = one.algorithm or "HS256"
@@ -158,21 +158,21 @@ def make_issuer(
         return TrustedIssuer(verifier=verifier, **shared)
     assert one.issuer is not None, "the settings were checked"
     assert client is not None, "there is a client where an issuer needs one"
-    settings = around.settings
+    settings = deps.settings
     provider = IdentityProvider(
         one.issuer,
         client,
         breaker,
-        hooks=around.hooks,
+        telemetry=deps.telemetry,
         jwks_url=one.jwks_url,
         timeout=settings.keys_timeout,
-        clock=around.clock,
+        clock=deps.clock,
     )
     keys = RemoteKeys(
         provider,
-        around.fetches,
-        clock=around.clock,
-        random=around.random,
+        deps.fetches,
+        clock=deps.clock,
+        random=deps.random,
         freshness=Freshness(
             fresh=settings.keys_fresh,
             stale=settings.keys_stale,
@@ -185,26 +185,26 @@ def make_issuer(
     )
 
 
-def make_development_issuer(key: OctKey, around: Surroundings) -> TrustedIssuer:
+def make_development_issuer(key: OctKey, deps: AuthDeps) -> TrustedIssuer:
     """Return the issuer of a development key."""
     issuer = development_issuer()
     assert issuer.issuer is not None, "the development issuer has a name"
     return TrustedIssuer(
         issuer=issuer.issuer,
         verifier=TokenVerifier(issuer, FixedKey(key)),
-        breaker=_breaker(issuer.issuer, around),
+        breaker=_breaker(issuer.issuer, deps),
     )
 
 
-def _breaker(name: str, around: Surroundings) -> CircuitBreaker:
+def _breaker(name: str, deps: AuthDeps) -> CircuitBreaker:
     def watch(name: str, before: State, after: State) -> None:
-        around.hooks.tell(BreakerMoved(dependency=name, before=before.value, after=after.value))
+        deps.telemetry.emit(BreakerMoved(dependency=name, before=before.value, after=after.value))
 
     return CircuitBreaker(
         name,
-        failure_threshold=around.settings.breaker_failures,
-        reset_timeout=around.settings.breaker_reset,
-        clock=around.clock,
+        failure_threshold=deps.settings.breaker_failures,
+        reset_timeout=deps.settings.breaker_reset,
+        clock=deps.clock,
         watch=watch,
     )
 

@@ -8,7 +8,7 @@ import sys
 import structlog
 
 from towpath import telemetry
-from towpath.telemetry import Happening
+from towpath.telemetry import TelemetryEvent
 
 
 def configure(*, level: str = "INFO") -> None:
@@ -49,44 +49,44 @@ class Log:
         self._log = structlog.stdlib.get_logger("towpath")
         self._verbose = logging.getLogger("towpath").isEnabledFor(logging.DEBUG)
 
-    def watch(self, happening: Happening) -> None:
+    def observe(self, event: TelemetryEvent) -> None:
         """Write down one happening; those that come by the thousand only when debugging."""
-        match happening:
+        match event:
             case (
                 telemetry.ConnectionOpened()
                 | telemetry.ConnectionClosed()
                 | telemetry.SessionsRevoked()
             ):
-                self._log.info(_event(happening), **_fields(happening))
+                self._log.info(_event(event), **_fields(event))
             case telemetry.RunBegan() | telemetry.RunEnded():
-                self._log.info(_event(happening), **_fields(happening))
+                self._log.info(_event(event), **_fields(event))
             case telemetry.CredentialRefused(verdict=verdict) if verdict != "limited":
-                self._log.info(_event(happening), **_fields(happening))
+                self._log.info(_event(event), **_fields(event))
             case telemetry.BreakerMoved() | telemetry.DigestMismatch():
-                self._log.warning(_event(happening), **_fields(happening))
+                self._log.warning(_event(event), **_fields(event))
             case telemetry.LogChanged(after="ok"):
-                self._log.info(_event(happening), **_fields(happening))
+                self._log.info(_event(event), **_fields(event))
             case (
                 telemetry.LogChanged()
                 | telemetry.LogQuarantined()
                 | telemetry.RevocationsIncomplete()
             ):
-                self._log.error(_event(happening), **_fields(happening))
+                self._log.error(_event(event), **_fields(event))
             case telemetry.KeysFetched(failure=failure) if failure:
-                self._log.warning(_event(happening), **_fields(happening))
-            case telemetry.Fault(where=where, error=error):
+                self._log.warning(_event(event), **_fields(event))
+            case telemetry.InternalError(where=where, error=error):
                 self._log.error("fault", where=where, exc_info=error)
             case telemetry.CommandAnswered(error=number) if number:
-                self._log.info(_event(happening), **_fields(happening))
+                self._log.info(_event(event), **_fields(event))
             case _ if self._verbose:
-                self._log.debug(_event(happening), **_fields(happening))
+                self._log.debug(_event(event), **_fields(event))
 
 
-def _event(happening: Happening) -> str:
+def _event(event: TelemetryEvent) -> str:
     """Return `connection_closed` for ConnectionClosed."""
-    name = type(happening).__name__
+    name = type(event).__name__
     return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
 
 
-def _fields(happening: Happening) -> dict[str, object]:
-    return {name: getattr(happening, name) for name in happening.__dataclass_fields__}
+def _fields(event: TelemetryEvent) -> dict[str, object]:
+    return {name: getattr(event, name) for name in event.__dataclass_fields__}

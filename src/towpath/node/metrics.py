@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from towpath import codes, telemetry
 from towpath.auth.provider import ABANDONED
-from towpath.telemetry import Happening
+from towpath.telemetry import TelemetryEvent
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -102,9 +102,9 @@ class Metrics:
         """Show a number that is read whenever somebody asks."""
         Gauge(name, text, registry=self._registry).set_function(read)
 
-    def watch(self, happening: Happening) -> None:
+    def observe(self, event: TelemetryEvent) -> None:
         """Count one happening."""
-        match happening:
+        match event:
             case telemetry.ConnectionOpened():
                 self._opened.inc()
             case telemetry.ConnectionClosed(code=code):
@@ -128,8 +128,8 @@ class Metrics:
                 self._commands.labels(command, str(error)).observe(seconds)
             case telemetry.RunEnded(agent=agent, status=status, code=code):
                 self._runs.labels(agent, status, _run_code(code)).inc()
-                self._run_seconds.labels(agent).observe(happening.seconds)
-                self._events.labels(agent).inc(happening.events)
+                self._run_seconds.labels(agent).observe(event.seconds)
+                self._events.labels(agent).inc(event.events)
             case telemetry.Appended(publications=count, seconds=seconds):
                 self._publications.inc(count)
                 self._commit.observe(seconds)
@@ -137,7 +137,7 @@ class Metrics:
                 self._log_condition.set(_LOG_CONDITIONS.index(after))
             case telemetry.LogQuarantined():
                 self._quarantined.inc()
-            case telemetry.Fault(where=where):
+            case telemetry.InternalError(where=where):
                 self._faults.labels(where.partition(" ")[0]).inc()
 
     def text(self) -> bytes:

@@ -18,10 +18,10 @@ import msgspec
 
 from towpath import codes
 from towpath.auth.revocations import EVERYBODY, Compacted, Revocation
-from towpath.auth.service import UnifiedAuthenticationService
+from towpath.auth.service import AuthService
 from towpath.channels import CONTROL
 from towpath.delivery.hub import Hub
-from towpath.errors import Misplaced, StorageError, WriteFailed
+from towpath.errors import OffsetConflict, StorageError, WriteFailed
 from towpath.log.broker import (
     Append,
     Broker,
@@ -32,7 +32,7 @@ from towpath.log.broker import (
     Written,
     write,
 )
-from towpath.telemetry import Fault, Hooks, RevocationsIncomplete, SessionsRevoked
+from towpath.telemetry import InternalError, RevocationsIncomplete, SessionsRevoked, Telemetry
 
 COMPACT_AFTER = 1_000
 """How many revocations at least are announced before the channel is compacted."""
@@ -66,10 +66,10 @@ def lost(at: float) -> Item:
 class Control:
     """Carries out on this node what the control channel says."""
 
-    def __init__(self, service: UnifiedAuthenticationService, hub: Hub, hooks: Hooks) -> None:
+    def __init__(self, service: AuthService, hub: Hub, telemetry: Telemetry) -> None:
         self._service = service
         self._hub = hub
-        self._hooks = hooks
+        self._telemetry = telemetry
         self._top = 0
         """The offset of the last publication that was heard."""
         self._announced = 0
@@ -103,7 +103,7 @@ class Control:
         elif trimmed:
             await self._make_whole(broker)
 
-    def hear(self, publications: Sequence[Publication]) -> None:
+    def apply(self, publications: Sequence[Publication]) -> None:
         """Carry out what was published; one that cannot be read is a fault and stops no other."""
         for publication in publications:
             follows = publication.offset == self._top + 1
@@ -153,7 +153,7 @@ class Control:
                 keyed = replace(made, key=request.key, result=request.result)
                 try:
                     return await write(broker, keyed)
-                except Misplaced:
+                except OffsetConflict:
                     continue
                 except WriteFailed:
                     self._announced = 0  # It is tried again after as many more.
@@ -167,12 +167,12 @@ class Control:
             for part, start in enumerate(range(0, max(1, len(kept)), PART))
         ]
         items = tuple(map(_item, [*said, *announced]))
-        return Write((Append(CONTROL, items, after=self._top),), forget=(CONTROL,))
+        return Write((Append(CONTROL, items, after=self._top),), truncate=(CONTROL,))
 
     async def _revoke_everybody(self, broker: Broker, now: float, reason: str) -> None:
         """Revoke everything issued before, here at once and in the log."""
         everybody = Revocation(tenant=EVERYBODY, at=now)
-        self._hooks.tell(RevocationsIncomplete(reason=reason))
+        self._telemetry.emit(RevocationsIncomplete(reason=reason))
         self._revoke(everybody)
         self._unread = False
         await self._make_whole(broker, everybody)
@@ -182,7 +182,7 @@ class Control:
         try:
             await write(broker, self._compaction(*announced))
         except StorageError as error:
-            self._hooks.tell(Fault(where="control", error=error))
+            self._telemetry.emit(InternalError(where="control", error=error))
 
     async def _learn(self, publications: Sequence[Publication]) -> None:
         """Take note of what was carried out already."""
@@ -202,17 +202,17 @@ class Control:
             said: Revocation | Compacted = _decode(publication.data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._unread = True
-            self._hooks.tell(Fault(where="control", error=error))
+            self._telemetry.emit(InternalError(where="control", error=error))
             return None
         self._announced = 0 if isinstance(said, Compacted) else self._announced + 1
         return said
 
     def _revoke(self, revocation: Revocation) -> None:
         """Carry out a revocation; nobody is told of one that takes back nothing new."""
-        if not self._service.hear(revocation):
+        if not self._service.apply(revocation):
             return
         closed = self._hub.end(revocation.names, codes.NOT_ALLOWED)
-        self._hooks.tell(
+        self._telemetry.emit(
             SessionsRevoked(tenant=revocation.tenant, what=revocation.what, closed=closed)
         )
 

@@ -18,7 +18,7 @@ from towpath.errors import TowpathError
 from towpath.protocol import codec_json as codec
 from towpath.protocol import frames
 from towpath.protocol.frames import Command, Inbound, Malformed, Pong
-from towpath.protocol.states import Move, State, after, legal
+from towpath.protocol.states import State, Transition, after, legal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,13 +137,13 @@ class Connection:
         self, number: int, result: frames.ConnectResult
     ) -> tuple[bytes, list[Command | Malformed]]:
         """Open the connection: return the connect reply and the commands that waited for it."""
-        self.state = after(self.state, Move.ACCEPT)
+        self.state = after(self.state, Transition.ACCEPT)
         waiting, self._waiting = self._waiting, []
         return self.reply(number, result), waiting
 
     def refuse(self, number: int, code: ErrorCode, message: str | None = None) -> bytes:
         """Answer connect with an error; what waited is dropped, and 3000 is to follow."""
-        self.state = after(self.state, Move.REFUSE)
+        self.state = after(self.state, Transition.REFUSE)
         reply = self._error(number, code, message)
         self.close_code = codes.CONNECT_FAILED
         self._drop()
@@ -151,7 +151,7 @@ class Connection:
 
     def reply(self, number: int, result: frames.Result) -> bytes:
         """Return the success reply to a command that is owed one."""
-        self.state = after(self.state, Move.DELIVER)
+        self.state = after(self.state, Transition.DELIVER)
         return codec.encode_reply(self._settle(number), number, result)
 
     def fail(
@@ -166,18 +166,18 @@ class Connection:
 
         `temporary` says "ask again" where the code by itself does not (WIRE section 3, refresh).
         """
-        self.state = after(self.state, Move.DELIVER)
+        self.state = after(self.state, Transition.DELIVER)
         return self._error(number, code, message, temporary=temporary)
 
     def drain(self) -> None:
         """Note that the client will be told to move elsewhere."""
-        self.state = after(self.state, Move.DRAIN)
+        self.state = after(self.state, Transition.DRAIN)
 
     def close(self, code: CloseCode) -> bool:
         """End the connection; return whether this call did it. The first code wins."""
         if self.closed:
             return False
-        self.state = after(self.state, Move.CLOSE)
+        self.state = after(self.state, Transition.CLOSE)
         self.close_code = code
         self._drop()
         return True
@@ -208,9 +208,9 @@ class Connection:
         self._waiting.clear()
 
 
-def _move(inbound: Inbound) -> Move:
+def _move(inbound: Inbound) -> Transition:
     if isinstance(inbound, Pong):
-        return Move.PONG
+        return Transition.PONG
     if isinstance(inbound, Command) and inbound.name == "connect":
-        return Move.CONNECT
-    return Move.COMMAND
+        return Transition.CONNECT
+    return Transition.COMMAND

@@ -34,7 +34,7 @@ class State(Enum):
     CLOSED = "closed"
 
 
-class Move(Enum):
+class Transition(Enum):
     """What can happen to a connection."""
 
     CONNECT = "connect command"
@@ -47,27 +47,27 @@ class Move(Enum):
     CLOSE = "close"
 
 
-PEER_MOVES = frozenset({Move.CONNECT, Move.COMMAND, Move.PONG})
+PEER_MOVES = frozenset({Transition.CONNECT, Transition.COMMAND, Transition.PONG})
 """The moves that are the client's, whose errors are the client's too."""
 
-TABLE: dict[tuple[State, Move], State] = {
-    (State.OPENING, Move.CONNECT): State.AUTHENTICATING,
-    (State.OPENING, Move.CLOSE): State.CLOSED,
-    (State.AUTHENTICATING, Move.COMMAND): State.AUTHENTICATING,
-    (State.AUTHENTICATING, Move.ACCEPT): State.OPEN,
-    (State.AUTHENTICATING, Move.REFUSE): State.CLOSED,
-    (State.AUTHENTICATING, Move.CLOSE): State.CLOSED,
-    (State.OPEN, Move.COMMAND): State.OPEN,
-    (State.OPEN, Move.PONG): State.OPEN,
-    (State.OPEN, Move.DELIVER): State.OPEN,
-    (State.OPEN, Move.DRAIN): State.DRAINING,
-    (State.OPEN, Move.CLOSE): State.CLOSED,
-    (State.DRAINING, Move.COMMAND): State.DRAINING,
-    (State.DRAINING, Move.PONG): State.DRAINING,
-    (State.DRAINING, Move.DELIVER): State.DRAINING,
-    (State.DRAINING, Move.DRAIN): State.DRAINING,
-    (State.DRAINING, Move.CLOSE): State.CLOSED,
-    (State.CLOSED, Move.CLOSE): State.CLOSED,
+TRANSITIONS: dict[tuple[State, Transition], State] = {
+    (State.OPENING, Transition.CONNECT): State.AUTHENTICATING,
+    (State.OPENING, Transition.CLOSE): State.CLOSED,
+    (State.AUTHENTICATING, Transition.COMMAND): State.AUTHENTICATING,
+    (State.AUTHENTICATING, Transition.ACCEPT): State.OPEN,
+    (State.AUTHENTICATING, Transition.REFUSE): State.CLOSED,
+    (State.AUTHENTICATING, Transition.CLOSE): State.CLOSED,
+    (State.OPEN, Transition.COMMAND): State.OPEN,
+    (State.OPEN, Transition.PONG): State.OPEN,
+    (State.OPEN, Transition.DELIVER): State.OPEN,
+    (State.OPEN, Transition.DRAIN): State.DRAINING,
+    (State.OPEN, Transition.CLOSE): State.CLOSED,
+    (State.DRAINING, Transition.COMMAND): State.DRAINING,
+    (State.DRAINING, Transition.PONG): State.DRAINING,
+    (State.DRAINING, Transition.DELIVER): State.DRAINING,
+    (State.DRAINING, Transition.DRAIN): State.DRAINING,
+    (State.DRAINING, Transition.CLOSE): State.CLOSED,
+    (State.CLOSED, Transition.CLOSE): State.CLOSED,
 }
 """Every legal move. The diagram in the documentation is drawn from this table."""
 
@@ -75,7 +75,7 @@ TABLE: dict[tuple[State, Move], State] = {
 class IllegalMove(TowpathError):
     """A move of ours that the table does not hold: a bug."""
 
-    def __init__(self, state: State, move: Move) -> None:
+    def __init__(self, state: State, move: Transition) -> None:
         super().__init__(state, move)
         self.state = state
         self.move = move
@@ -84,18 +84,18 @@ class IllegalMove(TowpathError):
         return f"{self.move.value} is not legal while {self.state.value}"
 
 
-def legal(state: State, move: Move) -> bool:
+def legal(state: State, move: Transition) -> bool:
     """Whether the table holds the move."""
-    return (state, move) in TABLE
+    return (state, move) in TRANSITIONS
 
 
-def after(state: State, move: Move) -> State:
+def after(state: State, move: Transition) -> State:
     """Return where a legal move leads.
 
     Raises:
         IllegalMove: the table does not hold it.
     """
     try:
-        return TABLE[state, move]
+        return TRANSITIONS[state, move]
     except KeyError:
         raise IllegalMove(state, move) from None

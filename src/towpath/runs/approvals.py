@@ -11,18 +11,18 @@ from towpath.agents.agent import AgentRegistry
 from towpath.channels import user_channel
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, Unavailable
 from towpath.identity import Principal
-from towpath.log.broker import Append, Key, Write, write
-from towpath.runs.executor import Surroundings, custom
+from towpath.log.broker import Append, IdempotencyKey, Write, write
+from towpath.runs.executor import RunDeps, custom
 from towpath.runs.interrupts import (
     DECISIONS,
     LATE,
-    TABLE,
-    Answer,
+    TRANSITIONS,
     AnswersMoved,
+    Interrupt,
     InterruptDecided,
     InterruptsExpired,
+    InterruptStatus,
     NotOpen,
-    Question,
     check_shown,
     is_refusal,
     resume_entries,
@@ -30,7 +30,7 @@ from towpath.runs.interrupts import (
 from towpath.runs.model import RunKey
 from towpath.runs.requests import (
     Begin,
-    Decide,
+    Decision,
     Opening,
     StartRun,
     Wanted,
@@ -48,13 +48,13 @@ LOOK_AGAIN = 3600.0
 class Approvals:
     """Answers what runs asked."""
 
-    def __init__(self, around: Surroundings, registry: AgentRegistry, begin: Begin) -> None:
-        self._around = around
+    def __init__(self, deps: RunDeps, registry: AgentRegistry, begin: Begin) -> None:
+        self._deps = deps
         self._registry = registry
         self._begin = begin
         self._news = asyncio.Event()
 
-    async def decide(self, principal: Principal, said: Decide) -> bytes:
+    async def decide(self, principal: Principal, said: Decision) -> bytes:
         """Note a decision, with the run that continues where it was the last one; see the bridge.
 
         Raises:
@@ -66,10 +66,10 @@ class Approvals:
                 return await self._decide(principal, said, key)
         raise Conflict("the run's questions have too many answers")
 
-    async def asked_in(self, key: RunKey, now: float) -> list[Question]:
+    async def asked_in(self, key: RunKey, now: float) -> list[Interrupt]:
         """Return what the run that ended last in a thread asked, and where that stands now."""
-        asked = await self._around.conversations.asked_in(*key.home)
-        return await self._noted(asked, now)
+        request = await self._deps.conversations.asked_in(*key.thread_key)
+        return await self._noted(request, now)
 
     def look_again(self) -> None:
         """Take note that there may be questions that expire sooner than those known."""
@@ -77,29 +77,31 @@ class Approvals:
 
     async def watch(self) -> None:
         """Note what nobody answered in time; does not end."""
-        around = self._around
+        deps = self._deps
         while True:
             try:
-                for key in await around.conversations.expired(around.clock()):
+                for key in await deps.conversations.expired(deps.clock()):
                     await self._expire(key)
-                due = await around.conversations.next_expiry()
-                wait = LOOK_AGAIN if due is None else due - around.clock()
+                due = await deps.conversations.next_expiry()
+                wait = LOOK_AGAIN if due is None else due - deps.clock()
             except StorageError as error:
-                around.hooks.tell(telemetry.Fault(where="expiring interrupts", error=error))
-                wait = around.limits.retry_seconds
+                deps.telemetry.emit(
+                    telemetry.InternalError(where="expiring interrupts", error=error)
+                )
+                wait = deps.limits.retry_seconds
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(max(wait, 0.0), LOOK_AGAIN)):
                     await self._news.wait()
             self._news.clear()
 
-    async def _decide(self, principal: Principal, said: Decide, key: Key) -> bytes:
-        around, now = self._around, self._around.clock()
+    async def _decide(self, principal: Principal, said: Decision, key: IdempotencyKey) -> bytes:
+        deps, now = self._deps, self._deps.clock()
         tenant, user = principal.tenant, principal.user
-        record = await around.conversations.find_run(tenant, user, said.run_id)
-        asked = await around.conversations.questions(tenant, user, said.run_id)
-        questions = await self._noted(asked, now)
+        record = await deps.conversations.find_run(tenant, user, said.run_id)
+        request = await deps.conversations.questions(tenant, user, said.run_id)
+        questions = await self._noted(request, now)
         # After those looks: a twin of this request shows in them, or is met at the write.
-        if (earlier := await around.broker.remembered(key)) is not None:
+        if (earlier := await deps.broker.stored_result(key)) is not None:
             return earlier
         if record is None:
             raise NotFound("no such run")
@@ -108,12 +110,12 @@ class Approvals:
         mine = next((one for one in questions if one.id == said.interrupt_id), None)
         if mine is None:
             raise NotFound("no such interrupt")
-        if mine.answer is not Answer.OPEN:
+        if mine.answer is not InterruptStatus.OPEN:
             raise NotOpen(LATE[mine.answer])
-        past = await around.conversations.conversation(tenant, user, record.key.thread)
+        past = await deps.conversations.conversation(tenant, user, record.key.thread)
         check_shown(mine, said.digest, past.messages)
-        answer = TABLE[Answer.OPEN, DECISIONS[said.decision]]
-        others = {one.id for one in questions if one.answer is Answer.OPEN} - {mine.id}
+        answer = TRANSITIONS[InterruptStatus.OPEN, DECISIONS[said.decision]]
+        others = {one.id for one in questions if one.answer is InterruptStatus.OPEN} - {mine.id}
         decided = InterruptDecided(
             key=record.key,
             id=mine.id,
@@ -130,7 +132,7 @@ class Approvals:
                 {"interrupt_id": mine.id, "status": answer.value},
             )
             change = Write((told,), (decided,), key=key, result=lambda _: result)
-            return (await write(around.broker, change)).result
+            return (await write(deps.broker, change)).result
         answered = [
             replace(one, answer=answer, payload=said.payload) if one is mine else one
             for one in questions
@@ -141,43 +143,43 @@ class Approvals:
         self,
         principal: Principal,
         parent: RunKey,
-        answered: list[Question],
+        answered: list[Interrupt],
         decided: InterruptDecided,
-        key: Key,
+        key: IdempotencyKey,
     ) -> bytes:
         """Note the last decision, and begin the run that continues, in one act."""
         agent = self._registry.get(parent.agent)
         if agent is None:
             raise Unavailable("the agent that asked is not here any more")
-        asked = StartRun(
+        request = StartRun(
             request_id=key.request_id,
             agent=parent.agent,
             thread_id=parent.thread,
             input={"messages": [], "resume": resume_entries(answered)},
         )
         opening = Opening(key=key, result=approve_result, parent=parent.run, facts=(decided,))
-        return await self._begin(Wanted(principal, agent, asked, []), opening)
+        return await self._begin(Wanted(principal, agent, request, []), opening)
 
-    async def _noted(self, asked: list[Question], now: float) -> list[Question]:
+    async def _noted(self, request: list[Interrupt], now: float) -> list[Interrupt]:
         """Return a run's questions, those whose time is over written as expired.
 
         Nobody is told `expired` before it is written: a decision that was made in time may be on
         its way to the log, and whichever is there first counts.
         """
-        if all(one.now(now) is one.answer for one in asked):
-            return asked
-        key = asked[0].key
+        if all(one.now(now) is one.answer for one in request):
+            return request
+        key = request[0].key
         await self._expire(key)
-        return await self._around.conversations.questions(*key.address)
+        return await self._deps.conversations.questions(*key.run_id_key)
 
     async def _expire(self, key: RunKey) -> None:
         told = _notice(key, "towpath.interrupt.expired", {})
-        fact = InterruptsExpired(key=key, at=self._around.clock())
+        fact = InterruptsExpired(key=key, at=self._deps.clock())
         with contextlib.suppress(NotOpen):  # Somebody answered at the last moment.
-            await write(self._around.broker, Write((told,), (fact,)))
+            await write(self._deps.broker, Write((told,), (fact,)))
 
 
-def answering(opening: Opening, asked: list[Question], given: StartRun, at: float) -> Opening:
+def answering(opening: Opening, request: list[Interrupt], given: StartRun, at: float) -> Opening:
     """Return how a run is opened that brings answers with it: all of them, each once.
 
     Args:
@@ -192,24 +194,24 @@ def answering(opening: Opening, asked: list[Question], given: StartRun, at: floa
     """
     answers = [one for one in given.answers if isinstance(one, dict)]
     ids = [str(answer.get("interruptId")) for answer in answers]
-    by_id = {one.id: one for one in asked if one.key.agent == given.agent}
+    by_id = {one.id: one for one in request if one.key.agent == given.agent}
     if len(answers) < len(given.answers) or sorted(ids) != sorted(by_id):
         raise BadRequest("resume has to answer each open interrupt once, and nothing else")
-    late = [one.answer for one in asked if one.answer is not Answer.OPEN]
+    late = [one.answer for one in request if one.answer is not InterruptStatus.OPEN]
     if late:
         raise NotOpen(LATE[late[0]])
     facts = tuple(
         InterruptDecided(
             key=by_id[key].key,
             id=key,
-            answer=Answer.REFUSED if is_refusal(answer) else Answer.APPROVED,
+            answer=InterruptStatus.REFUSED if is_refusal(answer) else InterruptStatus.APPROVED,
             payload=answer.get("payload"),
             others=frozenset(ids[place:]),
             at=at,
         )
         for place, (key, answer) in enumerate(zip(ids, answers, strict=True), 1)
     )
-    return replace(opening, parent=asked[0].key.run, facts=facts)
+    return replace(opening, parent=request[0].key.run, facts=facts)
 
 
 def _notice(key: RunKey, name: str, more: dict[str, str]) -> Append:

@@ -24,14 +24,14 @@ import msgspec
 from towpath import codes, telemetry
 from towpath.agents.agent import Agent, AgentInput
 from towpath.channels import Channel, thread_channel, user_channel
-from towpath.errors import Conflict, Damaged, StorageError, TakenOver, WriteFailed
+from towpath.errors import Conflict, LogCorrupted, LogFenced, StorageError, WriteFailed
 from towpath.events.types import IllegalEvent, Message
-from towpath.log.broker import Append, Broker, Item, Key, Write, Written, failure
-from towpath.runs.interrupts import Question
+from towpath.log.broker import Append, Broker, IdempotencyKey, Item, Write, Written, failure
+from towpath.runs.interrupts import Interrupt
 from towpath.runs.model import LeaseHeld, Queued, RunKey
-from towpath.runs.run import AgentError, Made, Run, RunIsOver
+from towpath.runs.run import AgentError, Run, RunEvent, RunIsOver
 from towpath.runs.run_states import OVER, Status
-from towpath.telemetry import Hooks
+from towpath.telemetry import Telemetry
 
 ENDING_FAILURES = 3
 """How often an ending may fail to be applied before it carries nothing of what the run has made."""
@@ -112,10 +112,10 @@ class Conversations(Protocol):
     async def waiting_threads(self) -> list[tuple[str, str, str]]:
         """Return the threads for which runs wait: tenant, user, thread."""
 
-    async def questions(self, tenant: str, user: str, run: str) -> list[Question]:
+    async def questions(self, tenant: str, user: str, run: str) -> list[Interrupt]:
         """Return what a run asked, in its order."""
 
-    async def asked_in(self, tenant: str, user: str, thread: str) -> list[Question]:
+    async def asked_in(self, tenant: str, user: str, thread: str) -> list[Interrupt]:
         """Return what the run that ended last in a thread asked, if it ended with that."""
 
     async def expired(self, at: float) -> list[RunKey]:
@@ -126,12 +126,12 @@ class Conversations(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class RunDeps:
     """What every run of a bridge works with."""
 
     broker: Broker
     conversations: Conversations
-    hooks: Hooks
+    telemetry: Telemetry
     limits: RunLimits
     clock: Callable[[], float]
     """Unix seconds."""
@@ -149,7 +149,7 @@ class Surroundings:
         return self.clock() + self.limits.lease_seconds * (1 - 1 / BEATS)
 
 
-class Place(NamedTuple):
+class LogRange(NamedTuple):
     """Where a run stands in its thread's channel."""
 
     hold: int | None
@@ -158,10 +158,10 @@ class Place(NamedTuple):
     """The offset of its last event."""
 
 
-class LiveRun:
+class RunExecutor:
     """A run whose first event is in the log and whose terminal event may not be."""
 
-    def __init__(self, run: Run, place: Place, began: float, around: Surroundings) -> None:
+    def __init__(self, run: Run, log_range: LogRange, began: float, deps: RunDeps) -> None:
         """Take over a run.
 
         Args:
@@ -172,28 +172,28 @@ class LiveRun:
         """
         self.run = run
         self._channel = channel_of(run.key)
-        self._hold, self._top = place
+        self._fence, self._top = log_range
         self._began = began
-        self._around = around
+        self._deps = deps
         self._over = asyncio.Event()
         self._in_flight: deque[asyncio.Future[Written]] = deque()
         self._size = 0
         self._ending: asyncio.Task[bool] | None = None
         self.overtaken = False
         """Whether somebody else gave the run another ending than the one made here."""
-        self._request: tuple[Key, bytes] | None = None
+        self._request: tuple[IdempotencyKey, bytes] | None = None
         self._leaving = False
         """Whether its agent ended the run itself, or heard that it is over, and is tidying up: to
         cancel it now would break that off."""
         self._failure: BaseException | None = None
         """What the agent raised last; one error may come by two ways, and is told once."""
 
-    async def see_through(self, agent: Agent, given: AgentInput) -> None:
+    async def run_to_end(self, agent: Agent, given: AgentInput) -> None:
         """See the run to its end, and its agent out of the house."""
-        key, limits = self.run.key, self._around.limits
+        key, limits = self.run.key, self._deps.limits
         work = asyncio.create_task(self._work(agent, given), name=f"agent {key.run}")
-        self._around.left_behind.add(work)
-        work.add_done_callback(self._around.left_behind.discard)
+        self._deps.left_behind.add(work)
+        work.add_done_callback(self._deps.left_behind.discard)
         over = asyncio.create_task(self._over.wait(), name=f"over {key.run}")
         try:
             done, _ = await asyncio.wait(
@@ -210,7 +210,9 @@ class LiveRun:
             await asyncio.wait((work,), timeout=limits.cleanup_seconds)
             await self.ended()
 
-    def end(self, made: list[Made], *, request: tuple[Key, bytes] | None = None) -> bool:
+    def end(
+        self, made: list[RunEvent], *, request: tuple[IdempotencyKey, bytes] | None = None
+    ) -> bool:
         """Write the run's ending and let its agent go; return whether this call ended it.
 
         `made` is empty where the run had ended already: then its ending is being written.
@@ -225,7 +227,7 @@ class LiveRun:
         )
         return True
 
-    def ends_for(self, key: Key | None) -> bool:
+    def ends_for(self, key: IdempotencyKey | None) -> bool:
         """Whether it was this request that ended the run."""
         return self._request is not None and self._request[0] == key
 
@@ -241,7 +243,7 @@ class LiveRun:
         ending = self._ending
         return ending.done() and not ending.cancelled() and ending.result()
 
-    def let_go(self) -> None:
+    def abandon(self) -> None:
         """Stop working on a run that is held no more: somebody else has ended it, or will."""
         if not self.run.over:
             self.run.lose()
@@ -256,7 +258,7 @@ class LiveRun:
         """End the run, if it is not over, because of what its agent raised, and tell of it."""
         if error is not self._failure:
             self._failure = error
-            self._around.hooks.tell(agent_fault(self.run.key.agent, error))
+            self._deps.telemetry.emit(agent_fault(self.run.key.agent, error))
         self.end(self.run.fail("run.failed"))
 
     async def _work(self, agent: Agent, given: AgentInput) -> None:
@@ -265,12 +267,12 @@ class LiveRun:
         try:
             self.end(await self._answer(agent, given))
         except asyncio.CancelledError:
-            raise  # Whether somebody asked for it is for `see_through` to say.
+            raise  # Whether somebody asked for it is for `run_to_end` to say.
         except BaseException as error:  # The outermost edge of somebody else's code.
             # SystemExit and KeyboardInterrupt too: from a task they would end the server.
             self.fail(error)
 
-    async def _answer(self, agent: Agent, given: AgentInput) -> list[Made]:
+    async def _answer(self, agent: Agent, given: AgentInput) -> list[RunEvent]:
         """Carry what the agent says, and return the ending that it gives the run."""
         try:
             await self._carry(agent.function(given))
@@ -311,11 +313,11 @@ class LiveRun:
                     self._leave(made)
                 elif made:
                     self._in_flight.append(self._submit(made))
-                if self._size > self._around.limits.run_bytes:
+                if self._size > self._deps.limits.run_bytes:
                     self._leave(self.run.fail("run.too_large"))
                     return
 
-    def _leave(self, made: list[Made]) -> None:
+    def _leave(self, made: list[RunEvent]) -> None:
         """End the run from within its agent's work; what is left to the agent is to tidy up."""
         self._leaving = True
         self.end(made)
@@ -327,21 +329,21 @@ class LiveRun:
             StorageError: one of the run's earlier writes was refused.
         """
         waiting = self._in_flight
-        while waiting and (waiting[0].done() or len(waiting) >= self._around.limits.in_flight):
+        while waiting and (waiting[0].done() or len(waiting) >= self._deps.limits.in_flight):
             await asyncio.shield(waiting[0])
             waiting.popleft()
-        await self._around.broker.room()
+        await self._deps.broker.room()
 
-    def _submit(self, made: list[Made]) -> "asyncio.Future[Written]":
+    def _submit(self, made: list[RunEvent]) -> "asyncio.Future[Written]":
         items = tuple(map(item, made))
-        append = Append(self._channel, items, after=self._top, within=self._hold)
+        append = Append(self._channel, items, after=self._top, fencing_offset=self._fence)
         self._top += len(items)
         self._size += sum(len(one.data) for one in items)
-        future = self._around.broker.submit(Write((append,)))
+        future = self._deps.broker.submit(Write((append,)))
         future.add_done_callback(failure)  # Whoever waits for it is told; nobody has to.
         return future
 
-    async def _write_ending(self, made: list[Made]) -> bool:
+    async def _write_ending(self, made: list[RunEvent]) -> bool:
         """Write the terminal event, as often as it takes; False where it can never be written.
 
         Where the log refused it or anything before it, what the log holds is what counts: the run
@@ -356,7 +358,7 @@ class LiveRun:
                 if made:
                     await self.close(made)
                 return True
-            except (Damaged, TakenOver):
+            except (LogCorrupted, LogFenced):
                 return False  # For good: whoever opens the log says what became of the run.
             except (StorageError, LeaseHeld) as error:
                 failures += isinstance(error, WriteFailed)
@@ -368,12 +370,14 @@ class LiveRun:
                 failures += 1
                 reason = error
             if not told:
-                self._around.hooks.tell(telemetry.Fault(where="ending of a run", error=reason))
+                self._deps.telemetry.emit(
+                    telemetry.InternalError(where="ending of a run", error=reason)
+                )
             told = True
-            await asyncio.sleep(self._around.limits.retry_seconds)
+            await asyncio.sleep(self._deps.limits.retry_seconds)
         return True
 
-    async def close(self, made: list[Made]) -> None:
+    async def close(self, made: list[RunEvent]) -> None:
         """Write the terminal event, once, and tell that the run has ended.
 
         Raises:
@@ -381,22 +385,24 @@ class LiveRun:
             LeaseHeld: somebody else holds the run.
             Conflict: the request that asked for it was answered already.
         """
-        written = await self._around.broker.submit(self._closing(made))
+        written = await self._deps.broker.submit(self._closing(made))
         if written.repeated:
             raise Conflict("the request was answered already")
         self._tell_ended()
 
     def _tell_ended(self) -> None:
-        seconds = self._around.clock() - self._began
-        self._around.hooks.tell(run_ended(self.run, seconds))
+        seconds = self._deps.clock() - self._began
+        self._deps.telemetry.emit(run_ended(self.run, seconds))
 
-    def _closing(self, made: list[Made]) -> Write:
+    def _closing(self, made: list[RunEvent]) -> Write:
         """Return the write of the terminal event, and that the run has ended, in one act."""
         items = tuple(map(item, made))
-        last = Append(self._channel, items, after=self._top, within=self._hold, release=True)
-        now, limits = self._around.clock(), self._around.limits
+        last = Append(
+            self._channel, items, after=self._top, fencing_offset=self._fence, unfence=True
+        )
+        now, limits = self._deps.clock(), self._deps.limits
         closed = self.run.closed(
-            now, holder=self._around.holder, expires=now + limits.interrupt_seconds
+            now, holder=self._deps.holder, expires=now + limits.interrupt_seconds
         )
         asks = self.run.status is Status.INTERRUPTED
         name = "towpath.run.interrupted" if asks else "towpath.run.ended"
@@ -404,13 +410,13 @@ class LiveRun:
         key, result = self._request or (None, b"")
         return Write(appends, (closed,), key=key, result=lambda _: result)
 
-    async def _make_again(self, failures: int) -> list[Made]:
+    async def _make_again(self, failures: int) -> list[RunEvent]:
         """Read the run back from the log and end it there; nothing if its ending is there.
 
         After too many failures the run is not read: its ending carries nothing of it.
         """
         key, cancelled = self.run.key, self.run.status is Status.CANCELLED
-        record = await self._around.conversations.find_run(*key.address)
+        record = await self._deps.conversations.find_run(*key.run_id_key)
         if record is not None and record.ended_at is not None:
             if (record.status, record.code) == (self.run.status, self.run.code):
                 self._tell_ended()  # It was this one, and only its answer was lost.
@@ -418,13 +424,13 @@ class LiveRun:
                 self.overtaken = True
             return []
         if failures >= ENDING_FAILURES:
-            self.run, self._top = await without_content(key, self._hold, self._around)
+            self.run, self._top = await without_content(key, self._fence, self._deps)
             return self.run.fail("run.storage")
-        self.run, (self._hold, self._top) = await read_back(key, self._around)
+        self.run, (self._fence, self._top) = await read_back(key, self._deps)
         return self.run.cancel() if cancelled else self.run.fail("run.storage")
 
 
-async def without_content(key: RunKey, hold: int | None, around: Surroundings) -> tuple[Run, int]:
+async def without_content(key: RunKey, hold: int | None, deps: RunDeps) -> tuple[Run, int]:
     """Return an unfinished run whose events are not looked at, and the top of its channel.
 
     Args:
@@ -435,37 +441,37 @@ async def without_content(key: RunKey, hold: int | None, around: Surroundings) -
     Raises:
         StorageError: the log cannot be read now.
     """
-    top = (await around.broker.read(channel_of(key), None, limit=0)).top
+    top = (await deps.broker.read(channel_of(key), None, limit=0)).top
     events = 1 if hold is None else top - hold + 1
-    return Run.of_unknown_content(key, events=events, new_id=around.new_id), top
+    return Run.of_unknown_content(key, events=events, new_id=deps.new_id), top
 
 
-async def read_back(key: RunKey, around: Surroundings) -> tuple[Run, Place]:
+async def read_back(key: RunKey, deps: RunDeps) -> tuple[Run, LogRange]:
     """Return an unfinished run as the log knows it, and where it stands there.
 
     Raises:
         StorageError: the log cannot be read now.
     """
-    past = await around.conversations.conversation(*key.home)
-    run = Run(key, history=past.messages, state=past.state, new_id=around.new_id)
-    replay = await around.broker.read(channel_of(key), past.offset)
+    past = await deps.conversations.conversation(*key.thread_key)
+    run = Run(key, history=past.messages, state=past.state, new_id=deps.new_id)
+    replay = await deps.broker.read(channel_of(key), past.offset)
     for publication in replay.publications:
         run.replay(msgspec.json.decode(publication.data))
     first = replay.publications[0].offset if replay.publications else None
-    return run, Place(first, replay.top)
+    return run, LogRange(first, replay.top)
 
 
-def agent_fault(agent: str, error: BaseException) -> telemetry.Fault:
+def agent_fault(agent: str, error: BaseException) -> telemetry.InternalError:
     """Return what watchers hear of something that an agent raised."""
-    return telemetry.Fault(where=f"agent {agent}", error=error)
+    return telemetry.InternalError(where=f"agent {agent}", error=error)
 
 
 def channel_of(key: RunKey) -> Channel:
     """Return the channel of a run's thread."""
-    return thread_channel(*key.home)
+    return thread_channel(*key.thread_key)
 
 
-def item(made: Made) -> Item:
+def item(made: RunEvent) -> Item:
     """Return an event as it is published."""
     return Item(msgspec.json.encode(made.event), made.tags)
 

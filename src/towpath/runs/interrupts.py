@@ -31,7 +31,7 @@ from towpath.events.types import Event, Message
 from towpath.runs.model import RunKey
 
 
-class Answer(Enum):
+class InterruptStatus(Enum):
     """Where a question stands; the values are what `run.get` shows."""
 
     OPEN = "open"
@@ -41,7 +41,7 @@ class Answer(Enum):
     GONE = "gone"
 
 
-class Move(Enum):
+class Transition(Enum):
     """What can happen to a question."""
 
     APPROVE = "approve"
@@ -50,21 +50,21 @@ class Move(Enum):
     SUPERSEDE = "thread goes on"
 
 
-TABLE: Final[dict[tuple[Answer, Move], Answer]] = {
-    (Answer.OPEN, Move.APPROVE): Answer.APPROVED,
-    (Answer.OPEN, Move.REFUSE): Answer.REFUSED,
-    (Answer.OPEN, Move.EXPIRE): Answer.EXPIRED,
-    (Answer.OPEN, Move.SUPERSEDE): Answer.GONE,
+TRANSITIONS: Final[dict[tuple[InterruptStatus, Transition], InterruptStatus]] = {
+    (InterruptStatus.OPEN, Transition.APPROVE): InterruptStatus.APPROVED,
+    (InterruptStatus.OPEN, Transition.REFUSE): InterruptStatus.REFUSED,
+    (InterruptStatus.OPEN, Transition.EXPIRE): InterruptStatus.EXPIRED,
+    (InterruptStatus.OPEN, Transition.SUPERSEDE): InterruptStatus.GONE,
 }
 """Every legal move; the diagram in the documentation is drawn from it."""
 
-DECISIONS: Final = {"approve": Move.APPROVE, "refuse": Move.REFUSE}
+DECISIONS: Final = {"approve": Transition.APPROVE, "refuse": Transition.REFUSE}
 """What a person may say."""
 LATE: Final = {
-    Answer.APPROVED: "already",
-    Answer.REFUSED: "already",
-    Answer.EXPIRED: "expired",
-    Answer.GONE: "gone",
+    InterruptStatus.APPROVED: "already",
+    InterruptStatus.REFUSED: "already",
+    InterruptStatus.EXPIRED: "expired",
+    InterruptStatus.GONE: "gone",
 }
 """What whoever comes later is told."""
 
@@ -84,14 +84,14 @@ class AnswersMoved(Conflict):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Interrupt:
     """One interrupt as it is stored."""
 
     key: RunKey
     """Of the run that asked."""
-    asked: Event
+    interrupt: Event
     """AG-UI's Interrupt."""
-    answer: Answer
+    answer: InterruptStatus
     payload: Any
     """What came with the decision."""
     expires: float
@@ -101,11 +101,15 @@ class Question:
     @property
     def id(self) -> str:
         """Unique in its run."""
-        return str(self.asked["id"])
+        return str(self.interrupt["id"])
 
-    def now(self, at: float) -> Answer:
+    def now(self, at: float) -> InterruptStatus:
         """Return where it stands at a time: what expired counts as that, noted or not."""
-        return Answer.EXPIRED if self.answer is Answer.OPEN and at >= self.expires else self.answer
+        return (
+            InterruptStatus.EXPIRED
+            if self.answer is InterruptStatus.OPEN and at >= self.expires
+            else self.answer
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +118,7 @@ class InterruptDecided:
 
     key: RunKey
     id: str
-    answer: Answer
+    answer: InterruptStatus
     payload: Any
     others: frozenset[str]
     """The run's other open questions, as whoever made this saw them; AnswersMoved otherwise."""
@@ -129,7 +133,7 @@ class InterruptsExpired:
     at: float
 
 
-def check_shown(question: Question, shown: str | None, messages: Iterable[Message]) -> None:
+def check_shown(question: Interrupt, shown: str | None, messages: Iterable[Message]) -> None:
     """Refuse a decision on other arguments than those the run asked about.
 
     Args:
@@ -141,7 +145,7 @@ def check_shown(question: Question, shown: str | None, messages: Iterable[Messag
         BadRequest: the question is about a tool call, and no digest was given.
         Conflict: the digest is of other arguments.
     """
-    call = question.asked.get("toolCallId")
+    call = question.interrupt.get("toolCallId")
     if call is None and shown is None:
         return
     if shown is None:
@@ -152,13 +156,13 @@ def check_shown(question: Question, shown: str | None, messages: Iterable[Messag
         raise Conflict("the arguments that were shown are not those the run asked about")
 
 
-def resume_entries(questions: Iterable[Question]) -> list[Event]:
+def resume_entries(questions: Iterable[Interrupt]) -> list[Event]:
     """Return AG-UI's `resume`: one answer for each question of a run, all of them decided."""
     return [
         {
             "interruptId": one.id,
             "status": "resolved",
-            "payload": _told(one.payload, approved=one.answer is Answer.APPROVED),
+            "payload": _told(one.payload, approved=one.answer is InterruptStatus.APPROVED),
         }
         for one in questions
     ]

@@ -18,14 +18,14 @@ import asyncio
 from collections.abc import Callable, Collection
 
 from towpath import telemetry
-from towpath.errors import Conflict, Misplaced, StorageError, WriteFailed
+from towpath.errors import Conflict, OffsetConflict, StorageError, WriteFailed
 from towpath.log.broker import Write, write
 from towpath.runs.executor import (
     BEATS,
-    LiveRun,
-    Place,
+    LogRange,
+    RunDeps,
+    RunExecutor,
     RunRecord,
-    Surroundings,
     read_back,
     without_content,
 )
@@ -38,8 +38,8 @@ class Leases:
 
     def __init__(
         self,
-        around: Surroundings,
-        live: Callable[[], Collection[LiveRun]],
+        deps: RunDeps,
+        live: Callable[[], Collection[RunExecutor]],
         opening: Callable[[], Collection[RunKey]],
         ended: Callable[[RunKey], None],
     ) -> None:
@@ -51,7 +51,7 @@ class Leases:
             opening: the runs whose first event is on its way to the log.
             ended: hears of each run that was ended because nobody held it.
         """
-        self._around = around
+        self._deps = deps
         self._live = live
         self._opening = opening
         self._ended = ended
@@ -61,22 +61,22 @@ class Leases:
 
         What cannot be ended now, because the log refuses it, is ended as its lease runs out.
         """
-        around = self._around
-        everything = LeasesInherited(holder=around.holder, expires=around.clock())
+        deps = self._deps
+        everything = LeasesInherited(holder=deps.holder, expires=deps.clock())
         try:
-            await write(around.broker, Write(facts=(everything,)))
-            await self._end(await around.conversations.unfinished())
+            await write(deps.broker, Write(facts=(everything,)))
+            await self._end(await deps.conversations.unfinished())
         except StorageError as error:
-            around.hooks.tell(telemetry.Fault(where="leases", error=error))
+            deps.telemetry.emit(telemetry.InternalError(where="leases", error=error))
 
     async def watch(self) -> None:
         """Beat, `BEATS` times in a lease; does not end."""
         while True:
-            await asyncio.sleep(self._around.limits.lease_seconds / BEATS)
+            await asyncio.sleep(self._deps.limits.lease_seconds / BEATS)
             try:
                 await self.beat()
             except StorageError as error:
-                self._around.hooks.tell(telemetry.Fault(where="leases", error=error))
+                self._deps.telemetry.emit(telemetry.InternalError(where="leases", error=error))
 
     async def beat(self) -> None:
         """Renew what is held here, and end what nobody holds any more.
@@ -85,8 +85,8 @@ class Leases:
             StorageError: the log cannot be used now.
         """
         await self._renew()
-        now = self._around.clock()
-        await self._end(await self._around.conversations.abandoned(now))
+        now = self._deps.clock()
+        await self._end(await self._deps.conversations.abandoned(now))
 
     def _in_hand(self) -> tuple[RunKey, ...]:
         """Return the runs that are worked on here, whatever their leases say."""
@@ -94,15 +94,15 @@ class Leases:
 
     async def _renew(self) -> None:
         """Go on holding what is in progress here; let go of what somebody else has ended."""
-        around, lives, keys = self._around, list(self._live()), self._in_hand()
+        deps, lives, keys = self._deps, list(self._live()), self._in_hand()
         if not keys:
             return
-        renewed = LeasesRenewed(holder=around.holder, keys=keys, expires=around.lease_end())
-        await write(around.broker, Write(facts=(renewed,)))
-        held = await around.conversations.held(around.holder)
+        renewed = LeasesRenewed(holder=deps.holder, keys=keys, expires=deps.lease_end())
+        await write(deps.broker, Write(facts=(renewed,)))
+        held = await deps.conversations.held(deps.holder)
         for live in lives:
             if live.run.key not in held:
-                live.let_go()
+                live.abandon()
 
     async def _end(self, records: list[RunRecord]) -> None:
         """Give runs that nobody works on their one ending.
@@ -115,7 +115,7 @@ class Leases:
                 continue  # The log was slow to say that it is held.
             try:
                 await self._end_one(record)
-            except (Conflict, Misplaced):
+            except (Conflict, OffsetConflict):
                 continue  # Somebody was faster, or its holder has come back.
             self._ended(record.key)
 
@@ -123,18 +123,18 @@ class Leases:
         """End a run with what its events amount to, or without, where that cannot be written.
 
         Raises:
-            Conflict, Misplaced: it has ended, or somebody holds it.
+            Conflict, OffsetConflict: it has ended, or somebody holds it.
             StorageError: the log cannot be used now.
         """
-        around = self._around
+        deps = self._deps
         try:
-            run, place = await read_back(record.key, around)
+            run, log_range = await read_back(record.key, deps)
             made = run.begin({"messages": []}) if run.status is Status.PENDING else []
-            await LiveRun(run, place, record.started_at, around).close([*made, *run.lose()])
+            await RunExecutor(run, log_range, record.started_at, deps).close([*made, *run.lose()])
         except Exception as error:
             if isinstance(error, Conflict | StorageError) and not isinstance(error, WriteFailed):
                 raise
-            around.hooks.tell(telemetry.Fault(where="leases", error=error))
-            run, top = await without_content(record.key, None, around)
-            lost = LiveRun(run, Place(None, top), record.started_at, around)
+            deps.telemetry.emit(telemetry.InternalError(where="leases", error=error))
+            run, top = await without_content(record.key, None, deps)
+            lost = RunExecutor(run, LogRange(None, top), record.started_at, deps)
             await lost.close(run.lose())

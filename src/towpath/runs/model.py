@@ -39,12 +39,12 @@ class RunKey:
     agent: str
 
     @property
-    def address(self) -> tuple[str, str, str]:
+    def run_id_key(self) -> tuple[str, str, str]:
         """What tells the run from all others: tenant, user, run."""
         return (self.tenant, self.user, self.run)
 
     @property
-    def home(self) -> tuple[str, str, str]:
+    def thread_key(self) -> tuple[str, str, str]:
         """What tells its thread from all others: tenant, user, thread."""
         return (self.tenant, self.user, self.thread)
 

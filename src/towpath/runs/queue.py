@@ -18,8 +18,8 @@ from towpath.agents.agent import AgentRegistry
 from towpath.errors import CommandError, Conflict, NotFound, StorageError
 from towpath.events.types import Message
 from towpath.identity import Principal
-from towpath.log.broker import Append, Key, Span, Write, write
-from towpath.runs.executor import Surroundings, channel_of, item, notice, run_ended
+from towpath.log.broker import Append, IdempotencyKey, Span, Write, write
+from towpath.runs.executor import RunDeps, channel_of, item, notice, run_ended
 from towpath.runs.model import (
     Queued,
     RunKey,
@@ -31,7 +31,7 @@ from towpath.runs.model import (
     TurnMoved,
 )
 from towpath.runs.requests import Begin, Opening, StartRun, Wanted, start_result
-from towpath.runs.run import Made, Run
+from towpath.runs.run import Run, RunEvent
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -55,12 +55,12 @@ class RunQueue:
 
     def __init__(
         self,
-        around: Surroundings,
+        deps: RunDeps,
         registry: AgentRegistry,
         begin: Begin,
         group: asyncio.TaskGroup,
     ) -> None:
-        self._around = around
+        self._deps = deps
         self._registry = registry
         self._begin = begin
         self._group = group
@@ -74,36 +74,38 @@ class RunQueue:
             Conflict: there is a run of this id.
             LimitExceeded: too many wait already.
         """
-        principal, asked = wanted.principal, wanted.asked
+        principal, asked = wanted.principal, wanted.request
         assert asked.thread_id is not None, "a busy thread has a name"
         key = RunKey(
             tenant=principal.tenant,
             user=principal.user,
             thread=asked.thread_id,
-            run=asked.run_id or self._around.new_id(),
+            run=asked.run_id or self._deps.new_id(),
             agent=wanted.agent.name,
         )
-        top = await self._around.broker.read(channel_of(key), None, limit=0)
+        top = await self._deps.broker.read(channel_of(key), None, limit=0)
         request = _Request(replace(asked, run_id=key.run), wanted.messages, sorted(principal.roles))
         fact = RunQueued(
             key=key,
             request=msgspec.json.encode(request),
-            at=self._around.clock(),
+            at=self._deps.clock(),
         )
         # What its reader has to read from: all that is published from now on.
         span = Span(channel_of(key), top.epoch, top.top + 1, top.top)
-        run = Run(key, history=[], new_id=self._around.new_id)
+        run = Run(key, history=[], new_id=self._deps.new_id)
         change = Write(
             (notice(run, "towpath.run.queued"),),
             (fact,),
             key=opening.key,
             result=lambda _: start_result(key, span),
         )
-        result = (await write(self._around.broker, change)).result
-        self.look(*key.home)
+        result = (await write(self._deps.broker, change)).result
+        self.look(*key.thread_key)
         return result
 
-    async def withdraw(self, key: RunKey, request: tuple[Key, bytes] | None = None) -> bool:
+    async def withdraw(
+        self, key: RunKey, request: tuple[IdempotencyKey, bytes] | None = None
+    ) -> bool:
         """Cancel a run that waits; its ending follows when its turn comes.
 
         `request` is what asked for it, and its result, to be remembered in the same act.
@@ -114,19 +116,19 @@ class RunQueue:
         asked, result = request or (None, b"")
         change = Write(facts=(RunWithdrawn(key=key),), key=asked, result=lambda _: result)
         try:
-            await write(self._around.broker, change)
+            await write(self._deps.broker, change)
         except NotFound:
             return False
         return True
 
     async def clear(self, tenant: str, user: str, thread: str) -> None:
         """Cancel all that waits for a thread."""
-        for waiting in await self._around.conversations.queued(tenant, user, thread):
+        for waiting in await self._deps.conversations.queued(tenant, user, thread):
             await self.withdraw(waiting.key)
 
     async def resume(self) -> None:
         """Begin what the last process left waiting."""
-        for tenant, user, thread in await self._around.conversations.waiting_threads():
+        for tenant, user, thread in await self._deps.conversations.waiting_threads():
             self.look(tenant, user, thread)
 
     async def stop(self) -> None:
@@ -152,7 +154,7 @@ class RunQueue:
             StorageError: the log cannot be used now.
         """
         while not self._stopped.is_set():
-            waiting = await self._around.conversations.queued(tenant, user, thread)
+            waiting = await self._deps.conversations.queued(tenant, user, thread)
             if not waiting or await self._begin_next(waiting[0]):
                 return
 
@@ -163,9 +165,9 @@ class RunQueue:
                 await self.advance(tenant, user, thread)
                 return
             except StorageError as error:
-                self._around.hooks.tell(telemetry.Fault(where="queue", error=error))
+                self._deps.telemetry.emit(telemetry.InternalError(where="queue", error=error))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._around.limits.retry_seconds):
+                async with asyncio.timeout(self._deps.limits.retry_seconds):
                     await self._stopped.wait()
 
     async def _begin_next(self, head: Queued) -> bool:
@@ -204,24 +206,24 @@ class RunQueue:
         Raises:
             ThreadBusy, ThreadMoved, TurnMoved: it is not its turn now.
         """
-        around, key = self._around, head.key
-        past = await around.conversations.conversation(*key.home)
-        run = Run(key, history=past.messages, state=past.state, new_id=around.new_id)
-        made: list[Made] = run.begin({"messages": request.messages if request else []})
+        deps, key = self._deps, head.key
+        past = await deps.conversations.conversation(*key.thread_key)
+        run = Run(key, history=past.messages, state=past.state, new_id=deps.new_id)
+        made: list[RunEvent] = run.begin({"messages": request.messages if request else []})
         first = made[0]
         made += run.cancel() if head.withdrawn else run.fail("run.failed", "it could not begin")
-        now = around.clock()
+        now = deps.clock()
         opened = RunOpened(
             key=key,
             started=first.event,
             title="",
             thread_offset=past.offset,
             at=now,
-            holder=around.holder,
+            holder=deps.holder,
             lease=now,
             queued=head,
         )
         append = Append(channel_of(key), tuple(map(item, made)))
-        facts = (opened, run.closed(now, holder=around.holder, expires=now))
-        await write(around.broker, Write((append, notice(run, "towpath.run.ended")), facts))
-        around.hooks.tell(run_ended(run, 0.0))
+        facts = (opened, run.closed(now, holder=deps.holder, expires=now))
+        await write(deps.broker, Write((append, notice(run, "towpath.run.ended")), facts))
+        deps.telemetry.emit(run_ended(run, 0.0))

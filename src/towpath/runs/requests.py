@@ -13,7 +13,7 @@ from towpath.channels import is_id, is_thread_id
 from towpath.errors import BadRequest, TooLarge
 from towpath.events.types import Event, Message
 from towpath.identity import Principal, UserExecutionContext
-from towpath.log.broker import Key, Span
+from towpath.log.broker import IdempotencyKey, Span
 from towpath.runs.model import Queued, RunKey
 from towpath.runs.run import Run
 
@@ -48,12 +48,12 @@ class Wanted:
 
     principal: Principal
     agent: Agent
-    asked: StartRun
+    request: StartRun
     messages: list[Message]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decide:
+class Decision:
     """What a person says to something a run asked."""
 
     request_id: str
@@ -71,7 +71,7 @@ class Decide:
 class Opening:
     """How a run is opened beside what was asked: by whom, after what, and what is remembered."""
 
-    key: Key | None
+    key: IdempotencyKey | None
     result: Callable[[RunKey, Span], bytes]
     parent: str | None = None
     facts: tuple[object, ...] = ()
@@ -84,10 +84,10 @@ Begin = Callable[[Wanted, Opening], Awaitable[bytes]]
 """Opens a run and returns the result that its opening makes."""
 
 
-def request_key(who: Principal, method: str, request_id: str, asked: object) -> Key:
+def request_key(who: Principal, method: str, request_id: str, request: object) -> IdempotencyKey:
     """Return what makes a repeated request the same: who, what, which id, and its parameters."""
-    digest = hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
-    return Key((who.tenant, who.user, method), request_id, digest)
+    digest = hashlib.sha256(msgspec.json.encode(request)).hexdigest()
+    return IdempotencyKey((who.tenant, who.user, method), request_id, digest)
 
 
 def start_result(key: RunKey, span: Span) -> bytes:
@@ -110,21 +110,21 @@ def _where(key: RunKey, span: Span) -> dict[str, Any]:
     return {"thread_id": key.thread, "run_id": key.run, "position": position}
 
 
-def check_ids(asked: StartRun) -> None:
+def check_ids(request: StartRun) -> None:
     """Refuse ids that are none.
 
     Raises:
         BadRequest: one is.
     """
-    if not is_id(asked.request_id):
+    if not is_id(request.request_id):
         raise BadRequest("request_id must be 1 to 128 printable characters")
-    if asked.run_id is not None and not is_id(asked.run_id):
+    if request.run_id is not None and not is_id(request.run_id):
         raise BadRequest("run_id must be 1 to 128 printable characters")
-    if asked.thread_id is not None and not is_thread_id(asked.thread_id):
+    if request.thread_id is not None and not is_thread_id(request.thread_id):
         raise BadRequest("thread_id must be 1 to 128 printable characters, 248 bytes at most")
 
 
-def new_messages(asked: StartRun, *, bound: int, new_id: Callable[[], str]) -> list[Message]:
+def new_messages(request: StartRun, *, bound: int, new_id: Callable[[], str]) -> list[Message]:
     """Return the messages that a request brings.
 
     Args:
@@ -136,15 +136,15 @@ def new_messages(asked: StartRun, *, bound: int, new_id: Callable[[], str]) -> l
         BadRequest: it is not what a request may be.
         TooLarge: it is larger than the bound.
     """
-    if (asked.message is None) == (asked.input is None):
+    if (request.message is None) == (request.input is None):
         raise BadRequest("give either message or input")
-    if len(msgspec.json.encode((asked.message, asked.input))) > bound:
+    if len(msgspec.json.encode((request.message, request.input))) > bound:
         raise TooLarge(f"a message may have {bound} bytes")
-    if asked.message is not None:
-        if not asked.message.strip():
+    if request.message is not None:
+        if not request.message.strip():
             raise BadRequest("the message is empty")
-        return [{"id": new_id(), "role": "user", "content": asked.message}]
-    messages = (asked.input or {}).get("messages")
+        return [{"id": new_id(), "role": "user", "content": request.message}]
+    messages = (request.input or {}).get("messages")
     if not isinstance(messages, list) or not all(_is_message(item) for item in messages):
         raise BadRequest("input.messages must be a list of AG-UI messages")
     return messages
@@ -152,7 +152,7 @@ def new_messages(asked: StartRun, *, bound: int, new_id: Callable[[], str]) -> l
 
 def agent_input(run: Run, wanted: Wanted) -> AgentInput:
     """Return what an agent is given."""
-    given = wanted.asked.input or {}
+    given = wanted.request.input or {}
     # The agent's own copies: what it does to them is no event.
     messages, state = copy.deepcopy((_to_answer(run.messages, wanted.messages), run.state))
     newest = next((item for item in reversed(messages) if item["role"] == "user"), None)

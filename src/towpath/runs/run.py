@@ -39,7 +39,7 @@ from towpath.events.types import (
 )
 from towpath.json_bounds import MAX_EVENT_DEPTH, nests_deeper
 from towpath.runs.model import RunClosed, RunKey
-from towpath.runs.run_states import TABLE, Move, Status
+from towpath.runs.run_states import TRANSITIONS, Status, Transition
 
 
 class RunIsOver(TowpathError):
@@ -62,7 +62,7 @@ class AgentError(TowpathError):
         return f"{self.code}: {self.message}"
 
 
-class Made(NamedTuple):
+class RunEvent(NamedTuple):
     """An event to publish and the metadata it carries (WIRE section 6)."""
 
     event: Event
@@ -108,7 +108,7 @@ class Run:
         self._digests = Growing()
         self._new_id = new_id
         self._keep_raw = keep_raw
-        self._made: list[Made] = []
+        self._made: list[RunEvent] = []
         self._content_known = True
         self._stream: _Stream | None = None
         self._thought = LEGACY_REASONING_ID
@@ -128,7 +128,7 @@ class Run:
         run._content_known = False
         return run
 
-    def begin(self, run_input: Mapping[str, Any], *, parent: str | None = None) -> list[Made]:
+    def begin(self, run_input: Mapping[str, Any], *, parent: str | None = None) -> list[RunEvent]:
         """Make RUN_STARTED, with what the person said in it, and the state they gave.
 
         Args:
@@ -142,14 +142,14 @@ class Run:
         if parent is not None:
             event["parentRunId"] = parent
         started = parse({**event, "input": {**self._ids, **run_input}})
-        self._move(Move.BEGIN)
+        self._move(Transition.BEGIN)
         self._fold.bound = True
         self._make(started)
         if (state := run_input.get("state")) is not None:
             self._make({"type": "STATE_SNAPSHOT", "snapshot": state})
         return self._out()
 
-    def feed(self, item: object) -> list[Made]:
+    def feed(self, item: object) -> list[RunEvent]:
         """Take one thing the agent yielded: text, an AG-UI event, or a mapping in wire form.
 
         Raises:
@@ -182,26 +182,26 @@ class Run:
             self._take(event)
         return self._out()
 
-    def finish(self, *, result: Any = None) -> list[Made]:
+    def finish(self, *, result: Any = None) -> list[RunEvent]:
         """End well, closing what is open; nothing if the run is over already."""
-        return self._end(Move.FINISH, {"type": "success"}, result)
+        return self._end(Transition.FINISH, {"type": "success"}, result)
 
-    def cancel(self) -> list[Made]:
+    def cancel(self) -> list[RunEvent]:
         """End because somebody said stop; nothing if the run is over already."""
-        return self._end(Move.CANCEL, {"type": "cancelled"})
+        return self._end(Transition.CANCEL, {"type": "cancelled"})
 
-    def fail(self, code: str, message: str | None = None) -> list[Made]:
+    def fail(self, code: str, message: str | None = None) -> list[RunEvent]:
         """End with an error; nothing if the run is over already."""
-        return self._break(Move.FAIL, code, message)
+        return self._break(Transition.FAIL, code, message)
 
-    def lose(self) -> list[Made]:
+    def lose(self) -> list[RunEvent]:
         """End because the process that ran the agent is gone."""
-        return self._break(Move.LOSE, "run.lost", None)
+        return self._break(Transition.LOSE, "run.lost", None)
 
     def replay(self, event: Event) -> None:
         """Take an event from the log, to know where a lost run stood."""
         if event["type"] == "RUN_STARTED":
-            self._move(Move.BEGIN)
+            self._move(Transition.BEGIN)
         self._fold.feed(event)
         self.events += 1
 
@@ -250,9 +250,9 @@ class Run:
     def _ids(self) -> dict[str, str]:
         return {"threadId": self.key.thread, "runId": self.key.run}
 
-    def _move(self, move: Move) -> None:
+    def _move(self, move: Transition) -> None:
         try:
-            self.status = TABLE[self.status, move]
+            self.status = TRANSITIONS[self.status, move]
         except KeyError:
             raise RunIsOver from None
 
@@ -264,9 +264,9 @@ class Run:
         elif event["type"] == "MESSAGES_SNAPSHOT":
             self._digests.forget()
         self.events += 1
-        self._made.append(Made(event, self._tags(event)))
+        self._made.append(RunEvent(event, self._tags(event)))
 
-    def _out(self) -> list[Made]:
+    def _out(self) -> list[RunEvent]:
         made, self._made = self._made, []
         return made
 
@@ -354,14 +354,16 @@ class Run:
             if event["type"].startswith("RUN_") and event.get(name, value) != value:
                 raise IllegalEvent(event["type"], f"{name} is another run's")
 
-    def _agent_finished(self, event: Event) -> list[Made]:
+    def _agent_finished(self, event: Event) -> list[RunEvent]:
         outcome = event.get("outcome") or {"type": "success"}
         if outcome["type"] == "interrupt":
             check_asked(outcome, self._fold.messages)
-        moves = {"interrupt": Move.INTERRUPT, "cancelled": Move.CANCEL}
-        return self._end(moves.get(outcome["type"], Move.FINISH), outcome, event.get("result"))
+        moves = {"interrupt": Transition.INTERRUPT, "cancelled": Transition.CANCEL}
+        return self._end(
+            moves.get(outcome["type"], Transition.FINISH), outcome, event.get("result")
+        )
 
-    def _end(self, move: Move, outcome: Event, result: Any = None) -> list[Made]:
+    def _end(self, move: Transition, outcome: Event, result: Any = None) -> list[RunEvent]:
         if self.status is not Status.RUNNING:
             return []
         self._stream = None
@@ -374,7 +376,7 @@ class Run:
         self._make(ended)
         return self._out()
 
-    def _break(self, move: Move, code: str, message: str | None) -> list[Made]:
+    def _break(self, move: Transition, code: str, message: str | None) -> list[RunEvent]:
         if self.status is not Status.RUNNING:
             return []
         # What cannot be written raises here, while the run can still end another way.

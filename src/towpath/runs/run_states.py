@@ -15,7 +15,7 @@ class Status(Enum):
     LOST = "lost"
 
 
-class Move(Enum):
+class Transition(Enum):
     """What can happen to a run."""
 
     BEGIN = "begin"
@@ -27,18 +27,18 @@ class Move(Enum):
     LOSE = "lose"
 
 
-TABLE: dict[tuple[Status, Move], Status] = {
-    (Status.PENDING, Move.BEGIN): Status.RUNNING,
-    (Status.RUNNING, Move.EVENT): Status.RUNNING,
-    (Status.RUNNING, Move.FINISH): Status.FINISHED,
-    (Status.RUNNING, Move.INTERRUPT): Status.INTERRUPTED,
-    (Status.RUNNING, Move.CANCEL): Status.CANCELLED,
-    (Status.RUNNING, Move.FAIL): Status.FAILED,
-    (Status.RUNNING, Move.LOSE): Status.LOST,
+TRANSITIONS: dict[tuple[Status, Transition], Status] = {
+    (Status.PENDING, Transition.BEGIN): Status.RUNNING,
+    (Status.RUNNING, Transition.EVENT): Status.RUNNING,
+    (Status.RUNNING, Transition.FINISH): Status.FINISHED,
+    (Status.RUNNING, Transition.INTERRUPT): Status.INTERRUPTED,
+    (Status.RUNNING, Transition.CANCEL): Status.CANCELLED,
+    (Status.RUNNING, Transition.FAIL): Status.FAILED,
+    (Status.RUNNING, Transition.LOSE): Status.LOST,
 }
 """Every legal move; the diagram in the documentation is drawn from it."""
 
-OVER = frozenset(status for status in Status if (status, Move.EVENT) not in TABLE) - {
+OVER = frozenset(status for status in Status if (status, Transition.EVENT) not in TRANSITIONS) - {
     Status.PENDING
 }
 """The ways in which a run can have ended."""

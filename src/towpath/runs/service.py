@@ -19,15 +19,15 @@ from towpath.agents.agent import Agent, AgentInput, AgentRegistry, DoubleTexting
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, Unavailable
 from towpath.events.types import IllegalEvent
 from towpath.identity import Principal
-from towpath.log.broker import Append, Broker, Key, Write, failure, write
+from towpath.log.broker import Append, Broker, IdempotencyKey, Write, failure, write
 from towpath.runs.approvals import Approvals, answering
 from towpath.runs.executor import (
     Conversations,
-    LiveRun,
-    Place,
+    LogRange,
+    RunDeps,
+    RunExecutor,
     RunLimits,
     RunRecord,
-    Surroundings,
     agent_fault,
     channel_of,
     item,
@@ -38,7 +38,7 @@ from towpath.runs.leases import Leases
 from towpath.runs.model import RunKey, RunOpened, ThreadBusy, ThreadMoved
 from towpath.runs.queue import RunQueue
 from towpath.runs.requests import (
-    Decide,
+    Decision,
     Opening,
     StartRun,
     Wanted,
@@ -51,9 +51,9 @@ from towpath.runs.requests import (
     title_of,
     wire_parts,
 )
-from towpath.runs.run import Made, Run
+from towpath.runs.run import Run, RunEvent
 from towpath.runs.run_states import OVER, Status
-from towpath.telemetry import Hooks
+from towpath.telemetry import Telemetry
 
 ATTEMPTS = 10
 """How often something is tried on a thread that moves on meanwhile."""
@@ -70,34 +70,34 @@ class AgentWebSocketBridge:
         conversations: Conversations,
         registry: AgentRegistry,
         *,
-        watchers: Hooks,
+        telemetry: Telemetry,
         clock: Callable[[], float],
         limits: RunLimits | None = None,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self._registry = registry
-        self._around = Surroundings(
+        self._deps = RunDeps(
             broker=broker,
             conversations=conversations,
-            hooks=watchers,
+            telemetry=telemetry,
             limits=limits or RunLimits(),
             clock=clock,
             new_id=new_id,
             holder=uuid.uuid4().hex,
         )
-        self._live: dict[tuple[str, str, str], LiveRun] = {}
+        self._live: dict[tuple[str, str, str], RunExecutor] = {}
         self._opening: dict[asyncio.Event, RunKey] = {}
         """Runs whose first event is on its way to the log; the event says that it has an answer."""
         self._starting: set[asyncio.Task[bytes]] = set()
         self._draining = False
-        self._approvals = Approvals(self._around, registry, self._start)
+        self._approvals = Approvals(self._deps, registry, self._start)
         self._group = asyncio.TaskGroup()
-        self._queue = RunQueue(self._around, registry, self._open_settled, self._group)
+        self._queue = RunQueue(self._deps, registry, self._open_settled, self._group)
         self._leases = Leases(
-            self._around,
+            self._deps,
             self._live.values,
             self._opening.values,
-            lambda key: self._queue.look(*key.home),
+            lambda key: self._queue.look(*key.thread_key),
         )
         self._expiring: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
@@ -121,7 +121,7 @@ class AgentWebSocketBridge:
         if self._expiring is not None:
             self._expiring.cancel()
         try:
-            async with asyncio.timeout(self._around.limits.drain_seconds):
+            async with asyncio.timeout(self._deps.limits.drain_seconds):
                 await self.drain()
         except TimeoutError:
             self.give_up()
@@ -139,7 +139,7 @@ class AgentWebSocketBridge:
         """How many runs are in progress."""
         return len(self._live)
 
-    async def start(self, principal: Principal, asked: StartRun) -> bytes:
+    async def start(self, principal: Principal, request: StartRun) -> bytes:
         """Begin a run, or let it wait for its turn; it goes on whoever listens.
 
         Returns:
@@ -152,14 +152,15 @@ class AgentWebSocketBridge:
             LimitExceeded: too many runs wait for the thread.
             Unavailable: the server drains, or the log cannot be written.
         """
-        wanted = self._wanted(principal, asked)
+        wanted = self._wanted(principal, request)
         # A new thread's id is not part of what was asked: a repetition must not make another one.
         opening = Opening(
-            key=request_key(principal, "run.start", asked.request_id, asked), result=start_result
+            key=request_key(principal, "run.start", request.request_id, request),
+            result=start_result,
         )
         return await self._carry_through(self._start(wanted, opening))
 
-    async def approve(self, principal: Principal, said: Decide) -> bytes:
+    async def approve(self, principal: Principal, said: Decision) -> bytes:
         """Answer something a run asked; the last answer begins the run that continues it.
 
         Returns:
@@ -182,7 +183,9 @@ class AgentWebSocketBridge:
         except NotOpen as late:
             return msgspec.json.encode({"status": late.status})
 
-    async def cancel(self, principal: Principal, run_id: str, *, key: Key | None = None) -> str:
+    async def cancel(
+        self, principal: Principal, run_id: str, *, key: IdempotencyKey | None = None
+    ) -> str:
         """End a run of this person because they said stop.
 
         With a key, `accepted` is remembered under it in the act that ends the run: so whoever did
@@ -220,11 +223,11 @@ class AgentWebSocketBridge:
 
         The run may be over: what an agent starts can outlive its run.
         """
-        live = self._live.get(key.address)
+        live = self._live.get(key.run_id_key)
         if live is not None:
             live.fail(error)
         else:
-            self._around.hooks.tell(agent_fault(key.agent, error))
+            self._deps.telemetry.emit(agent_fault(key.agent, error))
 
     def stop(self, principal: Principal, run_id: str) -> None:
         """End a run of this person, if it is not over, and wait for nothing."""
@@ -235,10 +238,10 @@ class AgentWebSocketBridge:
         with contextlib.suppress(NotFound, Unavailable):
             await self.cancel(principal, run_id)
 
-    async def _begun(self, principal: Principal, run_id: str) -> LiveRun | None:
+    async def _begun(self, principal: Principal, run_id: str) -> RunExecutor | None:
         """Return a run in progress; where its beginning is being written, once that is done."""
         mine = (principal.tenant, principal.user, run_id)
-        await self._opened(lambda key: key.address == mine)
+        await self._opened(lambda key: key.run_id_key == mine)
         return self._live.get(mine)
 
     async def _opened(self, wanted: Callable[[RunKey], bool]) -> None:
@@ -247,16 +250,16 @@ class AgentWebSocketBridge:
             if wanted(key):
                 await answered.wait()
 
-    async def _until_ended(self, live: LiveRun) -> None:
+    async def _until_ended(self, live: RunExecutor) -> None:
         """Wait until the ending of a run that is over is in the log.
 
         Raises:
             Unavailable: it cannot be written now. It will be, and asking again is right.
         """
-        if not await live.ended(within=self._around.limits.ending_seconds):
+        if not await live.ended(within=self._deps.limits.ending_seconds):
             raise Unavailable("the run is stopped, and its ending cannot be written now")
 
-    async def _withdraw(self, key: RunKey, request: tuple[Key, bytes] | None) -> bool:
+    async def _withdraw(self, key: RunKey, request: tuple[IdempotencyKey, bytes] | None) -> bool:
         try:
             return await self._queue.withdraw(key, request)
         except StorageError:
@@ -275,24 +278,22 @@ class AgentWebSocketBridge:
             live.end(live.run.fail("run.drained"))
         await asyncio.gather(*(live.ended() for live in lives))
 
-    def _wanted(self, principal: Principal, asked: StartRun) -> Wanted:
+    def _wanted(self, principal: Principal, request: StartRun) -> Wanted:
         """Return what a request wants, where it can be wanted now."""
         if self._draining:
             raise Unavailable("the server is being taken out of service")
-        check_ids(asked)
-        agent = self._registry.get(asked.agent)
+        check_ids(request)
+        agent = self._registry.get(request.agent)
         if agent is None:
             raise NotFound("no such agent")
-        around = self._around
-        bound = around.limits.message_bytes
-        messages = new_messages(asked, bound=bound, new_id=around.new_id)
-        return Wanted(principal, agent, asked, messages)
+        deps = self._deps
+        bound = deps.limits.message_bytes
+        messages = new_messages(request, bound=bound, new_id=deps.new_id)
+        return Wanted(principal, agent, request, messages)
 
     async def _record(self, principal: Principal, run_id: str) -> RunRecord | None:
         try:
-            return await self._around.conversations.find_run(
-                principal.tenant, principal.user, run_id
-            )
+            return await self._deps.conversations.find_run(principal.tenant, principal.user, run_id)
         except StorageError:
             raise Unavailable("the store cannot be read now") from None
 
@@ -319,14 +320,14 @@ class AgentWebSocketBridge:
             except ThreadBusy:
                 # What answers a run's questions goes on at once or not at all: a thread that goes
                 # on without it leaves them behind.
-                answers = opening.parent is not None or bool(wanted.asked.answers)
+                answers = opening.parent is not None or bool(wanted.request.answers)
                 policy = wanted.agent.double_texting
                 if policy is DoubleTexting.REJECT or answers:
                     raise
                 if policy is DoubleTexting.QUEUE:
                     return await self._queue.put(wanted, opening)
-                assert wanted.asked.thread_id is not None, "a busy thread has a name"
-                await self._make_way(wanted.principal, wanted.asked.thread_id)
+                assert wanted.request.thread_id is not None, "a busy thread has a name"
+                await self._make_way(wanted.principal, wanted.request.thread_id)
                 if self._draining:
                     raise Unavailable("the server is being taken out of service") from None
         raise Conflict("the thread has too many writers")
@@ -347,7 +348,7 @@ class AgentWebSocketBridge:
         mine = (principal.tenant, principal.user, thread)
 
         def is_there(key: RunKey) -> bool:
-            return key.home == mine
+            return key.thread_key == mine
 
         await self._queue.clear(*mine)
         await self._opened(is_there)
@@ -360,61 +361,61 @@ class AgentWebSocketBridge:
 
     async def _open(self, wanted: Wanted, opening: Opening) -> bytes:
         """Write the run's first event, and that there is a run, in one act; then set it going."""
-        around, principal, asked = self._around, wanted.principal, wanted.asked
+        deps, principal, request = self._deps, wanted.principal, wanted.request
         key = RunKey(
             tenant=principal.tenant,
             user=principal.user,
-            thread=asked.thread_id or around.new_id(),
-            run=asked.run_id or around.new_id(),
+            thread=request.thread_id or deps.new_id(),
+            run=request.run_id or deps.new_id(),
             agent=wanted.agent.name,
         )
-        past = await around.conversations.conversation(*key.home)
-        if opening.parent is None and asked.answers:
-            now = around.clock()
+        past = await deps.conversations.conversation(*key.thread_key)
+        if opening.parent is None and request.answers:
+            now = deps.clock()
             waiting = await self._approvals.asked_in(key, now)
             # After that look: a twin of this request shows in it, or is met at the write.
-            earlier = await around.broker.remembered(opening.key) if opening.key else None
+            earlier = await deps.broker.stored_result(opening.key) if opening.key else None
             if earlier is not None:
                 return earlier
-            opening = answering(opening, waiting, asked, now)
+            opening = answering(opening, waiting, request, now)
         run = Run(
             key,
             history=past.messages,
             state=past.state,
-            new_id=around.new_id,
-            keep_raw=around.limits.keep_raw,
+            new_id=deps.new_id,
+            keep_raw=deps.limits.keep_raw,
         )
         try:
-            given = {**wire_parts(asked.input), "messages": wanted.messages}
+            given = {**wire_parts(request.input), "messages": wanted.messages}
             made = run.begin(given, parent=opening.parent)
         except IllegalEvent as error:
             raise BadRequest(error.reason) from None
         answered = asyncio.Event()
         self._opening[answered] = key
         try:
-            written = await write(around.broker, self._beginning(run, made, past.offset, opening))
+            written = await write(deps.broker, self._beginning(run, made, past.offset, opening))
             if not written.repeated:
                 first, last = written.spans[0].first, written.spans[0].last
-                live = LiveRun(run, Place(first, last), around.clock(), around)
+                live = RunExecutor(run, LogRange(first, last), deps.clock(), deps)
                 self._launch(live, wanted.agent, agent_input(run, wanted))
         finally:
             del self._opening[answered]
             answered.set()
         return written.result
 
-    def _beginning(self, run: Run, made: list[Made], offset: int, opening: Opening) -> Write:
+    def _beginning(self, run: Run, made: list[RunEvent], offset: int, opening: Opening) -> Write:
         key = run.key
         opened = RunOpened(
             key=key,
             started=made[0].event,
             title=title_of(made[0].event["input"]["messages"]),
             thread_offset=offset,
-            at=self._around.clock(),
-            holder=self._around.holder,
-            lease=self._around.lease_end(),
+            at=self._deps.clock(),
+            holder=self._deps.holder,
+            lease=self._deps.lease_end(),
             queued=opening.queued,
         )
-        first = Append(channel_of(key), tuple(map(item, made)), hold=True)
+        first = Append(channel_of(key), tuple(map(item, made)), fence=True)
         return Write(
             (first, notice(run, "towpath.run.started")),
             (*opening.facts, opened),
@@ -422,21 +423,21 @@ class AgentWebSocketBridge:
             result=lambda spans: opening.result(key, spans[0]),
         )
 
-    def _launch(self, live: LiveRun, agent: Agent, given: AgentInput) -> None:
+    def _launch(self, live: RunExecutor, agent: Agent, given: AgentInput) -> None:
         key = live.run.key
-        self._live[key.address] = live
-        self._around.hooks.tell(
+        self._live[key.run_id_key] = live
+        self._deps.telemetry.emit(
             telemetry.RunBegan(
                 tenant=key.tenant, user=key.user, thread=key.thread, run=key.run, agent=key.agent
             )
         )
-        self._group.create_task(self._see_through(live, agent, given), name=f"run {key.run}")
+        self._group.create_task(self._run_to_end(live, agent, given), name=f"run {key.run}")
 
-    async def _see_through(self, live: LiveRun, agent: Agent, given: AgentInput) -> None:
+    async def _run_to_end(self, live: RunExecutor, agent: Agent, given: AgentInput) -> None:
         key = live.run.key
         try:
-            await live.see_through(agent, given)
+            await live.run_to_end(agent, given)
         finally:
-            del self._live[key.address]
+            del self._live[key.run_id_key]
             self._approvals.look_again()
-        self._queue.look(*key.home)
+        self._queue.look(*key.thread_key)

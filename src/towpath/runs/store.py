@@ -6,11 +6,11 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from towpath.errors import Damaged
+from towpath.errors import LogCorrupted
 from towpath.events.fold import Fold
 from towpath.events.types import Message
 from towpath.runs.executor import Conversation, RunRecord
-from towpath.runs.interrupts import Question
+from towpath.runs.interrupts import Interrupt
 from towpath.runs.model import Queued, RunKey
 from towpath.runs.run_states import Status
 from towpath.runs.tables import interrupts, queue
@@ -166,11 +166,11 @@ class ThreadStore:
         """See `towpath.runs.executor.Conversations`."""
         return await self._tables.query(queue.threads)
 
-    async def questions(self, tenant: str, user: str, run: str) -> list[Question]:
+    async def questions(self, tenant: str, user: str, run: str) -> list[Interrupt]:
         """See `towpath.runs.executor.Conversations`."""
         return await self._tables.query(lambda db: interrupts.of_run(db, tenant, user, run))
 
-    async def asked_in(self, tenant: str, user: str, thread: str) -> list[Question]:
+    async def asked_in(self, tenant: str, user: str, thread: str) -> list[Interrupt]:
         """See `towpath.runs.executor.Conversations`."""
         return await self._tables.query(lambda db: interrupts.asked_in(db, tenant, user, thread))
 
@@ -234,7 +234,7 @@ def _stored(db: sqlite3.Connection, columns: tuple[str, str, str]) -> StoredThre
         "SELECT body FROM messages WHERE tenant=? AND user=? AND thread=? ORDER BY place", columns
     ).fetchall()
     if count is not None and count != len(bodies):
-        raise Damaged("messages are missing")
+        raise LogCorrupted("messages are missing")
     return StoredThread(
         row=_thread_row(row),
         offset=offset,

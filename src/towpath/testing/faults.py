@@ -95,7 +95,7 @@ class Flap:
 
 Steady = Pass | Delay | Drop | Refuse | Reset | HalfClose | Slow | Garbage
 """What can go wrong with one connection."""
-Fault = Steady | Flap
+InternalError = Steady | Flap
 """What can go wrong with a proxy."""
 
 PASS = Pass()
@@ -105,7 +105,7 @@ PASS = Pass()
 class FaultProxy:
     """Listens on a free loopback port while its context is open; see the module for the idea."""
 
-    def __init__(self, target_host: str, target_port: int, *, fault: Fault = PASS) -> None:
+    def __init__(self, target_host: str, target_port: int, *, fault: InternalError = PASS) -> None:
         """Describe a proxy; nothing listens yet.
 
         Args:
@@ -142,12 +142,12 @@ class FaultProxy:
         return len(self._lines)
 
     @property
-    def fault(self) -> Fault:
+    def fault(self) -> InternalError:
         """What goes wrong; setting it takes hold at once."""
         return self._fault
 
     @fault.setter
-    def fault(self, fault: Fault) -> None:
+    def fault(self, fault: InternalError) -> None:
         self._fault = fault
         self._turns = _turns(fault)
         for line, own in zip(self._lines.values(), _turns(fault), strict=False):
@@ -360,7 +360,7 @@ def _bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _turns(fault: Fault) -> Iterator[Steady]:
+def _turns(fault: InternalError) -> Iterator[Steady]:
     """Return what one connection after the other comes under, for ever."""
     if isinstance(fault, Flap):
         return itertools.cycle((fault.first, fault.second))

@@ -56,11 +56,9 @@ class Listener(abc.ABC):
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
-        self._group.create_task(self._see_through(reader, writer))
+        self._group.create_task(self._run_to_end(reader, writer))
 
-    async def _see_through(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _run_to_end(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, EOFError):
             await self.serve(reader, writer)
         writer.close()

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from towpath.channels import Channel
-from towpath.errors import CommandError, Conflict, Misplaced, StorageError, WriteFailed
+from towpath.errors import CommandError, Conflict, OffsetConflict, StorageError, WriteFailed
 from towpath.log.broker import (
     KEY_SECONDS,
     Append,
     Deliver,
-    Key,
+    IdempotencyKey,
     Projection,
     Publication,
     Replay,
@@ -40,7 +40,7 @@ class _Log:
     kept: list[tuple[float, Publication]] = field(default_factory=list)
     top: int = 0
     size: int = 0
-    hold: int | None = None
+    fence: int | None = None
 
 
 class MemoryBroker:
@@ -85,26 +85,26 @@ class MemoryBroker:
         return future
 
     def _write(self, write: Write) -> Written:
-        if write.key is not None and (earlier := self._remembered(write.key)) is not None:
+        if write.key is not None and (earlier := self._stored_result(write.key)) is not None:
             return Written(result=earlier, repeated=True)
         spans = self._spans(write.appends)
-        if not follows(write.appends, spans, self._hold):
-            raise Misplaced("an earlier write is missing, or another producer was here")
+        if not follows(write.appends, spans, self._fence):
+            raise OffsetConflict("an earlier write is missing, or another producer was here")
         result = self._apply(write, spans)
         if write.key is not None:
             key = (write.key.scope, write.key.request_id)
             self._results[key] = (write.key.digest, result, self._clock())
-        for channel in write.forget:
+        for channel in write.truncate:
             if (log := self._logs.get(channel)) is not None:
                 log.kept.clear()
                 log.size = 0
-                log.hold = None
+                log.fence = None
         for append, span in zip(write.appends, spans, strict=True):
             self._append(append, span)
         return Written(spans=spans, result=result)
 
-    def _hold(self, channel: Channel) -> int | None:
-        return self._logs.get(channel, _Log()).hold
+    def _fence(self, channel: Channel) -> int | None:
+        return self._logs.get(channel, _Log()).fence
 
     def _spans(self, appends: tuple[Append, ...]) -> tuple[Span, ...]:
         tops: dict[Channel, int] = {}
@@ -139,10 +139,10 @@ class MemoryBroker:
         log.kept.extend((now, publication) for publication in published)
         log.size += sum(len(publication.data) for publication in published)
         log.top = span.last
-        if append.hold:
-            log.hold = span.first
-        if append.release:
-            log.hold = None
+        if append.fence:
+            log.fence = span.first
+        if append.unfence:
+            log.fence = None
         self._trim(append.channel, log, now)
         self._deliver(append.channel, published)
 
@@ -154,8 +154,8 @@ class MemoryBroker:
         for at, publication in log.kept:
             old = not keep.since_last and at < now - keep.seconds
             many = len(log.kept) - drop > keep.publications or log.size > keep.bytes
-            held = log.hold is not None and publication.offset >= log.hold
-            if held or not (old or many):
+            fenced = log.fence is not None and publication.offset >= log.fence
+            if fenced or not (old or many):
                 break
             log.size -= len(publication.data)
             drop += 1
@@ -182,10 +182,10 @@ class MemoryBroker:
         found = [item for _, item in log.kept if item.offset in span]
         return Replay(here, log.top, found[:: -1 if reverse else 1][:limit], begins=begins)
 
-    async def remembered(self, key: Key) -> bytes | None:
-        return self._remembered(key)
+    async def stored_result(self, key: IdempotencyKey) -> bytes | None:
+        return self._stored_result(key)
 
-    def _remembered(self, key: Key) -> bytes | None:
+    def _stored_result(self, key: IdempotencyKey) -> bytes | None:
         self._forget_requests()
         found = self._results.get((key.scope, key.request_id))
         if found is None:

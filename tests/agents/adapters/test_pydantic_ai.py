@@ -33,7 +33,7 @@ from towpath.agents.adapters.pydantic_ai import _from_a_task, from_pydantic_ai, 
 from towpath.agents.agent import AgentFunction, AgentInput
 from towpath.errors import MissingExtra
 from towpath.identity import UserExecutionContext
-from towpath.telemetry import Fault
+from towpath.telemetry import InternalError
 
 SECRET = "sk-very-secret"
 NO_SUCH = b'{"error": {"message": "no key sk-very-secret", "type": "e", "code": null}}'
@@ -111,7 +111,7 @@ async def test_an_answer_that_is_asked_for_again_is_a_new_one(tmp_path: Path) ->
         for _ in range(2):
             await stage.done(await stage.start(input=given))
         await stage.check()
-    assert [asked.said for asked in server.asked] == [
+    assert [request.said for request in server.asked] == [
         [("system", "Be kind."), ("user", "hello")],
         [("system", "Be kind."), ("user", "hello")],
     ]
@@ -162,7 +162,7 @@ async def test_the_dependencies_are_of_the_run(tmp_path: Path) -> None:
             return ctx.deps
 
         async with staged("memory", tmp_path) as stage:
-            deps = from_pydantic_ai(agent, deps=lambda asked: asked.context.user)
+            deps = from_pydantic_ai(agent, deps=lambda request: request.context.user)
             await stage.played(deps)
     assert server.asked[1].said[-1] == ("tool", "alice")
 
@@ -275,7 +275,7 @@ async def test_what_is_no_models_fault_is_the_agents(tmp_path: Path) -> None:
             raise LookupError(SECRET)
 
         events = await stage.played(from_pydantic_ai(agent))
-        faults = [one for one in stage.happened if type(one).__name__ == "Fault"]
+        faults = [one for one in stage.happened if type(one).__name__ == "InternalError"]
     assert events[-1]["code"] == "run.failed"
     assert SECRET not in repr(events)
     assert len(faults) == 1
@@ -284,7 +284,7 @@ async def test_what_is_no_models_fault_is_the_agents(tmp_path: Path) -> None:
 def carried(stream: Callable[[], AsyncGenerator[BaseEvent, None]]) -> AgentFunction:
     """Return an agent that says what a stream yields in the adapter's own task."""
 
-    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
         async with contextlib.aclosing(_from_a_task(stream())) as events:
             async for event in events:
                 yield event
@@ -315,7 +315,7 @@ async def test_r121_what_exits_in_the_adapters_task_ends_its_run_only(
 
     async with staged("memory", tmp_path) as stage:
         events = await stage.played(carried(stream))
-        faults = [one for one in stage.happened if isinstance(one, Fault)]
+        faults = [one for one in stage.happened if isinstance(one, InternalError)]
     assert said(events) == "half"
     assert events[-1]["code"] == "run.failed"
     assert [type(one.error) for one in faults] == [type(error)]
@@ -337,7 +337,7 @@ async def test_r121_clean_up_that_exits_in_the_adapters_task_leaves_a_trace(tmp_
         await stage.logged(3)
         await stage.bridge.cancel(ALICE, run)
         await stage.done(run)
-        faults = [one for one in stage.happened if isinstance(one, Fault)]
+        faults = [one for one in stage.happened if isinstance(one, InternalError)]
         assert (await stage.events())[-1]["outcome"] == {"type": "cancelled"}
     assert [type(one.error) for one in faults] == [SystemExit]
 
@@ -352,7 +352,7 @@ async def test_a_stream_that_nobody_takes_any_more_is_no_fault(tmp_path: Path) -
 
     async with staged("memory", tmp_path, limits=limits) as stage:
         events = await stage.played(carried(stream))
-        faults = [one for one in stage.happened if isinstance(one, Fault)]
+        faults = [one for one in stage.happened if isinstance(one, InternalError)]
     assert events[-1]["code"] == "run.too_large"
     assert faults == []
 
@@ -392,7 +392,7 @@ async def test_however_it_is_stopped_the_model_is_let_go(pause: float) -> None:
     """Closed, cancelled, or cancelled while closing, at any step: the service is hung up on."""
     context = UserExecutionContext(tenant="acme", user="alice", thread="t1", run="r1")
     question = {"id": "1", "role": "user", "content": "hello"}
-    asked = AgentInput(context=context, message="hello", messages=[question])
+    request = AgentInput(context=context, message="hello", messages=[question])
     for closing in (True, False):
         for steps in range(12):
             async with service(Says(pieces=["word "] * 5000, pause=pause)) as (server, agent):
@@ -400,7 +400,7 @@ async def test_however_it_is_stopped_the_model_is_let_go(pause: float) -> None:
 
                 async def talk(agent: Any = agent, stopped: asyncio.Event = stopped) -> None:
                     heard = 0
-                    async with contextlib.aclosing(from_pydantic_ai(agent)(asked)) as items:
+                    async with contextlib.aclosing(from_pydantic_ai(agent)(request)) as items:
                         async for _ in items:
                             heard += 1
                             await asyncio.sleep(0)

@@ -38,10 +38,10 @@ async def test_it_asks_the_model_with_the_key(tmp_path: Path) -> None:
     async with assisted(tmp_path, Says(pieces=["Good", " day."])) as (server, stage):
         await stage.done(await stage.start(message="hello"))
         events = await stage.events()
-    (asked,) = server.asked
-    assert asked.key == KEY
-    assert (asked.body["model"], asked.body["stream"]) == ("clever", True)
-    assert asked.said == [("system", INSTRUCTIONS), ("user", "hello")]
+    (request,) = server.asked
+    assert request.key == KEY
+    assert (request.body["model"], request.body["stream"]) == ("clever", True)
+    assert request.said == [("system", INSTRUCTIONS), ("user", "hello")]
     assert [one["delta"] for one in events if "delta" in one] == ["Good", " day."]
 
 

@@ -45,7 +45,7 @@ async def test_r89_the_upstream_request_ends_with_the_run(tmp_path: Path, how: s
     """Stop, deadline and drain close the connection to the model, and the run says which it was."""
     async with model() as upstream, staged("memory", tmp_path) as stage:
 
-        async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+        async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
             async with (
                 httpx2.AsyncClient(trust_env=False, timeout=30) as http,
                 http.stream("GET", upstream.url) as answer,

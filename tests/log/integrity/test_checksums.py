@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from towpath.log.health import Condition, condition_of
+from towpath.log.health import LogHealth, health_of
 from towpath.log.integrity import checksums
 
 MAKE = "CREATE TABLE notes (id TEXT PRIMARY KEY, size REAL, body BLOB, crc INTEGER) WITHOUT ROWID"
@@ -61,7 +61,7 @@ def test_a_changed_value_is_an_error_and_never_sealed(
     for db, statement in ways:
         with pytest.raises(sqlite3.Error) as caught:
             db.execute(statement).fetchall()
-        assert condition_of(caught.value) is Condition.DAMAGED
+        assert health_of(caught.value) is LogHealth.DAMAGED
     with pytest.raises(sqlite3.Error):
         checksums.check(reader)
     assert reader.execute("SELECT id FROM notes WHERE id='b'").fetchall() == [("b",)]

@@ -20,7 +20,7 @@ from towpath.log import log_file
 from towpath.log.broker import Append, Item, Write, Written, retention_of
 from towpath.log.integrity import checksums
 from towpath.log.log_file import LogFile
-from towpath.runs.interrupts import Answer, InterruptDecided, InterruptsExpired
+from towpath.runs.interrupts import InterruptDecided, InterruptsExpired, InterruptStatus
 from towpath.runs.model import (
     LeasesInherited,
     LeasesRenewed,
@@ -46,7 +46,7 @@ Site = tuple[str, int]
 """A file and a line."""
 
 ROOT = Path(towpath.__file__).parent
-ELSEWHERE = ("streams", "threads/salvage.py")
+ELSEWHERE = ("log", "runs/tables/salvage.py")
 """The log's own tables, and what takes damaged ones over, row by row and once."""
 SCHEMA = "projection.ThreadProjection.create"
 """Not a question: it makes the tables."""
@@ -211,7 +211,7 @@ class World:
         yield
         self.work[question] = self._taken - before
 
-    def tell(self, fact: object, *appends: Append) -> Written:
+    def emit(self, fact: object, *appends: Append) -> Written:
         with self.noting(f"{type(fact).__name__}: {getattr(fact, 'key', '')}"):
             (written,) = self.log.commit([Write(appends, (fact,))])
         assert isinstance(written, Written), written
@@ -228,7 +228,7 @@ class World:
             lease=self.at + 10,
             queued=queued,
         )
-        self.tell(fact, said(thread))
+        self.emit(fact, said(thread))
 
     def end(
         self, thread: str, run: str, *, messages: int = 2, asks: Sequence[str] = (), expires: float
@@ -249,7 +249,7 @@ class World:
             holder="me",
             expires=expires,
         )
-        self.offsets[thread] = self.tell(fact, said(thread)).spans[0].last
+        self.offsets[thread] = self.emit(fact, said(thread)).spans[0].last
 
     def live_long(self, threads: int) -> None:
         """Have the person use other threads: each has a run that asked, and one that waits."""
@@ -260,29 +260,29 @@ class World:
             self.end(thread, f"{thread}-first", expires=9e9)
             self.begin(thread, f"{thread}-asked")
             self.end(thread, f"{thread}-asked", asks=("q1", "q2"), expires=9e9)
-            self.tell(RunQueued(key=key(thread, f"{thread}-waits"), request=b"", at=self.at))
+            self.emit(RunQueued(key=key(thread, f"{thread}-waits"), request=b"", at=self.at))
         self.at = 1_000.0
 
     async def do_everything(self) -> None:
         """Have each fact applied, and each question asked, at least once."""
-        self.tell(ThreadCreated(key=whose("mine"), title="", at=self.at))
-        self.tell(ThreadRenamed(key=whose("mine"), title="mine", at=self.at))
+        self.emit(ThreadCreated(key=whose("mine"), title="", at=self.at))
+        self.emit(ThreadRenamed(key=whose("mine"), title="mine", at=self.at))
         self.begin("mine", "one")
-        self.tell(LeasesRenewed(holder="me", keys=(key("mine", "one"),), expires=self.at + 5))
-        self.tell(LeasesInherited(holder="me", expires=self.at + 5))
-        self.tell(RunQueued(key=key("mine", "two"), request=b"?", at=self.at))
-        self.tell(RunWithdrawn(key=key("mine", "two")))
+        self.emit(LeasesRenewed(holder="me", keys=(key("mine", "one"),), expires=self.at + 5))
+        self.emit(LeasesInherited(holder="me", expires=self.at + 5))
+        self.emit(RunQueued(key=key("mine", "two"), request=b"?", at=self.at))
+        self.emit(RunWithdrawn(key=key("mine", "two")))
         await self.ask_everything()
         self.end("mine", "one", asks=("q1", "q2"), expires=9e9)
         decided = InterruptDecided(
             key=key("mine", "one"),
             id="q1",
-            answer=Answer.APPROVED,
+            answer=InterruptStatus.APPROVED,
             payload=None,
             others=frozenset({"q2"}),
             at=self.at,
         )
-        self.tell(decided)
+        self.emit(decided)
         (waits,) = await self.store.queued("acme", "alice", "mine")
         self.begin("mine", "two", waits)
         self.end("mine", "two", messages=1, expires=9e9)
@@ -290,8 +290,8 @@ class World:
         self.end("late", "three", asks=("q1", "q2"), expires=self.at)
         with self.noting("expired"):
             assert await self.store.expired(self.at) == [key("late", "three")]
-        self.tell(InterruptsExpired(key=key("late", "three"), at=self.at))
-        self.tell(ThreadDeleted(key=whose("mine")))
+        self.emit(InterruptsExpired(key=key("late", "three"), at=self.at))
+        self.emit(ThreadDeleted(key=whose("mine")))
 
     async def ask_everything(self) -> None:
         """Ask while a run of this thread goes on and one waits."""

@@ -19,10 +19,10 @@ from towpath.errors import Conflict, NotFound, StorageError
 from towpath.log.broker import Append, Item, Write, Written, write
 from towpath.log.integrity import checksums
 from towpath.runs.interrupts import (
-    Answer,
     AnswersMoved,
     InterruptDecided,
     InterruptsExpired,
+    InterruptStatus,
     NotOpen,
 )
 from towpath.runs.model import RunKey, RunOpened, ThreadMoved
@@ -105,9 +105,9 @@ def renamed(value: Any, prefix: str) -> Any:
     }
 
 
-async def tell(stage: Stage, fact: object, *, forget: bool = False) -> Written:
-    channels = (thread_channel("acme", "alice", "t1"),) if forget else ()
-    return await write(stage.broker, Write(facts=(fact,), forget=channels))
+async def emit(stage: Stage, fact: object, *, truncate: bool = False) -> Written:
+    channels = (thread_channel("acme", "alice", "t1"),) if truncate else ()
+    return await write(stage.broker, Write(facts=(fact,), truncate=channels))
 
 
 async def test_a_thread_is_made_named_listed_and_deleted(kind: str, tmp_path: Path) -> None:
@@ -115,10 +115,10 @@ async def test_a_thread_is_made_named_listed_and_deleted(kind: str, tmp_path: Pa
     async with staged(kind, tmp_path) as stage:
         for number, name in enumerate(("t1", "t2", "t3")):
             key = ThreadKey(tenant="acme", user="alice", id=name)
-            await tell(stage, ThreadCreated(key=key, title=name.upper(), at=float(number)))
+            await emit(stage, ThreadCreated(key=key, title=name.upper(), at=float(number)))
         with pytest.raises(Conflict):
-            await tell(stage, ThreadCreated(key=KEY, title="again", at=9.0))
-        await tell(stage, ThreadRenamed(key=KEY, title="renamed", at=10.0))
+            await emit(stage, ThreadCreated(key=KEY, title="again", at=9.0))
+        await emit(stage, ThreadRenamed(key=KEY, title="renamed", at=10.0))
         rows = await stage.store.threads("acme", "alice", limit=10)
         assert [(row.id, row.title) for row in rows] == [
             ("t1", "renamed"),
@@ -128,11 +128,11 @@ async def test_a_thread_is_made_named_listed_and_deleted(kind: str, tmp_path: Pa
         assert [row.id for row in await stage.store.threads("acme", "alice", limit=1)] == ["t1"]
         older = await stage.store.threads("acme", "alice", limit=9, before=2.0)
         assert [row.id for row in older] == ["t2"]
-        await tell(stage, ThreadDeleted(key=KEY))
+        await emit(stage, ThreadDeleted(key=KEY))
         assert not await stage.store.exists("acme", "alice", "t1")
         for fact in (ThreadDeleted(key=KEY), ThreadRenamed(key=KEY, title="x", at=1.0)):
             with pytest.raises(NotFound):
-                await tell(stage, fact)
+                await emit(stage, fact)
 
 
 async def test_a_title_is_the_first_question_unless_given(kind: str, tmp_path: Path) -> None:
@@ -140,13 +140,13 @@ async def test_a_title_is_the_first_question_unless_given(kind: str, tmp_path: P
     async with staged(kind, tmp_path) as stage:
         stage.cast(saying("a"))
         await stage.done(await stage.start(message="  what\n is   it? " + "x" * 90))
-        await tell(
+        await emit(
             stage,
             ThreadCreated(
                 key=ThreadKey(tenant="acme", user="alice", id="t2"), title="mine", at=1.0
             ),
         )
-        await tell(
+        await emit(
             stage,
             ThreadCreated(key=ThreadKey(tenant="acme", user="alice", id="t3"), title="", at=1.0),
         )
@@ -176,7 +176,7 @@ async def test_p1_r39_r79_nobody_else_sees_a_thread(kind: str, tmp_path: Path) -
         theirs = ThreadKey(tenant="acme", user="bob", id="t1")
         for fact in (ThreadDeleted(key=theirs), ThreadRenamed(key=theirs, title="x", at=1.0)):
             with pytest.raises(NotFound):
-                await tell(stage, fact)
+                await emit(stage, fact)
         await stage.done(await stage.start(who=BOB), who=BOB)
         await stage.check(who=BOB)
         await stage.check()
@@ -191,12 +191,12 @@ async def test_a_thread_with_an_active_run_stays(kind: str, tmp_path: Path) -> N
         (row,) = await stage.store.threads("acme", "alice", limit=9)
         assert row.active_run == run
         with pytest.raises(Conflict):
-            await tell(stage, ThreadDeleted(key=KEY), forget=True)
+            await emit(stage, ThreadDeleted(key=KEY), truncate=True)
         assert await stage.log()
         await stage.bridge.cancel(ALICE, run)
         (row,) = await stage.store.threads("acme", "alice", limit=9)
         assert row.active_run is None
-        await tell(stage, ThreadDeleted(key=KEY), forget=True)
+        await emit(stage, ThreadDeleted(key=KEY), truncate=True)
 
 
 async def test_runs_are_shown_with_how_they_ended(kind: str, tmp_path: Path) -> None:
@@ -223,12 +223,12 @@ async def test_a_deleted_thread_begins_clean(kind: str, tmp_path: Path, made: bo
     async with staged(kind, tmp_path) as stage:
         stage.cast(saying("old secret", {"type": "STATE_SNAPSHOT", "snapshot": {"s": 1}}))
         await stage.done(await stage.start())
-        await tell(stage, ThreadDeleted(key=KEY), forget=True)
+        await emit(stage, ThreadDeleted(key=KEY), truncate=True)
         channel = thread_channel("acme", "alice", "t1")
         assert (await stage.broker.read(channel, 0)).gone
         assert await stage.store.runs("acme", "alice", "t1", limit=9) == []
         if made:
-            await tell(stage, ThreadCreated(key=KEY, title="new", at=1.0))
+            await emit(stage, ThreadCreated(key=KEY, title="new", at=1.0))
         stage.cast(waiting("new"), "waits")
         run = await stage.start(agent="waits")
         before = (await stage.store.conversation("acme", "alice", "t1")).offset
@@ -380,7 +380,13 @@ async def asking(asked: AgentInput) -> AsyncGenerator[object, None]:
 def decided(run: str, thread: str = "t1", **changed: Any) -> InterruptDecided:
     """Return a decision on a run's one question, as nobody checked it before."""
     key = RunKey(tenant="acme", user="alice", thread=thread, run=run, agent="agent")
-    said = {"id": "q1", "answer": Answer.APPROVED, "payload": None, "at": 1_000.0, **changed}
+    said = {
+        "id": "q1",
+        "answer": InterruptStatus.APPROVED,
+        "payload": None,
+        "at": 1_000.0,
+        **changed,
+    }
     return InterruptDecided(key=key, **{"others": frozenset(), **said})
 
 
@@ -392,22 +398,28 @@ async def test_p5_r96_only_an_open_question_can_be_decided(kind: str, tmp_path: 
         for thread in ("decided", "expired", "gone"):
             runs[thread] = await stage.start(thread)
             await stage.done(runs[thread])
-        await tell(stage, decided(runs["decided"], "decided", payload={"a": [1]}))
+        await emit(stage, decided(runs["decided"], "decided", payload={"a": [1]}))
         late = {"decided": "already", "expired": "expired", "gone": "gone"}
         await stage.done(await stage.start("gone"))
         for thread, status in late.items():
             at = 1_000.0 + 24 * 3600.0 if thread == "expired" else 1_000.0
             with pytest.raises(NotOpen) as refusal:
-                await tell(stage, decided(runs[thread], thread, at=at, answer=Answer.REFUSED))
+                await emit(
+                    stage, decided(runs[thread], thread, at=at, answer=InterruptStatus.REFUSED)
+                )
             assert refusal.value.status == status
         with pytest.raises(NotFound):
-            await tell(stage, decided("nothing"))
+            await emit(stage, decided("nothing"))
         with pytest.raises(NotFound):
-            await tell(stage, decided(runs["expired"], "expired", id="q2"))
+            await emit(stage, decided(runs["expired"], "expired", id="q2"))
         with pytest.raises(AnswersMoved):
-            await tell(stage, decided(runs["expired"], "expired", others=frozenset({"q2"})))
+            await emit(stage, decided(runs["expired"], "expired", others=frozenset({"q2"})))
         (one,) = await stage.store.questions("acme", "alice", runs["decided"])
-        assert (one.answer, one.payload, one.decided) == (Answer.APPROVED, {"a": [1]}, 1_000.0)
+        assert (one.answer, one.payload, one.decided) == (
+            InterruptStatus.APPROVED,
+            {"a": [1]},
+            1_000.0,
+        )
 
 
 async def test_p5_a_refused_decision_leaves_no_trace(kind: str, tmp_path: Path) -> None:
@@ -424,7 +436,7 @@ async def test_p5_a_refused_decision_leaves_no_trace(kind: str, tmp_path: Path) 
         with pytest.raises(ThreadMoved):
             await write(stage.broker, Write((append,), (decided(run), opened)))
         (one,) = await stage.store.questions("acme", "alice", run)
-        assert one.answer is Answer.OPEN
+        assert one.answer is InterruptStatus.OPEN
         assert await stage.store.find_run("acme", "alice", "r2") is None
         await stage.check()
 
@@ -446,12 +458,12 @@ async def test_r95_questions_that_are_over_are_found_by_their_time(
         assert await stage.store.expired(999.9 + day) == []
         assert [key.run for key in await stage.store.expired(1_000.0 + day)] == runs[:1]
         assert {key.run for key in await stage.store.expired(1_002.0 + day)} == set(runs)
-        await tell(stage, decided(runs[0], "t0"))
+        await emit(stage, decided(runs[0], "t0"))
         assert await stage.store.next_expiry() == 1_001.0 + day
         (due,) = [key for key in await stage.store.expired(1_001.0 + day) if key.run == runs[1]]
-        await tell(stage, InterruptsExpired(key=due, at=1_001.0 + day))
+        await emit(stage, InterruptsExpired(key=due, at=1_001.0 + day))
         with pytest.raises(NotOpen):
-            await tell(stage, InterruptsExpired(key=due, at=1_001.0 + day))
+            await emit(stage, InterruptsExpired(key=due, at=1_001.0 + day))
         assert await stage.store.next_expiry() == 1_002.0 + day
 
 
@@ -462,12 +474,12 @@ async def test_p1_a_question_belongs_to_one_person(kind: str, tmp_path: Path) ->
         for who in (ALICE, BOB):
             await stage.start(who=who, run_id="same")
             await stage.done("same", who=who)
-        await tell(stage, decided("same"))
+        await emit(stage, decided("same"))
         (alices,) = await stage.store.questions("acme", "alice", "same")
         (bobs,) = await stage.store.questions("acme", "bob", "same")
-        assert (alices.answer, bobs.answer) == (Answer.APPROVED, Answer.OPEN)
+        assert (alices.answer, bobs.answer) == (InterruptStatus.APPROVED, InterruptStatus.OPEN)
         assert await stage.store.questions("other", "alice", "same") == []
         assert await stage.store.asked_in("other", "alice", "t1") == []
         await stage.done(await stage.start(), who=ALICE)
         (bobs,) = await stage.store.questions("acme", "bob", "same")
-        assert bobs.answer is Answer.OPEN
+        assert bobs.answer is InterruptStatus.OPEN

@@ -15,7 +15,7 @@ from tests.runs.stage import waiting as patient
 from towpath.channels import thread_channel
 from towpath.errors import CommandError, Conflict, LimitExceeded, NotFound
 from towpath.log.broker import Append, Item, Span, Write, Written, write
-from towpath.runs.interrupts import Answer
+from towpath.runs.interrupts import InterruptStatus
 from towpath.runs.model import (
     Queued,
     RunKey,
@@ -25,7 +25,7 @@ from towpath.runs.model import (
     ThreadBusy,
     TurnMoved,
 )
-from towpath.runs.requests import Decide
+from towpath.runs.requests import Decision
 from towpath.runs.tables import queue
 from towpath.runs.tables.projection import ThreadDeleted, ThreadKey, ThreadProjection
 from towpath.runs.tables.queue import MAX_QUEUED
@@ -44,14 +44,14 @@ def key(run: str, thread: str = "t1", user: str = "alice") -> RunKey:
     return RunKey(tenant="acme", user=user, thread=thread, run=run, agent="agent")
 
 
-async def tell(stage: Stage, fact: object) -> Written:
+async def emit(stage: Stage, fact: object) -> Written:
     return await write(stage.broker, Write(facts=(fact,)))
 
 
 async def put(stage: Stage, *runs: str, thread: str = "t1", user: str = "alice") -> None:
     for run in runs:
         fact = RunQueued(key=key(run, thread, user), request=b"asked", at=1.0)
-        await tell(stage, fact)
+        await emit(stage, fact)
 
 
 async def open_run(stage: Stage, run: str, as_seen: Queued | None, *, offset: int = 0) -> Written:
@@ -67,7 +67,7 @@ async def open_run(stage: Stage, run: str, as_seen: Queued | None, *, offset: in
         lease=0.0,
         queued=as_seen,
     )
-    append = Append(thread_channel("acme", "alice", "t1"), (Item(b"{}", {}),), hold=True)
+    append = Append(thread_channel("acme", "alice", "t1"), (Item(b"{}", {}),), fence=True)
     return await write(stage.broker, Write((append,), (fact,)))
 
 
@@ -137,15 +137,15 @@ async def test_r88_a_run_cancelled_meanwhile_does_not_begin(kind: str, tmp_path:
         await put(stage, "a")
         (seen,) = await stage.store.queued("acme", "alice", "t1")
         with pytest.raises(NotFound):
-            await tell(stage, RunWithdrawn(key=key("a", user="bob")))
-        await tell(stage, RunWithdrawn(key=key("a")))
+            await emit(stage, RunWithdrawn(key=key("a", user="bob")))
+        await emit(stage, RunWithdrawn(key=key("a")))
         with pytest.raises(TurnMoved):
             await open_run(stage, "a", seen)
         (now,) = await stage.store.queued("acme", "alice", "t1")
         assert now.withdrawn
         await open_run(stage, "a", now)
         with pytest.raises(NotFound):
-            await tell(stage, RunWithdrawn(key=key("a")))
+            await emit(stage, RunWithdrawn(key=key("a")))
 
 
 async def test_an_id_is_used_once(kind: str, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ async def test_a_thread_goes_when_nothing_waits(kind: str, tmp_path: Path) -> No
         await put(stage, "waits")
         delete = ThreadDeleted(key=ThreadKey(tenant="acme", user="alice", id="t1"))
         with pytest.raises(Conflict):
-            await tell(stage, delete)
+            await emit(stage, delete)
         assert await stage.store.exists("acme", "alice", "t1")
         assert await waiting(stage) == ["waits"]
 
@@ -330,8 +330,8 @@ async def test_runs_that_wait_leave_a_question_open(kind: str, tmp_path: Path) -
         run = await stage.cast(saying(asking), double_texting="queue").start()
         await stage.done(run)
         await put(stage, "later")
-        said = Decide(request_id="d1", run_id=run, interrupt_id="q1", decision="approve")
+        said = Decision(request_id="d1", run_id=run, interrupt_id="q1", decision="approve")
         with pytest.raises(Conflict):
             await stage.bridge.approve(ALICE, said)
         (asked,) = await stage.store.asked_in("acme", "alice", "t1")
-        assert (asked.key.run, asked.id, asked.answer) == (run, "q1", Answer.OPEN)
+        assert (asked.key.run, asked.id, asked.answer) == (run, "q1", InterruptStatus.OPEN)

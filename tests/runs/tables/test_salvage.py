@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 
 from tests.runs.stage import ALICE, BOB, Stage, saying, staged, waiting
 from towpath.channels import CONTROL, Channel, thread_channel
-from towpath.errors import ConfigurationError, Damaged
+from towpath.errors import ConfigurationError, LogCorrupted
 from towpath.log.broker import Append, Item, Publication, Write, write
-from towpath.log.health import Condition
+from towpath.log.health import LogHealth
 from towpath.log.integrity import checksums
 from towpath.log.integrity.background_check import Examination
 from towpath.log.sqlite_broker import SqliteBroker
 from towpath.runs.requests import request_key
 from towpath.runs.store import StoredThread, ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
-from towpath.telemetry import Happening, Hooks, LogQuarantined
+from towpath.telemetry import LogQuarantined, Telemetry, TelemetryEvent
 
 THREADS = [(ALICE, f"t{number}") for number in range(8)] + [(BOB, "t1"), (ALICE, "going on")]
 TAKEN_BACK = [b"one", b"two"]
@@ -42,7 +42,7 @@ class Known:
     logs: dict[Channel, list[Publication] | None] = field(default_factory=dict)
     listed: list[Any] = field(default_factory=list)
     control: list[bytes] = field(default_factory=list)
-    remembered: bytes | None = None
+    stored_result: bytes | None = None
     epoch: str = ""
 
 
@@ -76,7 +76,7 @@ async def all_of(broker: SqliteBroker) -> Known:
     for who in (ALICE, BOB):
         known.listed += await store.threads(who.tenant, who.user, limit=100)
     known.control = [one.data for one in (await broker.read(CONTROL, 0)).publications]
-    known.remembered = await broker.remembered(KEY)
+    known.stored_result = await broker.stored_result(KEY)
     known.epoch = broker.epoch(CONTROL)
     return known
 
@@ -122,12 +122,12 @@ def left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @asynccontextmanager
-async def opened(place: Path, happened: list[Happening]) -> AsyncIterator[SqliteBroker]:
+async def opened(place: Path, happened: list[TelemetryEvent]) -> AsyncIterator[SqliteBroker]:
     broker = SqliteBroker(
         place / "log",
         lambda *_: None,
         ThreadProjection(),
-        watchers=Hooks([happened.append]),
+        telemetry=Telemetry([happened.append]),
         lost_control=lambda: Item(b"all", {}),
     )
     await broker.start()
@@ -142,14 +142,14 @@ async def look(place: Path) -> tuple[Known | None, LogQuarantined | None]:
 
     Where the log turns out to be damaged while it is open, it is opened once more.
     """
-    happened: list[Happening] = []
+    happened: list[TelemetryEvent] = []
     known = None
     with suppress(ConfigurationError):
         async with opened(place, happened) as broker:
-            with suppress(Damaged):
+            with suppress(LogCorrupted):
                 known = await all_of(broker)
             await broker.examined()
-            damaged = broker.condition is Condition.DAMAGED
+            damaged = broker.condition is LogHealth.DAMAGED
         if damaged:
             return await look(place)
     found = [one for one in happened if isinstance(one, LogQuarantined)]
@@ -187,7 +187,7 @@ def hold_against(known: Known, before: Known, quarantined: LogQuarantined | None
     for channel, publications in known.logs.items():
         assert not publications, f"{channel} has a log under a new epoch"
     assert known.control == (TAKEN_BACK if quarantined.control else [*_some(known.control), b"all"])
-    assert known.remembered in (before.remembered, None)
+    assert known.stored_result in (before.stored_result, None)
 
 
 def _some(control: list[bytes]) -> list[bytes]:
@@ -394,12 +394,12 @@ def test_publications_that_are_missing_are_noticed(checkpointed: Left, tmp_path:
 
 async def test_messages_that_are_missing_are_noticed(checkpointed: Left, tmp_path: Path) -> None:
     """A thread with a hole in its conversation is not shown, and not carried over."""
-    place, happened = copied(checkpointed, tmp_path / "a"), list[Happening]()
+    place, happened = copied(checkpointed, tmp_path / "a"), list[TelemetryEvent]()
     with closing(sqlite3.connect(place / "log")) as db:
         db.execute("DELETE FROM messages WHERE user='alice' AND thread='t1' AND place=5")
         db.commit()
     async with opened(place, happened) as broker:
-        with pytest.raises(Damaged):
+        with pytest.raises(LogCorrupted):
             await ThreadStore(broker).get("acme", "alice", "t1")
 
 
@@ -521,7 +521,7 @@ async def test_r84_what_the_control_channel_lost_shows_after_a_quarantine(
     place = copied(checkpointed, tmp_path / "a")
     items = tuple(Item(data, {}) for data in kept)
     async with opened(place, []) as broker:
-        await write(broker, Write((Append(CONTROL, items),), forget=(CONTROL,)))
+        await write(broker, Write((Append(CONTROL, items),), truncate=(CONTROL,)))
         before = await broker.read(CONTROL, None)
     DAMAGES["inside a word"](place / "log")
     _, quarantined = await look(place)
@@ -539,7 +539,7 @@ async def test_p3_damage_while_it_runs_is_never_handed_out(
     checkpointed: Left, tmp_path: Path
 ) -> None:
     """A value that changed on the disk is refused, and with it everything from then on."""
-    place, happened = copied(checkpointed, tmp_path / "a"), list[Happening]()
+    place, happened = copied(checkpointed, tmp_path / "a"), list[TelemetryEvent]()
     async with opened(place, happened) as broker:
         store = ThreadStore(broker)
         DAMAGES["inside a message"](place / "log")
@@ -548,16 +548,16 @@ async def test_p3_damage_while_it_runs_is_never_handed_out(
             try:
                 found = await store.get(who.tenant, who.user, thread)
                 replay = await broker.read(thread_channel(who.tenant, who.user, thread), 0)
-            except Damaged:
+            except LogCorrupted:
                 refused += 1
             else:
                 assert found == checkpointed.known.threads[who.user, thread]
                 channel = thread_channel(who.tenant, who.user, thread)
                 assert replay.publications == checkpointed.known.logs[channel]
         assert refused > 0
-        with pytest.raises(Damaged):
+        with pytest.raises(LogCorrupted):
             await write(broker, Write((Append(CONTROL, (Item(b"three", {}),)),)))
-        with pytest.raises(Damaged):
+        with pytest.raises(LogCorrupted):
             await broker.read(CONTROL, 0)
     known, quarantined = await look(place)
     assert quarantined is not None
@@ -604,13 +604,13 @@ async def test_a_broken_row_is_not_sealed_by_an_update(checkpointed: Left, tmp_p
     """Who changes a thread whose row is damaged is refused; the damage does not become right."""
     from towpath.runs.tables.projection import ThreadKey, ThreadRenamed
 
-    place, happened = copied(checkpointed, tmp_path / "a"), list[Happening]()
+    place, happened = copied(checkpointed, tmp_path / "a"), list[TelemetryEvent]()
     async with opened(place, happened) as broker:
         with closing(sqlite3.connect(place / "log")) as db:
             db.execute("UPDATE threads SET title='forged' WHERE id='t1' AND user='alice'")
             db.commit()
         key = ThreadKey(tenant="acme", user="alice", id="t1")
-        with pytest.raises(Damaged):
+        with pytest.raises(LogCorrupted):
             await write(broker, Write(facts=(ThreadRenamed(key=key, title="new", at=1.0),)))
     known, quarantined = await look(place)
     assert quarantined is not None

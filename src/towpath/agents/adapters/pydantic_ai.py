@@ -67,9 +67,9 @@ def from_pydantic_ai(
         `codes.MODEL_CODES`; what else the agent raises ends it as it would from any agent.
     """
 
-    async def answer(asked: AgentInput) -> AsyncGenerator[object, None]:
-        adapter = _Adapter(agent, run_input(asked, state=deps is not None))
-        given: Any = deps(asked) if deps is not None else None
+    async def answer(request: AgentInput) -> AsyncGenerator[object, None]:
+        adapter = _Adapter(agent, run_input(request, state=deps is not None))
+        given: Any = deps(request) if deps is not None else None
         async with contextlib.aclosing(_from_a_task(adapter.run_stream(deps=given))) as events:
             async for event in events:
                 yield event
@@ -78,19 +78,19 @@ def from_pydantic_ai(
     return answer
 
 
-def run_input(asked: AgentInput, *, state: bool = True) -> RunAgentInput:
+def run_input(request: AgentInput, *, state: bool = True) -> RunAgentInput:
     """Return what an agent is asked as AG-UI has it, with the thread's state or without."""
     return RunAgentInput.model_validate(
         {
-            "threadId": asked.context.thread,
-            "runId": asked.context.run,
+            "threadId": request.context.thread,
+            "runId": request.context.run,
             "protocolVersion": "1.0",
-            "state": asked.state if state else None,
-            "messages": asked.messages,
-            "tools": asked.tools,
-            "context": asked.client_context,
-            "forwardedProps": asked.forwarded_props,
-            "resume": asked.resume or None,
+            "state": request.state if state else None,
+            "messages": request.messages,
+            "tools": request.tools,
+            "context": request.client_context,
+            "forwardedProps": request.forwarded_props,
+            "resume": request.resume or None,
         }
     )
 

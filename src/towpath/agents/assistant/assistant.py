@@ -81,9 +81,12 @@ class Assistant:
             source.title if isinstance(source, LocalModel) else f"{source.model} at {source.host}"
         )
 
-    async def answer(self, asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def answer(self, request: AgentInput) -> AsyncGenerator[object, None]:
         """A language model answers."""
-        source, given = self._source, replace(asked, messages=recent(asked.messages, self._tokens))
+        source, given = (
+            self._source,
+            replace(request, messages=recent(request.messages, self._tokens)),
+        )
         if isinstance(source, LocalModel):
             if not source.runs:
                 yield {"type": "STEP_STARTED", "stepName": LOADING}

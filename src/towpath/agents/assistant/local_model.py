@@ -110,9 +110,9 @@ class LocalModel:
         """Tell the process what to load, and return what it says when it has."""
         assert process.stdin is not None, "it is a pipe"
         assert process.stdout is not None, "it is a pipe"
-        asked = {"model": str(self._weights), "key": key}
+        request = {"model": str(self._weights), "key": key}
         async with asyncio.timeout(START_SECONDS):
-            process.stdin.write(msgspec.json.encode(asked) + b"\n")
+            process.stdin.write(msgspec.json.encode(request) + b"\n")
             await process.stdin.drain()
             answer = msgspec.json.decode(await process.stdout.readline(), type=dict[str, str])
         if "error" in answer:

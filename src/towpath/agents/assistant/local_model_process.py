@@ -28,10 +28,10 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     # What the library prints is nobody's answer.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    asked = json.loads(_line())
+    request = json.loads(_line())
     threading.Thread(target=_leave_with_the_gateway, daemon=True).start()
     try:
-        server = _serve(asked["model"], asked["key"])
+        server = _serve(request["model"], request["key"])
     except Exception as error:  # Whatever it is, the gateway is told.
         answer = {"error": f"{type(error).__name__}: {error}"}
     else:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from towpath.log.health import ERRORS, Condition, condition_of
-from towpath.log.integrity.quarantine import flaw_of, look_at
+from towpath.log.health import ERRORS, LogHealth, health_of
+from towpath.log.integrity.quarantine import find_corruption, open_read_only
 
 _MOMENT = 0.02
 """How long an end is waited for before the look is interrupted once more, in seconds."""
@@ -53,12 +53,12 @@ class Examination:
 
     def _look(self, path: Path) -> None:
         try:
-            with closing(look_at(path)) as db:
+            with closing(open_read_only(path)) as db:
                 self._db = db
-                reason = None if self._stopped else flaw_of(db)
+                reason = None if self._stopped else find_corruption(db)
                 self._db = None
         except ERRORS as error:
             self._db = None
-            reason = str(error) if condition_of(error) is Condition.DAMAGED else None
+            reason = str(error) if health_of(error) is LogHealth.DAMAGED else None
         if reason is not None and not self._stopped:
             self._found(reason)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from towpath.errors import Damaged
+from towpath.errors import LogCorrupted
 
 CHECKED = "checked_"
 """How the views are called on a connection that writes."""
@@ -134,7 +134,7 @@ def _know(db: sqlite3.Connection) -> None:
 def _check(table: str, crc: object, *values: object) -> int:
     """Return 1 for a row that is intact; what is raised here, SQLite reports as an error."""
     if not intact(table, crc, *values):
-        raise Damaged(f"a row of {table}")
+        raise LogCorrupted(f"a row of {table}")
     return 1
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from towpath.channels import CONTROL
-from towpath.errors import Damaged
+from towpath.errors import LogCorrupted
 from towpath.log.broker import Append, Item, Projection, Write
 from towpath.log.heads import Head, save
 from towpath.log.health import ERRORS
@@ -61,13 +61,13 @@ def damage_of(path: Path, *, same_life: bool) -> str | None:
         return None
     if same_life and lost_frames(*(path.with_name(path.name + part) for part in PARTS[1:])):
         return "committed frames of the write-ahead log cannot be read"
-    with closing(look_at(path)) as db:
+    with closing(open_read_only(path)) as db:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0 or version > SCHEMA_VERSION:
             return None  # There is nothing yet, or nothing that we know.
         if _clean(db):
             return None
-        if (found := flaw_of(db)) is None:
+        if (found := find_corruption(db)) is None:
             checksums.check(db)
         return found
 
@@ -76,12 +76,12 @@ def closed_well(path: Path) -> bool:
     """Whether there is a log of this version that was closed well, which `damage_of` trusts."""
     if not path.exists():
         return False
-    with closing(look_at(path)) as db:
+    with closing(open_read_only(path)) as db:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         return version == SCHEMA_VERSION and _clean(db)
 
 
-def flaw_of(db: sqlite3.Connection) -> str | None:
+def find_corruption(db: sqlite3.Connection) -> str | None:
     """Return what is wrong with a log beyond its rows: pages, indexes, and rows that are not there.
 
     Raises:
@@ -94,7 +94,7 @@ def flaw_of(db: sqlite3.Connection) -> str | None:
     return _gap(db) if version >= SEALED_SINCE else None
 
 
-def look_at(path: Path) -> sqlite3.Connection:
+def open_read_only(path: Path) -> sqlite3.Connection:
     """Open a database, for any thread, without changing anything of it."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
     return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
@@ -234,13 +234,13 @@ def _control(old: sqlite3.Connection, new: sqlite3.Connection) -> tuple[int, lis
     """Return what the control channel holds, and the offset after which that begins.
 
     Raises:
-        Damaged, sqlite3.Error: not all of it can be read.
+        LogCorrupted, sqlite3.Error: not all of it can be read.
     """
     channels, damaged = readable(old, new, "channels")
     named = [one for one in channels if (one["tenant"], one["name"]) == _CONTROL]
     log = table_of(old, new, "log")
     if damaged or log is None:
-        raise Damaged("channels")
+        raise LogCorrupted("channels")
     if not named:
         return 0, []
     rows = old.execute(
@@ -248,9 +248,9 @@ def _control(old: sqlite3.Connection, new: sqlite3.Connection) -> tuple[int, lis
         (named[0]["id"],),
     ).fetchall()
     if any(row[0] is None or not checksums.intact("log", *row) for row in rows):
-        raise Damaged("the control channel")
+        raise LogCorrupted("the control channel")
     if sum(row[2] - row[3] + 1 for row in rows) != named[0]["publications"]:
-        raise Damaged("the control channel")
+        raise LogCorrupted("the control channel")
     items = [Item(data, tags) for row in rows for data, tags in decode_items(row[6])]
     top = named[0]["top"]
     assert isinstance(top, int), "its row is intact"
@@ -272,7 +272,7 @@ def _gap(db: sqlite3.Connection) -> str | None:
 @contextlib.contextmanager
 def _old(path: Path) -> Iterator[sqlite3.Connection | None]:
     """Open a damaged database; None where it is none any more."""
-    with closing(look_at(path)) as db:
+    with closing(open_read_only(path)) as db:
         try:
             readable_at_all = bool(db.execute("SELECT name FROM sqlite_master").fetchall())
         except ERRORS:

@@ -11,14 +11,14 @@ import msgspec
 from towpath.errors import NotFound
 from towpath.runs.interrupts import (
     LATE,
-    TABLE,
-    Answer,
+    TRANSITIONS,
     AnswersMoved,
+    Interrupt,
     InterruptDecided,
     InterruptsExpired,
-    Move,
+    InterruptStatus,
     NotOpen,
-    Question,
+    Transition,
 )
 from towpath.runs.model import RunClosed, RunKey
 
@@ -50,18 +50,18 @@ _QUESTION = (
 def ask(db: sqlite3.Connection, fact: RunClosed) -> None:
     """Store the questions of a run that ended with some."""
     key = fact.key
-    for place, asked in enumerate(fact.ended["outcome"]["interrupts"]):
+    for place, interrupt in enumerate(fact.ended["outcome"]["interrupts"]):
         db.execute(
             "INSERT OR IGNORE INTO interrupts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, NULL,"
             " NULL)",
             (
-                *key.address,
+                *key.run_id_key,
                 place,
-                asked["id"],
+                interrupt["id"],
                 key.thread,
                 key.agent,
-                msgspec.json.encode(asked),
-                Answer.OPEN.value,
+                msgspec.json.encode(interrupt),
+                InterruptStatus.OPEN.value,
                 fact.expires,
             ),
         )
@@ -76,13 +76,13 @@ def decide(db: sqlite3.Connection, fact: InterruptDecided) -> None:
         AnswersMoved: another question of the run is not what the fact says it is.
     """
     key = fact.key
-    questions = of_run(db, *key.address)
+    questions = of_run(db, *key.run_id_key)
     mine = next((one for one in questions if one.id == fact.id), None)
     if mine is None:
         raise NotFound("no such interrupt")
-    if (standing := mine.now(fact.at)) is not Answer.OPEN:
+    if (standing := mine.now(fact.at)) is not InterruptStatus.OPEN:
         raise NotOpen(LATE[standing])
-    others = {one.id for one in questions if one.answer is Answer.OPEN} - {fact.id}
+    others = {one.id for one in questions if one.answer is InterruptStatus.OPEN} - {fact.id}
     if others != fact.others:
         raise AnswersMoved
     _set(db, mine, fact.answer, fact.at, fact.payload)
@@ -95,25 +95,25 @@ def expire(db: sqlite3.Connection, fact: InterruptsExpired) -> None:
         NotOpen: nothing is.
     """
     key = fact.key
-    questions = of_run(db, *key.address)
-    open_ones = [one for one in questions if one.answer is Answer.OPEN]
+    questions = of_run(db, *key.run_id_key)
+    open_ones = [one for one in questions if one.answer is InterruptStatus.OPEN]
     if not open_ones:
         raise NotOpen("already")
     for one in open_ones:
-        _set(db, one, TABLE[one.answer, Move.EXPIRE], fact.at)
+        _set(db, one, TRANSITIONS[one.answer, Transition.EXPIRE], fact.at)
 
 
 def supersede(db: sqlite3.Connection, key: RunKey, at: float) -> None:
     """Leave behind what is open in a thread, since the thread goes on."""
     # Each run that begins does this, so only the run that ended last has open questions.
-    for one in asked_in(db, *key.home):
-        if one.answer is not Answer.OPEN:
+    for one in asked_in(db, *key.thread_key):
+        if one.answer is not InterruptStatus.OPEN:
             continue
-        move = Move.EXPIRE if one.now(at) is Answer.EXPIRED else Move.SUPERSEDE
-        _set(db, one, TABLE[one.answer, move], at)
+        move = Transition.EXPIRE if one.now(at) is InterruptStatus.EXPIRED else Transition.SUPERSEDE
+        _set(db, one, TRANSITIONS[one.answer, move], at)
 
 
-def of_run(db: sqlite3.Connection, tenant: str, user: str, run: str) -> list[Question]:
+def of_run(db: sqlite3.Connection, tenant: str, user: str, run: str) -> list[Interrupt]:
     """Return what a run asked, in its order."""
     rows = db.execute(
         f"{_QUESTION} WHERE tenant=? AND user=? AND run=? ORDER BY place", (tenant, user, run)
@@ -121,7 +121,7 @@ def of_run(db: sqlite3.Connection, tenant: str, user: str, run: str) -> list[Que
     return [_question(row) for row in rows]
 
 
-def asked_in(db: sqlite3.Connection, tenant: str, user: str, thread: str) -> list[Question]:
+def asked_in(db: sqlite3.Connection, tenant: str, user: str, thread: str) -> list[Interrupt]:
     """Return what the run that ended last in a thread asked, in its order."""
     latest = "SELECT last_started FROM threads WHERE tenant=? AND user=? AND id=?"
     row = db.execute(latest, (tenant, user, thread)).fetchone()
@@ -148,7 +148,11 @@ def next_expiry(db: sqlite3.Connection) -> float | None:
 
 
 def _set(
-    db: sqlite3.Connection, one: Question, answer: Answer, at: float, payload: object = None
+    db: sqlite3.Connection,
+    one: Interrupt,
+    answer: InterruptStatus,
+    at: float,
+    payload: object = None,
 ) -> None:
     db.execute(
         "UPDATE interrupts SET answer=?, payload=?, decided=?"
@@ -157,20 +161,20 @@ def _set(
             answer.value,
             None if payload is None else msgspec.json.encode(payload),
             at,
-            *one.key.address,
+            *one.key.run_id_key,
             one.id,
         ),
     )
 
 
-def _question(row: tuple[object, ...]) -> Question:
-    tenant, user, thread, run, agent, asked, answer, payload, expires, decided = row
-    assert isinstance(asked, bytes), "the column holds JSON"
+def _question(row: tuple[object, ...]) -> Interrupt:
+    tenant, user, thread, run, agent, interrupt, answer, payload, expires, decided = row
+    assert isinstance(interrupt, bytes), "the column holds JSON"
     assert isinstance(expires, float), "the column holds seconds"
-    return Question(
+    return Interrupt(
         key=_key(tenant, user, thread, run, agent),
-        asked=msgspec.json.decode(asked),
-        answer=Answer(answer),
+        interrupt=msgspec.json.decode(interrupt),
+        answer=InterruptStatus(answer),
         payload=msgspec.json.decode(payload) if isinstance(payload, bytes) else None,
         expires=expires,
         decided=decided if isinstance(decided, float) else None,

@@ -30,7 +30,7 @@ def grant(db: sqlite3.Connection, key: RunKey, holder: str, expires: float) -> N
     """Give a run that begins to whoever begins it."""
     db.execute(
         "INSERT OR REPLACE INTO leases (tenant, user, run, holder, expires) VALUES (?, ?, ?, ?, ?)",
-        (*key.address, holder, expires),
+        (*key.run_id_key, holder, expires),
     )
 
 
@@ -38,7 +38,7 @@ def renew(db: sqlite3.Connection, fact: LeasesRenewed) -> None:
     """Let a holder hold on to what it still holds."""
     db.executemany(
         f"UPDATE leases SET expires=? WHERE {_RUN} AND holder=?",
-        [(fact.expires, *key.address, fact.holder) for key in fact.keys],
+        [(fact.expires, *key.run_id_key, fact.holder) for key in fact.keys],
     )
 
 
@@ -53,7 +53,7 @@ def release(db: sqlite3.Connection, key: RunKey, holder: str, at: float) -> None
     Raises:
         LeaseHeld: somebody else holds it.
     """
-    run = key.address
+    run = key.run_id_key
     row = db.execute(f"SELECT holder, expires FROM leases WHERE {_RUN}", run).fetchone()
     if row is None or (row[0] != holder and row[1] > at):
         raise LeaseHeld("the run is not held any more, or by somebody else")

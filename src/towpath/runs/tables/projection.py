@@ -227,7 +227,7 @@ def _open_run(db: sqlite3.Connection, fact: RunOpened, span: Span) -> None:
         "INSERT INTO runs (tenant, user, id, thread, agent, status, started)"
         " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, user, id) DO UPDATE SET"
         " status=excluded.status, started=excluded.started",
-        (*key.address, key.thread, key.agent, Status.RUNNING.value, fact.at),
+        (*key.run_id_key, key.thread, key.agent, Status.RUNNING.value, fact.at),
     )
     leases.grant(db, key, fact.holder, fact.lease)
 
@@ -237,7 +237,7 @@ def _close_run(db: sqlite3.Connection, fact: RunClosed, span: Span) -> None:
     leases.release(db, key, fact.holder, fact.at)
     db.execute(
         "UPDATE runs SET status=?, code=?, ended=? WHERE tenant=? AND user=? AND id=?",
-        (fact.status.value, fact.code, fact.at, *key.address),
+        (fact.status.value, fact.code, fact.at, *key.run_id_key),
     )
     thread = ThreadKey(tenant=key.tenant, user=key.user, id=key.thread)
     db.execute(

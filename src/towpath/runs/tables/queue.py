@@ -34,7 +34,7 @@ def put(db: sqlite3.Connection, fact: RunQueued) -> None:
     """
     key = fact.key
     refuse_known(db, key)
-    thread = key.home
+    thread = key.thread_key
     waiting = db.execute(f"SELECT COUNT(*) FROM queued WHERE {_THREAD}", thread).fetchone()[0]
     if waiting >= MAX_QUEUED:
         raise LimitExceeded("too many runs wait for this thread")
@@ -46,7 +46,7 @@ def put(db: sqlite3.Connection, fact: RunQueued) -> None:
     db.execute(
         "INSERT INTO runs (tenant, user, id, thread, agent, status, started)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (*key.address, key.thread, key.agent, Status.PENDING.value, fact.at),
+        (*key.run_id_key, key.thread, key.agent, Status.PENDING.value, fact.at),
     )
 
 
@@ -57,7 +57,7 @@ def refuse_known(db: sqlite3.Connection, key: RunKey) -> None:
         Conflict: they have.
     """
     same = "SELECT 1 FROM runs WHERE tenant=? AND user=? AND id=?"
-    if db.execute(same, key.address).fetchone() is not None:
+    if db.execute(same, key.run_id_key).fetchone() is not None:
         raise Conflict("a run of this id is there already")
 
 
@@ -70,7 +70,7 @@ def withdraw(db: sqlite3.Connection, fact: RunWithdrawn) -> None:
     key = fact.key
     changed = db.execute(
         f"UPDATE queued SET withdrawn=1 WHERE {_THREAD} AND run=?",
-        (*key.home, key.run),
+        (*key.thread_key, key.run),
     )
     if changed.rowcount == 0:
         raise NotFound("the run does not wait any more")
@@ -103,7 +103,7 @@ def leave(db: sqlite3.Connection, key: RunKey) -> None:
     """Take a run out of the queue, since it begins."""
     db.execute(
         f"DELETE FROM queued WHERE {_THREAD} AND run=?",
-        (*key.home, key.run),
+        (*key.thread_key, key.run),
     )
 
 

@@ -29,7 +29,7 @@ class Speech:
     """Whether the run goes on, silently, when all is said, until somebody stops it."""
 
     @classmethod
-    def asked(cls, message: str) -> Self:
+    def request(cls, message: str) -> Self:
         """Return what a message asks for."""
         return cls(**json.loads(message))
 

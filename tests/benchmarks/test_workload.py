@@ -2,19 +2,19 @@
 
 from collections import Counter
 
-from benchmarks.speech import Speech
+from benchmarks.workload import Speech
 
 
-async def _said(speech: Speech) -> list[object]:
-    return [said async for said in Speech.asked(speech.message).said()]
+async def _said(workload: Speech) -> list[object]:
+    return [said async for said in Speech.request(workload.message).said()]
 
 
 async def test_the_words_make_the_text_and_are_of_one_size() -> None:
     """Asked in a message, it is said word by word, each of so many bytes, no two the same."""
-    speech = Speech(words=20_000)
-    said = [word for word in await _said(speech) if isinstance(word, str)]
-    assert "".join(said) == speech.text
-    assert {len(word) for word in said} == {speech.size}
+    workload = Speech(words=20_000)
+    said = [word for word in await _said(workload) if isinstance(word, str)]
+    assert "".join(said) == workload.text
+    assert {len(word) for word in said} == {workload.size}
     assert len(set(said)) == 20_000
 
 

@@ -1,11 +1,12 @@
 """The loop of `towpath serve` goes on where agents exit, and says whose exit it was."""
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -207,6 +208,26 @@ def test_r121_whoever_awaits_the_task_still_gets_its_exit(stage: Stage) -> None:
         return found
 
     assert stage.serving.run(main()) is error
+
+
+@pytest.mark.parametrize("exit_of", [exiting, exiting_later])
+def test_r121_an_exit_that_nobody_awaits_is_told_once(
+    stage: Stage,
+    caplog: pytest.LogCaptureFixture,
+    exit_of: Callable[[BaseException], Coroutine[Any, Any, None]],
+) -> None:
+    """asyncio has nothing to add about a task whose exit was told; of others it still has."""
+
+    async def main() -> None:
+        within(ALICES, lambda: stage.loop.create_task(exit_of(SystemExit(3))))
+        within(ALICES, lambda: stage.loop.create_task(exit_of(ValueError("boom"))))
+        await stage.heard(1)
+        await asyncio.sleep(0.01)
+
+    stage.serving.run(main())
+    gc.collect()
+    (line,) = [one for one in caplog.records if "never retrieved" in one.getMessage()]
+    assert "boom" in line.getMessage()
 
 
 def test_r121_a_loop_that_an_agent_stops_goes_on(stage: Stage) -> None:

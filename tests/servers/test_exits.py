@@ -88,6 +88,7 @@ async def test_r121_an_agent_that_exits_ends_its_run_and_nothing_else(
     assert lines
     assert "SystemExit" in lines[0]["exception"] or "KeyboardInterrupt" in lines[0]["exception"]
     assert counted(exiting, 'towpath_faults_total{where="agent"}') > before
+    assert "never retrieved" not in exiting.log.read_text()
     assert exiting.process is not None
     assert exiting.process.poll() is None
 

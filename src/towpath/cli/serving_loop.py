@@ -108,7 +108,14 @@ class ServingLoop:
         except (SystemExit, KeyboardInterrupt) as error:
             if all(error is not one for _, one in self._seen):
                 self._seen.append((key, error))
+            _retrieve(getattr(callback, "__self__", None))
             raise
+
+
+def _retrieve(owner: object) -> None:
+    """Let asyncio know that a task's exit is told, so that it does not tell of it once more."""
+    if isinstance(owner, asyncio.Task) and owner.done() and not owner.cancelled():
+        owner.exception()
 
 
 def _raised_by(task: "asyncio.Task[Any]", error: BaseException) -> bool:

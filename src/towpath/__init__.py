@@ -2,12 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from towpath.agents.agent import AgentInput
+from towpath.agents.agent import AgentError, AgentInput
 from towpath.auth.breaker import CircuitBreaker
 from towpath.auth.connection_auth import ConnectionAuth as UnifiedWebSocketAuth
 from towpath.auth.service import AuthService as UnifiedAuthenticationService
 from towpath.identity import Principal, UserExecutionContext
-from towpath.runs.run import AgentError
 from towpath.runs.service import AgentWebSocketBridge
 
 if TYPE_CHECKING:

@@ -46,7 +46,7 @@ Site = tuple[str, int]
 """A file and a line."""
 
 ROOT = Path(towpath.__file__).parent
-ELSEWHERE = ("log", "runs/tables/salvage.py")
+ELSEWHERE = ("log", "testing", "runs/tables/salvage.py")
 """The log's own tables, and what takes damaged ones over, row by row and once."""
 SCHEMA = "projection.ThreadProjection.create"
 """Not a question: it makes the tables."""

@@ -1,25 +1,26 @@
-"""The REST door: every operation of the table under its method and path, and their description.
+"""The REST API: every operation of the table under its method and path, and their description.
 
-What goes in is the operation's parameters, from the path, the query and a JSON body; what comes
-out is its result. Errors are `{"error": {"code", "message"}}` with the HTTP status of the code.
+The parameters come from the path, the query and a JSON body; the response is the result. Errors
+are `{"error": {"code", "message"}}` with the HTTP status of the code.
 """
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from towpath.errors import BadRequest, CommandError
-from towpath.gateway import VERSION, Gateway
-from towpath.http.requests import authenticated, error_response, read_body
+from towpath.http.requests import Site, authenticate, error_response, read_body, running
 from towpath.methods.operations import OPERATIONS, Caller, Operation
+from towpath.node.node import VERSION
 
 
-def api_routes(gateway: Gateway) -> list[BaseRoute]:
+def api_routes(site: Site) -> list[BaseRoute]:
     """Return the routes under `/api/v1`."""
     by_path: dict[str, dict[str, Operation]] = defaultdict(dict)
     for operation in OPERATIONS.values():
@@ -27,38 +28,47 @@ def api_routes(gateway: Gateway) -> list[BaseRoute]:
         by_path[path][method] = operation
     routes: list[BaseRoute] = [Route("/openapi.json", _describe)]
     for path, operations in by_path.items():
-        routes.append(Route(path, _handler(gateway, operations), methods=list(operations)))
+        routes.append(Route(path, _endpoint(site, operations), methods=list(operations)))
     return routes
 
 
-def _handler(
-    gateway: Gateway, operations: dict[str, Operation]
+def _endpoint(
+    site: Site, operations: dict[str, Operation]
 ) -> Callable[[Request], Awaitable[Response]]:
-    async def handle(request: Request) -> Response:
+    """Return the endpoint of a path, whose operations are given by HTTP method."""
+
+    async def endpoint(request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
         try:
-            return await _perform(gateway, operations[method], request)
+            return await _perform(site, operations[method], request)
         except CommandError as error:
             return error_response(error)
 
-    return handle
+    return endpoint
 
 
-async def _perform(gateway: Gateway, operation: Operation, request: Request) -> Response:
-    house, principal = await authenticated(gateway, request)
-    given: dict[str, Any] = {**_query(operation, request), **await read_body(request)}
-    given |= request.path_params
-    try:
-        params = msgspec.convert(given, operation.params)
-    except msgspec.ValidationError as error:
-        raise BadRequest(str(error)) from None
+async def _perform(site: Site, operation: Operation, request: Request) -> Response:
+    node = running(site)
+    principal = await authenticate(node, request)
+    params = await _params(operation, request)
     caller = Caller(principal=principal, origin=request.headers.get("origin"))
-    result = await house.parts.operations.perform(operation, params, caller)
+    result = await node.parts.operations.perform(operation, params, caller)
     return Response(result, media_type="application/json")
 
 
+async def _params(operation: Operation, request: Request) -> Struct:
+    """Return an operation's parameters; the path wins over the body, the body over the query."""
+    given: dict[str, Any] = {**_query(operation, request), **await read_body(request)}
+    given |= request.path_params
+    try:
+        params: Struct = msgspec.convert(given, operation.params)
+    except msgspec.ValidationError as error:
+        raise BadRequest(str(error)) from None
+    return params
+
+
 def _query(operation: Operation, request: Request) -> dict[str, Any]:
-    """Return the query's parameters that the operation has, numbers as numbers."""
+    """Return the parameters of the operation that stand in the query, numbers as numbers."""
     fields = {field.name: field.type for field in msgspec.structs.fields(operation.params)}
     given = {name: value for name, value in request.query_params.items() if name in fields}
     for name, value in given.items():
@@ -74,7 +84,7 @@ async def _describe(request: Request) -> Response:
 
 
 def openapi() -> dict[str, Any]:
-    """Return the OpenAPI 3.1 description of this door, made from the table of operations."""
+    """Return the OpenAPI 3.1 description of the API, made from the table of operations."""
     types = [item for one in OPERATIONS.values() for item in (one.params, one.result)]
     schemas, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
@@ -98,7 +108,7 @@ def openapi() -> dict[str, Any]:
 
 
 def _describe_operation(operation: Operation, result: dict[str, Any]) -> dict[str, Any]:
-    method, path = operation.http
+    method, _ = operation.http
     described: dict[str, Any] = {
         "operationId": operation.name,
         "summary": (operation.params.__doc__ or "").strip(),
@@ -107,18 +117,20 @@ def _describe_operation(operation: Operation, result: dict[str, Any]) -> dict[st
             "default": {"description": "`{error: {code, message}}`; see the reference of codes"},
         },
     }
-    parameters = []
-    for field in msgspec.structs.fields(operation.params):
-        in_path = f"{{{field.name}}}" in path
-        if in_path or method == "GET":
-            schema = msgspec.json.schema(field.type)
-            where = "path" if in_path else "query"
-            parameters.append(
-                {"name": field.name, "in": where, "required": field.required, "schema": schema}
-            )
-    if parameters:
+    if parameters := list(_describe_parameters(operation)):
         described["parameters"] = parameters
     if method != "GET":
         reference = {"$ref": f"#/components/schemas/{operation.params.__name__}"}
         described["requestBody"] = {"content": {"application/json": {"schema": reference}}}
     return described
+
+
+def _describe_parameters(operation: Operation) -> Iterator[dict[str, Any]]:
+    """Yield what stands in the path or the query: of a GET, every parameter."""
+    method, path = operation.http
+    for field in msgspec.structs.fields(operation.params):
+        in_path = f"{{{field.name}}}" in path
+        if in_path or method == "GET":
+            where = "path" if in_path else "query"
+            schema = msgspec.json.schema(field.type)
+            yield {"name": field.name, "in": where, "required": field.required, "schema": schema}

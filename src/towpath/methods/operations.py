@@ -9,7 +9,7 @@ Source: WIRE section 7.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -42,7 +42,7 @@ from towpath.errors import (
 )
 from towpath.events.digest import digest
 from towpath.identity import Principal
-from towpath.log.broker import Append, Broker, Position, Write, write
+from towpath.log.broker import Append, Broker, Position, Write, Written, write
 from towpath.methods.shapes import (
     Accepted,
     AgentRow,
@@ -79,7 +79,6 @@ from towpath.methods.shapes import (
     TicketCreate,
     WhoAmI,
 )
-from towpath.node.revocation_feed import Control
 from towpath.rate_limits import Buckets
 from towpath.runs.executor import custom
 from towpath.runs.requests import Decision, StartRun, cancel_result, request_key
@@ -100,6 +99,13 @@ class Caller:
     connection: str | None = None
     origin: str | None = None
     """Of the page it calls from, if it is one."""
+
+
+class RevocationFeed(Protocol):
+    """Announces revocations; see `towpath.node.revocation_feed`."""
+
+    async def publish(self, broker: Broker, revocation: Revocation, request: Write) -> Written:
+        """Announce a revocation to every node, in the same act as `request`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +132,7 @@ class Operations:
         recovery: Recovery,
         registry: AgentRegistry,
         auth: AuthService,
-        control: Control,
+        control: RevocationFeed,
         hub: Hub,
         runs: Buckets[tuple[str, str]],
         telemetry: Telemetry,

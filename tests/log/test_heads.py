@@ -47,6 +47,19 @@ def rows_of(path: Path, table: str) -> int:
         return int(db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
 
 
+def counts_of(log: LogFile) -> list[tuple[int, int, int]]:
+    """Return what the log says it keeps: of each channel, publications and bytes."""
+    return log._db.execute("SELECT id, publications, bytes FROM channels ORDER BY id").fetchall()
+
+
+def counted(log: LogFile) -> list[tuple[int, int, int]]:
+    """Return what the log keeps, counted row by row."""
+    return log._db.execute(
+        "SELECT id, COALESCE(SUM(last - first + 1), 0), COALESCE(SUM(log.bytes), 0)"
+        " FROM channels LEFT JOIN log ON channel = id GROUP BY id ORDER BY id"
+    ).fetchall()
+
+
 offsets = st.none() | st.integers(0, 4)
 appends = st.builds(
     lambda channel, count, after, fencing_offset, fence, unfence: Append(
@@ -107,6 +120,7 @@ def test_p4_any_batch_with_one_head_equals_the_log_in_memory(batches: list[list[
         path = Path(folder, "log")
         with opened_file(path) as log:
             outcomes = [one for batch in batches for one in log.commit(batch)]
+            assert counts_of(log) == counted(log)
         with opened_file(path) as log:
             found = [read_all(path, log, channel) for channel in CHANNELS]
     assert [outcome_of(one) for one in outcomes] == expected

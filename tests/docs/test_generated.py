@@ -117,8 +117,8 @@ def test_every_role_says_what_it_allows(role: str) -> None:
 
 
 @pytest.mark.parametrize("page", ["wire.md", "rest.md"])
-def test_both_doors_name_every_operation(page: str) -> None:
-    """What people can do is in the reference of the wire and of REST."""
+def test_both_references_name_every_method(page: str) -> None:
+    """What a client can call is in the reference of the wire and of REST."""
     text = (REFERENCE / page).read_text()
     assert [name for name in METHODS if f"`{name}`" not in text] == []
 

@@ -75,8 +75,8 @@ def test_r15_every_door_outside_the_public_list_asks(http: httpx2.Client) -> Non
                 assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_every_operation_over_rest(server: ServerProcess) -> None:
-    """Each operation does over REST what it does over the wire, with HTTP's statuses."""
+def test_every_method_over_rest(server: ServerProcess) -> None:
+    """Each method does over REST what it does over the wire, with HTTP's statuses."""
     with known(server, "rest") as rest, known(server, "stranger") as stranger:
         who = rest.get("/whoami").json()
         assert (who["user"], who["tenant"], who["connection"]) == ("rest", "acme", None)
@@ -143,8 +143,8 @@ def test_bad_bodies_are_answered(server: ServerProcess) -> None:
         assert rest.get("/threads").json() == {"threads": []}
 
 
-def test_the_description_lists_every_operation(http: httpx2.Client) -> None:
-    """The OpenAPI document names each operation once and refers to nothing that is not there."""
+def test_the_description_lists_every_method(http: httpx2.Client) -> None:
+    """The OpenAPI document names each method once and refers to nothing that is not there."""
     described = http.get("/api/v1/openapi.json").json()
     listed = {
         operation["operationId"]: (method.upper(), path)

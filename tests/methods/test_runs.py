@@ -80,7 +80,7 @@ def test_a_start_limit_counts_each_person_of_each_tenant() -> None:
 
 
 async def test_p8_a_cancel_is_answered_the_same(tmp_path: Path) -> None:
-    """The request that ended a run gets `accepted` again; another one comes too late."""
+    """The request that ended a run gets `accepted` again, also without the run; others are late."""
     async with methods_staged(tmp_path) as stage:
         stage.runs.cast(waiting("one"))
         run = (await stage.call("run.start", request_id="s", agent="agent", message="hi"))["run_id"]
@@ -91,6 +91,10 @@ async def test_p8_a_cancel_is_answered_the_same(tmp_path: Path) -> None:
         assert late == {"status": "too_late"}
         view = await stage.call("run.get", run_id=run)
         assert (view["status"], view["interrupts"]) == ("cancelled", [])
+        await stage.runs.done(run)
+        await stage.call("thread.delete", request_id="d", thread_id=view["thread_id"])
+        again = await stage.call("run.cancel", request_id="q", run_id=run)
+        assert again == {"status": "accepted"}
 
 
 async def test_a_decision_says_what_became_of_it_and_no_more(tmp_path: Path) -> None:

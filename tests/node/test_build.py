@@ -23,7 +23,7 @@ from towpath.auth.revocations import Revocation, announce
 from towpath.channels import CONTROL
 from towpath.errors import ConfigurationError, StorageError
 from towpath.log.broker import Broker, Deliver, Projection, Write
-from towpath.methods.operations import Caller
+from towpath.methods.method import Caller
 from towpath.node.build import LogFactory, build_node
 from towpath.node.gauges import GAUGES, show_gauges
 from towpath.node.metrics import Metrics
@@ -138,7 +138,7 @@ async def test_the_time_of_a_node_is_an_argument() -> None:
         assert isinstance(made, Authenticated)
         caller = Caller(principal=made.principal)
         data = b'{"request_id": "r", "thread_id": "t"}'
-        await node.parts.operations.call("thread.create", data, caller)
+        await node.parts.methods.call("thread.create", data, caller)
         (thread,) = await node.parts.store.threads("acme", "alice", limit=9)
         assert thread.created_at == EPOCH
 

@@ -29,7 +29,6 @@ from towpath.errors import (
     BadRequest,
     CommandError,
     StorageError,
-    TooManyRequests,
     Unavailable,
     UnknownChannel,
 )
@@ -189,8 +188,7 @@ async def _starting(
     node: Node, who: Principal, request: Request, run_input: RunAgentInput
 ) -> StreamRequest:
     """Start a run; return the request for the stream that shows it from its first event on."""
-    if not node.parts.operations.may_start(who):
-        raise TooManyRequests("too many runs at once")
+    node.start_limit.take(who)
     started = msgspec.json.decode(await node.runs.start(who, _start(request, run_input)))
     since = RecoverFrom(True, Position(**started["position"]))
     return _stream_request(who, started["thread_id"], since, run=run_input.run_id)

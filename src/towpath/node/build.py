@@ -24,11 +24,12 @@ from towpath.delivery.hub import Hub
 from towpath.delivery.recovery import Recovery
 from towpath.log.broker import Broker, Deliver, Projection, Publication
 from towpath.log.sqlite_broker import SqliteBroker
-from towpath.methods.operations import Operations
+from towpath.methods.runs import StartLimit
+from towpath.methods.table import make_methods
 from towpath.node.auth_setup import open_authentication
 from towpath.node.node import VERSION, Node, Phase
 from towpath.node.revocation_feed import RevocationFeed
-from towpath.rate_limits import Buckets, Rate
+from towpath.rate_limits import Rate
 from towpath.runs.executor import RunLimits
 from towpath.runs.service import AgentWebSocketBridge
 from towpath.runs.store import ThreadStore
@@ -163,19 +164,20 @@ class _Builder:
     ) -> Node:
         settings, service = self.settings, connection_auth.service
         recovery = Recovery(broker, store, snapshot_max_bytes=settings.snapshot_max_bytes)
-        operations = Operations(
-            bridge=runs,
+        rate = Rate(per_second=settings.runs_per_second, burst=settings.runs_burst)
+        start_limit = StartLimit(rate, self.monotonic)
+        methods = make_methods(
+            service=runs,
+            start_limit=start_limit,
             broker=broker,
             store=store,
             recovery=recovery,
-            registry=self.agents,
-            auth=service,
-            control=feed,
+            auth_service=service,
             hub=hub,
-            runs=Buckets(Rate(per_second=settings.runs_per_second, burst=settings.runs_burst)),
+            feed=feed,
+            registry=self.agents,
             telemetry=self.telemetry,
-            monotonic=self.monotonic,
-            clock=self.now,
+            now=self.now,
             new_id=lambda: uuid.uuid4().hex,
         )
         parts = Parts(
@@ -184,7 +186,7 @@ class _Builder:
             broker=broker,
             store=store,
             recovery=recovery,
-            operations=operations,
+            methods=methods,
             auth=connection_auth,
             may_read=may_read,
             telemetry=self.telemetry,
@@ -195,6 +197,7 @@ class _Builder:
             parts=parts,
             auth_service=service,
             runs=runs,
+            start_limit=start_limit,
             sse=sse_encoding(broker),
             phase=Phase.WARMING if service.cold else Phase.READY,
         )

@@ -21,6 +21,7 @@ from towpath.connections.transport import Transport
 from towpath.delivery.hub import Encoding
 from towpath.errors import StorageError
 from towpath.log.broker import Append, Item, Write, write
+from towpath.methods.runs import StartLimit
 from towpath.runs.service import AgentWebSocketBridge
 
 VERSION = version("towpath")
@@ -52,6 +53,8 @@ class Node:
     parts: Parts
     auth_service: AuthService
     runs: AgentWebSocketBridge
+    start_limit: StartLimit
+    """How many runs one person may start."""
     sse: Encoding
     """How publications are encoded for event streams."""
     phase: Phase = Phase.WARMING

@@ -52,6 +52,7 @@ from towpath.log.broker import (
 from towpath.log.sqlite_broker import SqliteBroker
 from towpath.methods.operations import Operations
 from towpath.node.auth_setup import open_authentication
+from towpath.node.logging_setup import log_event
 from towpath.node.metrics import Metrics
 from towpath.node.revocation_feed import Control, lost
 from towpath.rate_limits import Buckets, Rate
@@ -117,7 +118,7 @@ class Gateway:
         """The running parts, between the beginning and the end of the lifespan."""
         self.demo_users: tuple[str, ...] = ()
         """Whom the chat page offers in development; nobody otherwise."""
-        self._telemetry = Telemetry((self.metrics.observe,))
+        self._telemetry = Telemetry((self.metrics.observe, log_event))
         self._development = False
         self._development_key: OctKey | None = None
         self._app: Starlette | None = None
@@ -276,8 +277,7 @@ class Gateway:
         if key is not None and self.house is not None:
             self.house.bridge.agent_exited(key, error)
         else:
-            name = key.agent if key is not None else "(not known which)"
-            self._telemetry.emit(agent_fault(name, error))
+            self._telemetry.emit(agent_fault(key, error))
 
     def demo_token(self, user: str, tenant: str = "demo", ttl: float = 3600.0) -> str:
         """Return a development token for a demo user."""

@@ -18,7 +18,7 @@ import msgspec
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
-from towpath import codes, telemetry
+from towpath import codes
 from towpath.auth import breaker
 from towpath.auth.policy import ROLES, Action
 from towpath.cli import main as command_line
@@ -26,6 +26,7 @@ from towpath.events import order
 from towpath.events.types import GOLDEN
 from towpath.gateway import Gateway
 from towpath.methods.operations import OPERATIONS, Operation
+from towpath.node.metrics import EVENT_METRICS
 from towpath.protocol import frames, states
 from towpath.runs import interrupts, run_states
 from towpath.settings import IssuerSettings, Settings
@@ -147,36 +148,15 @@ def _default(value: object) -> str:
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
-HAPPENINGS: tuple[telemetry.TelemetryEvent, ...] = (
-    telemetry.ConnectionClosed(connection="", tenant="", user="", code=0, reason="", seconds=0),
-    telemetry.CredentialRefused(connection="", verdict="", reason=""),
-    telemetry.CredentialAccepted(connection="", source="", age=0),
-    telemetry.KeysFetched(issuer="", failure="", seconds=0),
-    telemetry.BreakerMoved(dependency="", before="", after=breaker.State.OPEN.value),
-    telemetry.SessionsRevoked(tenant="", what="", closed=0),
-    telemetry.DigestMismatch(
-        tenant="", user="", thread="", message="", published="", shown="", kept=None
-    ),
-    telemetry.CommandAnswered(connection="", command="", error=0, seconds=0),
-    telemetry.RunEnded(
-        tenant="", user="", thread="", run="", agent="", status="", code="", events=0, seconds=0
-    ),
-    telemetry.InternalError(where="", error=Exception()),
-)
-"""One of each kind that is counted under labels: labels show only once something was counted."""
-
-
 def metrics() -> str:
     """Return every metric with its labels and meaning, as an empty gateway shows them."""
-    gateway = Gateway(Settings.model_construct())
-    for happening in HAPPENINGS:
-        gateway.metrics.observe(happening)
+    text, _ = Gateway(Settings.model_construct()).metrics.exposition()
+    known = {metric.name: metric.labels for metric in EVENT_METRICS}
     rows = []
-    for family in text_string_to_metric_families(gateway.metrics.text().decode()):
-        if family.name.endswith("_created"):
-            continue
+    for family in text_string_to_metric_families(text.decode()):
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        labels = sorted({label for sample in family.samples for label in sample.labels} - {"le"})
+        here = {label for sample in family.samples for label in sample.labels} - {"le"}
+        labels = sorted(known.get(family.name) or here)
         shown = ", ".join(f"`{label}`" for label in labels) or NONE
         rows.append((f"`{name}`", family.type, shown, family.documentation))
     return table(("metric", "type", "labels", "meaning"), rows)

@@ -23,7 +23,6 @@ from towpath.errors import BadRequest, StorageError
 from towpath.gateway import VERSION, Gateway, Phase
 from towpath.http.agui import agui_routes
 from towpath.http.rest import api_routes
-from towpath.node.metrics import CONTENT_TYPE
 
 PUBLIC = frozenset(
     {
@@ -148,7 +147,9 @@ class _Doors:
 
     async def metrics(self, request: Request) -> Response:
         """Show the numbers."""
-        return Response(self._gateway.metrics.text(), media_type=CONTENT_TYPE)
+        accept = request.headers.get("accept", "")
+        body, content_type = self._gateway.metrics.exposition(accept)
+        return Response(body, media_type=content_type)
 
     async def page(self, request: Request) -> Response:
         """Show the chat page."""

@@ -55,7 +55,7 @@ from towpath.node.auth_setup import open_authentication
 from towpath.node.logging_setup import log_event
 from towpath.node.metrics import Metrics
 from towpath.node.revocation_feed import Control, lost
-from towpath.rate_limits import Buckets, Rate
+from towpath.rate_limits import Rate, RateLimits
 from towpath.runs.executor import RunLimits, agent_fault
 from towpath.runs.model import RunKey
 from towpath.runs.service import AgentWebSocketBridge
@@ -378,7 +378,7 @@ class Gateway:
             auth=auth.service,
             control=control,
             hub=hub,
-            runs=Buckets(Rate(per_second=settings.runs_per_second, burst=settings.runs_burst)),
+            runs=RateLimits(Rate(per_second=settings.runs_per_second, burst=settings.runs_burst)),
             telemetry=self._telemetry,
             monotonic=time.monotonic,
             clock=time.time,

@@ -31,7 +31,7 @@ from towpath.errors import StorageError
 from towpath.log.broker import Publication, Replay
 from towpath.methods.operations import Operations
 from towpath.node.revocation_feed import Control
-from towpath.rate_limits import Buckets, Rate
+from towpath.rate_limits import Rate, RateLimits
 from towpath.runs.service import AgentWebSocketBridge
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
@@ -157,7 +157,7 @@ class LineWorld(AuthWorld):
             auth=self.service,
             control=self.control,
             hub=self.hub,
-            runs=Buckets(Rate(per_second=1.0, burst=60)),
+            runs=RateLimits(Rate(per_second=1.0, burst=60)),
             telemetry=self.telemetry,
             monotonic=self.clock,
             clock=self.wall_clock,

@@ -16,7 +16,7 @@ from towpath.codes import ErrorCode
 from towpath.errors import BadRequest, CommandError, TooLarge, TooManyRequests, Unavailable
 from towpath.gateway import Gateway, House, Phase
 from towpath.identity import Principal
-from towpath.protocol.codec_json import too_deep
+from towpath.json_bounds import too_deep
 
 MAX_BODY = 1024 * 1024
 """The largest request body, in bytes."""

@@ -80,7 +80,7 @@ from towpath.methods.shapes import (
     WhoAmI,
 )
 from towpath.node.revocation_feed import Control
-from towpath.rate_limits import Buckets
+from towpath.rate_limits import RateLimits
 from towpath.runs.executor import custom
 from towpath.runs.requests import Decision, StartRun, cancel_result, request_key
 from towpath.runs.service import AgentWebSocketBridge
@@ -128,7 +128,7 @@ class Operations:
         auth: AuthService,
         control: Control,
         hub: Hub,
-        runs: Buckets[tuple[str, str]],
+        runs: RateLimits[tuple[str, str]],
         telemetry: Telemetry,
         monotonic: Callable[[], float],
         clock: Callable[[], float],

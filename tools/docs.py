@@ -7,11 +7,13 @@ date, with exit status 1.
 
 import ast
 import inspect
+import itertools
 import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -65,19 +67,36 @@ def _cell(text: str) -> str:
 def errors() -> str:
     """Return the errors of replies."""
     rows = (
-        (str(code.number), code.message, "yes" if code.temporary else "no", str(code.http_status))
+        (
+            str(code.number),
+            code.message,
+            "yes" if code.temporary else "no",
+            str(code.http_status),
+            _meaning(code),
+        )
         for code in codes.ERRORS.values()
     )
-    return table(("code", "message", "temporary", "HTTP status at the REST door"), rows)
+    return table(("code", "message", "temporary", "HTTP status", "meaning"), rows)
 
 
 def closes() -> str:
     """Return the codes of close frames."""
     rows = (
-        (str(code.number), code.reason, "come back" if code.come_back else "do not come back")
+        (
+            str(code.number),
+            code.reason,
+            "come back" if code.come_back else "do not come back",
+            _meaning(code),
+        )
         for code in codes.CLOSES.values()
     )
-    return table(("code", "reason", "advice"), rows)
+    return table(("code", "reason", "advice", "meaning"), rows)
+
+
+def _meaning(code: codes.ErrorCode | codes.CloseCode) -> str:
+    """Return the string below a code in its module: when it is sent."""
+    names = [name for name, value in vars(codes).items() if value is code]
+    return dict(_attribute_docstrings(codes))[names[0]]
 
 
 def run_codes() -> str:
@@ -117,11 +136,12 @@ def issuer_settings() -> str:
     return table(("field", "default", "meaning"), rows)
 
 
-def _attribute_docstrings(owner: type) -> Iterator[tuple[str, str]]:
-    """Yield the attributes of a class and the strings below them."""
-    body = ast.parse(inspect.getsource(owner)).body[0]
-    assert isinstance(body, ast.ClassDef), "the source of a class is a class"
-    for here, below in zip(body.body, body.body[1:], strict=False):
+def _attribute_docstrings(owner: type | ModuleType) -> Iterator[tuple[str, str]]:
+    """Yield the attributes of a class or module and the strings below them."""
+    body = ast.parse(inspect.getsource(owner)).body
+    if isinstance(body[0], ast.ClassDef):
+        body = body[0].body
+    for here, below in itertools.pairwise(body):
         target = _target(here)
         if target and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             yield target, str(below.value.value)

@@ -87,6 +87,10 @@ RETIRED: tuple[Retired, ...] = (
     Retired("_land", "_finish"),
     Retired("tend", "keep_fresh"),
     Retired("hear", "apply", (AUTH, NODE)),
+    # Methods.
+    Retired("Operation", "Method"),
+    Retired("Operations", "Methods"),
+    Retired("OPERATIONS", "METHODS"),
     # Agents and runs.
     Retired("Surroundings", "RunDeps or AuthDeps"),
     Retired("around", "deps", ("src",)),
@@ -137,7 +141,7 @@ SOON: tuple[Retired, ...] = (
     Retired("member", "subscriber", (DELIVERY, CONNECTIONS, METHODS)),
     Retired("Wanted", "RunRequest"),
     Retired("StartRun", "RunRequest"),
-    Retired("Opening", "StartOptions"),
+    Retired("Opening", "StartOptions", (RUNS, METHODS, HTTP, "tests/runs")),
     Retired("asked", "request, recover_from, run_input or interrupt", ("src",)),
     Retired("said", "decision", (RUNS, METHODS)),
     Retired("hold", "fence", (RUNS,)),

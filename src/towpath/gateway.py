@@ -23,6 +23,7 @@ from towpath.errors import ConfigurationError
 from towpath.http.app import make_app
 from towpath.node.build import build_node
 from towpath.node.gauges import show_gauges
+from towpath.node.logging_setup import log_event
 from towpath.node.metrics import Metrics
 from towpath.node.node import Node, Phase
 from towpath.runs.executor import agent_fault
@@ -53,13 +54,15 @@ class Gateway:
         """The running parts; None before and after the lifespan."""
         self.demo_users: tuple[str, ...] = ()
         """The users that the chat page offers in development; empty outside of it."""
-        self._telemetry = Telemetry((self.metrics.observe,))
+        self._telemetry = Telemetry((self.metrics.observe, log_event))
         self._starting = False
         self._development_key: OctKey | None = None
         self._app: Starlette | None = None
         show_gauges(self.metrics, lambda: self.node)
         self.metrics.gauge(
-            "towpath_watcher_failures", "Watchers that raised", lambda: self._telemetry.failures
+            "towpath_watcher_failures",
+            "Exceptions that observers raised",
+            lambda: self._telemetry.failures,
         )
 
     @property
@@ -165,8 +168,7 @@ class Gateway:
         if key is not None and self.node is not None:
             self.node.runs.agent_exited(key, error)
         else:
-            name = key.agent if key is not None else "(not known which)"
-            self._telemetry.emit(agent_fault(name, error))
+            self._telemetry.emit(agent_fault(key, error))
 
     def demo_token(self, user: str, tenant: str = "demo", ttl: float = 3600.0) -> str:
         """Return a development token for a demo user; the lifespan has begun."""

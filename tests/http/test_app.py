@@ -218,6 +218,18 @@ async def test_metrics_hold_no_id(server: ServerProcess, http: httpx2.Client) ->
     assert re.search(r'towpath_runs_ended_total\{agent="echo",code="",status="finished"\}', text)
 
 
+async def test_metrics_come_in_the_format_that_the_client_accepts(http: httpx2.Client) -> None:
+    """OpenMetrics for a scraper that asks for it, with its content type; text for all others."""
+    accept = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3"
+    answer = http.get("/metrics", headers={"accept": accept})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert answer.text.endswith("# EOF\n")
+    for other in ("text/html", "application/openmetrics-text; version=abc"):
+        answer = http.get("/metrics", headers={"accept": other})
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
 async def test_a_page_that_was_not_built_is_said_to_be_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,6 @@ from towpath.http.agui import agui_routes
 from towpath.http.client_address import ClientAddress, client_address, networks
 from towpath.http.requests import Site
 from towpath.http.rest import api_routes
-from towpath.node.metrics import CONTENT_TYPE
 from towpath.node.node import VERSION, Node, Phase
 
 PUBLIC = frozenset(
@@ -143,7 +142,9 @@ class _Endpoints:
 
     async def metrics(self, request: Request) -> Response:
         """Show the metrics."""
-        return Response(self._site.metrics.text(), media_type=CONTENT_TYPE)
+        accept = request.headers.get("accept", "")
+        body, content_type = self._site.metrics.exposition(accept)
+        return Response(body, media_type=content_type)
 
     async def page(self, request: Request) -> Response:
         """Show the chat page."""

@@ -17,9 +17,9 @@ from towpath.codes import ErrorCode
 from towpath.errors import BadRequest, CommandError, TooLarge, TooManyRequests, Unavailable
 from towpath.http.client_address import client_address, networks
 from towpath.identity import Principal
+from towpath.json_bounds import too_deep
 from towpath.node.metrics import Metrics
 from towpath.node.node import Node, Phase
-from towpath.protocol.codec_json import too_deep
 from towpath.settings import Settings
 
 MAX_BODY = 1024 * 1024

@@ -72,7 +72,7 @@ async def build_node(
         settings=settings, agents=agents, telemetry=telemetry, now=now, monotonic=monotonic
     )
     async with contextlib.AsyncExitStack() as stack:
-        auth = await open_authentication(
+        connection_auth = await open_authentication(
             settings,
             telemetry,
             stack,
@@ -81,7 +81,7 @@ async def build_node(
             http_client=http_client,
             development_key=development_key,
         )
-        node = await builder.open(stack, auth, log or builder.sqlite_log)
+        node = await builder.open(stack, connection_auth, log or builder.sqlite_log)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         keys = group.create_task(node.keep_keys(), name="issuers' keys")
         stack.callback(keys.cancel)
@@ -164,8 +164,9 @@ class _Builder:
     ) -> Node:
         settings, service = self.settings, connection_auth.service
         recovery = Recovery(broker, store, snapshot_max_bytes=settings.snapshot_max_bytes)
-        rate = Rate(per_second=settings.runs_per_second, burst=settings.runs_burst)
-        start_limit = StartLimit(rate, self.monotonic)
+        start_limit = StartLimit(
+            Rate(per_second=settings.runs_per_second, burst=settings.runs_burst), self.monotonic
+        )
         methods = make_methods(
             service=runs,
             start_limit=start_limit,

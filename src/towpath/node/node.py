@@ -54,7 +54,7 @@ class Node:
     auth_service: AuthService
     runs: AgentWebSocketBridge
     start_limit: StartLimit
-    """How many runs one person may start."""
+    """How often a person may start a run, over RPC, REST and AG-UI together."""
     sse: Encoding
     """How publications are encoded for event streams."""
     phase: Phase = Phase.WARMING

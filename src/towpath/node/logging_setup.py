@@ -5,10 +5,14 @@ happening.
 import logging
 import sys
 
-import structlog
-
 from towpath import telemetry
+from towpath.errors import MissingExtra
 from towpath.telemetry import TelemetryEvent
+
+try:
+    import structlog
+except ImportError as error:
+    raise MissingExtra.of(__name__, "serve", error) from error
 
 
 def configure(*, level: str = "INFO") -> None:

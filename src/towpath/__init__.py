@@ -2,13 +2,12 @@
 
 from importlib.metadata import version
 
-from towpath.agents.agent import AgentInput
+from towpath.agents.agent import AgentError, AgentInput
 from towpath.auth.breaker import CircuitBreaker
 from towpath.auth.connection_auth import ConnectionAuth as UnifiedWebSocketAuth
 from towpath.auth.service import AuthService as UnifiedAuthenticationService
 from towpath.gateway import Gateway
 from towpath.identity import Principal, UserExecutionContext
-from towpath.runs.run import AgentError
 from towpath.runs.service import AgentWebSocketBridge
 from towpath.settings import Settings
 

@@ -12,9 +12,9 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from towpath.delivery.hub import BACKLOG_BYTES
-
 DEFAULT_HOST = "127.0.0.1"
+BACKLOG_BYTES = 1024 * 1024
+"""How many bytes may wait beside the subscriptions of one connection, by default."""
 DEFAULT_PORT = 8000
 
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from tests.log.brokers import AMPLE, NOTICES, OTHER, TALK, Deliveries, Notes, items, said
 from towpath.channels import Channel
-from towpath.log import log_file, replay
+from towpath.log import file_schema, log_file, replay
+from towpath.log.batch import Outcome
 from towpath.log.broker import Append, IdempotencyKey, Replay, Write, Written, channel_epoch
 from towpath.log.heads import Head, Heads
-from towpath.log.log_file import LogFile, Outcome
+from towpath.log.log_file import LogFile
 from towpath.testing.memory_broker import MemoryBroker
 
 CHANNELS = (TALK, OTHER, NOTICES, Channel("acme", "thread:bob:t1"))
@@ -36,7 +37,7 @@ def opened_file(path: Path, **changed: Any) -> Iterator[LogFile]:
 
 def read_all(path: Path, log: LogFile, channel: Channel) -> Replay:
     """Return all that a log keeps of a channel."""
-    with closing(log_file.connect(path, "NORMAL")) as db:
+    with closing(file_schema.connect(path, "NORMAL")) as db:
         here = channel_epoch(log.epoch, channel)
         return replay.read(db, replay.ReadRequest(channel, here, None, None, None, False))
 

@@ -28,7 +28,7 @@ from towpath.delivery.hub import Hub, Subscriber
 from towpath.delivery.outbox import Outbox
 from towpath.errors import Conflict, StorageError
 from towpath.identity import Principal
-from towpath.log import log_file
+from towpath.log import batch
 from towpath.log.broker import (
     Append,
     Broker,
@@ -370,14 +370,14 @@ async def test_r84_p4_a_compaction_that_is_interrupted_drops_nothing(
         node = await log.start_node()
         await log.revoke(node, *again(6))
         before = await log.kept()
-        real = log_file.LogFile._insert
+        real = batch.Batch._insert
 
         def fails(*arguments: object) -> None:
             real(*arguments)  # type: ignore[arg-type]
             raise sqlite3.OperationalError("the disk is gone")
 
         with monkeypatch.context() as broken:
-            broken.setattr(log_file.LogFile, "_insert", fails)
+            broken.setattr(batch.Batch, "_insert", fails)
             with pytest.raises(StorageError):
                 await log.revoke(node, TOKEN)
         assert await log.kept() == before

@@ -12,10 +12,9 @@ import anyio
 import pytest
 
 from tests.runs.stage import ALICE, QUICK, Stage, saying, staged, waiting
-from towpath.agents.agent import AgentFunction, AgentInput
+from towpath.agents.agent import AgentError, AgentFunction, AgentInput
 from towpath.runs.executor import CURRENT_RUN
 from towpath.runs.model import RunKey
-from towpath.runs.run import AgentError
 from towpath.telemetry import InternalError, RunEnded
 
 

@@ -10,13 +10,12 @@ import msgspec
 import pytest
 
 from tests.runs.stage import ALICE, BOB, QUICK, Stage, eventually, saying, staged, waiting
-from towpath.agents.agent import AgentInput
+from towpath.agents.agent import AgentError, AgentInput
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, TooLarge, Unavailable
 from towpath.events.types import TYPES
 from towpath.log.broker import IdempotencyKey, Write
 from towpath.runs.executor import RunLimits
 from towpath.runs.requests import StartRun
-from towpath.runs.run import AgentError
 from towpath.telemetry import InternalError, RunEnded
 
 ENGINES = ("memory", "sqlite")

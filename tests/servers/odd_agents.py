@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from towpath.agents import demo
-from towpath.agents.agent import AgentInput
+from towpath.agents.agent import AgentError, AgentInput
 from towpath.gateway import Gateway
-from towpath.runs.run import AgentError
 
 SECRET = "postgres://admin:hunter2@db.internal"
 """Stands in the text of an exception; must never reach a client."""

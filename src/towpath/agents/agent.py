@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from towpath import codes
 from towpath.channels import is_id
 from towpath.errors import TowpathError
 from towpath.events.types import Message
@@ -39,6 +40,22 @@ class AgentInput:
     """What the client forwards uninterpreted."""
     resume: list[Mapping[str, Any]] = field(default_factory=list)
     """Decisions on open interrupts."""
+
+
+class AgentError(TowpathError):
+    """Raised by an agent to end its run with words a person may read.
+
+    Any other exception ends it too, with a general sentence, because its own may hold secrets.
+    A code that begins with `run.` is the gateway's: the run then ends with `agent.failed`.
+    """
+
+    def __init__(self, message: str, *, code: str = codes.AGENT_FAILED) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
 
 
 class DoubleTexting(Enum):

@@ -28,9 +28,8 @@ from towpath.identity import Principal
 from towpath.log.broker import Publication
 from towpath.protocol import codec_json as codec
 from towpath.protocol import frames
+from towpath.settings import BACKLOG_BYTES
 
-BACKLOG_BYTES = 1024 * 1024
-"""How much may wait beside the subscriptions of one connection, unless it is told otherwise."""
 INSUFFICIENT_STATE = (2500, "insufficient state")
 """The unsubscribe code after which SDKs subscribe again by themselves."""
 

@@ -22,14 +22,14 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from towpath import codes, telemetry
-from towpath.agents.agent import Agent, AgentInput
+from towpath.agents.agent import Agent, AgentError, AgentInput
 from towpath.channels import Channel, thread_channel, user_channel
 from towpath.errors import Conflict, LogCorrupted, LogFenced, StorageError, WriteFailed
 from towpath.events.types import IllegalEvent, Message
 from towpath.log.broker import Append, Broker, IdempotencyKey, Item, Write, Written, failure
 from towpath.runs.interrupts import Interrupt
 from towpath.runs.model import LeaseHeld, Queued, RunKey
-from towpath.runs.run import AgentError, Run, RunEvent, RunIsOver
+from towpath.runs.run import Run, RunEvent, RunIsOver
 from towpath.runs.run_states import OVER, Status
 from towpath.telemetry import Telemetry
 

@@ -46,22 +46,6 @@ class RunIsOver(TowpathError):
     """Something came after the terminal event; it is refused."""
 
 
-class AgentError(TowpathError):
-    """Raised by an agent to end its run with words a person may read.
-
-    Any other exception ends it too, with a general sentence, because its own may hold secrets.
-    A code that begins with `run.` is the gateway's: the run then ends with `agent.failed`.
-    """
-
-    def __init__(self, message: str, *, code: str = codes.AGENT_FAILED) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.message}"
-
-
 class RunEvent(NamedTuple):
     """An event to publish and the metadata it carries (WIRE section 6)."""
 

@@ -18,11 +18,11 @@ import psutil
 import pytest
 
 from tests.runs.stage import ALICE, eventually, staged
+from towpath.agents.agent import AgentError
 from towpath.agents.assistant.assistant import LOADING, LOCAL_TOKENS, Assistant
 from towpath.agents.assistant.endpoint import Endpoint
 from towpath.agents.assistant.local_model import LocalModel
 from towpath.errors import MissingExtra
-from towpath.runs.run import AgentError
 
 pytestmark = pytest.mark.servers
 

@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 import anyio
 
 from towpath import codes
-from towpath.agents.agent import AgentFunction, AgentInput
+from towpath.agents.agent import AgentError, AgentFunction, AgentInput
 from towpath.errors import MissingExtra
-from towpath.runs.run import AgentError
 
 try:
     from ag_ui.core import BaseEvent, RunAgentInput

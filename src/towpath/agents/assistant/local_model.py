@@ -17,10 +17,10 @@ from pathlib import Path
 
 import msgspec
 
+from towpath.agents.agent import AgentError
 from towpath.agents.assistant import local_model_process
 from towpath.agents.assistant.endpoint import Endpoint
 from towpath.errors import MissingExtra
-from towpath.runs.run import AgentError
 
 START_SECONDS = 60.0
 """How long loading it may take; a second is usual."""

@@ -41,6 +41,7 @@ from towpath.delivery.hub import Encoding, Hub
 from towpath.delivery.recovery import Recovery
 from towpath.errors import ConfigurationError, StorageError
 from towpath.http.client_address import Network, Peer, peer_of
+from towpath.http.mounting import mount_gateway
 from towpath.log.broker import (
     Append,
     Broker,
@@ -166,15 +167,7 @@ class Gateway:
 
     def mount(self, app: Starlette, path: str) -> None:
         """Mount into a Starlette or FastAPI application, routes and lifespan both."""
-        app.mount(path, self)
-        outer = app.router.lifespan_context
-
-        @contextlib.asynccontextmanager
-        async def lifespan(host: Any) -> AsyncGenerator[Any, None]:
-            async with self.lifespan(), outer(host) as state:
-                yield state
-
-        app.router.lifespan_context = lifespan
+        mount_gateway(app, path, self, self.lifespan)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Any = None) -> AsyncGenerator[None, None]:

@@ -2,7 +2,10 @@
 
 import asyncio
 import itertools
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +29,7 @@ from towpath.auth.development import sign
 from towpath.errors import ConfigurationError
 from towpath.gateway import Gateway
 from towpath.settings import Settings
-from towpath.testing.server import ServerProcess
+from towpath.testing.server import ServerProcess, free_port
 from towpath.testing.wire_client import wire_client
 
 pytestmark = pytest.mark.servers
@@ -146,3 +149,42 @@ async def test_a_mounted_gateway_needs_an_issuer(tmp_path: Path) -> None:
         async with app.router.lifespan_context(app):
             pass
     assert not (tmp_path / "data").exists()
+
+
+MAIN = """
+from starlette.applications import Starlette
+from towpath import Gateway
+
+gateway = Gateway()
+app = Starlette()
+gateway.mount(app, "/towpath")
+"""
+
+
+@pytest.mark.parametrize("what", ["main:app", "main:gateway"])
+def test_a_second_worker_is_refused_in_one_sentence(tmp_path: Path, what: str) -> None:
+    """uvicorn with two workers, mounted or as it is: one says what to do, without a traceback."""
+    (tmp_path / "main.py").write_text(MAIN)
+    command = [sys.executable, "-m", "uvicorn", what, "--workers", "2", "--port", str(free_port())]
+    settings = {"TOWPATH_JWT_KEY": SECRET, "TOWPATH_TENANT": "acme", "TOWPATH_DATA": "data"}
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, **settings},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as supervisor:
+        try:
+            assert supervisor.stderr is not None
+            said = []
+            for line in supervisor.stderr:
+                said.append(line)
+                if "startup failed" in line:
+                    break
+        finally:
+            supervisor.terminate()
+    (sentence,) = [line for line in said if "towpath: " in line]
+    assert "data directory data is in use" in sentence
+    assert "run one worker" in sentence
+    assert not any("Traceback" in line or 'File "' in line for line in said)

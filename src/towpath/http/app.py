@@ -22,6 +22,7 @@ from towpath.auth.handshake import UpgradeInfo, negotiate, origin_allowed
 from towpath.errors import BadRequest, StorageError
 from towpath.gateway import VERSION, Gateway, Phase
 from towpath.http.agui import agui_routes
+from towpath.http.mounting import report_refusals_in_one_sentence
 from towpath.http.rest import api_routes
 from towpath.node.metrics import CONTENT_TYPE
 
@@ -86,7 +87,9 @@ def make_app(gateway: Gateway) -> Starlette:
         async with gateway.lifespan():
             yield
 
-    return Starlette(routes=routes, lifespan=lifespan)
+    app = Starlette(routes=routes, lifespan=lifespan)
+    report_refusals_in_one_sentence(app.router)
+    return app
 
 
 class _Doors:

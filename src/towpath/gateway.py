@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from towpath import codes
-from towpath.agents.agent import AgentFunction, AgentRegistry
+from towpath.agents.agent import AgentFunction, AgentRegistry, DoubleTextingName
 from towpath.auth.connection_auth import ConnectionAuth
 from towpath.auth.development import development_key, sign
 from towpath.auth.handshake import UpgradeInfo
@@ -42,6 +42,7 @@ from towpath.delivery.recovery import Recovery
 from towpath.errors import ConfigurationError, StorageError
 from towpath.http.client_address import Network, Peer, peer_of
 from towpath.http.mounting import mount_gateway
+from towpath.identity import DEMO_TENANT
 from towpath.log.broker import (
     Append,
     Broker,
@@ -126,7 +127,11 @@ class Gateway:
         self._show_gauges()
 
     def agent(
-        self, name: str, *, deadline: float | None = None, double_texting: str = "reject"
+        self,
+        name: str,
+        *,
+        deadline: float | None = None,
+        double_texting: DoubleTextingName = "reject",
     ) -> Callable[[F], F]:
         """Register an async generator function as the agent of this name.
 
@@ -141,8 +146,7 @@ class Gateway:
         """
 
         def register(function: F) -> F:
-            limit = deadline if deadline is not None else self.settings.run_deadline
-            self.agents.register(name, function, deadline=limit, double_texting=double_texting)
+            self.agents.register(name, function, deadline=deadline, double_texting=double_texting)
             return function
 
         return register
@@ -272,7 +276,7 @@ class Gateway:
             name = key.agent if key is not None else "(not known which)"
             self._telemetry.emit(agent_fault(name, error))
 
-    def demo_token(self, user: str, tenant: str = "demo", ttl: float = 3600.0) -> str:
+    def demo_token(self, user: str, tenant: str = DEMO_TENANT, ttl: float = 3600.0) -> str:
         """Return a development token for a demo user."""
         assert self._development_key is not None, "demo users exist in development only"
         return sign(self._development_key, user=user, tenant=tenant, now=time.time(), ttl=ttl)
@@ -341,6 +345,7 @@ class Gateway:
             telemetry=self._telemetry,
             clock=time.time,
             limits=RunLimits(
+                deadline_seconds=settings.run_deadline,
                 cleanup_seconds=settings.cleanup_timeout,
                 interrupt_seconds=settings.interrupt_timeout,
                 lease_seconds=settings.run_lease,

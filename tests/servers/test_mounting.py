@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.servers.conversation import GOLDEN_PATH, ask, golden_names, until_over
 from towpath.agents import demo
+from towpath.agents.agent import AgentInput
 from towpath.auth.development import sign
 from towpath.errors import ConfigurationError
 from towpath.gateway import Gateway
@@ -139,6 +140,36 @@ def test_r49_every_construction_path_delivers_the_same(
         alone = asyncio.run(types_of_a_run(f"ws://{address}/connection/websocket", token()))
     by_serve = asyncio.run(types_of_a_run(server.ws, server.token("guest")))
     assert by_gateway == by_app == alone == by_serve
+
+
+async def hangs(request: AgentInput) -> AsyncGenerator[str, None]:
+    """Begin, and never end."""
+    yield request.message
+    await asyncio.Event().wait()
+
+
+def test_the_deadline_of_replaced_settings_counts(tmp_path: Path) -> None:
+    """Settings may be replaced until the lifespan begins, also after an agent was registered."""
+    gateway = make_gateway(tmp_path / "data")
+    gateway.agent("hangs")(hangs)
+    gateway.agent("patient", deadline=600)(hangs)
+    bounds = {"run_deadline": 0.3, "cleanup_timeout": 0.2}
+    gateway.settings = gateway.settings.model_copy(update=bounds)
+    with served(gateway) as address:
+        url = f"ws://{address}/connection/websocket"
+        code, status = asyncio.run(end_and_status(url, token()))
+    assert (code, status) == ("run.deadline", "running")
+
+
+async def end_and_status(url: str, token: str) -> tuple[str, str]:
+    """Return how a run of `hangs` ended, and the status of one of `patient` at that moment."""
+    async with wire_client(url, token) as client:
+        patient = await ask(client, "wait", agent="patient")
+        hanging = await ask(client, "wait", agent="hangs")
+        await until_over(client, hanging)
+        (*_, end) = client.events(hanging.channel)
+        status = (await client.rpc("run.get", run_id=patient.run))["status"]
+    return end["code"], status
 
 
 async def test_a_mounted_gateway_needs_an_issuer(tmp_path: Path) -> None:

@@ -52,11 +52,12 @@ from towpath.log.broker import (
     write,
 )
 from towpath.log.sqlite_broker import SqliteBroker
-from towpath.methods.operations import Operations
+from towpath.methods.runs import StartLimit
+from towpath.methods.table import make_methods
 from towpath.node.auth_setup import open_authentication
 from towpath.node.metrics import Metrics
 from towpath.node.revocation_feed import Control, lost
-from towpath.rate_limits import Buckets, Rate
+from towpath.rate_limits import Rate
 from towpath.runs.executor import RunLimits, agent_fault
 from towpath.runs.model import RunKey
 from towpath.runs.service import AgentWebSocketBridge
@@ -92,6 +93,7 @@ class House:
     broker: Broker
     bridge: AgentWebSocketBridge
     store: ThreadStore
+    start_limit: StartLimit
     sse: Encoding
     """How event streams are written."""
     lines: set[ClientConnection | EventStream] = field(default_factory=set)
@@ -367,19 +369,21 @@ class Gateway:
     ) -> House:
         settings = self.settings
         recovery = Recovery(broker, store, snapshot_max_bytes=self.settings.snapshot_max_bytes)
-        operations = Operations(
-            bridge=bridge,
+        start_limit = StartLimit(
+            Rate(per_second=settings.runs_per_second, burst=settings.runs_burst), time.monotonic
+        )
+        methods = make_methods(
+            service=bridge,
+            start_limit=start_limit,
             broker=broker,
             store=store,
             recovery=recovery,
-            registry=self.agents,
-            auth=auth.service,
-            control=control,
+            auth_service=auth.service,
             hub=hub,
-            runs=Buckets(Rate(per_second=settings.runs_per_second, burst=settings.runs_burst)),
+            feed=control,
+            registry=self.agents,
             telemetry=self._telemetry,
-            monotonic=time.monotonic,
-            clock=time.time,
+            now=time.time,
             new_id=lambda: uuid.uuid4().hex,
         )
         parts = Parts(
@@ -388,14 +392,14 @@ class Gateway:
             broker=broker,
             store=store,
             recovery=recovery,
-            operations=operations,
+            methods=methods,
             auth=auth,
             may_read=may_read,
             telemetry=self._telemetry,
             version=f"towpath {VERSION}",
             wall_clock=time.time,
         )
-        return House(parts, auth.service, broker, bridge, store, sse_encoding(broker))
+        return House(parts, auth.service, broker, bridge, store, start_limit, sse_encoding(broker))
 
     def _show_gauges(self) -> None:
         def read(ask: Callable[[House], float]) -> Callable[[], float]:

@@ -29,7 +29,6 @@ from towpath.errors import (
     BadRequest,
     CommandError,
     StorageError,
-    TooManyRequests,
     Unavailable,
     UnknownChannel,
 )
@@ -115,8 +114,7 @@ async def _run(house: House, stream: EventStream, request: Request) -> Response:
         raise Unauthorized  # It ended while the body came.
     if record is not None:
         return await _stream(house, stream, await _joining(house, who, record))
-    if not house.parts.operations.may_start(who):
-        raise TooManyRequests("too many runs at once")
+    house.start_limit.take(who)
     started = msgspec.json.decode(await house.bridge.start(who, _start(request, asked)))
     position = Position(**started["position"])
     beginning = _beginning(who, started["thread_id"], RecoverFrom(True, position), run=asked.run_id)

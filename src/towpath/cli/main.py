@@ -9,7 +9,6 @@ has opened since ends with 4.
 import asyncio
 import contextlib
 import gc
-import importlib
 import os
 import signal
 import socket
@@ -34,6 +33,7 @@ from towpath.agents import demo
 from towpath.agents.assistant.choice import make_assistant, model_chosen, model_endpoint
 from towpath.auth.development import development_key, sign
 from towpath.auth.policy import Action
+from towpath.cli.application import load_gateway
 from towpath.cli.serving_loop import ServingLoop
 from towpath.errors import ConfigurationError, LogCorrupted, MissingExtra
 from towpath.gateway import Gateway
@@ -141,7 +141,7 @@ def serve(
     usual = "text" if sys.stderr.isatty() else "json"
     style = _choice("--log-format", log_format or usual, logging_setup.FORMATS)
     logging_setup.configure(level=level, style=style)
-    gateway, assistant = (_load(app), None) if app else _demo_gateway()
+    gateway, assistant = (load_gateway(app), None) if app else _demo_gateway()
     if style == "json":
         gateway.add_observer(_print_advice)
     if data is not None:
@@ -320,32 +320,6 @@ def _demo_gateway() -> "tuple[Gateway, Assistant | None]":
     gateway.agent("tools")(demo.tools)
     gateway.agent("echo")(demo.echo)
     return gateway, assistant
-
-
-def _load(path: str) -> Gateway:
-    """Import a gateway named as module:name, looking in the current directory too.
-
-    Raises:
-        ConfigurationError: there is none.
-    """
-    module_name, _, name = path.partition(":")
-    if not module_name or module_name.startswith("."):
-        raise ConfigurationError(f"--app {path}: name your gateway as module:name")
-    sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module_name), name or "gateway")
-    except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
-            raise
-        raise ConfigurationError(f"--app {path}: there is no module {error.name}") from None
-    except SystemExit as error:
-        reason = f"{module_name} exits when it is imported ({error.code!r})"
-        raise ConfigurationError(f"--app {path}: {reason}") from None
-    except AttributeError:
-        raise ConfigurationError(f"--app {path}: {module_name} has no {name}") from None
-    if not isinstance(found, Gateway):
-        raise ConfigurationError(f"--app {path}: {name} is a {type(found).__name__}, no Gateway")
-    return found
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -143,6 +143,7 @@ class _Builder:
             telemetry=self.telemetry,
             clock=self.now,
             limits=RunLimits(
+                deadline_seconds=settings.run_deadline,
                 cleanup_seconds=settings.cleanup_timeout,
                 interrupt_seconds=settings.interrupt_timeout,
                 lease_seconds=settings.run_lease,

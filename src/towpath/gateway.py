@@ -115,7 +115,7 @@ class Gateway:
         """
         if not is_loopback(host):
             raise ConfigurationError(
-                f"--dev works on a loopback address only, and {host} is none: leave out --host, "
+                f"--dev works on a loopback address only, and {host} is not one: leave out --host, "
                 "or configure an issuer (TOWPATH_JWT_KEY) and leave out --dev"
             )
         self.demo_users = ("alice", "bob", "carol")

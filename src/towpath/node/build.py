@@ -165,9 +165,8 @@ class _Builder:
     ) -> Node:
         settings, service = self.settings, connection_auth.service
         recovery = Recovery(broker, store, snapshot_max_bytes=settings.snapshot_max_bytes)
-        start_limit = StartLimit(
-            Rate(per_second=settings.runs_per_second, burst=settings.runs_burst), self.monotonic
-        )
+        rate = Rate(per_second=settings.runs_per_second, burst=settings.runs_burst)
+        start_limit = StartLimit(rate, self.monotonic)
         methods = make_methods(
             service=runs,
             start_limit=start_limit,

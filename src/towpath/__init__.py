@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from towpath import aliases
 from towpath.agents.agent import AgentError, AgentInput
 from towpath.auth.breaker import CircuitBreaker
 from towpath.auth.connection_auth import ConnectionAuth as UnifiedWebSocketAuth
@@ -28,7 +29,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import the server when it is asked for: its dependencies are the extra `serve`."""
+    """Import the server on first use, and look up retired names."""
     if name == "Gateway":
         from towpath.gateway import Gateway
 
@@ -37,4 +38,7 @@ def __getattr__(name: str) -> object:
         from towpath.settings import Settings
 
         return Settings
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return aliases.retired(__name__, name)
+
+
+aliases.install()

@@ -26,6 +26,7 @@ from starlette.websockets import WebSocket
 
 from towpath import codes
 from towpath.agents.agent import AgentFunction, AgentRegistry
+from towpath.aliases import retired_methods
 from towpath.auth.connection_auth import ConnectionAuth
 from towpath.auth.development import development_key, sign
 from towpath.auth.handshake import UpgradeInfo
@@ -97,6 +98,7 @@ class House:
     """Everybody who is connected."""
 
 
+@retired_methods("towpath.Gateway")
 class Gateway:
     """A realtime gateway for agent chat; an ASGI application."""
 
@@ -148,7 +150,7 @@ class Gateway:
         return register
 
     def add_observer(self, observer: Observer) -> None:
-        """Let `observer` hear of everything that happens."""
+        """Call `observer` with every telemetry event from now on."""
         self._telemetry.add_observer(observer)
 
     def use_development_key(self, host: str) -> None:

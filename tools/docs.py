@@ -27,7 +27,8 @@ from towpath.cli import main as command_line
 from towpath.events import order
 from towpath.events.types import GOLDEN
 from towpath.gateway import Gateway
-from towpath.methods.operations import OPERATIONS, Operation
+from towpath.methods.method import Method
+from towpath.methods.table import METHODS
 from towpath.node.metrics import EVENT_METRICS
 from towpath.protocol import frames, states
 from towpath.runs import interrupts, run_states
@@ -184,12 +185,12 @@ def metrics() -> str:
 
 def rpc() -> str:
     """Return every method with its parameters and its result."""
-    return "\n\n".join(_method(operation) for operation in OPERATIONS.values())
+    return "\n\n".join(_method(method) for method in METHODS.values())
 
 
-def _method(operation: Operation) -> str:
-    parts = [f"### `{operation.name}`", _purpose(operation)]
-    fields = msgspec.structs.fields(operation.params)
+def _method(method: Method[Any]) -> str:
+    parts = [f"### `{method.name}`", _purpose(method)]
+    fields = msgspec.structs.fields(method.params)
     if fields:
         rows = (
             (f"`{field.name}`", _shape(field.type), "required" if field.required else "optional")
@@ -198,7 +199,7 @@ def _method(operation: Operation) -> str:
         parts.append(table(("parameter", "type", ""), rows))
     else:
         parts.append("No parameters.")
-    results = msgspec.structs.fields(operation.result)
+    results = msgspec.structs.fields(method.result)
     if results:
         rows = ((f"`{field.name}`", _shape(field.type), "") for field in results)
         parts.append("Result:\n\n" + table(("field", "type"), (row[:2] for row in rows)))
@@ -210,9 +211,9 @@ def _method(operation: Operation) -> str:
 def rows_of_results() -> str:
     """Return the objects that stand inside results."""
     _, components = msgspec.json.schema_components(
-        [operation.result for operation in OPERATIONS.values()], ref_template="{name}"
+        [method.result for method in METHODS.values()], ref_template="{name}"
     )
-    tops = {operation.result.__name__ for operation in OPERATIONS.values()}
+    tops = {method.result.__name__ for method in METHODS.values()}
     parts = []
     for name in sorted(components.keys() - (tops - {"RunRow"})):
         fields = components[name]["properties"].items()
@@ -222,23 +223,23 @@ def rows_of_results() -> str:
 
 
 def rest() -> str:
-    """Return every method's path at the REST door."""
+    """Return every method's route over REST."""
     rows = (
         (
-            f"`{operation.http[0]}`",
-            f"`/api/v1{operation.http[1]}`",
-            f"`{operation.name}`",
-            _purpose(operation),
+            f"`{method.route[0]}`",
+            f"`/api/v1{method.route[1]}`",
+            f"`{method.name}`",
+            _purpose(method),
         )
-        for operation in OPERATIONS.values()
+        for method in METHODS.values()
     )
-    return table(("method", "path", "operation", "what it does"), rows)
+    return table(("HTTP", "path", "method", "what it does"), rows)
 
 
-def _purpose(operation: Operation) -> str:
-    """Return what an operation is for: in its parameters' words, or its result's without any."""
-    asked = msgspec.structs.fields(operation.params)
-    return _sentence(operation.params if asked else operation.result)
+def _purpose(method: Method[Any]) -> str:
+    """Return what describes a method: the docstring of its parameters, or of its result."""
+    asked = msgspec.structs.fields(method.params)
+    return _sentence(method.params if asked else method.result)
 
 
 def _sentence(owner: type) -> str:

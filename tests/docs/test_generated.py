@@ -10,7 +10,7 @@ from towpath import codes
 from towpath.auth.policy import ROLES
 from towpath.cli import main
 from towpath.gateway import Gateway
-from towpath.methods.operations import OPERATIONS
+from towpath.methods.table import METHODS
 from towpath.settings import IssuerSettings, Settings
 
 REFERENCE = ROOT / "docs/reference"
@@ -117,10 +117,10 @@ def test_every_role_says_what_it_allows(role: str) -> None:
 
 
 @pytest.mark.parametrize("page", ["wire.md", "rest.md"])
-def test_both_doors_name_every_operation(page: str) -> None:
-    """What people can do is in the reference of the wire and of REST."""
+def test_both_references_name_every_method(page: str) -> None:
+    """What a client can call is in the reference of the wire and of REST."""
     text = (REFERENCE / page).read_text()
-    assert [name for name in OPERATIONS if f"`{name}`" not in text] == []
+    assert [name for name in METHODS if f"`{name}`" not in text] == []
 
 
 def test_the_table_of_failures_is_whole() -> None:

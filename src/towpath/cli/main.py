@@ -36,11 +36,18 @@ from towpath.auth.development import development_key, sign
 from towpath.auth.policy import Action
 from towpath.cli.serving_loop import ServingLoop
 from towpath.errors import ConfigurationError, LogCorrupted, MissingExtra
-from towpath.gateway import VERSION, Gateway, settings_from_environment
+from towpath.gateway import Gateway
 from towpath.http.uvicorn_protocols import HttpProtocol, SocketProtocol
 from towpath.node import logging_setup
 from towpath.node.issuers import problems
-from towpath.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, platform_port
+from towpath.node.node import VERSION
+from towpath.settings import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    Settings,
+    platform_port,
+    settings_from_environment,
+)
 from towpath.telemetry import LogChanged, TelemetryEvent
 
 if TYPE_CHECKING:

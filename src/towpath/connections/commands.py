@@ -36,7 +36,8 @@ from towpath.delivery.hub import Hub, MayRead, Subscriber
 from towpath.delivery.recovery import RecoverFrom, Recovery
 from towpath.errors import CommandError, StorageError, UnrecoverablePosition
 from towpath.log.broker import Broker, Position
-from towpath.methods.operations import OPERATIONS, Caller, Operations
+from towpath.methods.method import Caller
+from towpath.methods.table import METHODS, Methods
 from towpath.protocol import frames
 from towpath.protocol.connection import Connection
 from towpath.protocol.frames import Command, Malformed
@@ -59,7 +60,7 @@ class Parts:
     broker: Broker
     store: ThreadStore
     recovery: Recovery
-    operations: Operations
+    methods: Methods
     auth: ConnectionAuth
     may_read: MayRead
     telemetry: Telemetry
@@ -214,7 +215,7 @@ class CommandHandler:
                     connection=self.member.id,
                     origin=self._handshake.origin,
                 )
-                made = await self._parts.operations.call(method, data, caller)
+                made = await self._parts.methods.call(method, data, caller)
                 self._reply(number, frames.RPCResult(data=Raw(made)))
             case ReadHistory():
                 await self._history(effect)
@@ -342,6 +343,6 @@ def _name(command: Command | Malformed) -> str:
         return "unknown"
     if isinstance(command.request, frames.RPCRequest):
         # What clients make up is neither logged nor counted by name: it may hold anything.
-        known = command.request.method in OPERATIONS
+        known = command.request.method in METHODS
         return f"rpc.{command.request.method}" if known else "rpc.unknown"
     return command.name

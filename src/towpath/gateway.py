@@ -62,7 +62,9 @@ class Gateway:
         self._app: Starlette | None = None
         show_gauges(self.metrics, lambda: self.node)
         self.metrics.gauge(
-            "towpath_watcher_failures", "Watchers that raised", lambda: self._telemetry.failures
+            "towpath_watcher_failures",
+            "Calls of an observer that raised",
+            lambda: self._telemetry.failures,
         )
 
     @property

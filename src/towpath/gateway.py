@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from towpath.agents.agent import AgentFunction, AgentRegistry, DoubleTextingName
+from towpath.aliases import retired_methods
 from towpath.auth.connection_auth import ConnectionAuth
 from towpath.auth.development import development_key, sign
 from towpath.auth.provider import is_loopback
@@ -36,6 +37,7 @@ from towpath.telemetry import Observer, Telemetry
 F = TypeVar("F", bound=AgentFunction)
 
 
+@retired_methods("towpath.Gateway")
 class Gateway:
     """A realtime gateway for agent chat; an ASGI application."""
 
@@ -62,7 +64,9 @@ class Gateway:
         self._app: Starlette | None = None
         show_gauges(self.metrics, lambda: self.node)
         self.metrics.gauge(
-            "towpath_watcher_failures", "Watchers that raised", lambda: self._telemetry.failures
+            "towpath_watcher_failures",
+            "Calls of an observer that raised",
+            lambda: self._telemetry.failures,
         )
 
     @property

@@ -251,12 +251,12 @@ async def test_gauges_show_the_node_that_runs() -> None:
     metrics = Metrics()
     running: list[Node | None] = [None]
     show_gauges(metrics, lambda: running[0])
-    shown = metrics.exposition()[0].decode()
+    shown = metrics.exposition("")[0].decode()
     assert [name for name, _, _ in GAUGES if f"\n{name} 0.0\n" not in shown] == []
     async with built() as running[0]:
         assert running[0] is not None
         socket, serving = await connected(running[0], credential())
-        assert "\ntowpath_connections 1.0\n" in metrics.exposition()[0].decode()
+        assert "\ntowpath_connections 1.0\n" in metrics.exposition("")[0].decode()
         socket.leave()
         await serving
-        assert "\ntowpath_connections 0.0\n" in metrics.exposition()[0].decode()
+        assert "\ntowpath_connections 0.0\n" in metrics.exposition("")[0].decode()

@@ -1,4 +1,4 @@
-"""The numbers of a running node that are read when somebody asks for `/metrics`."""
+"""Gauges of a running node, read whenever `/metrics` is requested."""
 
 from collections.abc import Callable
 
@@ -14,17 +14,17 @@ GAUGES: tuple[tuple[str, str, Callable[[Node], float]], ...] = (
     ),
     (
         "towpath_outbox_bytes",
-        "Bytes waiting in outboxes, over all connections",
+        "Bytes that wait to be sent, over all connections",
         lambda node: node.parts.hub.waiting_bytes,
     ),
     (
         "towpath_backlog_bytes",
-        "Bytes waiting in the backlogs of connections that fell behind",
+        "Bytes that wait for connections that fell behind",
         lambda node: node.parts.hub.backlog_bytes,
     ),
     (
         "towpath_largest_connection_bytes",
-        "Bytes waiting for the connection with the most",
+        "Bytes that wait for the connection with the most",
         lambda node: node.parts.hub.largest_bytes,
     ),
     (

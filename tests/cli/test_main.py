@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import structlog
 
 from tests.servers.conversation import ask, text_of, until_over
 from towpath.auth.development import development_issuer, development_key
@@ -80,7 +79,6 @@ def towpath(
     yield run
     root.handlers[:] = handlers
     root.setLevel(level)
-    structlog.reset_defaults()
     sys.modules.pop("own", None)
 
 
@@ -296,6 +294,12 @@ def test_a_log_level_that_is_none_is_named(towpath: Command) -> None:
     """A wrong --log-level is refused with those there are."""
     done = towpath("serve", "--dev", "--log-level", "chatty")
     assert_refused(done, "chatty", "WARNING")
+
+
+def test_a_log_format_that_is_none_is_named(towpath: Command) -> None:
+    """A wrong --log-format is refused with those there are."""
+    done = towpath("serve", "--dev", "--log-format", "xml")
+    assert_refused(done, "--log-format xml", "text, json")
 
 
 # -- config check ---------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from towpath.errors import StorageError
 from towpath.log.broker import Publication, Replay
 from towpath.methods.runs import StartLimit
 from towpath.methods.table import Methods, make_methods
-from towpath.node.revocation_feed import Control
+from towpath.node.revocation_feed import RevocationFeed
 from towpath.rate_limits import Rate
 from towpath.runs.service import AgentWebSocketBridge
 from towpath.runs.store import ThreadStore
@@ -98,7 +98,7 @@ class LineWorld(AuthWorld):
         grace = grace or Grace()
         super().__init__(freshness=freshness, grace=grace, keys_timeout=0.7)
         self.hub = RememberingHub(max_connections=connections)
-        self.control = Control(self.service, self.hub, self.telemetry)
+        self.control = RevocationFeed(self.service, self.hub, self.telemetry)
         self.broker = LateLog(self._deliver, ThreadProjection(), clock=self.wall_clock)
         store = ThreadStore(self.broker)
         recovery = Recovery(self.broker, store, snapshot_max_bytes=1024)

@@ -36,12 +36,19 @@ from towpath.auth.development import development_key, sign
 from towpath.auth.policy import Action
 from towpath.cli.serving_loop import ServingLoop
 from towpath.errors import ConfigurationError, LogCorrupted, MissingExtra
-from towpath.gateway import VERSION, Gateway, settings_from_environment
+from towpath.gateway import Gateway
 from towpath.http.uvicorn_protocols import HttpProtocol, SocketProtocol
 from towpath.node import logging_setup
 from towpath.node.issuers import problems
-from towpath.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, platform_port
-from towpath.telemetry import LogChanged, LogQuarantined, RevocationsIncomplete, TelemetryEvent
+from towpath.node.node import VERSION
+from towpath.settings import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    Settings,
+    platform_port,
+    settings_from_environment,
+)
+from towpath.telemetry import LogChanged, TelemetryEvent
 
 if TYPE_CHECKING:
     from towpath.agents.assistant.assistant import Assistant
@@ -64,10 +71,8 @@ DAMAGED = 3
 """The exit status of a server whose log is damaged."""
 FENCED = 4
 """The exit status of a server whose log another process has opened since."""
-_ALL_TAKEN_BACK = "revocations may be missing, so every credential issued before counts as revoked"
 STOPS = (signal.SIGTERM, signal.SIGINT)
 """The signals that stop a server well."""
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 Data = Annotated[Path | None, typer.Option(help="Data directory; default .towpath/")]
 
@@ -86,6 +91,18 @@ def main() -> None:
 def _refuse(reason: str) -> NoReturn:
     print(f"towpath: {reason}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def _choice(option: str, given: str, choices: tuple[str, ...]) -> str:
+    """Return the choice that was given, in whatever case.
+
+    Raises:
+        ConfigurationError: it is not one of the choices.
+    """
+    for choice in choices:
+        if given.casefold() == choice.casefold():
+            return choice
+    raise ConfigurationError(f"{option} {given}: use one of {', '.join(choices)}")
 
 
 def _show_version(wanted: bool) -> None:
@@ -115,15 +132,18 @@ def serve(
         bool, typer.Option("--dev", help="Demo users and a key of our own; loopback only.")
     ] = False,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+    log_format: Annotated[
+        str | None, typer.Option(help="text or json; default: text at a terminal, else json.")
+    ] = None,
 ) -> None:
     """Serve a gateway: the one of --app, or one with an assistant and the demo agents."""
-    if log_level.upper() not in LOG_LEVELS:
-        raise ConfigurationError(f"--log-level {log_level}: use one of {', '.join(LOG_LEVELS)}")
-    logging_setup.configure(level=log_level.upper())
+    level = _choice("--log-level", log_level, logging_setup.LEVELS)
+    usual = "text" if sys.stderr.isatty() else "json"
+    style = _choice("--log-format", log_format or usual, logging_setup.FORMATS)
+    logging_setup.configure(level=level, style=style)
     gateway, assistant = (_load(app), None) if app else _demo_gateway()
-    gateway.add_observer(logging_setup.Log().observe)
-    gateway.add_observer(_tell_quarantine)
-    gateway.add_observer(_tell_incomplete)
+    if style == "json":
+        gateway.add_observer(_print_advice)
     if data is not None:
         gateway.settings = gateway.settings.model_copy(update={"data": data})
     if dev:
@@ -389,28 +409,11 @@ def _settle_garbage() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-def _tell_quarantine(event: TelemetryEvent) -> None:
-    """Say in one line that a damaged log was set aside, and what became of what was in it."""
-    if isinstance(event, LogQuarantined):
-        carried = ", ".join(f"{count} {name}" for name, count in event.carried.items())
-        print(
-            f"towpath: the log was damaged ({event.reason}) and is set aside as"
-            f" {event.path}; carried over: {carried.replace('_', ' ') or 'nothing'};"
-            f" {'revocations are whole' if event.control else _ALL_TAKEN_BACK}",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def _tell_incomplete(event: TelemetryEvent) -> None:
-    """Say in one line that everybody is revoked, why, and what to do."""
-    if isinstance(event, RevocationsIncomplete):
-        print(
-            f"towpath: {event.reason}: {_ALL_TAKEN_BACK}; people sign in again, services get"
-            " new tokens, and nothing else is needed",
-            file=sys.stderr,
-            flush=True,
-        )
+def _print_advice(event: TelemetryEvent) -> None:
+    """Print the sentence of an event that has one, for who reads the JSON lines it stands among."""
+    sentence = logging_setup.advice(event)
+    if sentence is not None:
+        print(f"towpath: {sentence}", file=sys.stderr, flush=True)
 
 
 async def _serve(

@@ -90,7 +90,7 @@ def problems(settings: Settings) -> Iterator[str]:
         settings=settings,
         telemetry=Telemetry(),
         fetches=SingleFlight(lambda _: None),
-        clock=time.monotonic,
+        monotonic=time.monotonic,
         random=random.random,
     )
     try:
@@ -117,7 +117,7 @@ class AuthDeps:
     settings: Settings
     telemetry: Telemetry
     fetches: SingleFlight[str, None]
-    clock: Callable[[], float]
+    monotonic: Callable[[], float]
     random: Callable[[], float]
 
 
@@ -166,12 +166,12 @@ def make_issuer(
         telemetry=deps.telemetry,
         jwks_url=one.jwks_url,
         timeout=settings.keys_timeout,
-        clock=deps.clock,
+        clock=deps.monotonic,
     )
     keys = RemoteKeys(
         provider,
         deps.fetches,
-        clock=deps.clock,
+        clock=deps.monotonic,
         random=deps.random,
         freshness=Freshness(
             fresh=settings.keys_fresh,
@@ -204,7 +204,7 @@ def _breaker(name: str, deps: AuthDeps) -> CircuitBreaker:
         name,
         failure_threshold=deps.settings.breaker_failures,
         reset_timeout=deps.settings.breaker_reset,
-        clock=deps.clock,
+        clock=deps.monotonic,
         watch=watch,
     )
 

@@ -1,13 +1,13 @@
-"""What nodes tell each other, heard: today that credentials were taken back.
+"""Applies what the control channel says: today that credentials are revoked.
 
-It comes the way every publication comes, out of the log and in its order, on the node that said it
-too; so a revocation is durable before it has an effect, and a node that starts finds those before
-it.
+A revocation reaches every node as a publication of the log, in the log's order, and the node that
+announced it in the same way. So a revocation is durable before it has an effect, and a node that
+starts finds all earlier ones.
 
-The log drops nothing of the control channel by itself, so the channel is compacted here: the write
-that announces a revocation drops all that was said before, and says what still counts, in one act.
-What is compacted begins with `Compacted`. So a node that starts can tell whether it finds every
-revocation; where it cannot be sure, it revokes everything issued before.
+The log drops nothing of the control channel by itself, so the feed compacts the channel: the write
+that announces a revocation drops all publications before it and states what still counts, in one
+act. A compacted channel begins with `Compacted`. So a node that starts can tell whether it finds
+every revocation; where it cannot be sure, it revokes everything issued before.
 """
 
 import asyncio
@@ -17,7 +17,13 @@ from dataclasses import replace
 import msgspec
 
 from towpath import codes
-from towpath.auth.revocations import EVERYBODY, Compacted, Revocation
+from towpath.auth.revocations import (
+    EVERYBODY,
+    Compacted,
+    Revocation,
+    announce,
+    control_item,
+)
 from towpath.auth.service import AuthService
 from towpath.channels import CONTROL
 from towpath.delivery.hub import Hub
@@ -25,7 +31,6 @@ from towpath.errors import OffsetConflict, StorageError, WriteFailed
 from towpath.log.broker import (
     Append,
     Broker,
-    Item,
     Publication,
     Replay,
     Write,
@@ -53,18 +58,8 @@ channel were within both bounds, and what is missing of them was dropped for its
 _decode = msgspec.json.Decoder(Revocation | Compacted).decode
 
 
-def announce(revocation: Revocation) -> Append:
-    """Return what tells every node of a revocation."""
-    return Append(CONTROL, (_item(revocation),))
-
-
-def lost(at: float) -> Item:
-    """Return what takes back everything issued before, since what was taken back is not known."""
-    return _item(Revocation(tenant=EVERYBODY, at=at))
-
-
-class Control:
-    """Carries out on this node what the control channel says."""
+class RevocationFeed:
+    """Applies the control channel's revocations on this node, and announces new ones."""
 
     def __init__(self, service: AuthService, hub: Hub, telemetry: Telemetry) -> None:
         self._service = service
@@ -166,7 +161,7 @@ class Control:
             Compacted(part=part, revocations=tuple(kept[start : start + PART]))
             for part, start in enumerate(range(0, max(1, len(kept)), PART))
         ]
-        items = tuple(map(_item, [*said, *announced]))
+        items = tuple(map(control_item, [*said, *announced]))
         return Write((Append(CONTROL, items, after=self._top),), truncate=(CONTROL,))
 
     async def _revoke_everybody(self, broker: Broker, now: float, reason: str) -> None:
@@ -215,10 +210,6 @@ class Control:
         self._telemetry.emit(
             SessionsRevoked(tenant=revocation.tenant, what=revocation.what, closed=closed)
         )
-
-
-def _item(said: Revocation | Compacted) -> Item:
-    return Item(msgspec.json.encode(said), {})
 
 
 def _revocations(said: Revocation | Compacted | None) -> Sequence[Revocation]:

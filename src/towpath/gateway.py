@@ -35,9 +35,10 @@ from towpath.auth.service import AuthService
 from towpath.channels import CONTROL, Channel, tenant_channel
 from towpath.connections.asgi import AsgiTransport
 from towpath.connections.client_connection import ClientConnection
-from towpath.connections.commands import Parts
 from towpath.connections.event_stream import EventStream, sse_encoding
-from towpath.delivery.hub import Encoding, Hub
+from towpath.connections.parts import Parts
+from towpath.delivery.encoding import Encoding
+from towpath.delivery.hub import Hub
 from towpath.delivery.recovery import Recovery
 from towpath.errors import ConfigurationError, StorageError
 from towpath.http.client_address import Network, Peer, peer_of
@@ -258,7 +259,7 @@ class Gateway:
         line = ClientConnection(
             self.house.parts,
             AsgiTransport(websocket),
-            handshake=handshake,
+            upgrade=handshake,
             connection_id=uuid.uuid4().hex,
         )
         lines = self.house.lines
@@ -395,7 +396,7 @@ class Gateway:
             may_read=may_read,
             telemetry=self._telemetry,
             version=f"towpath {VERSION}",
-            wall_clock=time.time,
+            now=time.time,
         )
         return House(parts, auth.service, broker, bridge, store, sse_encoding(broker))
 

@@ -188,7 +188,7 @@ def _beginning(
     who: Principal, thread: str, asked: RecoverFrom, *, run: str | None = None
 ) -> StreamRequest:
     channel = thread_channel(who.tenant, who.user, thread)
-    return StreamRequest(channel=channel, asked=asked, run=run)
+    return StreamRequest(channel=channel, recover_from=asked, run=run)
 
 
 def _start(request: Request, asked: RunAgentInput) -> StartRun:

@@ -326,7 +326,7 @@ class Operations:
                 expires_at=member.principal.expires_at,
                 channels=sorted(channel.visible for channel in member.subscriptions),
             )
-            for member in self._hub.members(tenant, params.user)
+            for member in self._hub.subscribers(tenant, params.user)
         ]
         return Sessions(sessions=rows)
 
@@ -351,7 +351,7 @@ class Operations:
         key = request_key(caller.principal, "session.disconnect", params.request_id, params)
         if (earlier := await self._broker.stored_result(key)) is not None:
             return earlier
-        for member in self._hub.members(tenant, params.user):
+        for member in self._hub.subscribers(tenant, params.user):
             member.close(codes.FORCED)
         return (await write(self._broker, Write(key=key, result=lambda _: b"{}"))).result
 

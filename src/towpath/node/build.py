@@ -18,8 +18,8 @@ from towpath.auth.connection_auth import ConnectionAuth
 from towpath.auth.policy import may_read
 from towpath.auth.revocations import revoke_everybody
 from towpath.channels import CONTROL, Channel
-from towpath.connections.commands import Parts
 from towpath.connections.event_stream import sse_encoding
+from towpath.connections.parts import Parts
 from towpath.delivery.hub import Hub
 from towpath.delivery.recovery import Recovery
 from towpath.log.broker import Broker, Deliver, Projection, Publication
@@ -192,7 +192,7 @@ class _Builder:
             may_read=may_read,
             telemetry=self.telemetry,
             version=f"towpath {VERSION}",
-            wall_clock=self.now,
+            now=self.now,
         )
         return Node(
             parts=parts,

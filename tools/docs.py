@@ -20,7 +20,7 @@ import msgspec
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
-from towpath import codes
+from towpath import codes, settings
 from towpath.auth import breaker
 from towpath.auth.policy import ROLES, Action
 from towpath.cli import main as command_line
@@ -112,19 +112,34 @@ def model_codes() -> str:
 
 
 def settings_table() -> str:
-    """Return every setting with its variable, default and meaning."""
-    sentences = dict(_attribute_docstrings(Settings))
-    prefix = Settings.model_config["env_prefix"]
-    rows = (
-        (
-            f"`{name}`",
-            f"`{field.validation_alias or prefix + name.upper()}`",
-            _default(field.default),
-            sentences[name],
-        )
-        for name, field in Settings.model_fields.items()
+    """Return the settings by group, those that most deployments need first; each once."""
+    first = ("First settings: what most deployments need.", settings.FIRST)
+    groups = [(str(group.__doc__), tuple(group.model_fields)) for group in settings.GROUPS]
+    parts = []
+    for sentence, names in (first, *groups):
+        title, _, meaning = sentence.partition(": ")
+        left = [name for name in names if names is settings.FIRST or name not in settings.FIRST]
+        head = f"## {title}\n\n{meaning[0].upper()}{meaning[1:]}"
+        rows = table(("setting", "environment variable", "default", "meaning"), map(_setting, left))
+        parts.append(f"{head}\n\n{rows}" if left else "")
+    return "\n\n".join(filter(None, parts))
+
+
+def _setting(name: str) -> tuple[str, str, str, str]:
+    """Return the row of one setting."""
+    field, prefix = Settings.model_fields[name], Settings.model_config["env_prefix"]
+    (meaning,) = [
+        text
+        for group in settings.GROUPS
+        for attribute, text in _attribute_docstrings(group)
+        if attribute == name
+    ]
+    return (
+        f"`{name}`",
+        f"`{field.validation_alias or prefix + name.upper()}`",
+        _default(field.default, is_size=name.endswith("bytes")),
+        meaning,
     )
-    return table(("setting", "environment variable", "default", "meaning"), rows)
 
 
 def issuer_settings() -> str:
@@ -156,14 +171,15 @@ def _target(statement: ast.stmt) -> str:
     return ""
 
 
-def _default(value: object) -> str:
+def _default(value: object, *, is_size: bool = False) -> str:
+    """Return a default as the page shows it; a size in bytes in a larger unit too."""
     if value is None:
         return "not set"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, tuple | frozenset):
         return f"`{msgspec.json.encode(sorted(value, reverse=True)).decode()}`"
-    if isinstance(value, int) and value >= 1024:
+    if is_size and isinstance(value, int) and value >= 1024:
         unit, size = ("MiB", 1024**2) if value % 1024**2 == 0 else ("KiB", 1024)
         return f"`{value}` ({value // size} {unit})"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"

@@ -6,6 +6,7 @@ date, with exit status 1.
 """
 
 import ast
+import dataclasses
 import inspect
 import itertools
 import re
@@ -20,7 +21,7 @@ import msgspec
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
-from towpath import codes, settings
+from towpath import codes, settings, telemetry
 from towpath.auth import breaker
 from towpath.auth.policy import ROLES, Action
 from towpath.cli import main as command_line
@@ -113,16 +114,18 @@ def model_codes() -> str:
 
 def settings_table() -> str:
     """Return the settings by group, those that most deployments need first; each once."""
-    first = ("First settings: what most deployments need.", settings.FIRST)
-    groups = [(str(group.__doc__), tuple(group.model_fields)) for group in settings.GROUPS]
-    parts = []
-    for sentence, names in (first, *groups):
-        title, _, meaning = sentence.partition(": ")
-        left = [name for name in names if names is settings.FIRST or name not in settings.FIRST]
-        head = f"## {title}\n\n{meaning[0].upper()}{meaning[1:]}"
-        rows = table(("setting", "environment variable", "default", "meaning"), map(_setting, left))
-        parts.append(f"{head}\n\n{rows}" if left else "")
-    return "\n\n".join(filter(None, parts))
+    parts = [_settings_section("First settings: what most deployments need.", settings.FIRST)]
+    for group in settings.GROUPS:
+        others = [name for name in group.model_fields if name not in settings.FIRST]
+        parts.append(_settings_section(str(group.__doc__), others))
+    return "\n\n".join(parts)
+
+
+def _settings_section(sentence: str, names: Iterable[str]) -> str:
+    """Return a section whose heading is the sentence up to its colon."""
+    title, _, meaning = sentence.partition(": ")
+    rows = table(("setting", "environment variable", "default", "meaning"), map(_setting, names))
+    return f"## {title}\n\n{meaning[0].upper()}{meaning[1:]}\n\n{rows}"
 
 
 def _setting(name: str) -> tuple[str, str, str, str]:
@@ -197,6 +200,22 @@ def metrics() -> str:
         shown = ", ".join(f"`{label}`" for label in labels) or NONE
         rows.append((f"`{name}`", family.type, shown, family.documentation))
     return table(("metric", "type", "labels", "meaning"), rows)
+
+
+def telemetry_events() -> str:
+    """Return every event that observers get, with its fields and what it says."""
+    rows = (
+        (f"`{kind.__name__}`", _fields(kind), _sentence(kind))
+        for kind in vars(telemetry).values()
+        if isinstance(kind, type)
+        and issubclass(kind, telemetry.TelemetryEvent)
+        and dataclasses.fields(kind)
+    )
+    return table(("event", "fields", "when"), rows)
+
+
+def _fields(kind: type[telemetry.TelemetryEvent]) -> str:
+    return ", ".join(f"`{field.name}`" for field in dataclasses.fields(kind))
 
 
 def rpc() -> str:
@@ -421,6 +440,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "issuer-settings": issuer_settings,
     "metrics": metrics,
+    "telemetry-events": telemetry_events,
     "rpc": rpc,
     "rpc-objects": rows_of_results,
     "rest": rest,

@@ -1,18 +1,16 @@
 """Towpath: the steady path along which AI-agent events reach people."""
 
-from typing import TYPE_CHECKING
+from importlib.metadata import version
 
 from towpath import aliases
 from towpath.agents.agent import AgentError, AgentInput
 from towpath.auth.breaker import CircuitBreaker
 from towpath.auth.connection_auth import ConnectionAuth as UnifiedWebSocketAuth
 from towpath.auth.service import AuthService as UnifiedAuthenticationService
+from towpath.gateway import Gateway
 from towpath.identity import Principal, UserExecutionContext
 from towpath.runs.service import AgentWebSocketBridge
-
-if TYPE_CHECKING:
-    from towpath.gateway import Gateway
-    from towpath.settings import Settings
+from towpath.settings import Settings
 
 __all__ = [
     "AgentError",
@@ -25,19 +23,14 @@ __all__ = [
     "UnifiedAuthenticationService",
     "UnifiedWebSocketAuth",
     "UserExecutionContext",
+    "__version__",
 ]
+
+__version__ = version("towpath")
 
 
 def __getattr__(name: str) -> object:
-    """Import the server on first use, and look up retired names."""
-    if name == "Gateway":
-        from towpath.gateway import Gateway
-
-        return Gateway
-    if name == "Settings":
-        from towpath.settings import Settings
-
-        return Settings
+    """Look up a retired name."""
     return aliases.retired(__name__, name)
 
 

@@ -21,7 +21,7 @@ import msgspec
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
-from towpath import codes, telemetry
+from towpath import codes, settings, telemetry
 from towpath.auth import breaker
 from towpath.auth.policy import ROLES, Action
 from towpath.cli import main as command_line
@@ -113,19 +113,36 @@ def model_codes() -> str:
 
 
 def settings_table() -> str:
-    """Return every setting with its variable, default and meaning."""
-    sentences = dict(_attribute_docstrings(Settings))
-    prefix = Settings.model_config["env_prefix"]
-    rows = (
-        (
-            f"`{name}`",
-            f"`{field.validation_alias or prefix + name.upper()}`",
-            _default(field.default, is_size=name.endswith("bytes")),
-            sentences[name],
-        )
-        for name, field in Settings.model_fields.items()
+    """Return the settings by group, those that most deployments need first; each once."""
+    parts = [_settings_section("First settings: what most deployments need.", settings.FIRST)]
+    for group in settings.GROUPS:
+        others = [name for name in group.model_fields if name not in settings.FIRST]
+        parts.append(_settings_section(str(group.__doc__), others))
+    return "\n\n".join(parts)
+
+
+def _settings_section(sentence: str, names: Iterable[str]) -> str:
+    """Return a section whose heading is the sentence up to its colon."""
+    title, _, meaning = sentence.partition(": ")
+    rows = table(("setting", "environment variable", "default", "meaning"), map(_setting, names))
+    return f"## {title}\n\n{meaning[0].upper()}{meaning[1:]}\n\n{rows}"
+
+
+def _setting(name: str) -> tuple[str, str, str, str]:
+    """Return the row of one setting."""
+    field, prefix = Settings.model_fields[name], Settings.model_config["env_prefix"]
+    (meaning,) = [
+        text
+        for group in settings.GROUPS
+        for attribute, text in _attribute_docstrings(group)
+        if attribute == name
+    ]
+    return (
+        f"`{name}`",
+        f"`{field.validation_alias or prefix + name.upper()}`",
+        _default(field.default, is_size=name.endswith("bytes")),
+        meaning,
     )
-    return table(("setting", "environment variable", "default", "meaning"), rows)
 
 
 def issuer_settings() -> str:

@@ -117,8 +117,14 @@ RETIRED: tuple[Retired, ...] = (
     Retired("Beginning", "StreamRequest"),
     Retired("Window", "RunFilter"),
     Retired("Line", "ClientConnection"),
-    Retired("line", "connection", (CONNECTIONS,)),
+    Retired("line", "connection", (CONNECTIONS, "src/towpath/gateway.py", f"{NODE}/node.py")),
     Retired("Performer", "CommandHandler"),
+    # The node and HTTP.
+    Retired("House", "Node"),
+    Retired("doors", "routes", ("src",)),
+    Retired("door", "route", ("src",)),
+    Retired("peer", "client_address", ("src",)),
+    Retired("_subject", "rate_limit_key", ("src",)),
     # The test kit and the benchmarks.
     Retired("Fate", "CrashPoint"),
     Retired("epitaph", "crash_message"),
@@ -128,13 +134,9 @@ RETIRED: tuple[Retired, ...] = (
 """What is gone from the code, and must not come back."""
 
 SOON: tuple[Retired, ...] = (
-    Retired("House", "Node"),
     Retired("Parts", "Node"),
-    Retired("doors", "routes"),
-    Retired("door", "route"),
-    Retired("peer", "client_address", ("src",)),
-    Retired("_subject", "rate_limit_key", ("src",)),
-    Retired("line", "connection", (HTTP, "src/towpath/gateway.py", NODE)),
+    Retired("doors", "routes", ("tests", "benchmarks")),
+    Retired("door", "route", ("tests", "benchmarks")),
     Retired("_do", "dispatch", (CONNECTIONS,)),
     Retired("performer", "handler", (CONNECTIONS,)),
     Retired("dialect", "encoding", ("src",)),

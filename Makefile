@@ -23,7 +23,7 @@ COMPILE := $(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --universal 
 # A Node in the environment, where there is one, is found like any other.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run page pictures test soak lint types fmt docs failures mutation lock bench wheel clean
+.PHONY: help run page pictures test soak lint types fmt docs failures mutation lock compat bench wheel clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -90,11 +90,19 @@ mutation: $(STAMPS)/dev ## test the tests of authentication; ARGS="breaker --per
 lock: $(STAMPS)/dev ## resolve the locks again; UPGRADE=1 takes newer versions
 	@$(COMPILE) pyproject.toml --extra serve --extra assistant --group dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra serve -c requirements/dev.txt -o requirements/serve.txt
+	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/core.txt
+	$(COMPILE) pyproject.toml --extra pydantic-ai -c requirements/dev.txt -o requirements/pydantic-ai.txt
 	$(COMPILE) pyproject.toml --extra assistant -c requirements/dev.txt -o requirements/assistant.txt
+	rm -f $(VENV)/floors.txt
+	$(COMPILE) pyproject.toml --extra serve --no-deps --resolution lowest-direct -o $(VENV)/floors.txt
+	$(COMPILE) pyproject.toml --extra serve --group lowest -c $(VENV)/floors.txt -o requirements/lowest.txt
 	$(COMPILE) --group model --no-deps -o requirements/model.txt
 	$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(COMPILE) --group node -o requirements/node.txt
 	cd web && npm $(if $(UPGRADE),update,install) --package-lock-only --silent
+
+compat: $(STAMPS)/dev ## resolve Towpath beside the current agent frameworks, and write down the versions
+	@exec $(BIN)/python tools/compat.py
 
 bench: $(STAMPS)/dev $(PAGE) ## measure; ARGS is passed on
 	@exec $(BIN)/python benchmarks/run.py $(ARGS)

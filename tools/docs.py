@@ -6,6 +6,7 @@ date, with exit status 1.
 """
 
 import ast
+import dataclasses
 import inspect
 import itertools
 import re
@@ -20,7 +21,7 @@ import msgspec
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
-from towpath import codes
+from towpath import codes, telemetry
 from towpath.auth import breaker
 from towpath.auth.policy import ROLES, Action
 from towpath.cli import main as command_line
@@ -119,7 +120,7 @@ def settings_table() -> str:
         (
             f"`{name}`",
             f"`{field.validation_alias or prefix + name.upper()}`",
-            _default(field.default),
+            _default(field.default, is_size=name.endswith("bytes")),
             sentences[name],
         )
         for name, field in Settings.model_fields.items()
@@ -156,14 +157,15 @@ def _target(statement: ast.stmt) -> str:
     return ""
 
 
-def _default(value: object) -> str:
+def _default(value: object, *, is_size: bool = False) -> str:
+    """Return a default as the page shows it; a size in bytes in a larger unit too."""
     if value is None:
         return "not set"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, tuple | frozenset):
         return f"`{msgspec.json.encode(sorted(value, reverse=True)).decode()}`"
-    if isinstance(value, int) and value >= 1024:
+    if is_size and isinstance(value, int) and value >= 1024:
         unit, size = ("MiB", 1024**2) if value % 1024**2 == 0 else ("KiB", 1024)
         return f"`{value}` ({value // size} {unit})"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
@@ -181,6 +183,22 @@ def metrics() -> str:
         shown = ", ".join(f"`{label}`" for label in labels) or NONE
         rows.append((f"`{name}`", family.type, shown, family.documentation))
     return table(("metric", "type", "labels", "meaning"), rows)
+
+
+def telemetry_events() -> str:
+    """Return every event that observers get, with its fields and what it says."""
+    rows = (
+        (f"`{kind.__name__}`", _fields(kind), _sentence(kind))
+        for kind in vars(telemetry).values()
+        if isinstance(kind, type)
+        and issubclass(kind, telemetry.TelemetryEvent)
+        and dataclasses.fields(kind)
+    )
+    return table(("event", "fields", "when"), rows)
+
+
+def _fields(kind: type[telemetry.TelemetryEvent]) -> str:
+    return ", ".join(f"`{field.name}`" for field in dataclasses.fields(kind))
 
 
 def rpc() -> str:
@@ -405,6 +423,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "issuer-settings": issuer_settings,
     "metrics": metrics,
+    "telemetry-events": telemetry_events,
     "rpc": rpc,
     "rpc-objects": rows_of_results,
     "rest": rest,

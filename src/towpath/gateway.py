@@ -15,12 +15,15 @@ from joserfc.jwk import OctKey
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
-from towpath.agents.agent import AgentFunction, AgentRegistry
+from towpath.agents.agent import AgentFunction, AgentRegistry, DoubleTextingName
+from towpath.aliases import retired_methods
 from towpath.auth.connection_auth import ConnectionAuth
 from towpath.auth.development import development_key, sign
 from towpath.auth.provider import is_loopback
 from towpath.errors import ConfigurationError
 from towpath.http.app import make_app
+from towpath.http.mounting import mount_gateway
+from towpath.identity import DEMO_TENANT
 from towpath.node.build import build_node
 from towpath.node.gauges import show_gauges
 from towpath.node.logging_setup import log_event
@@ -34,6 +37,7 @@ from towpath.telemetry import Observer, Telemetry
 F = TypeVar("F", bound=AgentFunction)
 
 
+@retired_methods("towpath.Gateway")
 class Gateway:
     """A realtime gateway for agent chat; an ASGI application."""
 
@@ -60,7 +64,9 @@ class Gateway:
         self._app: Starlette | None = None
         show_gauges(self.metrics, lambda: self.node)
         self.metrics.gauge(
-            "towpath_watcher_failures", "Watchers that raised", lambda: self._telemetry.failures
+            "towpath_watcher_failures",
+            "Calls of an observer that raised",
+            lambda: self._telemetry.failures,
         )
 
     @property
@@ -77,7 +83,11 @@ class Gateway:
         return self.node.parts.auth
 
     def agent(
-        self, name: str, *, deadline: float | None = None, double_texting: str = "reject"
+        self,
+        name: str,
+        *,
+        deadline: float | None = None,
+        double_texting: DoubleTextingName = "reject",
     ) -> Callable[[F], F]:
         """Register an async generator function as the agent of this name.
 
@@ -92,8 +102,7 @@ class Gateway:
         """
 
         def register(function: F) -> F:
-            limit = deadline if deadline is not None else self.settings.run_deadline
-            self.agents.register(name, function, deadline=limit, double_texting=double_texting)
+            self.agents.register(name, function, deadline=deadline, double_texting=double_texting)
             return function
 
         return register
@@ -110,22 +119,14 @@ class Gateway:
         """
         if not is_loopback(host):
             raise ConfigurationError(
-                f"--dev works on a loopback address only, and {host} is none: leave out --host, "
+                f"--dev works on a loopback address only, and {host} is not one: leave out --host, "
                 "or configure an issuer (TOWPATH_JWT_KEY) and leave out --dev"
             )
         self.demo_users = ("alice", "bob", "carol")
 
     def mount(self, app: Starlette, path: str) -> None:
         """Mount into a Starlette or FastAPI application, routes and lifespan both."""
-        app.mount(path, self)
-        outer = app.router.lifespan_context
-
-        @contextlib.asynccontextmanager
-        async def lifespan(host: Any) -> AsyncGenerator[Any, None]:
-            async with self.lifespan(), outer(host) as state:
-                yield state
-
-        app.router.lifespan_context = lifespan
+        mount_gateway(app, path, self, self.lifespan)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Any = None) -> AsyncGenerator[None, None]:
@@ -168,7 +169,7 @@ class Gateway:
         else:
             self._telemetry.emit(agent_fault(key, error))
 
-    def demo_token(self, user: str, tenant: str = "demo", ttl: float = 3600.0) -> str:
+    def demo_token(self, user: str, tenant: str = DEMO_TENANT, ttl: float = 3600.0) -> str:
         """Return a development token for a demo user; the lifespan has begun."""
         assert self._development_key is not None, "demo users exist in development only"
         return sign(self._development_key, user=user, tenant=tenant, now=time.time(), ttl=ttl)

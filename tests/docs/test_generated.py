@@ -6,12 +6,13 @@ import pytest
 from typer.models import CommandInfo
 
 from tools.docs import PARTS, ROOT, pages, render
-from towpath import codes
+from towpath import codes, telemetry
 from towpath.auth.policy import ROLES
 from towpath.cli import main
 from towpath.gateway import Gateway
 from towpath.methods.table import METHODS
 from towpath.settings import IssuerSettings, Settings
+from towpath.telemetry import TelemetryEvent
 
 REFERENCE = ROOT / "docs/reference"
 EXPLANATION = ROOT / "docs/explanation"
@@ -66,6 +67,30 @@ def test_the_metrics_page_misses_none() -> None:
     text = (REFERENCE / "metrics.md").read_text()
     assert len(shown) > 10
     assert [name for name in sorted(shown) if f"`{name}`" not in text] == []
+
+
+def test_only_sizes_have_a_unit_of_bytes() -> None:
+    """10,000 connections are no KiB; a bound in bytes also shows in a larger unit."""
+    text = (REFERENCE / "settings.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|.*\((\d+ [KM]iB)\)", text, re.MULTILINE)
+    assert {name for name, _ in rows if not name.endswith("bytes")} == set()
+    assert ("message_bytes", "1 MiB") in rows
+
+
+def test_the_reference_misses_no_telemetry_event() -> None:
+    """Every event that observers may get is there, with all of its fields."""
+    text = (REFERENCE / "python.md").read_text()
+    kinds = [
+        kind
+        for kind in vars(telemetry).values()
+        if isinstance(kind, type)
+        and issubclass(kind, TelemetryEvent)
+        and kind is not TelemetryEvent
+    ]
+    assert len(kinds) > 15
+    for kind in kinds:
+        (row,) = re.findall(rf"^\| `{kind.__name__}` \| (.*?) \| \S", text, re.MULTILINE)
+        assert re.findall(r"`(\w+)`", row) == list(kind.__dataclass_fields__)
 
 
 def test_the_fields_of_an_issuer_are_all_there() -> None:

@@ -191,6 +191,7 @@ def test_configuring_replaces_the_handlers_and_quiets_the_servers_and_clients() 
     """There is one handler, so that nothing is written twice."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    logging.getLogger("uvicorn.access").setLevel(logging.NOTSET)  # As in a new process.
     try:
         logging_setup.configure(level="WARNING", style="text")
         (handler,) = root.handlers

@@ -24,8 +24,9 @@ from towpath.auth.single_flight import SingleFlight
 from towpath.auth.tickets import Tickets
 from towpath.channels import CONTROL, Channel
 from towpath.codes import CloseCode
-from towpath.delivery.hub import Hub, Subscriber
+from towpath.delivery.hub import Hub
 from towpath.delivery.outbox import Outbox
+from towpath.delivery.subscriber import Subscriber
 from towpath.errors import Conflict, StorageError
 from towpath.identity import Principal
 from towpath.log import batch

@@ -1,4 +1,4 @@
-"""The JSON dialect: what one text frame holds, and what the bytes of an answer say."""
+"""The JSON encoding: what one text frame holds, and what the bytes of an answer say."""
 
 import contextlib
 import json
@@ -8,7 +8,6 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from msgspec import Raw
 
 from towpath.protocol import codec_json as codec
 from towpath.protocol import frames
@@ -365,12 +364,10 @@ def test_an_error_says_code_and_message(code: int, temporary: Any) -> None:
     assert json.loads(made) == {"id": 4, "error": expected}
 
 
-def test_r75_a_prelude_item_has_no_offset_and_a_live_one_has() -> None:
+def test_r75_a_snapshot_item_has_no_offset_and_a_live_one_has() -> None:
     """The field is left out, never zero: SDKs adopt every offset they see."""
-    snapshot = codec.encode_publication("thread:t", frames.Publication(data=Raw(b'{"a":1}')))
-    live = codec.encode_publication(
-        "thread:t", frames.Publication(data=Raw(b'{"a":1}'), offset=1, tags={"run": "r"})
-    )
+    snapshot = codec.encode_publication("thread:t", 0, b'{"a":1}')
+    live = codec.encode_publication("thread:t", 1, b'{"a":1}', {"run": "r"})
     assert json.loads(snapshot) == {"push": {"channel": "thread:t", "pub": {"data": {"a": 1}}}}
     assert json.loads(live)["push"]["pub"] == {
         "data": {"a": 1},
@@ -382,10 +379,8 @@ def test_r75_a_prelude_item_has_no_offset_and_a_live_one_has() -> None:
 @given(TEXT, TEXT, JSON)
 def test_one_push_is_one_line(channel: str, tag: str, value: object) -> None:
     """Whatever names and tags hold, a frame of ours never contains a raw newline."""
-    publication = frames.Publication(
-        data=codec.compact(json.dumps(value).encode()), offset=1, tags={tag: tag}
-    )
-    pushed = codec.encode_publication(channel, publication)
+    data = bytes(codec.compact(json.dumps(value).encode()))
+    pushed = codec.encode_publication(channel, 1, data, {tag: tag})
     ended = codec.encode_unsubscribe(channel, 2500, tag)
     assert b"\n" not in pushed + ended
     assert json.loads(pushed)["push"]["pub"]["data"] == value

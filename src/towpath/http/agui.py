@@ -215,7 +215,7 @@ def _stream_request(
     who: Principal, thread: str, since: RecoverFrom, *, run: str | None = None
 ) -> StreamRequest:
     channel = thread_channel(who.tenant, who.user, thread)
-    return StreamRequest(channel=channel, asked=since, run=run)
+    return StreamRequest(channel=channel, recover_from=since, run=run)
 
 
 def _start(request: Request, run_input: RunAgentInput) -> StartRun:

@@ -22,6 +22,7 @@ from towpath.connections.asgi import AsgiTransport
 from towpath.errors import BadRequest, StorageError
 from towpath.http.agui import agui_routes
 from towpath.http.client_address import ClientAddress, client_address, networks
+from towpath.http.mounting import report_refusals_in_one_sentence
 from towpath.http.requests import Site
 from towpath.http.rest import api_routes
 from towpath.node.node import VERSION, Node, Phase
@@ -86,7 +87,9 @@ def make_app(site: Site, lifespan: Lifespan[Starlette] | None = None) -> Starlet
         Route("/", endpoints.page),
         Mount("/static", StaticFiles(directory=web, check_dir=False)),
     ]
-    return Starlette(routes=routes, lifespan=lifespan)
+    app = Starlette(routes=routes, lifespan=lifespan)
+    report_refusals_in_one_sentence(app.router)
+    return app
 
 
 class _Endpoints:

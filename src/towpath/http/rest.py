@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 
 from towpath.errors import BadRequest, CommandError
 from towpath.http.requests import Site, authenticate, error_response, read_body, running
-from towpath.methods.method import Caller, Method
+from towpath.methods.method import Caller, Method, Params
 from towpath.methods.table import METHODS
 from towpath.node.node import VERSION
 
@@ -56,7 +56,7 @@ async def _call(site: Site, method: Method[Any], request: Request) -> Response:
     return Response(result, media_type="application/json")
 
 
-async def _params(method: Method[Any], request: Request) -> Any:
+async def _params(method: Method[Any], request: Request) -> Params:
     """Return a method's parameters; the path wins over the body, the body over the query."""
     given: dict[str, Any] = {**_query(method, request), **await read_body(request)}
     given |= request.path_params

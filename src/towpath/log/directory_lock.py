@@ -22,8 +22,8 @@ def lock(path: Path) -> IO[str]:
     except OSError:
         handle.close()
         raise ConfigurationError(
-            f"the data directory {path.parent} is in use by another process: stop that one, or "
-            "choose another directory"
+            f"the data directory {path.parent} is in use by another process, and one process owns "
+            "a data directory: run one worker, stop the other process, or choose another directory"
         ) from None
     return handle
 

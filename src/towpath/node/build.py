@@ -18,8 +18,8 @@ from towpath.auth.connection_auth import ConnectionAuth
 from towpath.auth.policy import may_read
 from towpath.auth.revocations import revoke_everybody
 from towpath.channels import CONTROL, Channel
-from towpath.connections.commands import Parts
 from towpath.connections.event_stream import sse_encoding
+from towpath.connections.parts import Parts
 from towpath.delivery.hub import Hub
 from towpath.delivery.recovery import Recovery
 from towpath.log.broker import Broker, Deliver, Projection, Publication
@@ -143,6 +143,7 @@ class _Builder:
             telemetry=self.telemetry,
             clock=self.now,
             limits=RunLimits(
+                deadline_seconds=settings.run_deadline,
                 cleanup_seconds=settings.cleanup_timeout,
                 interrupt_seconds=settings.interrupt_timeout,
                 lease_seconds=settings.run_lease,
@@ -164,9 +165,8 @@ class _Builder:
     ) -> Node:
         settings, service = self.settings, connection_auth.service
         recovery = Recovery(broker, store, snapshot_max_bytes=settings.snapshot_max_bytes)
-        start_limit = StartLimit(
-            Rate(per_second=settings.runs_per_second, burst=settings.runs_burst), self.monotonic
-        )
+        rate = Rate(per_second=settings.runs_per_second, burst=settings.runs_burst)
+        start_limit = StartLimit(rate, self.monotonic)
         methods = make_methods(
             service=runs,
             start_limit=start_limit,
@@ -192,7 +192,7 @@ class _Builder:
             may_read=may_read,
             telemetry=self.telemetry,
             version=f"towpath {VERSION}",
-            wall_clock=self.now,
+            now=self.now,
         )
         return Node(
             parts=parts,

@@ -1,4 +1,4 @@
-"""The numbers of a running node that are read when somebody asks for `/metrics`."""
+"""Gauges of a running node, read whenever `/metrics` is requested."""
 
 from collections.abc import Callable
 
@@ -9,37 +9,37 @@ GAUGES: tuple[tuple[str, str, Callable[[Node], float]], ...] = (
     ("towpath_connections", "Live connections", lambda node: len(node.parts.hub)),
     (
         "towpath_subscriptions",
-        "Channels read, over all connections",
+        "Subscriptions, over all connections",
         lambda node: node.parts.hub.subscriptions,
     ),
     (
         "towpath_outbox_bytes",
-        "Waiting to be sent, over all connections",
+        "Bytes that wait to be sent, over all connections",
         lambda node: node.parts.hub.waiting_bytes,
     ),
     (
         "towpath_backlog_bytes",
-        "Waiting beside connections that fell behind",
+        "Bytes that wait for connections that fell behind",
         lambda node: node.parts.hub.backlog_bytes,
     ),
     (
         "towpath_largest_connection_bytes",
-        "Waiting for the one connection for which most waits",
+        "Bytes that wait for the connection with the most",
         lambda node: node.parts.hub.largest_bytes,
     ),
     (
         "towpath_withheld",
-        "Writes the policy refused at the last moment",
+        "Publications dropped by the access policy",
         lambda node: node.parts.hub.withheld,
     ),
     (
         "towpath_verdicts_remembered",
-        "Verdicts that need not be found out again",
+        "Verdicts in the cache",
         lambda node: len(node.auth_service.cache),
     ),
     (
         "towpath_tickets_waiting",
-        "Tickets that were issued and not yet used",
+        "Tickets issued and not yet used",
         lambda node: len(node.auth_service.tickets),
     ),
     ("towpath_runs", "Runs in progress", lambda node: node.runs.active),

@@ -15,10 +15,10 @@ from towpath.auth.handshake import UpgradeInfo
 from towpath.auth.service import AuthService
 from towpath.channels import tenant_channel
 from towpath.connections.client_connection import ClientConnection
-from towpath.connections.commands import Parts
 from towpath.connections.event_stream import EventStream
+from towpath.connections.parts import Parts
 from towpath.connections.transport import Transport
-from towpath.delivery.hub import Encoding
+from towpath.delivery.encoding import Encoding
 from towpath.errors import StorageError
 from towpath.log.broker import Append, Item, Write, write
 from towpath.methods.runs import StartLimit
@@ -77,7 +77,7 @@ class Node:
     async def serve(self, transport: Transport, upgrade: UpgradeInfo) -> None:
         """Serve one accepted socket until its connection ends."""
         connection = ClientConnection(
-            self.parts, transport, handshake=upgrade, connection_id=uuid.uuid4().hex
+            self.parts, transport, upgrade=upgrade, connection_id=uuid.uuid4().hex
         )
         self.connections.add(connection)
         try:

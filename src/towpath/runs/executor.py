@@ -46,6 +46,8 @@ CURRENT_RUN: ContextVar[RunKey] = ContextVar("CURRENT_RUN")
 class RunLimits:
     """The bounds of runs. Times in seconds, sizes in bytes."""
 
+    deadline_seconds: float = 600.0
+    """Until a run is ended with `run.deadline`, where its agent has no deadline of its own."""
     cleanup_seconds: float = 5.0
     """How long a stopped agent may tidy up before it is left behind."""
     in_flight: int = 64
@@ -196,8 +198,9 @@ class RunExecutor:
         work.add_done_callback(self._deps.left_behind.discard)
         over = asyncio.create_task(self._over.wait(), name=f"over {key.run}")
         try:
+            deadline = limits.deadline_seconds if agent.deadline is None else agent.deadline
             done, _ = await asyncio.wait(
-                (work, over), timeout=agent.deadline, return_when=asyncio.FIRST_COMPLETED
+                (work, over), timeout=deadline, return_when=asyncio.FIRST_COMPLETED
             )
             # An agent that ends without ending its run has cancelled itself.
             self.end(self.run.fail("run.failed" if work in done else "run.deadline"))

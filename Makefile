@@ -66,9 +66,10 @@ test: $(STAMPS)/dev $(STAMPS)/model $(PAGE) ## run every test this machine can r
 soak: $(STAMPS)/dev $(STAMPS)/web ## kill a server 1,000 times under people who use it; ARGS="--kills 200 --seed 7"
 	@exec $(BIN)/python -m tools.soak $(ARGS)
 
-lint: $(STAMPS)/dev ## check style, format and the order of imports
+lint: $(STAMPS)/dev ## check style, format, retired names and the order of imports
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/retired.py
 	$(BIN)/lint-imports --no-logo
 
 types: $(STAMPS)/dev $(STAMPS)/web ## check the types

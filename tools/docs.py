@@ -8,11 +8,13 @@ date, with exit status 1.
 import ast
 import dataclasses
 import inspect
+import itertools
 import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -28,6 +30,7 @@ from towpath.events.types import GOLDEN
 from towpath.gateway import Gateway
 from towpath.methods.method import Method
 from towpath.methods.table import METHODS
+from towpath.node.metrics import EVENT_METRICS
 from towpath.protocol import frames, states
 from towpath.runs import interrupts, run_states
 from towpath.settings import IssuerSettings, Settings
@@ -66,19 +69,36 @@ def _cell(text: str) -> str:
 def errors() -> str:
     """Return the errors of replies."""
     rows = (
-        (str(code.number), code.message, "yes" if code.temporary else "no", str(code.http_status))
+        (
+            str(code.number),
+            code.message,
+            "yes" if code.temporary else "no",
+            str(code.http_status),
+            _meaning(code),
+        )
         for code in codes.ERRORS.values()
     )
-    return table(("code", "message", "temporary", "HTTP status at the REST door"), rows)
+    return table(("code", "message", "temporary", "HTTP status", "meaning"), rows)
 
 
 def closes() -> str:
     """Return the codes of close frames."""
     rows = (
-        (str(code.number), code.reason, "come back" if code.come_back else "do not come back")
+        (
+            str(code.number),
+            code.reason,
+            "come back" if code.come_back else "do not come back",
+            _meaning(code),
+        )
         for code in codes.CLOSES.values()
     )
-    return table(("code", "reason", "advice"), rows)
+    return table(("code", "reason", "advice", "meaning"), rows)
+
+
+def _meaning(code: codes.ErrorCode | codes.CloseCode) -> str:
+    """Return the string below a code in its module: when it is sent."""
+    names = [name for name, value in vars(codes).items() if value is code]
+    return dict(_attribute_docstrings(codes))[names[0]]
 
 
 def run_codes() -> str:
@@ -118,11 +138,12 @@ def issuer_settings() -> str:
     return table(("field", "default", "meaning"), rows)
 
 
-def _attribute_docstrings(owner: type) -> Iterator[tuple[str, str]]:
-    """Yield the attributes of a class and the strings below them."""
-    body = ast.parse(inspect.getsource(owner)).body[0]
-    assert isinstance(body, ast.ClassDef), "the source of a class is a class"
-    for here, below in zip(body.body, body.body[1:], strict=False):
+def _attribute_docstrings(owner: type | ModuleType) -> Iterator[tuple[str, str]]:
+    """Yield the attributes of a class or module and the strings below them."""
+    body = ast.parse(inspect.getsource(owner)).body
+    if isinstance(body[0], ast.ClassDef):
+        body = body[0].body
+    for here, below in itertools.pairwise(body):
         target = _target(here)
         if target and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             yield target, str(below.value.value)
@@ -150,36 +171,15 @@ def _default(value: object, *, is_size: bool = False) -> str:
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
-HAPPENINGS: tuple[telemetry.TelemetryEvent, ...] = (
-    telemetry.ConnectionClosed(connection="", tenant="", user="", code=0, reason="", seconds=0),
-    telemetry.CredentialRefused(connection="", verdict="", reason=""),
-    telemetry.CredentialAccepted(connection="", source="", age=0),
-    telemetry.KeysFetched(issuer="", failure="", seconds=0),
-    telemetry.BreakerMoved(dependency="", before="", after=breaker.State.OPEN.value),
-    telemetry.SessionsRevoked(tenant="", what="", closed=0),
-    telemetry.DigestMismatch(
-        tenant="", user="", thread="", message="", published="", shown="", kept=None
-    ),
-    telemetry.CommandAnswered(connection="", command="", error=0, seconds=0),
-    telemetry.RunEnded(
-        tenant="", user="", thread="", run="", agent="", status="", code="", events=0, seconds=0
-    ),
-    telemetry.InternalError(where="", error=Exception()),
-)
-"""One of each kind that is counted under labels: labels show only once something was counted."""
-
-
 def metrics() -> str:
     """Return every metric with its labels and meaning, as an empty gateway shows them."""
-    gateway = Gateway(Settings.model_construct())
-    for happening in HAPPENINGS:
-        gateway.metrics.observe(happening)
+    text, _ = Gateway(Settings.model_construct()).metrics.exposition()
+    known = {metric.name: metric.labels for metric in EVENT_METRICS}
     rows = []
-    for family in text_string_to_metric_families(gateway.metrics.text().decode()):
-        if family.name.endswith("_created"):
-            continue
+    for family in text_string_to_metric_families(text.decode()):
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        labels = sorted({label for sample in family.samples for label in sample.labels} - {"le"})
+        here = {label for sample in family.samples for label in sample.labels} - {"le"}
+        labels = sorted(known.get(family.name) or here)
         shown = ", ".join(f"`{label}`" for label in labels) or NONE
         rows.append((f"`{name}`", family.type, shown, family.documentation))
     return table(("metric", "type", "labels", "meaning"), rows)

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from towpath import aliases
 from towpath.agents.agent import AgentError, AgentInput
 from towpath.auth.breaker import CircuitBreaker
 from towpath.auth.connection_auth import ConnectionAuth as UnifiedWebSocketAuth
@@ -26,3 +27,11 @@ __all__ = [
 ]
 
 __version__ = version("towpath")
+
+
+def __getattr__(name: str) -> object:
+    """Look up a retired name."""
+    return aliases.retired(__name__, name)
+
+
+aliases.install()

@@ -9,8 +9,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from towpath.errors import ConfigurationError
 
 if TYPE_CHECKING:
     Given = TypeVar("Given")
@@ -248,3 +257,25 @@ def platform_port() -> int | None:
     """Return the port the platform asks for (`$PORT`), if it does."""
     port = os.environ.get("PORT", "")
     return int(port) if port.isdecimal() else None
+
+
+def settings_from_environment(data: Path | None = None) -> Settings:
+    """Return the settings of the environment, with another data directory where one is given.
+
+    Raises:
+        ConfigurationError: a setting is invalid; the message names it.
+    """
+    try:
+        return Settings() if data is None else Settings(data=data)
+    except SettingsError as error:
+        raise ConfigurationError(f"the environment (TOWPATH_…): {error}") from None
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        raise ConfigurationError("; ".join(map(_reason, found))) from None
+
+
+def _reason(error: Any) -> str:
+    """Return what is wrong with a setting, by its name."""
+    name = "_".join(str(part) for part in error["loc"]).upper()
+    where = f"TOWPATH_{name}" if name else "the settings"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}"

@@ -19,7 +19,7 @@ from towpath import codes
 from towpath.auth import service
 from towpath.auth.breaker import CircuitBreaker, Permit, State, Transition
 from towpath.auth.cache import VerdictCache, digest
-from towpath.auth.connection_auth import Authenticated
+from towpath.auth.connection_auth import Authenticated, ConnectionAuth
 from towpath.auth.jwks import RemoteKeys
 from towpath.auth.keys import KeyRing
 from towpath.auth.provider import IdentityProvider
@@ -31,7 +31,7 @@ from towpath.auth.verdicts import Valid, Verdict
 from towpath.connections import client_connection
 from towpath.connections.client_connection import ClientConnection
 from towpath.connections.commands import CommandHandler
-from towpath.connections.effects import Renew
+from towpath.connections.expiry import Expiry
 from towpath.identity import Principal
 from towpath.protocol.states import State as Stage
 
@@ -396,18 +396,17 @@ def test_a_ticket_used_up_too_late_is_found(monkeypatch: Patch) -> None:
 
 def test_a_renewal_that_comes_after_the_end_is_found(monkeypatch: Patch) -> None:
     """Where a new credential is taken without looking whether the connection is over."""
-    real = CommandHandler._renew
+    real = CommandHandler._refresh
 
-    async def renew(self: CommandHandler, asked: Renew) -> None:
+    async def refresh(self: CommandHandler, number: int, token: str) -> Any:
         made = await self._parts.auth.refresh(
-            self._session.principal, asked.token, self._handshake, connection=self.member.id
+            self.session.principal, token, self._upgrade, connection=self.subscriber.id
         )
         if isinstance(made, Authenticated):
-            self._session.principal = self.member.principal = made.principal
-            self.watch_expiry()
-        await real(self, asked)
+            self._renew(made.principal)
+        return await real(self, number, token)
 
-    monkeypatch.setattr(CommandHandler, "_renew", renew)
+    monkeypatch.setattr(CommandHandler, "_refresh", refresh)
     assert_found(
         connection_scenarios.lifetimes, "changes nothing", "one deadline", "the first cause"
     )
@@ -415,13 +414,13 @@ def test_a_renewal_that_comes_after_the_end_is_found(monkeypatch: Patch) -> None
 
 def test_a_renewal_that_keeps_the_old_deadline_is_found(monkeypatch: Patch) -> None:
     """Where a new credential does not move the deadline, there are two."""
-    real = CommandHandler.watch_expiry
+    real = Expiry.watch
 
-    def watch_expiry(self: CommandHandler) -> None:
-        if self.keepalive._expires_at is None:
+    def watch(self: Expiry) -> None:
+        if self._keepalive._expires_at is None:
             real(self)
 
-    monkeypatch.setattr(CommandHandler, "watch_expiry", watch_expiry)
+    monkeypatch.setattr(Expiry, "watch", watch)
     assert_found(connection_scenarios.lifetimes, "one deadline", "the first cause")
 
 
@@ -435,13 +434,14 @@ def test_words_after_a_revocation_are_found(monkeypatch: Patch) -> None:
 
 def test_a_pause_between_verdict_and_hub_is_found(monkeypatch: Patch) -> None:
     """Where something is awaited between them, a revocation in the pause finds nobody to end."""
-    real = ClientConnection._open
+    real = ConnectionAuth.authenticate_websocket_connection
 
-    async def open_late(self: ClientConnection, *verdict: Any) -> None:
+    async def pausing(self: ConnectionAuth, *asked: Any, **given: Any) -> Any:
+        verdict = await real(self, *asked, **given)
         await asyncio.sleep(detangle.choice(late_provider.MOMENTS))
-        await real(self, *verdict)
+        return verdict
 
-    monkeypatch.setattr(ClientConnection, "_open", open_late)
+    monkeypatch.setattr(ConnectionAuth, "authenticate_websocket_connection", pausing)
     assert_found(connection_scenarios.lifetimes, "nobody is let in with what was taken back")
 
 
@@ -450,8 +450,8 @@ def test_somebody_left_in_the_hub_is_found(monkeypatch: Patch) -> None:
     real = ClientConnection._let_go
 
     def abandon(self: ClientConnection) -> None:
-        if self._connection.state is Stage.AUTHENTICATING:
-            self._performer = None
+        if self._protocol.state is Stage.AUTHENTICATING:
+            self._commands = None
         real(self)
 
     monkeypatch.setattr(ClientConnection, "_let_go", abandon)

@@ -8,18 +8,15 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
-import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.runs.stage import ALICE, QUICK, Stage, saying, waiting
 from towpath import codes, telemetry
 from towpath.agents.agent import AgentFunction, AgentInput
 from towpath.auth.policy import may_read
 from towpath.channels import thread_channel
-from towpath.connections.commands import Parts
-from towpath.connections.event_stream import EventStream, RunFilter, StreamRequest, sse_encoding
+from towpath.connections.event_stream import EventStream, StreamRequest, sse_encoding
+from towpath.connections.parts import Parts
 from towpath.delivery.hub import Hub
 from towpath.delivery.recovery import RecoverFrom, Recovery
 from towpath.errors import StorageError, TooManyRequests, UnknownChannel
@@ -69,23 +66,23 @@ class Post:
                 auth=self.clock,
                 may_read=lambda *asked: self.allowed(*asked),
                 telemetry=Telemetry([self.happened.append]),
-                wall_clock=lambda: 0.0,
+                now=lambda: 0.0,
             ),
         )
-        self.dialect = sse_encoding(self.broker)
+        self.encoding = sse_encoding(self.broker)
         self.names = iter(map(str, range(1000)))
 
     def stream(self) -> EventStream:
         """Return a stream that has its place in the hub."""
-        stream = EventStream(self.parts, self.dialect, ALICE, next(self.names))
+        stream = EventStream(self.parts, self.encoding, ALICE, next(self.names))
         stream.enter()
         return stream
 
     async def reading(self, last_id: str = "", *, run: str | None = None) -> EventStream:
         """Return a stream that reads the thread, from the last id or from the start."""
         stream, last = self.stream(), codec.read_position(last_id)
-        asked = FROM_START if last is None else RecoverFrom(True, Position(*last))
-        await stream.begin(StreamRequest(channel=THREAD, asked=asked, run=run))
+        recover_from = FROM_START if last is None else RecoverFrom(True, Position(*last))
+        await stream.begin(StreamRequest(channel=THREAD, recover_from=recover_from, run=run))
         return stream
 
     @property
@@ -322,7 +319,7 @@ async def test_r39_a_stream_asks_the_policy_before_it_reads() -> None:
         here.allowed = lambda *asked: False
         stream = here.stream()
         with pytest.raises(UnknownChannel):
-            await stream.begin(StreamRequest(channel=THREAD, asked=FROM_START))
+            await stream.begin(StreamRequest(channel=THREAD, recover_from=FROM_START))
         assert here.hub.subscriptions == 0
         stream.leave()
         assert here.empty
@@ -373,68 +370,3 @@ async def test_r73_a_run_that_begins_while_one_joins_is_followed() -> None:
         events = events_in(await told(await here.reading()))
         assert events[-1][1]["runId"] == second[0]
         assert events[-1][1]["type"] == "RUN_FINISHED"
-
-
-SPOKEN = ("hello", "RUN_FINISHED", 'say "RUN_STARTED"', "a\n\ndata: b")
-"""What people and agents may say, some of it like bounds and separators."""
-
-
-def encoded(events: list[dict[str, Any]]) -> list[bytes]:
-    """Return events as they stand in a stream, with positions."""
-    return [
-        codec.encode_event(msgspec.json.encode(event), position=("e", offset))
-        for offset, event in enumerate(events, 1)
-    ]
-
-
-def run_of(name: str, said: list[str], *, failed: bool) -> list[dict[str, Any]]:
-    end = {"type": "RUN_ERROR"} if failed else {"type": "RUN_FINISHED", "runId": name}
-    texts = [{"type": "TEXT_MESSAGE_CONTENT", "delta": text} for text in said]
-    return [{"type": "RUN_STARTED", "runId": name}, *texts, end]
-
-
-runs = st.lists(st.tuples(st.lists(st.sampled_from(SPOKEN), max_size=3), st.booleans()), max_size=5)
-
-
-@given(runs, st.integers(0, 4), st.data())
-def test_r91_a_window_shows_one_run_whole(
-    made: list[tuple[list[str], bool]], wanted: int, data: st.DataObject
-) -> None:
-    """However events are joined into pieces, what is shown is the run that is named, or nothing."""
-    thread = [
-        encoded(run_of(f"r{number}", said, failed=failed))
-        for number, (said, failed) in enumerate(made)
-    ]
-    events = [event for run in thread for event in run]
-    window, shown = RunFilter(f"r{wanted}"), b""
-    while events:
-        count = data.draw(st.integers(1, len(events)))
-        shown += window.take(b"".join(events[:count]))
-        del events[:count]
-    assert shown == (b"".join(thread[wanted]) if wanted < len(thread) else b"")
-    assert window.over == (wanted < len(thread))
-
-
-@given(runs, st.integers(0, 4))
-def test_a_window_of_no_run_shows_all_up_to_an_end(
-    made: list[tuple[list[str], bool]], skipped: int
-) -> None:
-    """A reader that joined in the middle sees the rest of that run, and nothing of the next."""
-    rest = encoded(run_of("r", ["a", "b", "c"], failed=False))[1 + min(skipped, 3) :]
-    more = [
-        event for said, failed in made for event in encoded(run_of("later", said, failed=failed))
-    ]
-    window = RunFilter(None)
-    assert window.take(b"".join([*rest, *more])) == b"".join(rest)
-    assert window.over
-    assert window.take(b"".join(more)) == b""
-
-
-def test_what_is_no_event_passes_an_open_window() -> None:
-    """A comment is shown while the window is open, alone or beside a bound."""
-    window = RunFilter("r")
-    started, ended = encoded(run_of("r", [], failed=True))
-    assert window.take(codec.KEEP_ALIVE) == b""
-    assert window.take(codec.KEEP_ALIVE + started) == started
-    assert window.take(codec.KEEP_ALIVE) == codec.KEEP_ALIVE
-    assert window.take(codec.KEEP_ALIVE + ended + codec.KEEP_ALIVE) == codec.KEEP_ALIVE + ended

@@ -31,22 +31,11 @@ from towpath import codes
 from towpath.auth.policy import may_read
 from towpath.channels import Channel, named, tenant_channel, thread_channel, user_channel
 from towpath.codes import CloseCode, ErrorCode
-from towpath.connections.effects import (
-    Answer,
-    Call,
-    Effect,
-    End,
-    Fail,
-    Join,
-    Leave,
-    ReadHistory,
-    Renew,
-    TellPresence,
-)
 from towpath.connections.keepalive import Due, KeepAlive
-from towpath.connections.session import Session, SessionLimits
-from towpath.delivery.hub import Hub, Subscriber, Subscription
+from towpath.connections.session import Denied, Session, SessionLimits
+from towpath.delivery.hub import Hub
 from towpath.delivery.outbox import Outbox
+from towpath.delivery.subscriber import Subscriber, Subscription
 from towpath.identity import Principal
 from towpath.log.broker import Publication
 from towpath.protocol import codec_json, frames
@@ -107,9 +96,9 @@ class Log:
 
 @dataclass
 class Pending:
-    """A join whose answer is under way."""
+    """A subscribe whose answer is under way."""
 
-    join: Join
+    number: int
     subscription: Subscription
     top: int | None = None
     """What the log held when it was read; None until then."""
@@ -130,7 +119,7 @@ class Peer:
     id: str
     connection: Connection = field(default_factory=Connection)
     session: Session | None = None
-    member: Subscriber | None = None
+    subscriber: Subscriber | None = None
     keepalive: KeepAlive | None = None
     closed_with: list[CloseCode] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
@@ -275,14 +264,14 @@ class Interleavings(RuleBasedStateMachine):
                 self.hears(peer, json.loads(line))
         if peer.closed_with and peer.frozen_at is None:
             peer.frozen_at = peer.seen
-            if peer.member is not None:
-                self.hub.disconnect(peer.member)
+            if peer.subscriber is not None:
+                self.hub.disconnect(peer.subscriber)
 
     def catches_up(self, peer: Peer) -> bytes:
         """What a reader fell behind with comes once everything else was taken."""
-        if peer.member is None or peer.closed_with:
+        if peer.subscriber is None or peer.closed_with:
             return b""
-        assert self.hub.catch_up(peer.member) == [], "no backlog here is too long to be kept"
+        assert self.hub.catch_up(peer.subscriber) == [], "no backlog here is too long to be kept"
         return peer.outbox.take()
 
     # What happens to it.
@@ -305,8 +294,8 @@ class Interleavings(RuleBasedStateMachine):
 
     def admit(self, peer: Peer, number: int) -> None:
         session = Session(peer.who, may_read, LIMITS, now=self.now)
-        member = Subscriber(peer.id, peer.who, peer.outbox, peer.end, session.on_unsubscribed)
-        full = self.hub.connect(member)
+        subscriber = Subscriber(peer.id, peer.who, peer.outbox, peer.end, session.on_unsubscribed)
+        full = self.hub.connect(subscriber)
         if isinstance(full, ErrorCode):
             peer.outbox.put(peer.connection.refuse(number, full))
             peer.end(codes.CONNECT_FAILED)
@@ -314,12 +303,12 @@ class Interleavings(RuleBasedStateMachine):
         if full is not None:
             peer.end(full)
             return
-        peer.session, peer.member = session, member
+        peer.session, peer.subscriber = session, subscriber
         peer.keepalive = KeepAlive(self.now, ping_interval=PING_INTERVAL, pong_timeout=PONG_TIMEOUT)
         peer.verdict = True
         channel = user_channel(peer.who.tenant, peer.who.user)
         session.joined(channel)
-        subscription = self.hub.subscribe(member, channel)
+        subscription = self.hub.subscribe(subscriber, channel)
         top = self.log.top(channel)
         result = frames.ConnectResult(
             client=peer.id,
@@ -361,7 +350,7 @@ class Interleavings(RuleBasedStateMachine):
         """One of the answers under way learns what the log holds now."""
         pending = data.draw(st.sampled_from(self.joins))
         if pending.top is None:
-            pending.top = self.log.top(pending.join.channel)
+            pending.top = self.log.top(pending.subscription.channel)
 
     @rule(data=st.data(), fails=st.sampled_from([False, False, False, True]))
     @precondition(lambda self: self.joins)
@@ -420,10 +409,10 @@ class Interleavings(RuleBasedStateMachine):
     def is_revoked(self, who: Principal) -> None:
         """All connections of a person end at once, and nothing more is written to them."""
         self.ends += 1
-        here = self.hub.members(who.tenant, who.user)
+        here = self.hub.subscribers(who.tenant, who.user)
         assert self.hub.end(lambda principal: principal == who, codes.NOT_ALLOWED) == len(here)
-        for member in here:
-            peer = self.peer_of(member)
+        for subscriber in here:
+            peer = self.peer_of(subscriber)
             assert peer.connection.closed
             if peer.closed_with[0] is codes.NOT_ALLOWED:
                 assert peer.outbox.level == 0
@@ -431,15 +420,15 @@ class Interleavings(RuleBasedStateMachine):
     @rule(peer=peers, channel=st.sampled_from(CHANNELS), count=st.integers(1, 2))
     def is_misrouted(self, peer: Peer, channel: Channel, count: int) -> None:
         """A fault of ours puts a stranger among the readers; publications follow."""
-        if peer.member is None or peer.connection.closed or may_read(peer.who, channel):
+        if peer.subscriber is None or peer.connection.closed or may_read(peer.who, channel):
             return
         before = self.hub.withheld
-        self.hub.go_live(self.hub.subscribe(peer.member, channel), self.log.top(channel))
+        self.hub.go_live(self.hub.subscribe(peer.subscriber, channel), self.log.top(channel))
         self.log.append(channel, count)
         assert self.hub.withheld > before
-        self.hub.unsubscribe(peer.member, channel)
+        self.hub.unsubscribe(peer.subscriber, channel)
 
-    # The server's part, as Line and CommandHandler play it.
+    # The server's part, as ClientConnection and CommandHandler play it.
 
     def numbered(self, peer: Peer, command: dict[str, Any]) -> str:
         """Return a command's text under a new id; a one-way send has none."""
@@ -479,62 +468,83 @@ class Interleavings(RuleBasedStateMachine):
             return
         assert peer.verdict, "a command came out before the verdict"
         assert peer.session is not None
-        effect = peer.session.handle(command, self.now)
-        if effect is not None:
-            self.do(peer, effect)
+        answer = peer.session.authorize(command, self.now)
+        if isinstance(answer, Denied):
+            self.deny(peer, command.id, answer)
+        else:
+            assert isinstance(command, Command)
+            self.dispatch(peer, command, answer.channel)
 
-    def do(self, peer: Peer, effect: Effect) -> None:
-        connection, member = peer.connection, peer.member
-        assert member is not None
-        match effect:
-            case Answer(number, result):
-                self.put(peer, connection.reply(number, result))
-            case Fail(number, code, message):
-                self.put(peer, connection.fail(number, code, message))
-            case End(code):
-                peer.end(code)
-            case Join():
-                assert may_read(peer.who, effect.channel)
-                subscription = self.hub.subscribe(member, effect.channel)
-                self.joins.append(Pending(effect, subscription))
-            case Leave(number, channel):
-                self.hub.unsubscribe(member, channel)
-                self.put(peer, connection.reply(number, frames.Empty()))
-            case Call(number, _, data):
-                self.put(peer, connection.reply(number, frames.RPCResult(data=Raw(data))))
-            case ReadHistory(number, channel, _):
-                assert may_read(peer.who, channel)
-                history = frames.HistoryResult(
-                    publications=[
-                        frames.Publication(data=Raw(item.data))
-                        for item in self.log.since(channel, 0)[:3]
-                    ],
-                    epoch="",
-                    offset=self.log.top(channel),
-                )
-                self.put(peer, connection.reply(number, history))
-            case TellPresence(number, channel, _):
-                readers = self.hub.readers(channel)
-                clients = {
-                    reader.id: frames.ClientInfo(user=reader.principal.user, client=reader.id)
-                    for reader in readers
-                }
-                self.put(peer, connection.reply(number, frames.PresenceResult(presence=clients)))
-            case Renew():
-                raise AssertionError("no rule sends refresh")
+    def deny(self, peer: Peer, number: int, denied: Denied) -> None:
+        if isinstance(denied.code, CloseCode):
+            peer.end(denied.code)
+        elif number:
+            self.put(peer, peer.connection.fail(number, denied.code, denied.message))
+
+    def dispatch(self, peer: Peer, command: Command, channel: Channel | None) -> None:
+        result: frames.Result | None = None
+        match command.request:
+            case frames.SubscribeRequest():
+                self.join(peer, command.id, channel)
+            case frames.UnsubscribeRequest():
+                result = self.leave(peer, channel)
+            case frames.RPCRequest(data=data):
+                result = frames.RPCResult(data=data)
+            case frames.HistoryRequest():
+                result = self.history(peer, channel)
+            case frames.PresenceRequest():
+                result = self.presence(peer, channel)
+            case frames.Empty():
+                result = frames.Empty()
+            case frames.SendRequest():
+                pass
+            case other:
+                raise AssertionError(f"no rule sends {other}")
+        if result is not None:
+            self.put(peer, peer.connection.reply(command.id, result))
+
+    def join(self, peer: Peer, number: int, channel: Channel | None) -> None:
+        assert channel is not None
+        assert may_read(peer.who, channel)
+        assert peer.subscriber is not None
+        self.joins.append(Pending(number, self.hub.subscribe(peer.subscriber, channel)))
+
+    def leave(self, peer: Peer, channel: Channel | None) -> frames.Empty:
+        assert peer.subscriber is not None
+        if channel is not None:
+            self.hub.unsubscribe(peer.subscriber, channel)
+        return frames.Empty()
+
+    def history(self, peer: Peer, channel: Channel | None) -> frames.HistoryResult:
+        assert channel is not None
+        assert may_read(peer.who, channel)
+        kept = [frames.Publication(data=Raw(one.data)) for one in self.log.since(channel, 0)[:3]]
+        return frames.HistoryResult(publications=kept, epoch="", offset=self.log.top(channel))
+
+    def presence(self, peer: Peer, channel: Channel | None) -> frames.PresenceResult:
+        assert channel is not None
+        assert may_read(peer.who, channel)
+        clients = {
+            reader.id: frames.ClientInfo(user=reader.principal.user, client=reader.id)
+            for reader in self.hub.readers(channel)
+        }
+        return frames.PresenceResult(presence=clients)
 
     def complete(self, pending: Pending, *, fails: bool = False) -> None:
         """Answer a join, unless its connection is over."""
-        peer = self.peer_of(pending.subscription.member)
+        peer = self.peer_of(pending.subscription.subscriber)
         if peer.connection.closed:
             return
-        number, channel = pending.join.id, pending.join.channel
+        number, channel = pending.number, pending.subscription.channel
         if fails:
             assert peer.session is not None
-            if peer.member and peer.member.subscriptions.get(channel) is pending.subscription:
+            if (
+                peer.subscriber
+                and peer.subscriber.subscriptions.get(channel) is pending.subscription
+            ):
                 peer.session.on_unsubscribed(channel)
-                self.hub.unsubscribe(peer.member, channel)
-            self.do(peer, peer.session.failed(number, codes.TEMPORARY))
+                self.hub.unsubscribe(peer.subscriber, channel)
+            self.deny(peer, number, peer.session.failed(codes.TEMPORARY))
             return
         top = self.log.top(channel) if pending.top is None else pending.top
         publications = [
@@ -549,8 +559,8 @@ class Interleavings(RuleBasedStateMachine):
         if not peer.outbox.put(frame):
             peer.end(codes.SLOW)
 
-    def peer_of(self, member: Subscriber) -> Peer:
-        return next(peer for peer in self.everyone if peer.id == member.id)
+    def peer_of(self, subscriber: Subscriber) -> Peer:
+        return next(peer for peer in self.everyone if peer.id == subscriber.id)
 
     # The client's part: what the bytes say.
 
@@ -625,10 +635,10 @@ class Interleavings(RuleBasedStateMachine):
             assert peer.session is None or len(peer.session.channels) <= LIMITS.subscriptions
             assert peer.lapsed <= 1
         for who in PEOPLE:
-            assert len(self.hub.members(who.tenant, who.user)) <= 3
+            assert len(self.hub.subscribers(who.tenant, who.user)) <= 3
         for tenant in ("acme", "other"):
             here = {who.user for who in PEOPLE if who.tenant == tenant}
-            assert sum(len(self.hub.members(tenant, user)) for user in here) <= 5
+            assert sum(len(self.hub.subscribers(tenant, user)) for user in here) <= 5
 
     @invariant()
     def what_is_owed_is_what_was_not_answered(self) -> None:
@@ -638,8 +648,8 @@ class Interleavings(RuleBasedStateMachine):
     @invariant()
     def session_and_hub_agree(self) -> None:
         for peer in self.everyone:
-            if peer.session and peer.member and not peer.closed_with:
-                assert peer.session.channels == peer.member.subscriptions.keys()
+            if peer.session and peer.subscriber and not peer.closed_with:
+                assert peer.session.channels == peer.subscriber.subscriptions.keys()
 
     def teardown(self) -> None:
         """Let everything finish; then each command has its reply and each reader everything."""

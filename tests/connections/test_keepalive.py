@@ -5,9 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from towpath.auth.policy import may_read
-from towpath.connections.effects import Answer
 from towpath.connections.keepalive import Due, KeepAlive
-from towpath.connections.session import Session
+from towpath.connections.session import Allowed, Session
 from towpath.identity import Principal
 from towpath.protocol import frames
 from towpath.protocol.connection import Connection
@@ -188,9 +187,9 @@ def test_r03_the_way_from_connect_to_reply_takes_no_time() -> None:
     result = frames.ConnectResult(client="c1", version="towpath", ping=25, pong=True)
     _, waiting = connection.accept(1, result)
     session = Session(Principal(tenant="acme", user="mia"), may_read)
-    [effect] = [session.handle(command) for command in waiting]
-    assert isinstance(effect, Answer)
-    assert connection.reply(effect.id, effect.result) == b'{"id":2,"ping":{}}'
+    [command] = waiting
+    assert session.authorize(command) == Allowed()
+    assert connection.reply(command.id, frames.Empty()) == b'{"id":2,"ping":{}}'
     assert clockwork.elapse(START) is Due.NOTHING
 
 

@@ -9,12 +9,15 @@ import pytest
 
 from tests.kit import reading_scenarios
 from towpath.channels import Channel
+from towpath.connections.answers import first_answer
 from towpath.connections.commands import CommandHandler
-from towpath.connections.effects import Join
 from towpath.delivery import catch_up, outbox
-from towpath.delivery.hub import Hub, Subscriber, Subscription
+from towpath.delivery.encoding import Encoding
+from towpath.delivery.hub import Hub
 from towpath.delivery.recovery import Recovered, Recovery
-from towpath.log.broker import Publication, Replay
+from towpath.delivery.subscriber import Subscriber, Subscription
+from towpath.log.broker import Replay
+from towpath.protocol import frames
 from towpath.runs.store import StoredThread
 from towpath.testing.memory_broker import MemoryBroker
 
@@ -49,7 +52,7 @@ def assert_found() -> None:
 
 def unchecked(self: Hub, subscription: Subscription, first: int, last: int, frame: bytes) -> None:
     """Give a reader what comes, whether or not it follows on what it has."""
-    subscription.member.outbox.put(frame)
+    subscription.subscriber.outbox.put(frame)
     subscription.offset = last
 
 
@@ -80,11 +83,13 @@ def test_an_answer_to_who_left_meanwhile_is_found(monkeypatch: Patch) -> None:
 def test_a_tail_cut_where_no_position_is_complete_is_found(monkeypatch: Patch) -> None:
     """Where only the end of a tail has a place, who breaks off within gets it twice: found."""
 
-    def careless(member: Subscriber, channel: Channel, answer: Recovered) -> Iterator[bytes]:
-        for item in answer.publications:
-            offset = answer.top if item is answer.publications[-1] else 0
-            tags = item.tags if isinstance(item.tags, dict) else {}
-            yield member.dialect.encode(channel, Publication(offset, bytes(item.data), tags))
+    def careless(
+        encoding: Encoding, channel: Channel, answer: Recovered
+    ) -> Iterator[tuple[bytes, int]]:
+        *within, last = answer.publications
+        for item in within:
+            yield encoding.encode(channel, item._replace(offset=0)), item.offset
+        yield encoding.encode(channel, last), last.offset
 
     monkeypatch.setattr(catch_up, "_frames", careless)
     assert_found()
@@ -93,13 +98,16 @@ def test_a_tail_cut_where_no_position_is_complete_is_found(monkeypatch: Patch) -
 def test_a_reader_that_is_answered_before_it_listens_is_found(monkeypatch: Patch) -> None:
     """Where what is published while the answer is made is nobody's, a gap is left: found."""
 
-    async def late(self: Any, join: Join) -> None:
-        result = await self._first(join.channel, join.request)
-        subscription = self._parts.hub.subscribe(self.member, join.channel)
-        self._reply(join.id, result)
+    async def late(
+        self: Any, number: int, channel: Channel, request: frames.SubscribeRequest
+    ) -> None:
+        user = self.session.principal.user
+        result = await first_answer(self._parts.recovery, channel, user, request)
+        subscription = self._parts.hub.subscribe(self.subscriber, channel)
+        self._reply(number, result)
         self._parts.hub.go_live(subscription, result.offset)
 
-    monkeypatch.setattr(CommandHandler, "_join", late)
+    monkeypatch.setattr(CommandHandler, "_subscribe", late)
     monkeypatch.setattr(Hub, "_put", unchecked)
     assert_found()
 
@@ -107,8 +115,8 @@ def test_a_reader_that_is_answered_before_it_listens_is_found(monkeypatch: Patch
 def test_a_backlog_that_is_given_up_in_silence_is_found(monkeypatch: Patch) -> None:
     """Where a backlog that grew too large is taken for an empty one, a gap is left: found."""
 
-    def silent(self: Hub, member: Subscriber) -> list[Subscription]:
-        behind, member.behind = member.behind, {}
+    def silent(self: Hub, subscriber: Subscriber) -> list[Subscription]:
+        behind, subscriber.behind = subscriber.behind, {}
         for subscription in behind.values():
             subscription.backlog.given_up = False
             self._give(subscription)

@@ -3,8 +3,7 @@
 import asyncio
 import functools
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -12,11 +11,11 @@ from towpath import codes
 from towpath.auth.policy import may_read
 from towpath.channels import Channel, thread_channel
 from towpath.codes import CloseCode
-from towpath.connections.commands import Parts
 from towpath.delivery.catch_up import catch_up
-from towpath.delivery.hub import Hub, Subscriber
+from towpath.delivery.hub import Hub
 from towpath.delivery.outbox import Outbox
 from towpath.delivery.recovery import Recovery
+from towpath.delivery.subscriber import Subscriber
 from towpath.errors import StorageError
 from towpath.identity import Principal
 from towpath.log.broker import Append, Item, Write, write
@@ -52,16 +51,15 @@ class Place:
         self.recovery = SlowRecovery(
             self.broker, ThreadStore(self.broker), snapshot_max_bytes=1 << 20
         )
-        self.parts = cast(
-            Parts, SimpleNamespace(hub=self.hub, recovery=self.recovery, telemetry=Telemetry([]))
-        )
         self.closed: list[CloseCode] = []
-        self.left: list[Channel] = []
+        self.unsubscribed_from: list[Channel] = []
         self.outbox = Outbox(lambda: None, max_bytes=2000)
-        self.member = Subscriber("c1", MIA, self.outbox, self.closed.append, self.left.append)
-        self.hub.connect(self.member)
+        self.subscriber = Subscriber(
+            "c1", MIA, self.outbox, self.closed.append, self.unsubscribed_from.append
+        )
+        self.hub.connect(self.subscriber)
         for channel in (ONE, TWO):
-            self.hub.go_live(self.hub.subscribe(self.member, channel), 0)
+            self.hub.go_live(self.hub.subscribe(self.subscriber, channel), 0)
 
     def publish(self, channel: Channel, text: str = "x") -> None:
         data = msgspec.json.encode({"type": "CUSTOM", "name": "n", "value": text})
@@ -75,6 +73,12 @@ class Place:
         for channel in (ONE, TWO, ONE, TWO):
             self.publish(channel)
         self.drained()
+
+    async def catch_up(self) -> bool:
+        """Give the reader what it missed."""
+        return await catch_up(
+            self.subscriber, hub=self.hub, recovery=self.recovery, telemetry=Telemetry([])
+        )
 
     def drained(self) -> list[tuple[str, int]]:
         """Take all that waits; return the channels and offsets."""
@@ -91,11 +95,11 @@ async def test_r97_what_is_published_while_another_channel_is_answered_waits() -
     place = Place()
     await place.behind()
     place.recovery.meanwhile = lambda channel: place.publish(TWO) if channel == ONE else None
-    assert await catch_up(place.parts, place.member)
+    assert await place.catch_up()
     told = place.drained()
     assert [offset for where, offset in told if where == ONE.visible] == [2, 3]
     assert [offset for where, offset in told if where == TWO.visible] == [1, 2, 3]
-    assert (place.closed, place.left) == ([], [])
+    assert (place.closed, place.unsubscribed_from) == ([], [])
 
 
 async def test_r73_a_subscription_that_ended_meanwhile_gets_nothing() -> None:
@@ -105,15 +109,15 @@ async def test_r73_a_subscription_that_ended_meanwhile_gets_nothing() -> None:
         await place.behind()
         place.recovery.fails = fails
         place.recovery.meanwhile = functools.partial(again, place)
-        assert not await catch_up(place.parts, place.member)
+        assert not await place.catch_up()
         assert place.drained() == []
         assert place.closed == []
-        assert not place.member.subscriptions[ONE].live
+        assert not place.subscriber.subscriptions[ONE].live
 
 
 def again(place: Place, channel: Channel) -> None:
-    place.hub.unsubscribe(place.member, channel)
-    place.hub.subscribe(place.member, channel)
+    place.hub.unsubscribe(place.subscriber, channel)
+    place.hub.subscribe(place.subscriber, channel)
 
 
 async def test_r97_who_cannot_be_answered_comes_back() -> None:
@@ -121,7 +125,7 @@ async def test_r97_who_cannot_be_answered_comes_back() -> None:
     place = Place()
     await place.behind()
     place.recovery.fails = True
-    await catch_up(place.parts, place.member)
+    await place.catch_up()
     assert set(place.closed) == {codes.SLOW}
 
 
@@ -133,7 +137,7 @@ async def test_r97_an_answer_larger_than_the_outbox_comes_in_parts() -> None:
         await write(place.broker, wide(ONE))
         await write(place.broker, wide(TWO))
     told, rounds = list[tuple[str, int]](), 0
-    while await catch_up(place.parts, place.member):
+    while await place.catch_up():
         rounds += 1
         assert place.outbox.level <= 2000
         told += place.drained()
@@ -142,7 +146,7 @@ async def test_r97_an_answer_larger_than_the_outbox_comes_in_parts() -> None:
     assert [offset for where, offset in told if where == ONE.visible] == list(range(2, 14))
     assert [offset for where, offset in told if where == TWO.visible] == list(range(1, 12))
     assert rounds > 3
-    assert (place.closed, place.left) == ([], [])
+    assert (place.closed, place.unsubscribed_from) == ([], [])
     await write(place.broker, wide(ONE))
     assert place.drained() == [(ONE.visible, 14)], "and then it goes on live"
 

@@ -1,11 +1,13 @@
-"""Delivery to readers of several dialects: each publication is written once for each of them."""
+"""Delivery to readers of several encodings: each publication is encoded once for each of them."""
 
 from towpath import codes
 from towpath.auth.policy import may_read
 from towpath.channels import Channel, thread_channel
 from towpath.codes import CloseCode
-from towpath.delivery.hub import JSON, Encoding, Hub, Subscriber
+from towpath.delivery.encoding import JSON, Encoding
+from towpath.delivery.hub import Hub
 from towpath.delivery.outbox import Outbox
+from towpath.delivery.subscriber import Subscriber
 from towpath.identity import Principal
 from towpath.log.broker import Publication
 
@@ -14,12 +16,12 @@ THREAD = thread_channel("acme", "mia", "t1")
 
 
 class Counted:
-    """A dialect of plain offsets, and what was written in it."""
+    """An encoding of plain offsets, and what was encoded in it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.written: list[int] = []
-        self.dialect = Encoding(self.encode, b"|", None)
+        self.encoding = Encoding(self.encode, b"|", None)
 
     def encode(self, channel: Channel, publication: Publication) -> bytes:
         self.written.append(publication.offset)
@@ -27,18 +29,23 @@ class Counted:
 
 
 class Reader:
-    """A member that reads a thread, and how it was closed."""
+    """A subscriber that reads a thread, and how it was closed."""
 
-    def __init__(self, hub: Hub, name: str, dialect: Encoding, *, max_bytes: int = 10**6) -> None:
+    def __init__(self, hub: Hub, name: str, encoding: Encoding, *, max_bytes: int = 10**6) -> None:
         self.hub = hub
         self.closed: list[CloseCode] = []
-        self.left: list[Channel] = []
-        self.outbox = Outbox(lambda: None, max_bytes=max_bytes, separator=dialect.separator)
-        self.member = Subscriber(
-            name, MIA, self.outbox, self.closed.append, self.left.append, dialect=dialect
+        self.unsubscribed_from: list[Channel] = []
+        self.outbox = Outbox(lambda: None, max_bytes=max_bytes, separator=encoding.separator)
+        self.subscriber = Subscriber(
+            name,
+            MIA,
+            self.outbox,
+            self.closed.append,
+            self.unsubscribed_from.append,
+            encoding=encoding,
         )
-        assert hub.connect(self.member) is None
-        self.subscription = hub.subscribe(self.member, THREAD)
+        assert hub.connect(self.subscriber) is None
+        self.subscription = hub.subscribe(self.subscriber, THREAD)
 
     def live(self, offset: int = 0) -> "Reader":
         self.hub.go_live(self.subscription, offset)
@@ -53,60 +60,74 @@ def node() -> Hub:
     return Hub(may_read, max_connections=20)
 
 
-def test_a_publication_is_written_once_for_each_dialect() -> None:
-    """However many read live: one writing per publication and dialect, and its own separator."""
+def test_a_publication_is_written_once_for_each_encoding() -> None:
+    """However many read live: one writing per publication and encoding, and its own separator."""
     hub, a, b = node(), Counted("a"), Counted("b")
-    live, twin = (Reader(hub, name, a.dialect).live() for name in ("1", "2"))
-    other = Reader(hub, "3", b.dialect).live()
+    live, twin = (Reader(hub, name, a.encoding).live() for name in ("1", "2"))
+    other = Reader(hub, "3", b.encoding).live()
     hub.deliver(THREAD, publications(1, 3))
     assert (a.written, b.written) == ([1, 2, 3], [1, 2, 3])
     assert [reader.outbox.take() for reader in (live, twin)] == [b"a1|a2|a3"] * 2
     assert other.outbox.take() == b"b1|b2|b3"
 
 
-def test_r73_who_joins_or_has_some_already_gets_the_rest_in_its_dialect() -> None:
-    """What waited and what is new to a reader is written in the dialect it reads."""
+def test_r73_who_joins_or_has_some_already_gets_the_rest_in_its_encoding() -> None:
+    """What waited and what is new to a reader is written in the encoding it reads."""
     hub, a, b = node(), Counted("a"), Counted("b")
-    ahead, joining = Reader(hub, "1", a.dialect).live(1), Reader(hub, "2", b.dialect)
+    ahead, joining = Reader(hub, "1", a.encoding).live(1), Reader(hub, "2", b.encoding)
     hub.deliver(THREAD, publications(1, 3))
     joining.live(2)
     assert ahead.outbox.take() == b"a2|a3"
     assert joining.outbox.take() == b"b3"
 
 
-def test_a_dialect_nobody_reads_in_is_not_written() -> None:
-    """Where all readers of a channel speak one dialect, no other is made."""
+def test_readers_that_have_a_part_of_a_batch_share_the_rest() -> None:
+    """Each publication is encoded once, also for readers that get only some of the batch."""
+    hub, a = node(), Counted("a")
+    whole = Reader(hub, "1", a.encoding).live()
+    ahead, further = (Reader(hub, str(2 + n), a.encoding).live(n) for n in (1, 2))
+    hub.deliver(THREAD, publications(1, 3))
+    assert a.written == [1, 2, 3]
+    assert whole.outbox.take() == b"a1|a2|a3"
+    assert [reader.outbox.take() for reader in (ahead, further)] == [b"a2|a3", b"a3"]
+
+
+def test_an_encoding_nobody_reads_in_is_not_written() -> None:
+    """Where all readers of a channel speak one encoding, no other is made."""
     hub, a, b = node(), Counted("a"), Counted("b")
-    Reader(hub, "1", a.dialect).live()
-    stranger = Reader(hub, "2", b.dialect)
-    hub.unsubscribe(stranger.member, THREAD)
+    Reader(hub, "1", a.encoding).live()
+    stranger = Reader(hub, "2", b.encoding)
+    hub.unsubscribe(stranger.subscriber, THREAD)
     hub.deliver(THREAD, publications(1, 2))
     assert (a.written, b.written) == ([1, 2], [])
 
 
 def test_r73_who_cannot_be_told_to_start_over_is_closed() -> None:
-    """A gap ends a reader whose dialect has no unsubscribe, and a neighbour is told instead."""
+    """A gap ends a reader whose encoding has no unsubscribe, and a neighbour is told instead."""
     hub, a = node(), Counted("a")
-    stream, socket = Reader(hub, "1", a.dialect).live(), Reader(hub, "2", JSON).live()
+    stream, socket = Reader(hub, "1", a.encoding).live(), Reader(hub, "2", JSON).live()
     hub.deliver(THREAD, publications(2, 2))
     assert stream.closed == [codes.SLOW]
     assert stream.outbox.take() == b""
-    assert stream.left == [THREAD]
+    assert stream.unsubscribed_from == [THREAD]
     assert socket.closed == []
     assert b'"code":2500' in socket.outbox.take()
     assert hub.subscriptions == 0
 
 
-def test_r97_who_falls_behind_is_given_the_rest_in_its_dialect() -> None:
+def test_r97_who_falls_behind_is_given_the_rest_in_its_encoding() -> None:
     """While it takes nothing, nothing more is written for it; then it gets all, in order."""
     hub, a, b = node(), Counted("a"), Counted("b")
-    slow, fast = Reader(hub, "1", a.dialect, max_bytes=8).live(), Reader(hub, "2", b.dialect).live()
+    slow, fast = (
+        Reader(hub, "1", a.encoding, max_bytes=8).live(),
+        Reader(hub, "2", b.encoding).live(),
+    )
     for offset in range(1, 4):
         hub.deliver(THREAD, publications(offset, offset))
     assert (a.written, b.written) == ([1], [1, 2, 3])
     assert fast.outbox.take() == b"b1|b2|b3"
     assert slow.outbox.take() == b"a1"
-    assert hub.catch_up(slow.member) == []
+    assert hub.catch_up(slow.subscriber) == []
     assert slow.outbox.take() == b"a2|a3"
     assert slow.closed == []
 
@@ -114,7 +135,7 @@ def test_r97_who_falls_behind_is_given_the_rest_in_its_dialect() -> None:
 def test_r97_what_no_outbox_can_hold_closes_its_reader() -> None:
     """A frame larger than all there is room for: 3008, and a neighbour gets it."""
     hub, a, b = node(), Counted("long"), Counted("b")
-    small, large = Reader(hub, "1", a.dialect, max_bytes=4).live(), Reader(hub, "2", b.dialect)
+    small, large = Reader(hub, "1", a.encoding, max_bytes=4).live(), Reader(hub, "2", b.encoding)
     large.live()
     hub.deliver(THREAD, publications(1, 1))
     assert small.closed == [codes.SLOW]

@@ -1,7 +1,7 @@
 """Delivery on this node: once each, in order, to whom may read it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -12,11 +12,12 @@ from towpath import codes
 from towpath.auth.policy import may_read
 from towpath.channels import Channel, tenant_channel, thread_channel, user_channel
 from towpath.codes import CloseCode
-from towpath.delivery.hub import Hub, Subscriber, Subscription
+from towpath.delivery.hub import Hub
 from towpath.delivery.outbox import Outbox
+from towpath.delivery.subscriber import Subscriber, Subscription
 from towpath.identity import Principal
 from towpath.log.broker import Publication
-from towpath.protocol import codec_json, frames
+from towpath.protocol import codec_json
 
 MIA = Principal(tenant="acme", user="mia")
 THREAD = thread_channel("acme", "mia", "t1")
@@ -45,9 +46,11 @@ class Person:
         self.hub = hub
         self.outbox = Recorded(max_bytes)
         self.closed: list[CloseCode] = []
-        self.left: list[Channel] = []
-        self.member = Subscriber(f"c{number}", principal, self.outbox, self.close, self.left.append)
-        self.answer = hub.connect(self.member)
+        self.unsubscribed_from: list[Channel] = []
+        self.subscriber = Subscriber(
+            f"c{number}", principal, self.outbox, self.close, self.unsubscribed_from.append
+        )
+        self.answer = hub.connect(self.subscriber)
         """None for one who was let in, or what to answer."""
 
     def close(self, code: CloseCode) -> None:
@@ -56,7 +59,7 @@ class Person:
 
     def reads(self, channel: Channel = THREAD, offset: int = 0) -> Subscription:
         """Read a channel live from an offset on."""
-        subscription = self.hub.subscribe(self.member, channel)
+        subscription = self.hub.subscribe(self.subscriber, channel)
         self.hub.go_live(subscription, offset)
         return subscription
 
@@ -110,10 +113,9 @@ def test_a_publication_is_encoded_once_for_all_readers(monkeypatch: pytest.Monke
     encoded: list[int] = []
     encode = codec_json.encode_publication
 
-    def counted(channel: str, publication: frames.Publication) -> bytes:
-        assert isinstance(publication.offset, int)
-        encoded.append(publication.offset)
-        return encode(channel, publication)
+    def counted(channel: str, offset: int, data: bytes, tags: Mapping[str, str]) -> bytes:
+        encoded.append(offset)
+        return encode(channel, offset, data, tags)
 
     monkeypatch.setattr(codec_json, "encode_publication", counted)
     node = hub()
@@ -122,7 +124,7 @@ def test_a_publication_is_encoded_once_for_all_readers(monkeypatch: pytest.Monke
     one, other, joining = (Person(node, number=number) for number in range(3))
     one.reads(offset=1)
     other.reads(offset=1)
-    node.subscribe(joining.member, THREAD)
+    node.subscribe(joining.subscriber, THREAD)
     node.deliver(THREAD, publications(2, 3))
     assert encoded == [2, 3]
 
@@ -159,7 +161,7 @@ def test_r36_what_was_misrouted_while_joining_is_not_written_either() -> None:
     """Going live lets nothing through that the policy refuses."""
     node = hub()
     leo = Person(node, Principal(tenant="acme", user="leo"))
-    subscription = node.subscribe(leo.member, THREAD)
+    subscription = node.subscribe(leo.subscriber, THREAD)
     node.deliver(THREAD, publications(1, 2))
     node.go_live(subscription, 0)
     assert leo.outbox.objects == []
@@ -189,7 +191,8 @@ def test_r33_ten_people_of_two_tenants_get_their_own_and_nothing_else() -> None:
         for number in range(5)
     ]
     channels = [
-        thread_channel(p.member.principal.tenant, p.member.principal.user, "t1") for p in people
+        thread_channel(p.subscriber.principal.tenant, p.subscriber.principal.user, "t1")
+        for p in people
     ]
     for person, channel in zip(people, channels, strict=True):
         person.reads(channel)
@@ -207,7 +210,7 @@ def test_r38_announcements_stay_in_their_tenant() -> None:
     mia, leo = Person(node), Person(node, Principal(tenant="acme", user="leo"), 2)
     other = Person(node, Principal(tenant="other", user="mia"), 3)
     for person in (mia, leo, other):
-        person.reads(tenant_channel(person.member.principal.tenant))
+        person.reads(tenant_channel(person.subscriber.principal.tenant))
     node.deliver(tenant_channel("acme"), publications(1, 1))
     assert [len(person.pushes()) for person in (mia, leo, other)] == [1, 1, 0]
 
@@ -238,7 +241,7 @@ def test_r73_answer_and_live_stream_meet_without_gap_or_double(
     """Wherever the answer was read and whenever it goes live, each offset comes exactly once."""
     node = hub()
     mia = Person(node)
-    subscription, top, answered = node.subscribe(mia.member, THREAD), before, before
+    subscription, top, answered = node.subscribe(mia.subscriber, THREAD), before, before
     for number, size in enumerate(batches):
         if number == live_after:
             node.go_live(subscription, answered)
@@ -256,7 +259,7 @@ def test_nothing_is_sent_before_the_answer() -> None:
     """What is published while joining waits beside the subscription."""
     node = hub()
     mia = Person(node)
-    node.subscribe(mia.member, THREAD)
+    node.subscribe(mia.subscriber, THREAD)
     node.deliver(THREAD, publications(1, 3))
     assert mia.outbox.objects == []
 
@@ -266,7 +269,7 @@ def test_what_the_answer_held_is_not_sent_again(answered: int) -> None:
     """Only what is newer than the answer's offset follows it."""
     node = hub()
     mia = Person(node)
-    subscription = node.subscribe(mia.member, THREAD)
+    subscription = node.subscribe(mia.subscriber, THREAD)
     node.deliver(THREAD, publications(1, 3))
     node.go_live(subscription, answered)
     assert mia.offsets() == list(range(answered + 1, 4))
@@ -282,7 +285,7 @@ def test_r73_a_reader_that_would_see_a_gap_starts_over(size: int) -> None:
     node.deliver(THREAD, publications(3 + size, 9))
     assert mia.offsets() == []
     assert mia.unsubscribed() == [2500]
-    assert mia.left == [THREAD]
+    assert mia.unsubscribed_from == [THREAD]
     assert mia.closed == []
     assert node.readers(THREAD) == []
 
@@ -292,7 +295,7 @@ def test_r73_a_gap_while_joining_is_told_once_too(missed: int) -> None:
     """What waited cannot be let through behind a gap."""
     node = hub()
     mia = Person(node)
-    subscription = node.subscribe(mia.member, THREAD)
+    subscription = node.subscribe(mia.subscriber, THREAD)
     node.deliver(THREAD, publications(missed + 1, missed + 3))
     node.go_live(subscription, 0)
     assert mia.offsets() == []
@@ -303,17 +306,17 @@ def test_r97_what_waits_beside_a_joining_reader_is_bounded() -> None:
     """Past the bound the wait is given up, and the reader is answered from the log instead."""
     node = Hub(may_read, max_connections=20, backlog_bytes=100)
     mia = Person(node, max_bytes=10**8)
-    subscription = node.subscribe(mia.member, THREAD)
+    subscription = node.subscribe(mia.subscriber, THREAD)
     node.deliver(THREAD, publications(1, 20, size=3))
     assert (subscription.backlog.level, node.backlog_bytes) == (100, 100)
-    assert node.largest_bytes == subscription.member.outbox.level + 100
+    assert node.largest_bytes == subscription.subscriber.outbox.level + 100
     node.deliver(THREAD, publications(21, 21))
     assert (subscription.backlog.level, node.backlog_bytes) == (0, 0)
-    assert node.largest_bytes == subscription.member.outbox.level
+    assert node.largest_bytes == subscription.subscriber.outbox.level
     node.go_live(subscription, 0)
     assert mia.offsets() == []
     assert mia.unsubscribed() == []
-    assert node.catch_up(mia.member) == [subscription]
+    assert node.catch_up(mia.subscriber) == [subscription]
 
 
 def test_r97_who_cannot_even_be_told_to_start_over_is_too_slow() -> None:
@@ -341,17 +344,17 @@ def test_who_leaves_is_not_told_so_by_the_hub() -> None:
     node = hub()
     mia = Person(node)
     mia.reads()
-    node.unsubscribe(mia.member, THREAD)
-    assert mia.left == []
+    node.unsubscribe(mia.subscriber, THREAD)
+    assert mia.unsubscribed_from == []
 
 
 def test_a_subscription_that_ended_meanwhile_stays_ended() -> None:
     """Unsubscribing while joining wins over the answer."""
     node = hub()
     mia = Person(node)
-    subscription = node.subscribe(mia.member, THREAD)
+    subscription = node.subscribe(mia.subscriber, THREAD)
     node.deliver(THREAD, publications(1, 1))
-    node.unsubscribe(mia.member, THREAD)
+    node.unsubscribe(mia.subscriber, THREAD)
     node.go_live(subscription, 0)
     node.deliver(THREAD, publications(2, 2))
     assert mia.outbox.objects == []
@@ -361,10 +364,10 @@ def test_an_old_subscription_does_not_speak_for_a_new_one() -> None:
     """Who left and came back gets each offset from the second answer on, once."""
     node = hub()
     mia = Person(node)
-    old = node.subscribe(mia.member, THREAD)
+    old = node.subscribe(mia.subscriber, THREAD)
     node.deliver(THREAD, publications(1, 1))
-    node.unsubscribe(mia.member, THREAD)
-    new = node.subscribe(mia.member, THREAD)
+    node.unsubscribe(mia.subscriber, THREAD)
+    new = node.subscribe(mia.subscriber, THREAD)
     node.go_live(old, 0)
     node.deliver(THREAD, publications(2, 2))
     node.go_live(new, 1)
@@ -398,10 +401,10 @@ def test_r97_r99_a_slow_reader_waits_beside_the_fast_ones_and_gets_everything() 
         drained(person)
     slow.outbox._max_bytes = 10**6
     drained(slow)
-    assert node.catch_up(slow.member) == []
+    assert node.catch_up(slow.subscriber) == []
     assert slow.offsets() == list(range(1, 101))
     drained(slow)
-    assert (node.waiting_bytes, node.backlog_bytes, slow.member.behind) == (0, 0, {})
+    assert (node.waiting_bytes, node.backlog_bytes, slow.subscriber.behind) == (0, 0, {})
 
 
 def test_r97_what_comes_while_a_reader_is_behind_waits_its_turn() -> None:
@@ -414,7 +417,7 @@ def test_r97_what_comes_while_a_reader_is_behind_waits_its_turn() -> None:
     drained(slow)
     node.deliver(THREAD, publications(6, 6))
     assert slow.offsets() == [1, 2, 3, 4]
-    assert node.catch_up(slow.member) == []
+    assert node.catch_up(slow.subscriber) == []
     assert slow.offsets() == [1, 2, 3, 4, 5, 6]
     node.deliver(THREAD, publications(7, 7))
     assert slow.offsets()[-1] == 7
@@ -428,7 +431,7 @@ def test_r97_a_backlog_without_room_is_given_up_and_answered_from_the_log() -> N
     node.deliver(THREAD, publications(1, 4, size=200))
     node.deliver(THREAD, publications(5, 30, size=10))
     drained(slow)
-    assert node.catch_up(slow.member) == [subscription]
+    assert node.catch_up(slow.subscriber) == [subscription]
     assert subscription.offset == 4
     node.rejoin(subscription)
     node.deliver(THREAD, publications(31, 31))
@@ -443,20 +446,20 @@ def test_r97_what_was_given_up_while_joining_wakes_who_empties_the_outbox() -> N
     node = Hub(may_read, max_connections=20, backlog_bytes=50)
     woken: list[int] = []
     outbox = Outbox(lambda: woken.append(len(woken)), max_bytes=2000)
-    member = Subscriber("c1", MIA, outbox, lambda _: None)
-    node.connect(member)
-    subscription = node.subscribe(member, THREAD)
+    subscriber = Subscriber("c1", MIA, outbox, lambda _: None)
+    node.connect(subscriber)
+    subscription = node.subscribe(subscriber, THREAD)
     node.deliver(THREAD, publications(1, 9, size=100))
     assert woken == []
     node.go_live(subscription, 0)
     assert woken == [0]
-    assert node.catch_up(member) == [subscription]
+    assert node.catch_up(subscriber) == [subscription]
 
 
 def test_p1_r39_who_may_not_read_any_more_is_not_answered_from_the_log() -> None:
     """A subscription may be written to while it is there and its right is: else it is withheld."""
     allowed = [True]
-    node = Hub(lambda *recover_from: allowed[0], max_connections=20)
+    node = Hub(lambda *_: allowed[0], max_connections=20)
     reader = Person(node)
     subscription = reader.reads()
     assert node.may_write(subscription)
@@ -464,7 +467,7 @@ def test_p1_r39_who_may_not_read_any_more_is_not_answered_from_the_log() -> None
     assert not node.may_write(subscription)
     assert node.withheld == 1
     allowed[0] = True
-    node.unsubscribe(reader.member, THREAD)
+    node.unsubscribe(reader.subscriber, THREAD)
     assert not node.may_write(subscription)
     again = reader.reads()
     assert node.may_write(again)
@@ -479,9 +482,9 @@ def test_a_reader_that_leaves_while_it_is_behind_leaves_nothing() -> None:
     slow.reads()
     node.deliver(THREAD, publications(1, 4, size=200))
     node.deliver(THREAD, publications(5, 5))
-    node.unsubscribe(slow.member, THREAD)
-    assert (slow.member.behind, node.backlog_bytes) == ({}, 0)
-    assert node.catch_up(slow.member) == []
+    node.unsubscribe(slow.subscriber, THREAD)
+    assert (slow.subscriber.behind, node.backlog_bytes) == ({}, 0)
+    assert node.catch_up(slow.subscriber) == []
 
 
 @pytest.mark.parametrize("channel", [user_channel("acme", "mia"), tenant_channel("acme")])
@@ -515,15 +518,15 @@ def test_r37_a_user_has_so_many_connections_and_no_more() -> None:
         None,
     ]
     assert len(node) == 4
-    assert third.member not in node.members("acme", "mia")
+    assert third.subscriber not in node.subscribers("acme", "mia")
 
 
 def test_r37_who_leaves_frees_the_place() -> None:
-    """A disconnected member does not count, and disconnecting twice frees one place only."""
+    """A disconnected subscriber does not count, and disconnecting twice frees one place only."""
     node = hub(max_connections=2)
     first, _ = Person(node, number=1), Person(node, number=2)
-    node.disconnect(first.member)
-    node.disconnect(first.member)
+    node.disconnect(first.subscriber)
+    node.disconnect(first.subscriber)
     assert Person(node, number=3).answer is None
     assert Person(node, number=4).answer is codes.CONNECTION_LIMIT
 
@@ -537,10 +540,10 @@ def test_r37_a_tenant_has_so_many_connections_and_no_more() -> None:
     other = Person(node, Principal(tenant="other", user="user 3"), 9)
     assert [p.answer for p in (*people, other)] == [None] * 3 + [codes.TOO_MANY_REQUESTS, None]
     assert len(node) == 4
-    node.disconnect(people[3].member)
+    node.disconnect(people[3].subscriber)
     assert Person(node, number=5).answer is codes.TOO_MANY_REQUESTS
-    node.disconnect(people[0].member)
-    node.disconnect(people[0].member)
+    node.disconnect(people[0].subscriber)
+    node.disconnect(people[0].subscriber)
     assert Person(node, number=6).answer is None
     assert Person(node, number=7).answer is codes.TOO_MANY_REQUESTS
 
@@ -557,8 +560,8 @@ def test_r34_a_tenant_that_has_gone_leaves_nothing_behind() -> None:
     node = hub()
     for number in range(50):
         person = Person(node, Principal(tenant=f"tenant {number}", user="mia"), number)
-        node.disconnect(person.member)
-    assert len(node._by_tenant) == len(node._by_user) == len(node._members) == 0
+        node.disconnect(person.subscriber)
+    assert len(node._by_tenant) == len(node._by_user) == len(node._subscribers) == 0
 
 
 def test_r84_ending_ends_whom_it_names_at_once_and_nobody_else() -> None:
@@ -578,18 +581,18 @@ def test_r84_ending_goes_by_who_they_are_now() -> None:
     """A connection whose credential was renewed is named by the new one."""
     node = hub()
     mia = Person(node)
-    mia.member.principal = Principal(tenant="acme", user="mia", token_id="new")
+    mia.subscriber.principal = Principal(tenant="acme", user="mia", token_id="new")
     assert node.end(lambda principal: principal.token_id == "old", codes.NOT_ALLOWED) == 0
     assert node.end(lambda principal: principal.token_id == "new", codes.NOT_ALLOWED) == 1
 
 
 def test_r84_ending_survives_connections_that_leave_while_it_goes_on() -> None:
-    """Closing may let go of a member at once."""
+    """Closing may let go of a subscriber at once."""
     node = hub()
     people = [Person(node, number=number) for number in range(3)]
     for person in people:
-        leaver = person.member
-        person.member.close = lambda _, leaver=leaver: node.disconnect(leaver)  # type: ignore[misc]
+        leaver = person.subscriber
+        person.subscriber.close = lambda _, leaver=leaver: node.disconnect(leaver)  # type: ignore[misc]
     assert node.end(lambda _: True, codes.FORCED) == 3
     assert len(node) == 0
 
@@ -598,27 +601,27 @@ def test_r37_one_who_was_not_let_in_takes_nobody_with_them() -> None:
     """Letting go of a refused connection leaves the others."""
     node = hub(max_connections=1)
     first, refused = Person(node, number=1), Person(node, number=2)
-    node.disconnect(refused.member)
-    assert node.members("acme", "mia") == [first.member]
+    node.disconnect(refused.subscriber)
+    assert node.subscribers("acme", "mia") == [first.subscriber]
 
 
 def test_r34_who_leaves_leaves_nothing_behind() -> None:
-    """No reader, no subscription, no member is kept."""
+    """No reader, no subscription, no subscriber is kept."""
     node = hub()
     mia, leo = Person(node), Person(node, Principal(tenant="acme", user="leo"), 2)
     for channel in (THREAD, user_channel("acme", "mia"), tenant_channel("acme")):
         mia.reads(channel)
     leo.reads(tenant_channel("acme"))
     assert node.subscriptions == 4
-    node.disconnect(mia.member)
+    node.disconnect(mia.subscriber)
     node.deliver(THREAD, publications(1, 1))
     assert mia.outbox.objects == []
     assert node.subscriptions == 1
-    assert node.readers(tenant_channel("acme")) == [leo.member]
-    assert node.members("acme", "mia") == []
-    assert node.members("acme", "leo") == [leo.member]
-    node.disconnect(leo.member)
-    assert (len(node), node.subscriptions, node.members("acme", "leo")) == (0, 0, [])
+    assert node.readers(tenant_channel("acme")) == [leo.subscriber]
+    assert node.subscribers("acme", "mia") == []
+    assert node.subscribers("acme", "leo") == [leo.subscriber]
+    node.disconnect(leo.subscriber)
+    assert (len(node), node.subscriptions, node.subscribers("acme", "leo")) == (0, 0, [])
 
 
 def test_unsubscribing_says_whether_anything_was_read() -> None:
@@ -626,8 +629,8 @@ def test_unsubscribing_says_whether_anything_was_read() -> None:
     node = hub()
     mia = Person(node)
     mia.reads()
-    assert node.unsubscribe(mia.member, THREAD)
-    assert not node.unsubscribe(mia.member, THREAD)
+    assert node.unsubscribe(mia.subscriber, THREAD)
+    assert not node.unsubscribe(mia.subscriber, THREAD)
 
 
 @pytest.mark.parametrize("empty", [[], ()])

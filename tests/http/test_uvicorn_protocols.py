@@ -1,4 +1,4 @@
-"""Heads that are too large or cannot be read are answered at once, at every door."""
+"""Heads that are too large or cannot be read are answered at once, on every path."""
 
 import asyncio
 from collections.abc import AsyncGenerator

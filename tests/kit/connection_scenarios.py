@@ -11,7 +11,7 @@ import detangle
 import msgspec
 
 from tests.kit.auth_scenarios import MOMENT, leaving, settled
-from tests.kit.connection_world import PACES, LineWorld, Visit
+from tests.kit.connection_world import PACES, ConnectionWorld, Visit
 from tests.kit.late_provider import DOWN, EPOCH, FLAPPING, MOMENTS, WELL, token
 from tests.kit.transport import Written
 from towpath import codes
@@ -21,7 +21,7 @@ from towpath.auth.jwks import Freshness
 from towpath.auth.revocations import Revocation
 from towpath.channels import user_channel
 from towpath.codes import CloseCode
-from towpath.delivery.hub import Subscriber
+from towpath.delivery.subscriber import Subscriber
 from towpath.identity import Principal
 from towpath.log.broker import Append, Item, Write, write
 from towpath.methods.method import Caller
@@ -32,7 +32,7 @@ ENDS = {"first": 1.0, "longer": 6.0, "shorter": 0.6, "over": -100.0}
 """When alice's credentials end, by their `jti`, in seconds."""
 
 
-class Lifetime(LineWorld):
+class Lifetime(ConnectionWorld):
     """A world in which alice's credential is renewed, expires and is taken back, all at once."""
 
     GRACE = 0.5
@@ -102,7 +102,7 @@ class Lifetime(LineWorld):
             self._check_end(written[-1])
 
     @property
-    def _member(self) -> Subscriber | None:
+    def _subscriber(self) -> Subscriber | None:
         """Alice's place in the hub, since she was let in."""
         return self.hub.met.get(self.alice.name)
 
@@ -126,18 +126,18 @@ class Lifetime(LineWorld):
         """Check that the connection ended for the first cause, or else in its time."""
         assert end.code in (self._causes or {codes.EXPIRED.number}), "the first cause ends it"
         if self._causes:
-            who = self._member.principal if self._member is not None else None
+            who = self._subscriber.principal if self._subscriber is not None else None
             assert who is self._principal, "what comes after the end changes nothing"
             return
-        assert self._member is not None, "only who was let in can expire"
-        late = end.at - self._deadline(self._member)
+        assert self._subscriber is not None, "only who was let in can expire"
+        late = end.at - self._deadline(self._subscriber)
         assert -MOMENT < late < max(PACES) + MOMENT, "one deadline: her credential's"
         if end.at > 5.0:
             replies = self.alice.socket.replies
             assert len(replies) == self.alice.said, "every command is answered"
 
-    def _deadline(self, member: Subscriber) -> float:
-        ends = member.principal.expires_at
+    def _deadline(self, subscriber: Subscriber) -> float:
+        ends = subscriber.principal.expires_at
         assert ends is not None, "every token here has an end"
         return ends + self.GRACE - EPOCH
 
@@ -157,21 +157,21 @@ class Lifetime(LineWorld):
 
     def _taken_back(self) -> bool:
         """Whether what she is there with is good no more."""
-        if self._member is None or self._revocation is None or not self._heard:
+        if self._subscriber is None or self._revocation is None or not self._heard:
             return False
-        return self._revocation.names(self._member.principal)
+        return self._revocation.names(self._subscriber.principal)
 
     def _ended_by(self, code: CloseCode) -> None:
         """Note what ends her connection, unless something did before."""
         if self._causes:
             return
-        member = self._member
-        late = detangle.now() - self._deadline(member) if member is not None else -1.0
+        subscriber = self._subscriber
+        late = detangle.now() - self._deadline(subscriber) if subscriber is not None else -1.0
         if late > -MOMENT:
             self._causes.add(codes.EXPIRED.number)
         if late < MOMENT:
             self._causes.add(code.number)
-        self._principal = member.principal if member is not None else None
+        self._principal = subscriber.principal if subscriber is not None else None
 
 
 async def lifetimes() -> None:
@@ -185,7 +185,7 @@ async def lifetimes() -> None:
     world.check()
 
 
-class Outage(LineWorld):
+class Outage(ConnectionWorld):
     """A world whose provider goes down before alice's credential ends."""
 
     ENDS = 2.0
@@ -201,7 +201,7 @@ class Outage(LineWorld):
     async def hold_on(self) -> None:
         """Be alice: connect, and have no new credential to bring."""
         self.alice.socket.say(self.alice.connect())
-        await self.alice.line.over.wait()
+        await self.alice.connection.over.wait()
 
     async def fail(self) -> None:
         """Be the provider: go down, and perhaps come back."""
@@ -218,7 +218,7 @@ class Outage(LineWorld):
         visit.socket.say(visit.connect())
         await asyncio.sleep(detangle.choice(MOMENTS))
         visit.socket.leave()
-        await visit.line.over.wait()
+        await visit.connection.over.wait()
         assert visit.name not in self.hub.met, "an outage lets nobody in"
 
     def check(self) -> None:
@@ -245,7 +245,7 @@ async def outages() -> None:
     world.check()
 
 
-class Arrival(LineWorld):
+class Arrival(ConnectionWorld):
     """A world to which alice comes from several devices at once."""
 
     CONNECTIONS = 2
@@ -269,9 +269,9 @@ class Arrival(LineWorld):
         await asyncio.wait([leaving(self._talk(visit))])
         if detangle.flip(0.5):
             visit.socket.leave()
-        await visit.line.over.wait()
+        await visit.connection.over.wait()
         assert digest(visit.credential) not in self.verdicts, "nothing is found out for who left"
-        present = {member.id for member in self.hub.members("acme", "alice")}
+        present = {subscriber.id for subscriber in self.hub.subscribers("acme", "alice")}
         assert visit.name not in present, "who left is not there"
 
     async def move(self) -> None:
@@ -279,8 +279,8 @@ class Arrival(LineWorld):
         for moment in (detangle.choice((0.2, 0.5, 0.9, 1.4)), 8.0):
             await asyncio.sleep(moment)
             for visit in self.visits:
-                visit.line.drain()
-                visit.line.end(codes.MOVE_ELSEWHERE)
+                visit.connection.drain()
+                visit.connection.end(codes.MOVE_ELSEWHERE)
 
     def check(self) -> None:
         """Check what became of everybody."""
@@ -311,7 +311,7 @@ class Arrival(LineWorld):
             await asyncio.sleep(detangle.choice(MOMENTS))
 
     def _bounded(self) -> bool:
-        return len(self.hub.members("acme", "alice")) <= self.CONNECTIONS
+        return len(self.hub.subscribers("acme", "alice")) <= self.CONNECTIONS
 
 
 async def arrivals() -> None:

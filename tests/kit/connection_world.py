@@ -1,7 +1,7 @@
 """A node over a network, a log and a provider that are as late as the explorer likes.
 
-Lines, hub, sessions and everything that judges are the real ones, put together as the gateway does
-it; sockets, log and provider are in memory. `open` looks in the end whether anything is left.
+Connections, hub, sessions and authentication are the real ones, put together as the gateway does
+it; sockets, log and provider are in memory. `open` checks in the end that nothing is left.
 """
 
 import asyncio
@@ -24,14 +24,15 @@ from towpath.auth.policy import may_read
 from towpath.channels import CONTROL, Channel
 from towpath.codes import CloseCode, ErrorCode
 from towpath.connections.client_connection import ClientConnection
-from towpath.connections.commands import Parts
-from towpath.delivery.hub import Hub, Subscriber
+from towpath.connections.parts import Parts
+from towpath.delivery.hub import Hub
 from towpath.delivery.recovery import Recovery
+from towpath.delivery.subscriber import Subscriber
 from towpath.errors import StorageError
 from towpath.log.broker import Publication, Replay
 from towpath.methods.runs import StartLimit
 from towpath.methods.table import Methods, make_methods
-from towpath.node.revocation_feed import Control
+from towpath.node.revocation_feed import RevocationFeed
 from towpath.rate_limits import Rate
 from towpath.runs.service import AgentWebSocketBridge
 from towpath.runs.store import ThreadStore
@@ -69,16 +70,16 @@ class RememberingHub(Hub):
     def __init__(self, *, max_connections: int) -> None:
         super().__init__(may_read, max_connections=max_connections)
         self.met: dict[str, Subscriber] = {}
-        """Everybody who was let in, by connection."""
+        """Every subscriber that was connected, by connection id."""
 
-    def connect(self, member: Subscriber) -> ErrorCode | CloseCode | None:
-        full = super().connect(member)
+    def connect(self, subscriber: Subscriber) -> ErrorCode | CloseCode | None:
+        full = super().connect(subscriber)
         if full is None:
-            self.met[member.id] = member
+            self.met[subscriber.id] = subscriber
         return full
 
 
-class LineWorld(AuthWorld):
+class ConnectionWorld(AuthWorld):
     """A node: everything between a socket and the log."""
 
     def __init__(
@@ -98,7 +99,7 @@ class LineWorld(AuthWorld):
         grace = grace or Grace()
         super().__init__(freshness=freshness, grace=grace, keys_timeout=0.7)
         self.hub = RememberingHub(max_connections=connections)
-        self.control = Control(self.service, self.hub, self.telemetry)
+        self.control = RevocationFeed(self.service, self.hub, self.telemetry)
         self.broker = LateLog(self._deliver, ThreadProjection(), clock=self.wall_clock)
         store = ThreadStore(self.broker)
         recovery = Recovery(self.broker, store, snapshot_max_bytes=1024)
@@ -114,7 +115,7 @@ class LineWorld(AuthWorld):
             may_read=may_read,
             telemetry=self.telemetry,
             version="towpath",
-            wall_clock=self.wall_clock,
+            now=self.wall_clock,
         )
         self.visits: list[Visit] = []
 
@@ -168,7 +169,7 @@ class LineWorld(AuthWorld):
 class Visit:
     """One client and its connection."""
 
-    def __init__(self, world: LineWorld, name: str, credential: str) -> None:
+    def __init__(self, world: ConnectionWorld, name: str, credential: str) -> None:
         """Open a socket.
 
         Args:
@@ -181,10 +182,10 @@ class Visit:
         self.said = 0
         """How many commands it sent; they are numbered from 1."""
         self.socket = MemoryTransport(pace=lambda: detangle.choice(PACES))
-        self.line = ClientConnection(
-            world.parts, self.socket, handshake=UpgradeInfo(address="192.0.2.1"), connection_id=name
+        self.connection = ClientConnection(
+            world.parts, self.socket, upgrade=UpgradeInfo(address="192.0.2.1"), connection_id=name
         )
-        self.serving = asyncio.create_task(self.line.serve())
+        self.serving = asyncio.create_task(self.connection.serve())
         self._world = world
 
     @property

@@ -1,7 +1,7 @@
 """One reader's way along one log: what it was given has to be all of it, once, in order.
 
 A reader may join anywhere, is told of what it missed in one piece or merged, and then goes on
-live. Its place is the set of offsets it was given, by itself or inside a prelude. Deltas of
+live. Its place is the set of offsets it was given, by itself or inside a snapshot. Deltas of
 different items may pass each other when they are merged (WIRE section 9), so that a place may have
 holes for a moment; anything else that comes over a hole is a gap.
 """
@@ -42,7 +42,7 @@ class OffsetTracker:
         """The last offset that was named."""
         self._due = 0
         """The top of the last answer: all up to it has to be given before anything else."""
-        self._prelude: list[Given] | None = None
+        self._snapshot: list[Given] | None = None
         """What is being told anew; None once it is complete."""
         self._page = Page()
         self.violations: list[Violation] = []
@@ -56,10 +56,10 @@ class OffsetTracker:
                 self._say(Kind.ORDER, "it was given something before it was subscribed")
                 return self.violations
             elif self._thread and not told.tags and not told.offset:
-                self._take_prelude(told)
+                self._take_snapshot(told)
             else:
                 self._take(told)
-        self._finish_prelude()
+        self._finish_snapshot()
         self._check_due()
         self._check_end()
         return self.violations
@@ -69,7 +69,7 @@ class OffsetTracker:
         self.violations.append(Violation(kind=kind, where=where, sentence=sentence))
 
     def _join(self, joined: Joined) -> None:
-        self._finish_prelude()
+        self._finish_snapshot()
         self._check_due()
         if joined.epoch != self._log.epoch:
             self._say(Kind.EPOCH, f"it joined in {joined.epoch}, the log's is {self._log.epoch}")
@@ -84,28 +84,28 @@ class OffsetTracker:
             self._next, self._last = joined.offset + 1, joined.offset
             self._ahead.clear()
             self._page = Page()
-            self._prelude = []
+            self._snapshot = []
         self._due = joined.offset
 
-    def _take_prelude(self, given: Given) -> None:
-        if self._prelude is None:
-            self._say(Kind.ORDER, f"{given.event['type']} of a prelude in a stream that goes on")
+    def _take_snapshot(self, given: Given) -> None:
+        if self._snapshot is None:
+            self._say(Kind.ORDER, f"{given.event['type']} of a snapshot in a stream that goes on")
             return
-        self._prelude.append(given)
+        self._snapshot.append(given)
         self._page.feed(given.event)
 
-    def _finish_prelude(self) -> None:
-        """Hold a prelude that is complete against the log up to where it was told."""
-        snapshot, self._prelude = self._prelude, None
+    def _finish_snapshot(self) -> None:
+        """Hold a snapshot that is complete against the log up to where it was told."""
+        snapshot, self._snapshot = self._snapshot, None
         if snapshot is None or not self._thread:
             return
         past = [one.event for one in self._log.publications if one.offset < self._next]
         wrong = difference(self._page.texts, Page(past).texts)
         if wrong:
-            self._say(Kind.TEXT, f"in the prelude up to {self._next - 1}, {wrong}")
+            self._say(Kind.TEXT, f"in the snapshot up to {self._next - 1}, {wrong}")
 
     def _take(self, given: Given) -> None:
-        self._finish_prelude()
+        self._finish_snapshot()
         offsets = self._covered(given)
         if not offsets:
             return

@@ -2,7 +2,7 @@
 
 Each is a coroutine function without arguments for `detangle.explore`. Readers do what an SDK does:
 they keep the last offset they were given and come back with it. What they show in the end is what
-the thread amounts to, wherever their lines broke, whatever the log dropped meanwhile.
+the thread amounts to, wherever their connections broke, whatever the log dropped meanwhile.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Any
 import detangle
 import msgspec
 
-from tests.kit.connection_world import LineWorld, Visit
+from tests.kit.connection_world import ConnectionWorld, Visit
 from tests.kit.late_provider import token
 from towpath.agents.agent import AgentInput, AgentRegistry
 from towpath.channels import Channel, thread_channel
@@ -46,7 +46,7 @@ STRANGE = (None, START, START, Position("strange", 3), Position("", 5), Position
 """What a reader may first say of where it is; the last two of them in the thread's own epoch."""
 
 
-class ReadingWorld(LineWorld):
+class ReadingWorld(ConnectionWorld):
     """A node with a thread on it that is written while it is read."""
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ class ReadingWorld(LineWorld):
 
 
 class Reader:
-    """One device: it reads, loses its line, and comes back with the last offset it was given."""
+    """One device: it reads, disconnects, and comes back with the last offset it was given."""
 
     def __init__(self, world: ReadingWorld) -> None:
         self._world = world

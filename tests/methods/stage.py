@@ -16,9 +16,10 @@ from towpath.auth.service import AuthService
 from towpath.auth.single_flight import SingleFlight
 from towpath.auth.tickets import Tickets
 from towpath.codes import CloseCode
-from towpath.delivery.hub import Hub, Subscriber
+from towpath.delivery.hub import Hub
 from towpath.delivery.outbox import Outbox
 from towpath.delivery.recovery import Recovery
+from towpath.delivery.subscriber import Subscriber
 from towpath.identity import Principal
 from towpath.log.broker import Broker, Write, Written, write
 from towpath.methods.method import Caller

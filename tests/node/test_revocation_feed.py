@@ -18,14 +18,15 @@ from tests.log.brokers import ENGINES, Notes
 from towpath import codes
 from towpath.auth.cache import VerdictCache
 from towpath.auth.policy import may_read
-from towpath.auth.revocations import KEEP_SECONDS, Compacted, Revocation, Revocations
+from towpath.auth.revocations import KEEP_SECONDS, Compacted, Revocation, Revocations, announce
 from towpath.auth.service import AuthService
 from towpath.auth.single_flight import SingleFlight
 from towpath.auth.tickets import Tickets
 from towpath.channels import CONTROL, Channel
 from towpath.codes import CloseCode
-from towpath.delivery.hub import Hub, Subscriber
+from towpath.delivery.hub import Hub
 from towpath.delivery.outbox import Outbox
+from towpath.delivery.subscriber import Subscriber
 from towpath.errors import Conflict, StorageError
 from towpath.identity import Principal
 from towpath.log import batch
@@ -43,7 +44,7 @@ from towpath.log.broker import (
 )
 from towpath.log.sqlite_broker import SqliteBroker
 from towpath.node import revocation_feed as room
-from towpath.node.revocation_feed import Control, announce
+from towpath.node.revocation_feed import RevocationFeed
 from towpath.telemetry import (
     InternalError,
     RevocationsIncomplete,
@@ -86,7 +87,7 @@ class Node:
         hub = Hub(may_read, max_connections=9)
         outbox = Outbox(lambda: None, max_bytes=1000)
         hub.connect(Subscriber("c1", MIA, outbox, self.closed.append))
-        self.control = Control(service, hub, Telemetry([self.happened.append]))
+        self.control = RevocationFeed(service, hub, Telemetry([self.happened.append]))
 
     def of(self, kind: type[TelemetryEvent]) -> list[TelemetryEvent]:
         """Return what happened of one kind."""

@@ -1,4 +1,4 @@
-"""The JSON dialect: what one text frame holds, and what the bytes of an answer say."""
+"""The JSON encoding: what one text frame holds, and what the bytes of an answer say."""
 
 import contextlib
 import json
@@ -8,7 +8,6 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from msgspec import Raw
 
 from towpath.protocol import codec_json as codec
 from towpath.protocol import frames
@@ -310,31 +309,6 @@ def test_brackets_inside_a_string_do_not_count(text: str) -> None:
     assert isinstance(one(json.dumps(command)), Command)
 
 
-def test_r67_the_last_depth_allowed_passes_among_siblings() -> None:
-    """Many brackets in all do not make the deepest of them deeper."""
-    deepest = b"[" * 63 + b"]" * 63
-    assert not codec.too_deep(b"[" + deepest + b",[]," + deepest + b"]")
-    assert codec.too_deep(b"[" + deepest + b",[[" + deepest + b"]]]")
-
-
-def test_siblings_do_not_count_as_depth() -> None:
-    """Many brackets side by side are flat."""
-    assert not codec.too_deep(b"[" + b"[]," * 5000 + b"[]]")
-
-
-@pytest.mark.parametrize("before", ['""', '"\\""', '"\\\\"', '"]]]"', '"}"', "[]"])
-def test_r67_depth_is_seen_behind_any_string(before: str) -> None:
-    """A string cannot hide what follows it, nor close what is open."""
-    assert codec.too_deep(b"[" + before.encode() + b"," + b"[" * 64 + b"]" * 64 + b"]")
-
-
-@given(st.integers(0, 80), st.integers(1, 70), st.sampled_from(["[", '{"a":']))
-def test_r67_depth_is_what_a_parser_would_count(depth: int, limit: int, opening: str) -> None:
-    """The bound holds for arrays and objects at every limit."""
-    text = opening * depth + "0" + ("]" if opening == "[" else "}") * depth
-    assert codec.too_deep(text.encode(), limit) is (depth > limit)
-
-
 @given(JSON)
 def test_r43_a_compact_payload_is_the_same_value_on_one_line(value: object) -> None:
     """No raw newline of a payload can break the framing."""
@@ -390,12 +364,10 @@ def test_an_error_says_code_and_message(code: int, temporary: Any) -> None:
     assert json.loads(made) == {"id": 4, "error": expected}
 
 
-def test_r75_a_prelude_item_has_no_offset_and_a_live_one_has() -> None:
+def test_r75_a_snapshot_item_has_no_offset_and_a_live_one_has() -> None:
     """The field is left out, never zero: SDKs adopt every offset they see."""
-    snapshot = codec.encode_publication("thread:t", frames.Publication(data=Raw(b'{"a":1}')))
-    live = codec.encode_publication(
-        "thread:t", frames.Publication(data=Raw(b'{"a":1}'), offset=1, tags={"run": "r"})
-    )
+    snapshot = codec.encode_publication("thread:t", 0, b'{"a":1}')
+    live = codec.encode_publication("thread:t", 1, b'{"a":1}', {"run": "r"})
     assert json.loads(snapshot) == {"push": {"channel": "thread:t", "pub": {"data": {"a": 1}}}}
     assert json.loads(live)["push"]["pub"] == {
         "data": {"a": 1},
@@ -407,10 +379,8 @@ def test_r75_a_prelude_item_has_no_offset_and_a_live_one_has() -> None:
 @given(TEXT, TEXT, JSON)
 def test_one_push_is_one_line(channel: str, tag: str, value: object) -> None:
     """Whatever names and tags hold, a frame of ours never contains a raw newline."""
-    publication = frames.Publication(
-        data=codec.compact(json.dumps(value).encode()), offset=1, tags={tag: tag}
-    )
-    pushed = codec.encode_publication(channel, publication)
+    data = bytes(codec.compact(json.dumps(value).encode()))
+    pushed = codec.encode_publication(channel, 1, data, {tag: tag})
     ended = codec.encode_unsubscribe(channel, 2500, tag)
     assert b"\n" not in pushed + ended
     assert json.loads(pushed)["push"]["pub"]["data"] == value

@@ -1,4 +1,4 @@
-"""The event-stream dialect: what is written is read again, and nothing else is a position."""
+"""The event-stream encoding: what is written is read again, and nothing else is a position."""
 
 import json
 

@@ -219,7 +219,7 @@ def test_r02_the_verdict_comes_exactly_once(state: State) -> None:
 
 @pytest.mark.parametrize("state", [s for s in State if s is not State.CLOSED])
 def test_a_binary_frame_is_1003(state: State) -> None:
-    """The JSON dialect takes text, whatever the bytes hold."""
+    """The JSON encoding takes text, whatever the bytes hold."""
     assert closing(in_state(state), CONNECT.encode()) is codes.UNSUPPORTED_DATA
 
 

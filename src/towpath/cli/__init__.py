@@ -4,7 +4,6 @@ from towpath.errors import MissingExtra
 
 try:
     import rich  # noqa: F401
-    import structlog  # noqa: F401
     import typer  # noqa: F401
     import uvicorn  # noqa: F401
     import uvloop  # noqa: F401

@@ -1,11 +1,11 @@
-"""One live connection: its socket, its tasks, its verdict and its end.
+"""One live connection: its socket, its tasks, its deadlines and its end.
 
-Three tasks share a connection. One reads messages and lets the protocol take them apart; pongs are
-noted at once, commands queue up, bounded, and a full queue stops the reading. One takes commands
-from the queue and has them performed, in order. One empties the outbox into the socket, everything
-that gathered in one message. The socket is read by the first and written by the last; nobody else
-touches it. A connection ends once: `end` notes the code, the writer sends what is still due and
-the close frame, and the tasks are gone.
+Three tasks share a connection. The reader receives messages and lets the protocol decode them: it
+notes pongs at once and queues commands. The queue is bounded; while it is full, the socket is not
+read. The worker takes commands from the queue and has them handled, in order. The writer empties
+the outbox into the socket, everything that gathered in one message. Only the reader reads the
+socket, and only the writer writes to it. A connection ends once: `end` notes the code, the writer
+sends what is still due and the close frame, and the tasks are cancelled.
 
 Source: WIRE sections 2 to 4.
 """
@@ -14,29 +14,25 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-from msgspec import UNSET
-
 from towpath import codes, telemetry
-from towpath.auth.connection_auth import Authenticated, Refused
 from towpath.auth.handshake import UpgradeInfo
-from towpath.codes import CloseCode, ErrorCode
-from towpath.connections.commands import CommandHandler, Parts
-from towpath.connections.keepalive import Due, KeepAlive
-from towpath.connections.session import Session, SessionLimits
+from towpath.codes import CloseCode
+from towpath.connections.commands import CommandHandler
+from towpath.connections.handshake import Handshake
+from towpath.connections.keepalive import Due
+from towpath.connections.parts import Parts
 from towpath.connections.transport import Transport
 from towpath.delivery.catch_up import catch_up
-from towpath.delivery.hub import Subscriber
 from towpath.delivery.outbox import Outbox
-from towpath.errors import StorageError
 from towpath.protocol import codec_json as codec
 from towpath.protocol import frames
 from towpath.protocol.connection import Bounds, Closed, Connection
 from towpath.protocol.frames import Command, Malformed, Pong
 from towpath.protocol.states import State
-from towpath.rate_limits import Rate
+from towpath.settings import Settings
 
 COMMAND_QUEUE = 256
-"""Commands read and not yet performed; past it the socket is not read."""
+"""Commands read and not yet handled; past it the socket is not read."""
 AT_ONCE = frozenset(
     {
         codes.SLOW,
@@ -50,44 +46,45 @@ AT_ONCE = frozenset(
 
 
 class ClientConnection:
-    """Sees one connection from its upgrade to its end."""
+    """Serves one connection from its upgrade to its end."""
 
     def __init__(
-        self, parts: Parts, transport: Transport, *, handshake: UpgradeInfo, connection_id: str
+        self, parts: Parts, transport: Transport, *, upgrade: UpgradeInfo, connection_id: str
     ) -> None:
         """Take a socket after its upgrade.
 
         Args:
-            parts: what it works with.
+            parts: what connections work with.
             transport: the socket.
-            handshake: what the upgrade brought.
+            upgrade: what the upgrade carried.
             connection_id: the one id of this connection, in every layer.
         """
         self.id = connection_id
         self.over = asyncio.Event()
         """Set once nothing of the connection is left."""
         self._parts = parts
-        self._settings = limits = parts.settings
+        self._settings = parts.settings
         self._transport = transport
-        self._handshake = handshake
-        self._connection = Connection(
-            Bounds(
-                early_message=limits.early_message_bytes,
-                message=limits.message_bytes,
-                waiting=limits.waiting_bytes,
-                waiting_commands=limits.waiting_commands,
-            )
-        )
+        self._protocol = Connection(_bounds(parts.settings))
         self._wake = asyncio.Event()
         self._ended = asyncio.Event()
-        self._outbox = Outbox(self._wake.set, max_bytes=limits.outbox_bytes)
-        self._commands: asyncio.Queue[Command | Malformed] = asyncio.Queue(COMMAND_QUEUE)
-        self._performer: CommandHandler | None = None
+        self._outbox = Outbox(self._wake.set, max_bytes=parts.settings.outbox_bytes)
+        self._queue: asyncio.Queue[Command | Malformed] = asyncio.Queue(COMMAND_QUEUE)
+        self._handshake = Handshake(
+            parts,
+            self._protocol,
+            self._outbox,
+            connection_id=connection_id,
+            upgrade=upgrade,
+            end=self.end,
+            reschedule=self._reschedule,
+        )
+        self._commands: CommandHandler | None = None
         self._end: CloseCode | None = None
         self._sending = False
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
-        self._timer = self._loop.call_later(limits.connect_timeout, self.end, codes.STALE)
+        self._timer = self._loop.call_later(self._settings.connect_timeout, self.end, codes.STALE)
 
     async def serve(self) -> None:
         """Serve the connection until it is over."""
@@ -112,7 +109,7 @@ class ClientConnection:
         """End the connection with a code; the first one wins."""
         if self._end is None:
             self._end = code
-            self._connection.close(code)
+            self._protocol.close(code)
             if code in AT_ONCE:
                 self._outbox.clear()
             self._outbox.close()
@@ -120,32 +117,62 @@ class ClientConnection:
             self._ended.set()
 
     def drain(self) -> None:
-        """Note that the connection will be told to move elsewhere; it goes on until `end`."""
-        if self._connection.state is State.OPEN:
-            self._connection.drain()
+        """Note that the client will be told to move elsewhere; it goes on until `end`."""
+        if self._protocol.state is State.OPEN:
+            self._protocol.drain()
 
     async def _watched(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do one of the connection's tasks; a fault of ours in it ends the connection."""
+        """Run one of the connection's tasks; a fault of ours in it ends the connection."""
         try:
             await work()
         except Exception as error:  # The outermost edge of a connection.
             self._parts.telemetry.emit(telemetry.InternalError(where="connection", error=error))
             self.end(codes.SERVER_FAULT)
 
+    # The reader.
+
     async def _read(self) -> None:
         while (message := await self._transport.receive()) is not None:
-            for event in self._connection.receive_data(message):
+            for event in self._protocol.receive_data(message):
                 match event:
                     case Closed(code, _):
                         self.end(code)
                     case Pong():
                         self._pong()
                     case command:
-                        await self._commands.put(command)
+                        await self._queue.put(command)
+
+    def _pong(self) -> None:
+        if self._commands is None or not self._commands.keepalive.pong():
+            self.end(codes.BAD_MESSAGE)
+        else:
+            self._reschedule()
+
+    # The worker.
 
     async def _work(self) -> None:
         while True:
-            await self._handle(await self._commands.get())
+            await self._handle(await self._queue.get())
+
+    async def _handle(self, command: Command | Malformed) -> None:
+        if self._protocol.closed:
+            return
+        if isinstance(command, Command) and isinstance(command.request, frames.ConnectRequest):
+            await self._connect(command.id, command.request)
+        elif self._commands is not None:
+            await self._commands.handle(command)
+
+    async def _connect(self, number: int, request: frames.ConnectRequest) -> None:
+        """Have connect handled, and then the commands that waited for the verdict."""
+        self._timer.cancel()  # The client has done its part in time; now it is our turn.
+        limit = self._settings.auth_timeout + self._settings.connect_timeout
+        self._timer = self._loop.call_later(limit, self.end, codes.CONNECT_FAILED)
+        self._commands = await self._handshake.authenticate(number, request)
+        if self._commands is not None:
+            for command in await self._handshake.accept(self._commands, number, request):
+                await self._handle(command)
+
+    # The writer.
 
     async def _write(self) -> None:
         while True:
@@ -155,13 +182,11 @@ class ClientConnection:
                 if message:
                     await self._send(message)
             if self._end is not None:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._settings.close_timeout):
-                        await self._transport.close(self._end.number, self._end.reason)
+                await self._close(self._end)
                 return
 
     async def _send(self, message: bytes) -> None:
-        """Send a message; a peer that takes nothing for too long is let go."""
+        """Send a message; end the connection of a peer that takes nothing for too long."""
         self._sending = True
         try:
             async with asyncio.timeout(self._settings.slow_timeout):
@@ -171,21 +196,57 @@ class ClientConnection:
         finally:
             self._sending = False
 
+    async def _close(self, code: CloseCode) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.close_timeout):
+                await self._transport.close(code.number, code.reason)
+
     async def _catch_up(self) -> bool:
         """Give the reader what it fell behind with; False where there is nothing."""
-        if self._performer is None or self._end is not None:
+        if self._commands is None or self._end is not None:
             return False
-        return await catch_up(self._parts, self._performer.member)
+        parts = self._parts
+        return await catch_up(
+            self._commands.subscriber,
+            hub=parts.hub,
+            recovery=parts.recovery,
+            telemetry=parts.telemetry,
+        )
+
+    # Deadlines and the end.
+
+    def _reschedule(self) -> None:
+        """Set the connection's one timer to the next deadline."""
+        self._timer.cancel()
+        if self._commands is not None and self._end is None:
+            when = self._commands.keepalive.next_deadline
+            self._timer = self._loop.call_at(when, self._elapse)
+
+    def _elapse(self) -> None:
+        if (commands := self._commands) is None:
+            return
+        match commands.keepalive.elapse(self._loop.time()):
+            case Due.PING:
+                self._outbox.put(codec.PING)
+            case Due.NO_PONG if self._sending or self._outbox.level:
+                commands.keepalive.pong()  # It is slow: `slow_timeout` decides.
+            case Due.NO_PONG:
+                self.end(codes.NO_PONG)
+            case Due.LAPSED:
+                commands.expiry.lapsed()
+            case Due.EXPIRED if commands.expiry.is_over():
+                self.end(codes.EXPIRED)
+        self._reschedule()
 
     def _let_go(self) -> None:
-        """Leave nothing of this connection behind, and say how it ended."""
+        """Leave nothing of this connection behind, and report how it ended."""
         self._timer.cancel()
-        self._connection.close(codes.FORCED)
+        self._protocol.close(codes.FORCED)
         self._outbox.clear()
         who = None
-        if self._performer is not None:
-            who = self._performer.member.principal
-            self._parts.hub.disconnect(self._performer.member)
+        if self._commands is not None:
+            who = self._commands.subscriber.principal
+            self._parts.hub.disconnect(self._commands.subscriber)
         self._parts.telemetry.emit(
             telemetry.ConnectionClosed(
                 connection=self.id,
@@ -197,120 +258,11 @@ class ClientConnection:
             )
         )
 
-    async def _handle(self, command: Command | Malformed) -> None:
-        if self._connection.closed:
-            return
-        if isinstance(command, Command) and isinstance(command.request, frames.ConnectRequest):
-            await self._connect(command.id, command.request)
-        elif self._performer is not None:
-            await self._performer.perform(command)
 
-    async def _connect(self, number: int, request: frames.ConnectRequest) -> None:
-        """Find out who it is; only a valid verdict lets anybody in."""
-        self._timer.cancel()  # The client has done its part in time; now it is our turn.
-        limit = self._settings.auth_timeout + self._settings.connect_timeout
-        self._timer = self._loop.call_later(limit, self.end, codes.CONNECT_FAILED)
-        made = await self._parts.auth.authenticate_websocket_connection(
-            request.token, self._handshake, connection=self.id
-        )
-        match made:
-            case Authenticated():
-                try:
-                    await self._open(number, request, made)
-                except StorageError:
-                    self._refuse(number, codes.TEMPORARY)
-            case Refused(code):
-                self._refuse(number, code)
-
-    def _refuse(self, number: int, code: ErrorCode | CloseCode) -> None:
-        """Answer connect with an error and close, or close with the code that says it all."""
-        if isinstance(code, CloseCode):
-            self.end(code)
-        elif self._connection.state is State.AUTHENTICATING:
-            self._outbox.put(self._connection.refuse(number, code))
-            self.end(codes.CONNECT_FAILED)
-
-    async def _open(self, number: int, request: frames.ConnectRequest, made: Authenticated) -> None:
-        """Let a verified person in: their place in the hub, their channels, their reply."""
-        limits, principal = self._settings, made.principal
-        now = self._loop.time()
-        if self._connection.closed:
-            return  # It ended while the verdict was found out.
-        member = Subscriber(self.id, principal, self._outbox, self.end)
-        if (full := self._parts.hub.connect(member)) is not None:
-            self._refuse(number, full)
-            return
-        session = Session(
-            principal,
-            self._parts.may_read,
-            SessionLimits(
-                subscriptions=limits.subscriptions,
-                errors=limits.errors,
-                commands=Rate(per_second=limits.commands_per_second, burst=limits.commands_burst),
-            ),
-            now=now,
-        )
-        member.on_unsubscribed = session.on_unsubscribed
-        performer = self._performer = CommandHandler(
-            self._parts,
-            self._connection,
-            member,
-            session,
-            KeepAlive(now, ping_interval=limits.ping_interval, pong_timeout=limits.pong_timeout),
-            handshake=self._handshake,
-            renewable=made.renewable,
-            reschedule=self._reschedule,
-        )
-        subs = await performer.server_subscriptions(request.subs)
-        if self._connection.state is not State.AUTHENTICATING:
-            return
-        expires, ttl = performer.lifetime()
-        result = frames.ConnectResult(
-            client=self.id,
-            version=self._parts.version,
-            ping=max(1, round(limits.ping_interval)),
-            pong=True,
-            expires=expires,
-            ttl=ttl,
-            subs=subs or UNSET,
-        )
-        reply, waiting = self._connection.accept(number, result)
-        self._outbox.put(reply)
-        performer.go_live(subs)
-        performer.watch_expiry()
-        self._parts.telemetry.emit(
-            telemetry.ConnectionOpened(
-                connection=self.id, tenant=principal.tenant, user=principal.user
-            )
-        )
-        for command in waiting:
-            await self._handle(command)
-
-    def _reschedule(self) -> None:
-        """Set the connection's one timer to whatever is due next."""
-        self._timer.cancel()
-        if self._performer is not None and self._end is None:
-            when = self._performer.keepalive.next_deadline
-            self._timer = self._loop.call_at(when, self._elapse)
-
-    def _elapse(self) -> None:
-        if self._performer is None:
-            return
-        match self._performer.keepalive.elapse(self._loop.time()):
-            case Due.PING:
-                self._outbox.put(codec.PING)
-            case Due.NO_PONG if self._sending or self._outbox.level:
-                self._performer.keepalive.pong()  # It is slow: `slow_timeout` decides.
-            case Due.NO_PONG:
-                self.end(codes.NO_PONG)
-            case Due.LAPSED:
-                self._performer.lapsed()
-            case Due.EXPIRED if self._performer.expired():
-                self.end(codes.EXPIRED)
-        self._reschedule()
-
-    def _pong(self) -> None:
-        if self._performer is None or not self._performer.keepalive.pong():
-            self.end(codes.BAD_MESSAGE)
-        else:
-            self._reschedule()
+def _bounds(limits: Settings) -> Bounds:
+    return Bounds(
+        early_message=limits.early_message_bytes,
+        message=limits.message_bytes,
+        waiting=limits.waiting_bytes,
+        waiting_commands=limits.waiting_commands,
+    )

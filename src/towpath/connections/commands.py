@@ -1,348 +1,246 @@
-"""The only place where decisions meet deeds: what a session wants is done here.
+"""The commands of an open connection: the only place where decisions meet deeds.
 
-A performer belongs to one open connection. It asks the session what a command means, does it, and
-sees to it that the command gets its one reply: a result, the error that doing it raised, or the
-end of the connection.
+A `CommandHandler` asks the session whether a command is allowed, carries it out, and makes sure
+that it gets its one reply: a result, an error, or the end of the connection.
 
 Source: WIRE sections 3, 5 and 7.
 """
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
 
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 
-from towpath import codes, telemetry
-from towpath.auth.connection_auth import Authenticated, ConnectionAuth, Refused
+from towpath import codes
+from towpath.auth.connection_auth import Authenticated, Refused
 from towpath.auth.handshake import UpgradeInfo
-from towpath.channels import Channel, named
+from towpath.channels import Channel
 from towpath.codes import CloseCode, ErrorCode
-from towpath.connections.effects import (
-    Answer,
-    Call,
-    Effect,
-    End,
-    Fail,
-    Join,
-    Leave,
-    ReadHistory,
-    Renew,
-    TellPresence,
+from towpath.connections.answers import (
+    first_answer,
+    history_result,
+    presence_result,
+    presence_stats_result,
 )
+from towpath.connections.expiry import Expiry
 from towpath.connections.keepalive import KeepAlive
-from towpath.connections.session import Session
-from towpath.delivery.hub import Hub, MayRead, Subscriber
-from towpath.delivery.recovery import RecoverFrom, Recovery
+from towpath.connections.parts import Parts
+from towpath.connections.session import Denied, Session
+from towpath.delivery.subscriber import Subscriber
 from towpath.errors import CommandError, StorageError, UnrecoverablePosition
-from towpath.log.broker import Broker, Position
+from towpath.identity import Principal
 from towpath.methods.method import Caller
-from towpath.methods.table import METHODS, Methods
+from towpath.methods.table import METHODS
 from towpath.protocol import frames
 from towpath.protocol.connection import Connection
 from towpath.protocol.frames import Command, Malformed
-from towpath.runs.store import ThreadStore
-from towpath.settings import Settings
-from towpath.telemetry import Telemetry
+from towpath.telemetry import CommandAnswered
 
-MIN_HOLD_SECONDS = 5.0
-"""How often a connection that an outage keeps is looked at, at the most."""
 HISTORY_LIMIT = 1000
 """How many publications one history answer may hold."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What every connection works with; made once by the gateway."""
-
-    settings: Settings
-    hub: Hub
-    broker: Broker
-    store: ThreadStore
-    recovery: Recovery
-    methods: Methods
-    auth: ConnectionAuth
-    may_read: MayRead
-    telemetry: Telemetry
-    version: str
-    wall_clock: Callable[[], float]
-    """Unix seconds, for credentials."""
-
-
 class CommandHandler:
-    """Does what one open connection's session wants."""
+    """Handles the commands of one connection whose credential is valid."""
 
     def __init__(
         self,
         parts: Parts,
-        connection: Connection,
-        member: Subscriber,
+        protocol: Connection,
+        subscriber: Subscriber,
         session: Session,
-        keepalive: KeepAlive,
         *,
-        handshake: UpgradeInfo,
-        renewable: bool,
-        reschedule: Callable[[], None],
+        keepalive: KeepAlive,
+        expiry: Expiry,
+        upgrade: UpgradeInfo,
     ) -> None:
-        """Take over a connection whose verdict is valid.
+        """Take over a connection after its verdict.
 
         Args:
-            parts: what it works with.
-            connection: the protocol state, which makes the replies.
-            member: its place in the hub; its outbox takes them.
+            parts: what connections work with.
+            protocol: the protocol state, which encodes the replies.
+            subscriber: its place in the hub; its outbox takes the replies.
             session: what it may do.
-            keepalive: when it is to be looked at.
-            handshake: what its upgrade brought.
-            renewable: whether its SDK can bring a new credential over the live connection.
-            reschedule: called when `keepalive` has another next deadline.
+            keepalive: its deadlines.
+            expiry: the lifetime of its credential.
+            upgrade: what its upgrade carried.
         """
-        self.member = member
+        self.subscriber = subscriber
         self.keepalive = keepalive
+        self.expiry = expiry
         self._parts = parts
-        self._connection = connection
-        self._session = session
-        self._handshake = handshake
-        self._renewable = renewable
-        self._reschedule = reschedule
+        self._protocol = protocol
+        self.session = session
+        self._upgrade = upgrade
         self._loop = asyncio.get_running_loop()
 
-    async def perform(self, command: Command | Malformed) -> None:
-        """Do what a command means; whatever comes of it, it gets its one reply."""
+    async def handle(self, command: Command | Malformed) -> None:
+        """Carry out one command and give it its one reply."""
         began = self._loop.time()
-        effect = self._session.handle(command, began)
-        error = await self._reply_to(command.id, effect) if effect is not None else 0
+        error = await self._answer(command, began)
         self._parts.telemetry.emit(
-            telemetry.CommandAnswered(
-                connection=self.member.id,
+            CommandAnswered(
+                connection=self.subscriber.id,
                 command=_name(command),
                 error=error,
                 seconds=self._loop.time() - began,
             )
         )
 
-    async def server_subscriptions(
-        self, asked: dict[str, frames.SubscribeRequest]
-    ) -> dict[str, frames.SubscribeResult]:
-        """Begin to read the channels every connection reads; return what connect's reply says.
-
-        Until `go_live` their publications wait.
-        """
-        subs: dict[str, frames.SubscribeResult] = {}
-        for name in self._parts.settings.server_subscriptions:
-            channel = named(name, self._session.principal)
-            assert channel is not None, "the settings name channels that exist"
-            self._session.joined(channel)
-            self._parts.hub.subscribe(self.member, channel)
-            subs[name] = await self._first(channel, asked.get(name, frames.SubscribeRequest()))
-        return subs
-
-    def go_live(self, subs: dict[str, frames.SubscribeResult]) -> None:
-        """Let the channels of `server_subscriptions` flow, now that their answer is under way."""
-        for name, result in subs.items():
-            channel = named(name, self._session.principal)
-            if channel in self.member.subscriptions:
-                self._parts.hub.go_live(self.member.subscriptions[channel], result.offset)
-
-    def lifetime(self) -> tuple[bool | UnsetType, int | UnsetType]:
-        """Return `expires` and `ttl`; only for a credential that the SDK itself can renew."""
-        expires_at = self._session.principal.expires_at
-        if expires_at is None or not self._renewable:
-            return UNSET, UNSET
-        return True, max(1, int(expires_at - self._parts.wall_clock()))
-
-    def watch_expiry(self) -> None:
-        """Have the connection looked at when its credential ends, and when the grace does."""
-        principal = self._session.principal
-        lapse, end = principal.expires_at, self._parts.auth.expires_at(principal)
-        self.keepalive.expire_at(self._moment(end), lapse=self._moment(lapse))
-        self._reschedule()
-
-    def lapsed(self) -> None:
-        """Take note that the credential ended and no other came."""
-        self._parts.auth.lapsed(self._session.principal)
-
-    def expired(self) -> bool:
-        """Whether the grace is over for good; in an outage it goes on for a while."""
-        principal = self._session.principal
-        until = self._parts.auth.held_until(principal)
-        if until is None:
-            return True
-        # Look again after another grace: who can bring a new credential by then will have.
-        left = until - self._parts.wall_clock()
-        pause = min(left, max(self._parts.settings.expiry_grace, MIN_HOLD_SECONDS))
-        self.keepalive.expire_at(self._loop.time() + pause)
-        self._parts.auth.lapsed(principal)
-        return False
-
-    def _moment(self, wall: float | None) -> float | None:
-        """Return a Unix time as a time of the loop."""
-        if wall is None:
-            return None
-        return self._loop.time() + wall - self._parts.wall_clock()
-
-    async def _reply_to(self, number: int, effect: Effect) -> int:
-        """Do one thing; return the error code of the reply, 0 for success."""
+    async def _answer(self, command: Command | Malformed, now: float) -> int:
+        """Carry out a command if it is allowed; return the error code of its reply, 0 for none."""
+        answer = self.session.authorize(command, now)
+        if isinstance(answer, Denied):
+            return self._deny(command.id, answer)
+        assert isinstance(command, Command), "a malformed command is denied"
         try:
-            await self._do(effect)
+            result = await self.dispatch(command, answer.channel)
         except CommandError as error:
-            code, message = error.code, error.message
+            return self._failed(command.id, error.code, error.message)
         except StorageError:
-            code, message = codes.TEMPORARY, codes.TEMPORARY.message
-        else:
-            return effect.code.number if isinstance(effect, Fail) else 0
-        if isinstance(effect, Join):
-            self._session.on_unsubscribed(effect.channel)
-            self._parts.hub.unsubscribe(self.member, effect.channel)
-        await self._do(self._session.failed(number, code, message))
-        return code.number
+            return self._failed(command.id, codes.TEMPORARY)
+        if result is not None:
+            self._reply(command.id, result)
+        return 0
 
-    async def _do(self, effect: Effect) -> None:
-        match effect:
-            case Answer(number, result):
-                self._reply(number, result)
-            case Fail(number, code, message):
-                self._fail(number, code, message)
-            case End(code):
-                self.member.close(code)
-            case Join():
-                await self._join(effect)
-            case Leave(number, channel):
-                self._parts.hub.unsubscribe(self.member, channel)
-                self._reply(number, frames.Empty())
-            case Call(number, method, data):
-                caller = Caller(
-                    principal=self._session.principal,
-                    connection=self.member.id,
-                    origin=self._handshake.origin,
-                )
-                made = await self._parts.methods.call(method, data, caller)
-                self._reply(number, frames.RPCResult(data=Raw(made)))
-            case ReadHistory():
-                await self._history(effect)
-            case TellPresence():
-                await self._presence(effect)
-            case Renew():
-                await self._renew(effect)
+    async def dispatch(self, command: Command, channel: Channel | None) -> frames.Result | None:
+        """Carry out an allowed command.
 
-    async def _join(self, join: Join) -> None:
-        subscription = self._parts.hub.subscribe(self.member, join.channel)
-        result = await self._first(join.channel, join.request)
-        self._reply(join.id, result)
-        self._parts.hub.go_live(subscription, result.offset)
+        Returns:
+            The result to reply with; None where the reply was given or the command has none.
 
-    async def _first(
-        self, channel: Channel, request: frames.SubscribeRequest
-    ) -> frames.SubscribeResult:
-        """Return what a reader of this channel gets first."""
-        asked = RecoverFrom(request.recover, Position(request.epoch, request.offset))
-        user = self._session.principal.user
-        answer = await self._parts.recovery.answer(channel, user, asked)
-        if request.recover and not answer.recovered and request.flag & frames.REJECT_UNRECOVERED:
-            raise UnrecoverablePosition
-        told = answer.publications
-        return frames.SubscribeResult(
-            epoch=answer.epoch,
-            offset=answer.top,
-            recovered=answer.recovered,
-            was_recovering=request.recover,
-            publications=(_at_once(told) if channel.is_thread else told) or UNSET,
+        Raises:
+            CommandError: it failed; the code says how.
+            StorageError: the log cannot be used now.
+        """
+        match command.request, channel:
+            case frames.RPCRequest() as request, _:
+                return await self._call(request)
+            case frames.SubscribeRequest() as request, Channel() as read:
+                await self._subscribe(command.id, read, request)
+            case frames.UnsubscribeRequest(), _:
+                return self._unsubscribe(channel)
+            case frames.HistoryRequest() as request, Channel() as read:
+                return await self._history(read, request)
+            case frames.PresenceRequest(), Channel() as read:
+                return presence_result(await self._readers(read))
+            case frames.PresenceStatsRequest(), Channel() as read:
+                return presence_stats_result(await self._readers(read))
+            case frames.RefreshRequest(token=token), _:
+                return await self._refresh(command.id, token)
+            case frames.Empty(), _:
+                return frames.Empty()
+        return None  # It has its reply, or it is a one-way message, which is ignored.
+
+    async def _call(self, request: frames.RPCRequest) -> frames.RPCResult:
+        caller = Caller(
+            principal=self.session.principal,
+            connection=self.subscriber.id,
+            origin=self._upgrade.origin,
         )
+        data = await self._parts.methods.call(request.method, bytes(request.data), caller)
+        return frames.RPCResult(data=Raw(data))
 
-    async def _history(self, effect: ReadHistory) -> None:
-        await self._parts.recovery.check(effect.channel, self._session.principal.user)
-        request = effect.request
+    async def _subscribe(
+        self, number: int, channel: Channel, request: frames.SubscribeRequest
+    ) -> None:
+        """Join a channel; its publications are delivered after the reply."""
+        hub, user = self._parts.hub, self.session.principal.user
+        # Before the answer is made: what is published meanwhile waits beside the subscription.
+        subscription = hub.subscribe(self.subscriber, channel)
+        try:
+            result = await first_answer(self._parts.recovery, channel, user, request)
+        except (CommandError, StorageError):
+            self.session.on_unsubscribed(channel)
+            hub.unsubscribe(self.subscriber, channel)
+            raise
+        self._reply(number, result)
+        hub.go_live(subscription, result.offset)
+
+    def _unsubscribe(self, channel: Channel | None) -> frames.Empty:
+        if channel is not None:
+            self._parts.hub.unsubscribe(self.subscriber, channel)
+        return frames.Empty()
+
+    async def _history(
+        self, channel: Channel, request: frames.HistoryRequest
+    ) -> frames.HistoryResult:
+        await self._parts.recovery.check(channel, self.session.principal.user)
         since = request.since or frames.StreamPosition()
-        limit = min(request.limit, HISTORY_LIMIT) if request.limit >= 0 else HISTORY_LIMIT
         replay = await self._parts.broker.read(
-            effect.channel,
-            # As in a subscribe, offset 0 in no epoch is no position: all that is kept is asked for.
+            channel,
+            # As in a subscribe, offset 0 in no epoch is no position: read all that is kept.
             since.offset if since != frames.StreamPosition() else None,
             epoch=since.epoch or None,
-            limit=limit,
+            limit=min(request.limit, HISTORY_LIMIT) if request.limit >= 0 else HISTORY_LIMIT,
             reverse=request.reverse,
         )
         if replay.gone:
             raise UnrecoverablePosition
-        publications = [
-            frames.Publication(data=Raw(item.data), offset=item.offset, tags=item.tags or UNSET)
-            for item in replay.publications
-        ]
-        result = frames.HistoryResult(
-            publications=publications, epoch=replay.epoch, offset=replay.top
-        )
-        self._reply(effect.id, result)
+        return history_result(replay)
 
-    async def _presence(self, effect: TellPresence) -> None:
-        await self._parts.recovery.check(effect.channel, self._session.principal.user)
-        readers = self._parts.hub.readers(effect.channel)
-        if effect.only_count:
-            users = {member.principal.user for member in readers}
-            stats = frames.PresenceStatsResult(num_clients=len(readers), num_users=len(users))
-            self._reply(effect.id, stats)
-            return
-        clients = {
-            member.id: frames.ClientInfo(user=member.principal.user, client=member.id)
-            for member in readers
-        }
-        self._reply(effect.id, frames.PresenceResult(presence=clients))
+    async def _readers(self, channel: Channel) -> list[Subscriber]:
+        """Return who reads a channel; a thread must exist for that."""
+        await self._parts.recovery.check(channel, self.session.principal.user)
+        return self._parts.hub.readers(channel)
 
-    async def _renew(self, renew: Renew) -> None:
-        """Take a new credential for the live connection (WIRE section 3, refresh)."""
-        made = await self._parts.auth.refresh(
-            self._session.principal, renew.token, self._handshake, connection=self.member.id
+    async def _refresh(self, number: int, token: str) -> frames.RefreshResult | None:
+        """Verify a new credential for the live connection (WIRE section 3, refresh)."""
+        verdict = await self._parts.auth.refresh(
+            self.session.principal, token, self._upgrade, connection=self.subscriber.id
         )
-        if self._connection.closed:
-            return  # It expired, or was revoked, while the new one was looked at.
-        match made:
-            case Refused(CloseCode() as code):
-                self.member.close(code)
-            case Refused(ErrorCode() as code):
-                match self._session.failed(renew.id, code):
-                    case Fail(number, error):
-                        # Any error on refresh that is not temporary is the end for an SDK.
-                        self._fail(number, error, temporary=True)
-                    case effect:
-                        await self._do(effect)
+        if self._protocol.closed:
+            return None  # It expired or was revoked while the new credential was verified.
+        match verdict:
             case Authenticated(principal):
-                self._session.principal = self.member.principal = principal
-                self.watch_expiry()
-                expires, ttl = self.lifetime()
-                client, version = self.member.id, self._parts.version
-                self._reply(
-                    renew.id,
-                    frames.RefreshResult(client=client, version=version, expires=expires, ttl=ttl),
-                )
+                return self._renew(principal)
+            case Refused(CloseCode() as code):
+                self.subscriber.close(code)
+            case Refused(ErrorCode() as code):
+                # Without `temporary`, SDKs give up after any error on refresh.
+                self._deny(number, self.session.failed(code), temporary=True)
+        return None
+
+    def _renew(self, principal: Principal) -> frames.RefreshResult:
+        """Go on with the principal of a new credential."""
+        self.session.principal = self.subscriber.principal = principal
+        self.expiry.renew(principal)
+        expires, ttl = self.expiry.lifetime()
+        return frames.RefreshResult(
+            client=self.subscriber.id, version=self._parts.version, expires=expires, ttl=ttl
+        )
+
+    def _failed(self, number: int, code: ErrorCode, message: str | None = None) -> int:
+        """Count an error and reply with it, or end the connection; return the error code."""
+        self._deny(number, self.session.failed(code, message))
+        return code.number
+
+    def _deny(self, number: int, denied: Denied, *, temporary: bool = False) -> int:
+        """Reply with an error or end the connection; return the error code of the reply, if any."""
+        code = denied.code
+        if isinstance(code, CloseCode):
+            self.subscriber.close(code)
+            return 0
+        if number == 0:
+            return 0  # A one-way message has no reply that could carry the error.
+        if not self._protocol.closed:
+            self._put(self._protocol.fail(number, code, denied.message, temporary=temporary))
+        return code.number
 
     def _reply(self, number: int, result: frames.Result) -> None:
-        if not self._connection.closed:
-            self._put(self._connection.reply(number, result))
-
-    def _fail(
-        self,
-        number: int,
-        code: codes.ErrorCode,
-        message: str | None = None,
-        *,
-        temporary: bool = False,
-    ) -> None:
-        if not self._connection.closed:
-            self._put(self._connection.fail(number, code, message, temporary=temporary))
+        if not self._protocol.closed:
+            self._put(self._protocol.reply(number, result))
 
     def _put(self, frame: bytes) -> None:
-        if not self.member.outbox.put(frame, answer=True):
-            self.member.close(codes.SLOW)
-
-
-def _at_once(told: list[frames.Publication]) -> list[frames.Publication]:
-    """Return a folded answer as one reply tells it: it comes whole, so only its end is a place."""
-    return [frames.Publication(data=one.data, tags=one.tags) for one in told[:-1]] + told[-1:]
+        if not self.subscriber.outbox.put(frame, answer=True):
+            self.subscriber.close(codes.SLOW)
 
 
 def _name(command: Command | Malformed) -> str:
+    """Return the name of a command for logs and metrics."""
     if isinstance(command, Malformed):
         return "unknown"
     if isinstance(command.request, frames.RPCRequest):
-        # What clients make up is neither logged nor counted by name: it may hold anything.
+        # A name that a client made up may hold anything: it is neither logged nor counted.
         known = command.request.method in METHODS
         return f"rpc.{command.request.method}" if known else "rpc.unknown"
     return command.name

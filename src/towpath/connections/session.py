@@ -1,8 +1,9 @@
-"""What an authenticated connection may do: a command goes in, one effect comes out.
+"""What an authenticated connection may do: a command goes in, a plain answer comes out.
 
-A session knows the principal and which channels it reads; it knows no broker, no agent and no
-clock. It never says "done": it says what is to be done, and hears of it when it changed what the
-session is (`joined`, `on_unsubscribed`).
+A session knows the principal and the channels that the connection reads. It knows no broker, no
+agent and no clock. It does nothing: it answers whether a command may be carried out, and counts
+commands, errors and subscriptions. A subscribe that it allows counts as a subscription at once;
+`on_unsubscribed` takes that back.
 
 Source: WIRE sections 3 and 5.
 """
@@ -12,18 +13,7 @@ from dataclasses import dataclass
 
 from towpath import codes
 from towpath.channels import Channel, named
-from towpath.connections.effects import (
-    Answer,
-    Call,
-    Effect,
-    End,
-    Fail,
-    Join,
-    Leave,
-    ReadHistory,
-    Renew,
-    TellPresence,
-)
+from towpath.codes import CloseCode, ErrorCode
 from towpath.identity import Principal
 from towpath.protocol import frames
 from towpath.protocol.frames import Command, Malformed
@@ -32,7 +22,7 @@ from towpath.rate_limits import Rate, TokenBucket
 MayRead = Callable[[Principal, Channel], bool]
 
 COMMANDS = Rate(per_second=50, burst=512)
-"""How many commands a session takes, unless it is told otherwise."""
+"""How many commands a session takes by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +35,24 @@ class SessionLimits:
     """Error replies; one more and the connection is closed with 3013."""
     commands: Rate = COMMANDS
     """Commands; past it error 111."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """The command may be carried out."""
+
+    channel: Channel | None = None
+    """The channel that the command means, which the principal may read. None where the command
+    means none, and for an unsubscribe from a channel that is not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The command must not be carried out."""
+
+    code: ErrorCode | CloseCode
+    """An error to reply with, or the code to end the connection with."""
+    message: str | None = None
 
 
 class Session:
@@ -62,9 +70,9 @@ class Session:
 
         Args:
             principal: whose it is.
-            may_read: the policy, asked for each channel.
+            may_read: the access policy, asked for each channel.
             limits: its bounds.
-            now: seconds of the clock that `handle` is given.
+            now: seconds of the clock that `authorize` is given.
         """
         self.principal = principal
         self._may_read = may_read
@@ -75,98 +83,93 @@ class Session:
 
     @property
     def channels(self) -> frozenset[Channel]:
-        """What this connection reads, or is about to."""
+        """The channels that this connection reads, or is about to read."""
         return frozenset(self._channels)
 
-    def handle(self, command: Command | Malformed, now: float = 0.0) -> Effect | None:
-        """Return what a command means; None for a one-way message, which is not used."""
+    def authorize(self, command: Command | Malformed, now: float = 0.0) -> Allowed | Denied:
+        """Return whether a command may be carried out, and on which channel."""
         if not self._commands.take(now):
-            effect = self._counted(Fail(command.id, codes.TOO_MANY_REQUESTS))
-            # A one-way message has no reply that could carry the error.
-            return effect if command.id or isinstance(effect, End) else None
-        decided = self._decide(command)
-        return self._counted(decided) if isinstance(decided, Fail) else decided
+            return self.failed(codes.TOO_MANY_REQUESTS)
+        answer = self._decide(command)
+        return self._counted(answer) if isinstance(answer, Denied) else answer
 
-    def failed(self, number: int, code: codes.ErrorCode, message: str | None = None) -> Effect:
-        """Return what follows when performing a command failed: its error, or the end."""
-        return self._counted(Fail(number, code, message))
+    def failed(self, code: ErrorCode, message: str | None = None) -> Denied:
+        """Count a command that failed; return the error to reply with, or the end."""
+        return self._counted(Denied(code, message))
 
     def joined(self, channel: Channel) -> None:
         """Note a server-side subscription."""
         self._channels.add(channel)
 
     def on_unsubscribed(self, channel: Channel) -> None:
-        """Note that a channel is read no more."""
+        """Note that a channel is no longer read."""
         self._channels.discard(channel)
 
-    def _decide(self, command: Command | Malformed) -> Effect | None:
-        number = command.id
+    def _decide(self, command: Command | Malformed) -> Allowed | Denied:
         if isinstance(command, Malformed):
-            code = codes.METHOD_NOT_FOUND if command.unknown else codes.BAD_REQUEST
-            return Fail(number, code, None if command.unknown else command.reason)
+            return _malformed(command)
         match command.request:
-            case frames.SubscribeRequest() as request:
-                return self._subscribe(number, request)
+            case frames.SubscribeRequest(channel=name):
+                return self._subscribe(name)
             case frames.UnsubscribeRequest(channel=name):
-                return self._unsubscribe(number, name)
-            case frames.HistoryRequest(channel=name) as request:
-                channel = self._read_channel(name)
-                if channel is None:
-                    return Fail(number, codes.UNKNOWN_CHANNEL)
-                return ReadHistory(number, channel, request)
-            case frames.PresenceRequest(channel=name):
-                return self._presence(number, name, only_count=False)
-            case frames.PresenceStatsRequest(channel=name):
-                return self._presence(number, name, only_count=True)
+                return self._unsubscribe(name)
+            case frames.HistoryRequest(channel=name):
+                return self._read(name)
+            case frames.PresenceRequest(channel=name) | frames.PresenceStatsRequest(channel=name):
+                return self._presence(name)
             case frames.PublishRequest(channel=name):
                 known = named(name, self.principal) is not None
-                return Fail(number, codes.PERMISSION_DENIED if known else codes.UNKNOWN_CHANNEL)
-            case frames.RPCRequest(method=method, data=data):
-                return Call(number, method, bytes(data))
+                return Denied(codes.PERMISSION_DENIED if known else codes.UNKNOWN_CHANNEL)
             case frames.RefreshRequest(token=token):
-                return Renew(number, token) if token else Fail(number, codes.BAD_REQUEST)
+                return Allowed() if token else Denied(codes.BAD_REQUEST)
             case frames.SubRefreshRequest():
-                return Fail(number, codes.NOT_AVAILABLE)
-            case frames.SendRequest():
-                return None
-            case frames.Empty():
-                return Answer(number, frames.Empty())
+                return Denied(codes.NOT_AVAILABLE)
+            case frames.RPCRequest() | frames.SendRequest() | frames.Empty():
+                return Allowed()
         raise AssertionError("connect never reaches a session")
 
-    def _subscribe(self, number: int, request: frames.SubscribeRequest) -> Effect:
-        channel = self._read_channel(request.channel)
+    def _subscribe(self, name: str) -> Allowed | Denied:
+        channel = self._readable(name)
         if channel is None:
-            return Fail(number, codes.UNKNOWN_CHANNEL)
+            return Denied(codes.UNKNOWN_CHANNEL)
         if channel in self._channels:
-            return Fail(number, codes.ALREADY_SUBSCRIBED)
+            return Denied(codes.ALREADY_SUBSCRIBED)
         if len(self._channels) >= self._limits.subscriptions:
-            return Fail(number, codes.LIMIT_EXCEEDED)
+            return Denied(codes.LIMIT_EXCEEDED)
         self._channels.add(channel)
-        return Join(number, channel, request)
+        return Allowed(channel)
 
-    def _unsubscribe(self, number: int, name: str) -> Effect:
+    def _unsubscribe(self, name: str) -> Allowed:
         channel = named(name, self.principal)
         if channel is None or channel not in self._channels:
-            return Answer(number, frames.Empty())
+            return Allowed()
         self._channels.discard(channel)
-        return Leave(number, channel)
+        return Allowed(channel)
 
-    def _presence(self, number: int, name: str, *, only_count: bool) -> Effect:
-        channel = self._read_channel(name)
+    def _read(self, name: str) -> Allowed | Denied:
+        channel = self._readable(name)
+        return Denied(codes.UNKNOWN_CHANNEL) if channel is None else Allowed(channel)
+
+    def _presence(self, name: str) -> Allowed | Denied:
+        channel = self._readable(name)
         if channel is None:
-            return Fail(number, codes.UNKNOWN_CHANNEL)
-        if channel.owner is None:
-            # Who else is there is nobody's business but each person's own.
-            return Fail(number, codes.NOT_AVAILABLE)
-        return TellPresence(number, channel, only_count)
+            return Denied(codes.UNKNOWN_CHANNEL)
+        # Users of a tenant must not learn of each other's connections.
+        return Denied(codes.NOT_AVAILABLE) if channel.owner is None else Allowed(channel)
 
-    def _read_channel(self, name: str) -> Channel | None:
-        """Return the channel this principal means and may read."""
+    def _readable(self, name: str) -> Channel | None:
+        """Return the channel that a name means for this principal, if they may read it."""
         channel = named(name, self.principal)
         if channel is None or not self._may_read(self.principal, channel):
             return None
         return channel
 
-    def _counted(self, fail: Fail) -> Effect:
+    def _counted(self, denied: Denied) -> Denied:
         self._errors += 1
-        return End(codes.TOO_MANY_ERRORS) if self._errors > self._limits.errors else fail
+        return Denied(codes.TOO_MANY_ERRORS) if self._errors > self._limits.errors else denied
+
+
+def _malformed(command: Malformed) -> Denied:
+    if command.unknown:
+        return Denied(codes.METHOD_NOT_FOUND)
+    return Denied(codes.BAD_REQUEST, command.reason)

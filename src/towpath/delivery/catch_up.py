@@ -1,8 +1,7 @@
 """Giving a reader that fell behind what it missed, once it takes something again.
 
-What waits beside its subscriptions comes first, merged. A subscription whose backlog was given up
-is answered from the log, as if the reader had come back with its position: one mechanism serves
-both.
+The backlogs of its subscriptions come first, merged. A subscription whose backlog was given up is
+answered from the log, as if the reader had come back with its position: one mechanism serves both.
 
 Source: WIRE section 9.
 """
@@ -11,62 +10,65 @@ from collections.abc import Iterator
 
 from towpath import codes
 from towpath.channels import Channel
-from towpath.connections.commands import Parts
-from towpath.delivery.hub import Subscriber, Subscription
-from towpath.delivery.recovery import Recovered
+from towpath.delivery.encoding import Encoding
+from towpath.delivery.hub import Hub
+from towpath.delivery.recovery import Recovered, Recovery
+from towpath.delivery.subscriber import Subscriber, Subscription
 from towpath.errors import StorageError
-from towpath.log.broker import Publication
-from towpath.telemetry import CaughtUp
+from towpath.telemetry import CaughtUp, Telemetry
 
 
-async def catch_up(parts: Parts, member: Subscriber) -> bool:
-    """Fill a reader's empty outbox with what it fell behind with; False where there is nothing."""
-    given_up = parts.hub.catch_up(member)
+async def catch_up(
+    subscriber: Subscriber, *, hub: Hub, recovery: Recovery, telemetry: Telemetry
+) -> bool:
+    """Fill a reader's empty outbox with what it missed; False where it missed nothing."""
+    given_up = hub.catch_up(subscriber)
     for subscription in given_up:
-        parts.hub.rejoin(subscription)  # All of them first: answering one takes its time.
+        hub.rejoin(subscription)  # All of them first: answering one takes its time.
     for subscription in given_up:
-        await _answer(parts, subscription)
-    return member.outbox.level > 0
+        answer = await _tail(recovery, subscription)
+        _answer(hub, telemetry, subscription, answer)
+    return subscriber.outbox.level > 0
 
 
-async def _answer(parts: Parts, subscription: Subscription) -> None:
-    """Answer a subscription from the log, from the last offset the reader was given.
-
-    What the outbox has no room for now follows when that is empty again.
-    """
-    member, channel = subscription.member, subscription.channel
+async def _tail(recovery: Recovery, subscription: Subscription) -> Recovered | None:
+    """Return what was published after the last offset the reader was given; None if unavailable."""
     try:
-        answer = await parts.recovery.tail(channel, subscription.offset)
+        return await recovery.tail(subscription.channel, subscription.offset)
     except StorageError:
-        answer = None
-    if not parts.hub.may_write(subscription):
+        return None
+
+
+def _answer(
+    hub: Hub, telemetry: Telemetry, subscription: Subscription, answer: Recovered | None
+) -> None:
+    """Put an answer into the outbox, as far as there is room; the rest follows the next time."""
+    subscriber = subscription.subscriber
+    if not hub.may_write(subscription):
         return  # It ended meanwhile, or the right to it did; another one may have begun.
     if answer is None:
-        # What it missed cannot be had here: it comes back with its position, and learns more.
-        member.close(codes.SLOW)
+        # What it missed cannot be had here: it reconnects with its position, and learns more.
+        subscriber.close(codes.SLOW)
         return
     given = subscription.offset
-    for frame, offset in _frames(member, channel, answer):
-        if not member.outbox.put(frame, answer=True):
-            parts.hub.fall_behind(subscription, given)
+    for frame, offset in _frames(subscriber.encoding, subscription.channel, answer):
+        if not subscriber.outbox.put(frame, answer=True):
+            hub.fall_behind(subscription, given)
             return
         given = offset
-    parts.hub.go_live(subscription, answer.top)
-    parts.telemetry.emit(CaughtUp(connection=member.id, publications=len(answer.publications)))
+    hub.go_live(subscription, answer.top)
+    telemetry.emit(CaughtUp(connection=subscriber.id, publications=len(answer.publications)))
 
 
-def _frames(member: Subscriber, channel: Channel, answer: Recovered) -> Iterator[tuple[bytes, int]]:
-    """Yield an answer in the reader's dialect, cut only where a position is complete, and that.
+def _frames(encoding: Encoding, channel: Channel, answer: Recovered) -> Iterator[tuple[bytes, int]]:
+    """Yield an answer in frames that each complete a position, with the offset of that position.
 
-    A line may break between any two frames. Whoever comes back then says the last offset it was
-    given, and must not have been told anything that comes after that.
+    A connection may break between any two frames. The reader comes back with the last offset it
+    was given, and must not have been given anything that comes after that offset.
     """
     held: list[bytes] = []
-    for item in answer.publications:
-        offset = item.offset if isinstance(item.offset, int) else 0
-        tags = item.tags if isinstance(item.tags, dict) else {}
-        publication = Publication(offset, bytes(item.data), tags)
-        held.append(member.dialect.encode(channel, publication))
-        if offset:
-            yield member.dialect.separator.join(held), offset
+    for publication in answer.publications:
+        held.append(encoding.encode(channel, publication))
+        if publication.offset:
+            yield encoding.separator.join(held), publication.offset
             held = []

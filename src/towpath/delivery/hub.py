@@ -1,96 +1,36 @@
 """Who listens on this node, and delivery to them.
 
-A publication is encoded once, when the first reader needs it, and the same bytes go into every
-reader's outbox. A subscription is *joining* while its first answer is made: what is published
-meanwhile waits beside it, and `go_live` lets through what the answer did not contain. So the
-answer and the live stream meet without a gap and without a duplicate, and no lock is held.
+A publication is encoded once per encoding, when the first reader needs it, and the same bytes go
+into every reader's outbox. A subscription is *joining* while its first answer is made: what is
+published meanwhile waits in its backlog, and `go_live` lets through what the answer did not
+contain. So the answer and the live stream meet without a gap and without a duplicate, and no lock
+is held.
 
-A reader that takes less than comes *falls behind*: what is published for it waits beside its
-subscription too, and `catch_up` gives it that, merged, once its outbox is empty. Where too much
-waits it is thrown away, and the reader has to be answered from the log like one that joins
+A reader that takes less than is published *falls behind*: publications for it wait in its backlog
+too, and `catch_up` puts them into the outbox, merged, once the outbox is empty. A backlog that
+grows too large is dropped, and the reader has to be answered from the log like one that joins
 (`rejoin`, then `go_live`). A reader that keeps up never meets any of this.
 
-The right to read is asked for twice: by whoever subscribes, and here again at each write.
+The right to read is checked twice: when subscribing, and here again at each write.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-
-from msgspec import UNSET, Raw
 
 from towpath import codes
 from towpath.channels import Channel
 from towpath.codes import CloseCode, ErrorCode
 from towpath.delivery.backlog import Backlog
-from towpath.delivery.outbox import Outbox
+from towpath.delivery.encoding import Batch
+from towpath.delivery.subscriber import Subscriber, Subscription
 from towpath.identity import Principal
 from towpath.log.broker import Publication
-from towpath.protocol import codec_json as codec
-from towpath.protocol import frames
 from towpath.settings import BACKLOG_BYTES
 
 INSUFFICIENT_STATE = (2500, "insufficient state")
 """The unsubscribe code after which SDKs subscribe again by themselves."""
 
 MayRead = Callable[[Principal, Channel], bool]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Encoding:
-    """How publications are written for a kind of reader; compared by identity."""
-
-    encode: Callable[[Channel, Publication], bytes]
-    separator: bytes
-    """What stands between several of them."""
-    encode_unsubscribe: Callable[[str, int, str], bytes] | None
-    """How a reader is told to subscribe anew; None where it can only come back."""
-
-
-def _encode(channel: Channel, publication: Publication) -> bytes:
-    return codec.encode_publication(
-        channel.visible,
-        frames.Publication(
-            data=Raw(publication.data),
-            offset=publication.offset or UNSET,
-            tags=publication.tags or UNSET,
-        ),
-    )
-
-
-JSON = Encoding(_encode, codec.SEPARATOR, codec.encode_unsubscribe)
-"""The Centrifuge protocol's JSON."""
-
-
-@dataclass(slots=True, eq=False)
-class Subscription:
-    """One member reading one channel."""
-
-    member: "Subscriber"
-    channel: Channel
-    offset: int = 0
-    """Of the last publication put into the outbox; meaningful once live."""
-    live: bool = False
-    """False while it is joining."""
-    backlog: Backlog = field(default_factory=Backlog)
-    """What came while it was joining, or fell behind."""
-
-
-@dataclass(slots=True, eq=False)
-class Subscriber:
-    """One connection as the hub knows it."""
-
-    id: str
-    principal: Principal
-    outbox: Outbox
-    close: Callable[[CloseCode], None]
-    """Ends the connection; idempotent, must not block."""
-    on_unsubscribed: Callable[[Channel], None] = lambda _: None
-    """Hears of a subscription that the hub ended by itself."""
-    dialect: Encoding = JSON
-    subscriptions: dict[Channel, Subscription] = field(default_factory=dict)
-    behind: dict[Channel, Subscription] = field(default_factory=dict)
-    """Those that are live and have a backlog."""
 
 
 class Hub:
@@ -107,24 +47,25 @@ class Hub:
         """Make an empty hub.
 
         Args:
-            may_read: the policy, asked at each write.
+            may_read: the access policy, asked at each write.
             max_connections: how many connections one user may have.
             max_tenant_connections: how many all users of a tenant may have together.
-            backlog_bytes: how much may wait beside the subscriptions of one connection.
+            backlog_bytes: how much may wait in the backlogs of one connection.
         """
         self._may_read = may_read
         self._max_connections = max_connections
         self._max_tenant_connections = max_tenant_connections
         self._backlog_bytes = backlog_bytes
         self._by_tenant: Counter[str] = Counter()
-        self._members: dict[str, Subscriber] = {}
+        self._subscribers: dict[str, Subscriber] = {}
         self._by_user: dict[tuple[str, str], dict[str, Subscriber]] = {}
         self._readers: dict[Channel, dict[str, Subscription]] = {}
         self.withheld = 0
-        """How many writes the policy refused: a fault of ours each time, never of the reader."""
+        """Publications dropped by the access policy: a fault of ours each time, never of the
+        reader."""
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._subscribers)
 
     @property
     def subscriptions(self) -> int:
@@ -134,70 +75,70 @@ class Hub:
     @property
     def waiting_bytes(self) -> int:
         """How much waits in all outboxes together."""
-        return sum(member.outbox.level for member in self._members.values())
+        return sum(one.outbox.level for one in self._subscribers.values())
 
     @property
     def backlog_bytes(self) -> int:
-        """How much waits beside all subscriptions together."""
-        return sum(map(_backlog_level, self._members.values()))
+        """How much waits in all backlogs together."""
+        return sum(one.backlog_bytes for one in self._subscribers.values())
 
     @property
     def largest_bytes(self) -> int:
-        """How much waits for the one connection for which most does, outbox and backlogs."""
-        levels = (one.outbox.level + _backlog_level(one) for one in self._members.values())
+        """How much waits for the connection with the most: its outbox and its backlogs."""
+        levels = (one.outbox.level + one.backlog_bytes for one in self._subscribers.values())
         return max(levels, default=0)
 
-    def connect(self, member: Subscriber) -> ErrorCode | CloseCode | None:
-        """Take a connection in, or return what to answer where there are as many as may be."""
-        tenant, user = member.principal.tenant, member.principal.user
+    def connect(self, subscriber: Subscriber) -> ErrorCode | CloseCode | None:
+        """Add a connection; return the code to answer where the limit of connections is reached."""
+        tenant, user = subscriber.principal.tenant, subscriber.principal.user
         if len(self._by_user.get((tenant, user), ())) >= self._max_connections:
             return codes.CONNECTION_LIMIT
         if self._by_tenant[tenant] >= self._max_tenant_connections:
             return codes.TOO_MANY_REQUESTS
         self._by_tenant[tenant] += 1
-        self._by_user.setdefault((tenant, user), {})[member.id] = member
-        self._members[member.id] = member
+        self._by_user.setdefault((tenant, user), {})[subscriber.id] = subscriber
+        self._subscribers[subscriber.id] = subscriber
         return None
 
-    def disconnect(self, member: Subscriber) -> None:
-        """Let a connection go, and everything it read; idempotent."""
-        if self._members.pop(member.id, None) is None:
+    def disconnect(self, subscriber: Subscriber) -> None:
+        """Remove a connection and all its subscriptions; idempotent."""
+        if self._subscribers.pop(subscriber.id, None) is None:
             return
-        key = (member.principal.tenant, member.principal.user)
+        key = (subscriber.principal.tenant, subscriber.principal.user)
         self._by_tenant[key[0]] -= 1
         if not self._by_tenant[key[0]]:
             del self._by_tenant[key[0]]
-        self._by_user[key].pop(member.id)
+        self._by_user[key].pop(subscriber.id)
         if not self._by_user[key]:
             del self._by_user[key]
-        for channel in list(member.subscriptions):
-            self.unsubscribe(member, channel)
+        for channel in list(subscriber.subscriptions):
+            self.unsubscribe(subscriber, channel)
 
-    def members(self, tenant: str, user: str) -> list[Subscriber]:
-        """Return the connections of one person on this node."""
+    def subscribers(self, tenant: str, user: str) -> list[Subscriber]:
+        """Return the connections of one user on this node."""
         return list(self._by_user.get((tenant, user), {}).values())
 
     def end(self, named: Callable[[Principal], bool], code: CloseCode) -> int:
         """End the connections of these principals, at once, and return how many there were."""
-        ended = [member for member in self._members.values() if named(member.principal)]
-        for member in ended:
-            member.close(code)
+        ended = [one for one in self._subscribers.values() if named(one.principal)]
+        for subscriber in ended:
+            subscriber.close(code)
         return len(ended)
 
-    def subscribe(self, member: Subscriber, channel: Channel) -> Subscription:
-        """Begin joining a channel: from now on its publications wait beside the subscription."""
-        subscription = Subscription(member, channel)
-        member.subscriptions[channel] = subscription
-        self._readers.setdefault(channel, {})[member.id] = subscription
+    def subscribe(self, subscriber: Subscriber, channel: Channel) -> Subscription:
+        """Begin joining a channel: its publications wait in the backlog until `go_live`."""
+        subscription = Subscription(subscriber, channel)
+        subscriber.subscriptions[channel] = subscription
+        self._readers.setdefault(channel, {})[subscriber.id] = subscription
         return subscription
 
-    def unsubscribe(self, member: Subscriber, channel: Channel) -> bool:
-        """Stop reading a channel; return whether the member did read it."""
-        member.behind.pop(channel, None)
-        if member.subscriptions.pop(channel, None) is None:
+    def unsubscribe(self, subscriber: Subscriber, channel: Channel) -> bool:
+        """Stop reading a channel; return whether the subscriber did read it."""
+        subscriber.behind.pop(channel, None)
+        if subscriber.subscriptions.pop(channel, None) is None:
             return False
         readers = self._readers[channel]
-        readers.pop(member.id, None)
+        readers.pop(subscriber.id, None)
         if not readers:
             del self._readers[channel]
         return True
@@ -209,21 +150,21 @@ class Hub:
         """
         subscription.live = True
         subscription.offset = offset
-        if self._is_current(subscription):
+        if subscription.is_current:
             self._give(subscription)
 
     def rejoin(self, subscription: Subscription) -> None:
-        """Begin joining anew one that `catch_up` returned: what is published from now on waits."""
+        """Begin joining anew after `catch_up` returned it: publications wait from now on."""
         subscription.live = False
         subscription.backlog = Backlog()
 
-    def catch_up(self, member: Subscriber) -> list[Subscription]:
+    def catch_up(self, subscriber: Subscriber) -> list[Subscription]:
         """Give a reader what it fell behind with; call it when the outbox is empty.
 
         Returns:
             The subscriptions whose backlog was given up, to be answered from the log.
         """
-        behind, member.behind = member.behind, {}
+        behind, subscriber.behind = subscriber.behind, {}
         given_up = [one for one in behind.values() if one.backlog.given_up]
         for subscription in behind.values():
             if not subscription.backlog.given_up and subscription.live:
@@ -235,106 +176,87 @@ class Hub:
         subscription.live = True
         subscription.offset = offset
         subscription.backlog.give_up()
-        subscription.member.behind[subscription.channel] = subscription
+        subscription.subscriber.behind[subscription.channel] = subscription
 
     def may_write(self, subscription: Subscription) -> bool:
-        """Whether a subscription goes on, and its member may still read the channel."""
-        if not self._is_current(subscription):
+        """Whether a subscription goes on, and its subscriber may still read the channel."""
+        if not subscription.is_current:
             return False
-        may = self._may_read(subscription.member.principal, subscription.channel)
+        may = self._may_read(subscription.subscriber.principal, subscription.channel)
         self.withheld += not may
         return may
 
     def readers(self, channel: Channel) -> list[Subscriber]:
         """Return who reads a channel on this node."""
-        return [subscription.member for subscription in self._readers.get(channel, {}).values()]
+        return [one.subscriber for one in self._readers.get(channel, {}).values()]
 
     def deliver(self, channel: Channel, publications: Sequence[Publication]) -> None:
         """Put publications into the outbox of everyone who reads their channel."""
         readers = self._readers.get(channel)
         if not readers or not publications:
             return
-        first, last = publications[0].offset, publications[-1].offset
-        written: dict[Encoding, bytes] = {}
+        batch = Batch(channel, publications)
         for subscription in list(readers.values()):
-            member = subscription.member
-            if not self._may_read(member.principal, channel):
-                self.withheld += 1
-            elif not subscription.live or self._is_behind(subscription):
-                self._wait(subscription, publications)
-            elif first != subscription.offset + 1:
-                self._give_each(subscription, publications)
-            else:
-                if (joined := written.get(member.dialect)) is None:
-                    joined = written[member.dialect] = _encode_all(
-                        member.dialect, channel, publications
-                    )
-                self._put(subscription, first, last, joined)
+            self._deliver_to(subscription, batch)
 
-    def _is_behind(self, subscription: Subscription) -> bool:
-        """Whether a reader takes less than comes, on a channel where it can be helped."""
-        member, channel = subscription.member, subscription.channel
-        return channel in member.behind or (channel.is_thread and member.outbox.behind)
-
-    def _is_current(self, subscription: Subscription) -> bool:
-        return subscription.member.subscriptions.get(subscription.channel) is subscription
+    def _deliver_to(self, subscription: Subscription, batch: Batch) -> None:
+        subscriber = subscription.subscriber
+        if not self._may_read(subscriber.principal, batch.channel):
+            self.withheld += 1
+        elif not subscription.live or subscription.is_behind:
+            self._wait(subscription, batch.publications)
+        elif batch.first != subscription.offset + 1:
+            self._give_rest(subscription, batch)
+        else:
+            self._put(subscription, batch.first, batch.last, batch.joined(subscriber.encoding))
 
     def _give(self, subscription: Subscription) -> None:
         """Give a live reader its backlog, merged; one that was given up waits for the log."""
+        subscriber = subscription.subscriber
         if subscription.backlog.given_up:
-            subscription.member.behind[subscription.channel] = subscription
-            subscription.member.outbox.wake()
+            subscriber.behind[subscription.channel] = subscription
+            subscriber.outbox.wake()
             return
-        after = subscription.offset
-        for publication in subscription.backlog.take(after):
-            frame = subscription.member.dialect.encode(subscription.channel, publication)
+        for publication in subscription.backlog.take(subscription.offset):
+            frame = subscriber.encoding.encode(subscription.channel, publication)
             first = subscription.offset + 1 if publication.tags.get("from") else publication.offset
             self._put(subscription, first, publication.offset, frame)
 
-    def _give_each(self, subscription: Subscription, publications: Sequence[Publication]) -> None:
-        """Give a reader those of a batch that are new to it."""
-        for publication in publications:
+    def _give_rest(self, subscription: Subscription, batch: Batch) -> None:
+        """Give a reader those publications of a batch that it does not have yet."""
+        frames = batch.frames(subscription.subscriber.encoding)
+        for publication, frame in zip(batch.publications, frames, strict=True):
             if publication.offset > subscription.offset:
-                frame = subscription.member.dialect.encode(subscription.channel, publication)
                 self._put(subscription, publication.offset, publication.offset, frame)
 
     def _put(self, subscription: Subscription, first: int, last: int, frame: bytes) -> None:
-        """Give a reader what comes next; one that would see a gap subscribes anew instead."""
+        """Give a reader what comes next; a reader that would see a gap subscribes anew instead."""
         if first != subscription.offset + 1:
             self._restart(subscription)
-        elif subscription.member.outbox.put(frame):
+        elif subscription.subscriber.outbox.put(frame):
             subscription.offset = last
         else:
-            subscription.member.close(codes.SLOW)
+            subscription.subscriber.close(codes.SLOW)
 
     def _wait(self, subscription: Subscription, publications: Sequence[Publication]) -> None:
-        """Let publications wait beside a subscription, as far as there is room."""
-        member = subscription.member
-        subscription.backlog.add(publications, self._backlog_bytes - _backlog_level(member))
+        """Let publications wait in the backlog, as far as there is room."""
+        subscriber = subscription.subscriber
+        subscription.backlog.add(publications, self._backlog_bytes - subscriber.backlog_bytes)
         if subscription.live:
-            member.behind[subscription.channel] = subscription
+            subscriber.behind[subscription.channel] = subscription
 
     def _restart(self, subscription: Subscription) -> None:
-        """Have a reader start over on a channel it can no longer follow."""
-        member, channel = subscription.member, subscription.channel
-        if not self.unsubscribe(member, channel):
+        """Have a reader start over on a channel that it can no longer follow."""
+        subscriber, channel = subscription.subscriber, subscription.channel
+        if not self.unsubscribe(subscriber, channel):
             return
-        member.on_unsubscribed(channel)
-        emit = member.dialect.encode_unsubscribe
-        # SDKs take up again by themselves what they asked for; a channel that came with the
-        # connection comes again with the next one.
+        subscriber.on_unsubscribed(channel)
+        encode = subscriber.encoding.encode_unsubscribe
+        # SDKs subscribe again by themselves to what they asked for. A channel that came with the
+        # connection comes again with the next connection only.
         if (
             not channel.is_thread
-            or emit is None
-            or not member.outbox.put(emit(channel.visible, *INSUFFICIENT_STATE))
+            or encode is None
+            or not subscriber.outbox.put(encode(channel.visible, *INSUFFICIENT_STATE))
         ):
-            member.close(codes.SLOW)
-
-
-def _backlog_level(member: Subscriber) -> int:
-    return sum(one.backlog.level for one in member.subscriptions.values())
-
-
-def _encode_all(dialect: Encoding, channel: Channel, publications: Sequence[Publication]) -> bytes:
-    made = [dialect.encode(channel, publication) for publication in publications]
-    return made[0] if len(made) == 1 else dialect.separator.join(made)
+            subscriber.close(codes.SLOW)

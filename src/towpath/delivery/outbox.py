@@ -1,8 +1,7 @@
-"""What one connection still has to be sent: bounded, in order, taken in as few pieces as may be.
+"""What one connection still has to be sent: bounded, in order, taken in as few pieces as possible.
 
-Frames are put in as ready bytes and taken out joined: whatever gathered while the last write was
-under way leaves in one message. Nothing here waits; whoever empties the outbox is woken by `wake`
-when it stops being empty.
+Frames are put in as encoded bytes and taken out joined: the frames that gathered during the last
+write leave in one message. Nothing here waits; `wake` is called when the outbox stops being empty.
 """
 
 from collections import deque
@@ -11,7 +10,7 @@ from collections.abc import Callable
 from towpath.protocol.codec_json import SEPARATOR
 
 BEHIND_BYTES = 64 * 1024
-"""More than this waiting means that the reader takes less than comes, for now."""
+"""With more than this waiting, the reader takes less than is published, for now."""
 MESSAGE_BYTES = 64 * 1024
 """A message is not filled beyond this; a single larger frame still leaves whole."""
 
@@ -40,19 +39,19 @@ class Outbox:
 
     @property
     def behind(self) -> bool:
-        """Whether the reader takes less than comes, for now."""
+        """Whether the reader takes less than is published, for now."""
         return self.level >= self._behind_bytes
 
     def wake(self) -> None:
-        """Wake whoever empties the outbox, though nothing may be in it."""
+        """Wake the task that empties the outbox, even if nothing is in it."""
         if not self._closed:
             self._wake()
 
     def put(self, frame: bytes, *, answer: bool = False) -> bool:
-        """Add a frame; return False, and add nothing, where there is no room or it is closed.
+        """Add a frame; return False, and add nothing, if there is no room or the outbox is closed.
 
-        An answer may be larger than the bound where next to nothing waits before it: it is as large
-        as what it tells, and asking again would not help.
+        An answer may be larger than the bound where next to nothing waits before it: its size is
+        that of what was asked for, and asking again would not help.
         """
         full = self.level + len(frame) > self._max_bytes
         if self._closed or (full and not (answer and self.level <= self._behind_bytes)):
@@ -65,7 +64,7 @@ class Outbox:
         return True
 
     def take(self) -> bytes:
-        """Remove and return the next message's worth of frames; empty where nothing waits."""
+        """Remove and return the frames of the next message; empty where nothing waits."""
         frames = self._frames
         if not frames:
             return b""
@@ -78,11 +77,11 @@ class Outbox:
         return self._separator.join(taken) if len(taken) > 1 else taken[0]
 
     def close(self) -> None:
-        """Take nothing more; what is inside may still be taken out."""
+        """Accept no more frames; those inside may still be taken."""
         self._closed = True
 
     def clear(self) -> None:
-        """Throw away what waits and take nothing more."""
+        """Drop all frames and accept no more."""
         self._closed = True
         self._frames.clear()
         self.level = 0

@@ -1,11 +1,13 @@
-"""What a subscriber gets first: the tail since its position, or a prelude that brings it to now.
+"""What a subscriber gets first: the tail since its position, or a snapshot of the channel.
 
-Every answer about a thread is whole. A position of this channel's past gets what came since,
-deltas joined; anything else gets the prelude of the fold, and is told whether that was what it
-asked for. Either way the answer ends at the offset it names, and what is published after that
-offset continues it.
+Every answer about a thread is complete. A position of this channel's past gets the publications
+since that position, deltas joined. Any other position gets the snapshot of the fold, and the answer
+says whether that is what the subscriber asked for. Either way the answer ends at the offset it
+names, and what is published after that offset continues it.
 
-Source: WIRE section 5 (answers a to d), section 9 (prelude).
+Answers are publications of the log; whoever sends one encodes it.
+
+Source: WIRE section 5 (answers a to d), section 9 (snapshot).
 """
 
 import asyncio
@@ -13,43 +15,41 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
 
 from towpath.channels import Channel
 from towpath.errors import UnknownChannel
 from towpath.events.fold import Fold, merge_deltas
 from towpath.events.types import Event
 from towpath.log.broker import Broker, Position, Publication, Replay
-from towpath.protocol import frames
 from towpath.runs.store import StoredThread, ThreadStore
 
 PIECE = 500
-"""How many events are read before everybody else has a turn: about a millisecond's work."""
+"""How many events are decoded before other tasks run: about a millisecond's work."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecoverFrom:
-    """What a subscriber said about where it is."""
+    """From where a subscriber wants to recover."""
 
     recover: bool
     position: Position
 
     @property
     def from_start(self) -> bool:
-        """Whether it asks for everything, having nothing."""
+        """Whether the subscriber has nothing yet and asks for everything."""
         return self.recover and self.position == Position("", 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What a subscriber is told, up to and including `top`."""
+    """The answer to a subscriber, up to and including the offset `top`."""
 
     epoch: str
     top: int
     recovered: bool
-    publications: list[frames.Publication]
-    """Each with the offset of the position that it and those before it complete, if it completes
-    one: nothing up to that offset is missing then, and nothing after it was told."""
+    publications: list[Publication]
+    """A publication has an offset where it and those before it complete a position: everything up
+    to that offset has been given then, and nothing after it. Elsewhere its offset is 0."""
 
 
 class Recovery:
@@ -64,7 +64,7 @@ class Recovery:
         """Return what a subscriber to this channel gets first.
 
         Raises:
-            UnknownChannel: a thread that does not exist, or is not this user's.
+            UnknownChannel: this user has no such thread.
             StorageError: the log cannot be read now.
         """
         if channel.is_thread:
@@ -72,13 +72,12 @@ class Recovery:
         replay = await self._since(channel, recover_from)
         if not recover_from.recover:
             return Recovered(replay.epoch, replay.top, False, [])
-        publications = [_whole(item) for item in replay.publications]
-        return Recovered(replay.epoch, replay.top, not replay.gone, publications)
+        return Recovered(replay.epoch, replay.top, not replay.gone, replay.publications)
 
     async def tail(self, channel: Channel, after: int) -> Recovered | None:
-        """Return what came after an offset of this very channel; None where it is gone.
+        """Return what was published after an offset of this channel; None where that is gone.
 
-        On a thread it is folded, elsewhere it is whole.
+        The publications of a thread are folded, those of other channels are not.
 
         Raises:
             StorageError: the log cannot be read now.
@@ -86,18 +85,15 @@ class Recovery:
         replay = await self._broker.read(channel, after)
         if replay.gone:
             return None
-        if channel.is_thread:
-            told = await _tail(replay)
-        else:
-            told = [_whole(item) for item in replay.publications]
-        return Recovered(replay.epoch, replay.top, True, told)
+        publications = await _tail(replay) if channel.is_thread else replay.publications
+        return Recovered(replay.epoch, replay.top, True, publications)
 
     async def check(self, channel: Channel, user: str) -> None:
-        """Refuse a thread that does not exist, exactly like one that is somebody else's.
+        """Check that a thread exists; the thread of another user counts as none.
 
         Raises:
-            UnknownChannel: there is no such thread of this user's.
-            StorageError: nobody can tell now.
+            UnknownChannel: this user has no such thread.
+            StorageError: the log cannot be read now.
         """
         if channel.thread is not None and not await self._store.exists(
             channel.tenant, user, channel.thread
@@ -105,10 +101,10 @@ class Recovery:
             raise UnknownChannel
 
     async def fold(self, channel: Channel, user: str) -> Fold:
-        """Return what a thread amounts to now.
+        """Return the fold of a thread as it is now.
 
         Raises:
-            UnknownChannel: there is no such thread of this user's.
+            UnknownChannel: this user has no such thread.
             StorageError: the log cannot be read now.
         """
         fold, _ = await self._fold(channel, user, await self._stored(channel, user))
@@ -124,8 +120,8 @@ class Recovery:
                 return Recovered(replay.epoch, replay.top, True, await _tail(replay))
         fold, replay = await self._fold(channel, user, stored)
         snapshot = fold.snapshot(max_bytes=self._snapshot_max_bytes)
-        events = [frames.Publication(data=Raw(msgspec.json.encode(event))) for event in snapshot]
-        return Recovered(replay.epoch, replay.top, recover_from.from_start, events)
+        publications = [Publication(0, msgspec.json.encode(event), {}) for event in snapshot]
+        return Recovered(replay.epoch, replay.top, recover_from.from_start, publications)
 
     async def _stored(self, channel: Channel, user: str) -> StoredThread:
         stored = await self._store.get(channel.tenant, user, channel.thread or "")
@@ -134,10 +130,10 @@ class Recovery:
         return stored
 
     async def _fold(self, channel: Channel, user: str, stored: StoredThread) -> tuple[Fold, Replay]:
-        """Return what a thread amounts to now, and the part of the log that was read for it.
+        """Return the fold of a thread as it is now, and the part of the log that was read for it.
 
-        Where the log does not reach back to what was stored, the thread may have gone on since it
-        was looked at, and been trimmed; then it is looked at again.
+        Where the log does not reach back to the stored fold, the thread may have gone on and been
+        trimmed since that fold was read; then the fold is read again.
         """
         while True:
             replay = await self._broker.read(channel, stored.offset)
@@ -145,7 +141,7 @@ class Recovery:
                 break
             before, stored = stored, await self._stored(channel, user)
             if stored.offset == before.offset:
-                break  # Nothing came after it: a thread made anew, where an older one stood.
+                break  # The thread was deleted and created again; nothing followed that fold.
         fold = stored.fold()
         async for piece in _in_turns(replay.publications):
             for event, _ in _decoded(piece):
@@ -161,12 +157,8 @@ class Recovery:
         )
 
 
-def _whole(item: Publication) -> frames.Publication:
-    return frames.Publication(data=Raw(item.data), offset=item.offset, tags=item.tags or UNSET)
-
-
 async def _in_turns(items: Sequence[Publication]) -> AsyncIterator[Sequence[Publication]]:
-    """Yield publications in pieces: a long answer to one does not hold up all others."""
+    """Yield publications in pieces, so that a long answer does not hold up other tasks."""
     for start in range(0, len(items), PIECE):
         if start:
             await asyncio.sleep(0)
@@ -177,26 +169,26 @@ def _decoded(items: Iterable[Publication]) -> Iterator[tuple[Event, Publication]
     return ((msgspec.json.decode(item.data), item) for item in items)
 
 
-async def _tail(replay: Replay) -> list[frames.Publication]:
-    """Join deltas; what completes a position carries its offset, the last one the top."""
+async def _tail(replay: Replay) -> list[Publication]:
+    """Join deltas; a publication that completes a position has that position's offset."""
     joined: list[tuple[Event, list[Publication]]] = []
     async for piece in _in_turns(replay.publications):
         joined += merge_deltas(_decoded(piece))
-    told: list[frames.Publication] = []
+    tail: list[Publication] = []
     count = top = 0
     for event, parts in merge_deltas(joined):
         items = [item for part in parts for item in part]
         count += len(items)
         top = max(top, items[-1].offset)
-        # Deltas of several items may have passed each other: then something earlier is to come.
-        whole = top - replay.publications[0].offset + 1 == count
-        told.append(_merged(event, items, top if whole else UNSET))
-    return told
+        # Deltas of several items may have passed each other: then an earlier one is still to come.
+        complete = top - replay.publications[0].offset + 1 == count
+        tail.append(_merged(event, items, top if complete else 0))
+    return tail
 
 
-def _merged(event: Event, items: list[Publication], offset: int | UnsetType) -> frames.Publication:
+def _merged(event: Event, items: list[Publication], offset: int) -> Publication:
     first, last = items[0], items[-1]
     if first is last:
-        return frames.Publication(data=Raw(last.data), tags=last.tags, offset=offset)
+        return last._replace(offset=offset)
     tags = {**last.tags, "from": first.tags.get("from", first.tags["seq"])}
-    return frames.Publication(data=Raw(msgspec.json.encode(event)), tags=tags, offset=offset)
+    return Publication(offset, msgspec.json.encode(event), tags)

@@ -14,13 +14,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from towpath.errors import BadRequest, CommandError
-from towpath.gateway import VERSION, Gateway
-from towpath.http.requests import authenticated, error_response, read_body
-from towpath.methods.method import Caller, Method
+from towpath.http.requests import Site, authenticate, error_response, read_body, running
+from towpath.methods.method import Caller, Method, Params
 from towpath.methods.table import METHODS
+from towpath.node.node import VERSION
 
 
-def api_routes(gateway: Gateway) -> list[BaseRoute]:
+def api_routes(site: Site) -> list[BaseRoute]:
     """Return the routes under `/api/v1`."""
     by_path: dict[str, dict[str, Method[Any]]] = defaultdict(dict)
     for method in METHODS.values():
@@ -28,34 +28,42 @@ def api_routes(gateway: Gateway) -> list[BaseRoute]:
         by_path[path][verb] = method
     routes: list[BaseRoute] = [Route("/openapi.json", _describe)]
     for path, by_verb in by_path.items():
-        routes.append(Route(path, _endpoint(gateway, by_verb), methods=list(by_verb)))
+        routes.append(Route(path, _endpoint(site, by_verb), methods=list(by_verb)))
     return routes
 
 
 def _endpoint(
-    gateway: Gateway, by_verb: dict[str, Method[Any]]
+    site: Site, by_verb: dict[str, Method[Any]]
 ) -> Callable[[Request], Awaitable[Response]]:
-    async def handle(request: Request) -> Response:
+    """Return the endpoint of a path, whose methods are given by HTTP verb."""
+
+    async def endpoint(request: Request) -> Response:
         verb = "GET" if request.method == "HEAD" else request.method
         try:
-            return await _call(gateway, by_verb[verb], request)
+            return await _call(site, by_verb[verb], request)
         except CommandError as error:
             return error_response(error)
 
-    return handle
+    return endpoint
 
 
-async def _call(gateway: Gateway, method: Method[Any], request: Request) -> Response:
-    house, principal = await authenticated(gateway, request)
+async def _call(site: Site, method: Method[Any], request: Request) -> Response:
+    node = running(site)
+    principal = await authenticate(node, request)
+    params = await _params(method, request)
+    caller = Caller(principal=principal, origin=request.headers.get("origin"))
+    result = await node.parts.methods.invoke(method, params, caller)
+    return Response(result, media_type="application/json")
+
+
+async def _params(method: Method[Any], request: Request) -> Params:
+    """Return a method's parameters; the path wins over the body, the body over the query."""
     given: dict[str, Any] = {**_query(method, request), **await read_body(request)}
     given |= request.path_params
     try:
-        params = msgspec.convert(given, method.params)
+        return msgspec.convert(given, method.params)
     except msgspec.ValidationError as error:
         raise BadRequest(str(error)) from None
-    caller = Caller(principal=principal, origin=request.headers.get("origin"))
-    result = await house.parts.methods.invoke(method, params, caller)
-    return Response(result, media_type="application/json")
 
 
 def _query(method: Method[Any], request: Request) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 uvicorn bounds neither the lines of a head nor their number. It leaves an upgrade unanswered that
 its WebSocket library cannot read, and where the library says what was wrong, it repeats what was
 sent, credential and all. Both classes are uvicorn's own with that mended; the bounds are those of
-the WebSocket library, so that every door has the same ones.
+the WebSocket library, so that every path has the same ones.
 
 Source: WIRE section 2 (431); RFC 6585 section 5; RFC 9112 section 3.
 """

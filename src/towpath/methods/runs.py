@@ -21,7 +21,7 @@ from towpath.methods.method import (
     ShortText,
     ThreadPosition,
 )
-from towpath.rate_limits import Buckets, Rate
+from towpath.rate_limits import Rate, RateLimits
 from towpath.runs.interrupts import Interrupt
 from towpath.runs.requests import Decision, StartRun
 from towpath.runs.service import AgentWebSocketBridge
@@ -116,7 +116,7 @@ class StartLimit:
     """How often one person may start a run, whether by `run.start` or over AG-UI."""
 
     def __init__(self, rate: Rate, monotonic: Callable[[], float]) -> None:
-        self._buckets: Buckets[tuple[str, str]] = Buckets(rate)
+        self._buckets: RateLimits[tuple[str, str]] = RateLimits(rate)
         self._monotonic = monotonic
 
     def take(self, principal: Principal) -> None:

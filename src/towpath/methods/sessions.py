@@ -11,7 +11,8 @@ from towpath.auth.policy import Action
 from towpath.auth.revocations import Revocation
 from towpath.auth.service import AuthService
 from towpath.auth.tickets import TICKET_SECONDS
-from towpath.delivery.hub import Hub, Subscriber
+from towpath.delivery.hub import Hub
+from towpath.delivery.subscriber import Subscriber
 from towpath.errors import BadRequest, LimitExceeded
 from towpath.log.broker import Broker, Write, Written
 from towpath.methods.idempotency import key_of, stored_result, storing, write_once
@@ -101,7 +102,7 @@ class SessionMethods:
             PermissionDenied: the caller has no role for it.
         """
         tenant = caller.require(Action.INSPECT)
-        rows = [_session_row(one) for one in self.hub.members(tenant, params.user)]
+        rows = [_session_row(one) for one in self.hub.subscribers(tenant, params.user)]
         return Sessions(sessions=rows)
 
     async def revoke(self, caller: Caller, params: SessionRevoke) -> NoParams:
@@ -140,7 +141,7 @@ class SessionMethods:
         key = key_of(caller, "session.disconnect", params)
         if (earlier := await stored_result(self.broker, key, NoParams)) is not None:
             return earlier
-        for member in self.hub.members(tenant, params.user):
+        for member in self.hub.subscribers(tenant, params.user):
             member.close(codes.FORCED)
         return await write_once(self.broker, key, NoParams())
 

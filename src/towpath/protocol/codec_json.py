@@ -1,26 +1,25 @@
-"""The JSON dialect: text frames, one or several values in a frame, separated by newlines.
+"""The JSON encoding: text frames that hold one or several values, separated by newlines.
 
-Decoding is one typed pass; only what that pass refuses is looked at a second time, to find out
-whether an id can be read and therefore an error be addressed. Encoding copies payloads as they
-are: they were made compact at ingress, so no newline can stand inside one.
+Decoding is one typed pass. Only a line that this pass refuses is decoded a second time, to find out
+whether its id can be read and an error be addressed to it. Encoding copies payloads as they are:
+they were made compact at ingress, so no newline can stand inside a payload.
 
 Source: WIRE section 1; Centrifuge client protocol, JSON framing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Raw, Struct
 
 from towpath.errors import TowpathError
+from towpath.json_bounds import MAX_DEPTH, too_deep
 from towpath.protocol import frames
 from towpath.protocol.frames import Command, Inbound, Malformed, Pong
 
 MAX_COMMANDS = 256
 """How many commands one frame may hold."""
-MAX_DEPTH = 64
-"""How deep arrays and objects may nest."""
 
 
 class BadFrame(TowpathError):
@@ -114,34 +113,6 @@ def _whole(line: bytes) -> Any:
         raise BadFrame("a frame that is not JSON") from None
 
 
-def too_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:
-    """Whether arrays and objects in this JSON text nest deeper than `limit`.
-
-    Brackets inside strings do not count. The common case is settled by counting bytes.
-    """
-    if text.count(b"{") + text.count(b"[") <= limit:
-        return False
-    depth = 0
-    in_string = escaped = False
-    for byte in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"{[":
-            depth += 1
-            if depth > limit:
-                return True
-        elif byte in b"}]":
-            depth -= 1
-    return False
-
-
 def compact(text: bytes) -> Raw:
     """Return JSON text without any white space between its parts, so it can stand in a frame.
 
@@ -161,29 +132,26 @@ def encode_error(number: int, error: frames.Error) -> bytes:
     return b'{"id":%d,"error":%s}' % (number, _encode(error))
 
 
-class _UnsubscribePush(Struct):
-    code: int
-    reason: str
+def encode_publication(
+    channel: str, offset: int, data: bytes, tags: Mapping[str, str] | None = None
+) -> bytes:
+    """Return the push of one publication; the same bytes serve every reader of the channel.
 
-
-class _Push(Struct):
-    channel: str
-    pub: frames.Publication | UnsetType = UNSET
-    unsubscribe: _UnsubscribePush | UnsetType = UNSET
-
-
-class _PushReply(Struct):
-    push: _Push
-
-
-def encode_publication(channel: str, publication: frames.Publication) -> bytes:
-    """Return the push of one publication; the same bytes serve every reader of the channel."""
-    return _encode(_PushReply(_Push(channel, pub=publication)))
+    Args:
+        channel: its name as clients see it.
+        offset: of the publication; 0 for none, and then the field is left out.
+        data: the payload, compact JSON; it is copied as it is.
+        tags: left out where there are none.
+    """
+    place = b',"offset":%d' % offset if offset else b""
+    meta = b',"tags":%b' % _encode(tags) if tags else b""
+    return b'{"push":{"channel":%b,"pub":{"data":%b%b%b}}}' % (_encode(channel), data, place, meta)
 
 
 def encode_unsubscribe(channel: str, code: int, reason: str) -> bytes:
     """Return the push that ends one subscription."""
-    return _encode(_PushReply(_Push(channel, unsubscribe=_UnsubscribePush(code, reason))))
+    name, sentence = _encode(channel), _encode(reason)
+    return b'{"push":{"channel":%b,"unsubscribe":{"code":%d,"reason":%b}}}' % (name, code, sentence)
 
 
 PING = b"{}"

@@ -90,7 +90,7 @@ class Connection:
         if self.closed:
             return []
         if isinstance(frame, bytes):
-            return [self._fail(codes.UNSUPPORTED_DATA, "a binary frame in the JSON dialect")]
+            return [self._fail(codes.UNSUPPORTED_DATA, "a binary frame in the JSON encoding")]
         data = frame.encode("utf-8", "surrogatepass")
         early = self.state in (State.OPENING, State.AUTHENTICATING)
         if len(data) > (self._bounds.early_message if early else self._bounds.message):

@@ -185,8 +185,8 @@ class Error(Struct, frozen=True, kw_only=True):
 
 
 class Publication(Struct, frozen=True, kw_only=True):
-    """One item of a channel as a client sees it. Prelude items and all but the last of a folded
-    answer carry no offset.
+    """One item of a channel as a client sees it. Items of a snapshot and all but the last of a
+    folded answer carry no offset.
     """
 
     data: Raw

@@ -261,7 +261,7 @@ class RunExecutor:
         """End the run, if it is not over, because of what its agent raised, and tell of it."""
         if error is not self._failure:
             self._failure = error
-            self._deps.telemetry.emit(agent_fault(self.run.key.agent, error))
+            self._deps.telemetry.emit(agent_fault(self.run.key, error))
         self.end(self.run.fail("run.failed"))
 
     async def _work(self, agent: Agent, given: AgentInput) -> None:
@@ -373,9 +373,8 @@ class RunExecutor:
                 failures += 1
                 reason = error
             if not told:
-                self._deps.telemetry.emit(
-                    telemetry.InternalError(where="ending of a run", error=reason)
-                )
+                fault = run_fault("ending of a run", self.run.key, reason)
+                self._deps.telemetry.emit(fault)
             told = True
             await asyncio.sleep(self._deps.limits.retry_seconds)
         return True
@@ -464,9 +463,16 @@ async def read_back(key: RunKey, deps: RunDeps) -> tuple[Run, LogRange]:
     return run, LogRange(first, replay.top)
 
 
-def agent_fault(agent: str, error: BaseException) -> telemetry.InternalError:
-    """Return what watchers hear of something that an agent raised."""
-    return telemetry.InternalError(where=f"agent {agent}", error=error)
+def agent_fault(key: RunKey | None, error: BaseException) -> telemetry.InternalError:
+    """Return the telemetry event of an exception that an agent raised; None: not known which."""
+    if key is None:
+        return telemetry.InternalError(where="agent (not known which)", error=error)
+    return run_fault(f"agent {key.agent}", key, error)
+
+
+def run_fault(where: str, key: RunKey, error: BaseException) -> telemetry.InternalError:
+    """Return the telemetry event of a failure that concerns one run."""
+    return telemetry.InternalError(where=where, error=error, thread=key.thread, run=key.run)
 
 
 def channel_of(key: RunKey) -> Channel:

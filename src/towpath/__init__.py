@@ -7,7 +7,7 @@ from towpath.auth.breaker import CircuitBreaker
 from towpath.auth.connection_auth import ConnectionAuth as UnifiedWebSocketAuth
 from towpath.auth.service import AuthService as UnifiedAuthenticationService
 from towpath.identity import Principal, UserExecutionContext
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.service import RunService as AgentWebSocketBridge
 
 if TYPE_CHECKING:
     from towpath.gateway import Gateway

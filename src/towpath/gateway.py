@@ -55,9 +55,10 @@ from towpath.node.auth_setup import open_authentication
 from towpath.node.metrics import Metrics
 from towpath.node.revocation_feed import Control, lost
 from towpath.rate_limits import Buckets, Rate
-from towpath.runs.executor import RunLimits, agent_fault
+from towpath.runs.deps import RunLimits
+from towpath.runs.executor import agent_fault
 from towpath.runs.model import RunKey
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
 from towpath.settings import Settings
@@ -88,7 +89,7 @@ class House:
     parts: Parts
     service: AuthService
     broker: Broker
-    bridge: AgentWebSocketBridge
+    bridge: RunService
     store: ThreadStore
     sse: Encoding
     """How event streams are written."""
@@ -216,7 +217,7 @@ class Gateway:
             async with asyncio.timeout(self.settings.drain_timeout):
                 await house.bridge.drain()
         except TimeoutError:
-            house.bridge.give_up()
+            house.bridge.stop_retrying()
         for line in list(house.lines):
             line.end(codes.MOVE_ELSEWHERE)
         with contextlib.suppress(TimeoutError):
@@ -339,14 +340,14 @@ class Gateway:
             self.phase = Phase.READY
         await service.keep_fresh()
 
-    def _bridge(self, broker: Broker, store: ThreadStore) -> AgentWebSocketBridge:
+    def _bridge(self, broker: Broker, store: ThreadStore) -> RunService:
         settings = self.settings
-        return AgentWebSocketBridge(
+        return RunService(
             broker,
             store,
             self.agents,
             telemetry=self._telemetry,
-            clock=time.time,
+            now=time.time,
             limits=RunLimits(
                 cleanup_seconds=settings.cleanup_timeout,
                 interrupt_seconds=settings.interrupt_timeout,
@@ -363,7 +364,7 @@ class Gateway:
         hub: Hub,
         broker: SqliteBroker,
         store: ThreadStore,
-        bridge: AgentWebSocketBridge,
+        bridge: RunService,
         auth: ConnectionAuth,
         control: Control,
     ) -> House:

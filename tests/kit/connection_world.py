@@ -32,7 +32,7 @@ from towpath.log.broker import Publication, Replay
 from towpath.methods.operations import Operations
 from towpath.node.revocation_feed import Control
 from towpath.rate_limits import Buckets, Rate
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
 from towpath.settings import Settings
@@ -147,8 +147,8 @@ class LineWorld(AuthWorld):
     def _operations(self, store: ThreadStore, recovery: Recovery) -> Operations:
         registry = AgentRegistry()
         return Operations(
-            bridge=AgentWebSocketBridge(
-                self.broker, store, registry, telemetry=self.telemetry, clock=self.wall_clock
+            bridge=RunService(
+                self.broker, store, registry, telemetry=self.telemetry, now=self.wall_clock
             ),
             broker=self.broker,
             store=store,

@@ -37,10 +37,9 @@ from towpath.methods.operations import Operations
 from towpath.runs.executor import RunExecutor
 from towpath.runs.interrupts import InterruptDecided, InterruptsExpired
 from towpath.runs.leases import Leases
-from towpath.runs.model import RunClosed, RunOpened, RunQueued, RunWithdrawn
+from towpath.runs.model import RunClosed, RunOpened, RunQueued, RunWithdrawn, Status
 from towpath.runs.queue import RunQueue
-from towpath.runs.run_states import Status
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.service import RunService
 from towpath.runs.tables.projection import ThreadProjection
 
 VARIABLE: Final = "CRASH_AT"
@@ -159,9 +158,9 @@ def arm(fate: CrashPoint) -> None:
     pass_before(SqliteBroker, "_hand_back", "delivery.before")
     pass_after(SqliteBroker, "_hand_back", "delivery.after")
     pass_after(Operations, "perform", "reply")
-    pass_after(AgentWebSocketBridge, "_make_way", "way")
+    pass_after(RunService, "_make_way", "way")
     pass_after(Recovery, "answer", "join")
-    pass_before(AgentWebSocketBridge, "drain", "drain")
+    pass_before(RunService, "drain", "drain")
     pass_before(Leases, "take_over", "recovering")
     pass_before(RunQueue, "resume", "resuming")
 

@@ -22,7 +22,7 @@ from towpath.events.fold import Fold
 from towpath.identity import Principal
 from towpath.log.broker import THREAD_RETENTION, Position, retention_of
 from towpath.runs.requests import StartRun
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.service import RunService
 from towpath.settings import Settings
 
 ALICE = Principal(tenant="acme", user="alice")
@@ -65,8 +65,8 @@ class ReadingWorld(LineWorld):
         """Whether nothing more is said."""
         registry = AgentRegistry()
         registry.register("agent", self._agent, deadline=100.0)
-        self._bridge = AgentWebSocketBridge(
-            self.broker, self.parts.store, registry, telemetry=self.telemetry, clock=self.wall_clock
+        self._bridge = RunService(
+            self.broker, self.parts.store, registry, telemetry=self.telemetry, now=self.wall_clock
         )
 
     @asynccontextmanager

@@ -24,11 +24,11 @@ from towpath.events.fold import Fold
 from towpath.events.types import TERMINAL
 from towpath.identity import Principal
 from towpath.log.broker import IdempotencyKey, Publication, Write, Written
-from towpath.runs.executor import RunLimits
+from towpath.runs.deps import RunLimits
 from towpath.runs.interrupts import LATE, Interrupt, InterruptStatus
 from towpath.runs.leases import Leases
 from towpath.runs.requests import Decision, StartRun
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
 from towpath.telemetry import InternalError, Telemetry, TelemetryEvent
@@ -112,12 +112,12 @@ class World:
         registry = AgentRegistry()
         registry.register("agent", self._agent, deadline=deadline, double_texting=double_texting)
         registry.register("asks", self._asks, deadline=deadline)
-        self.bridge = AgentWebSocketBridge(
+        self.bridge = RunService(
             self.broker,
             self.store,
             registry,
             telemetry=Telemetry([self._watch]),
-            clock=detangle.now,
+            now=detangle.now,
             limits=RunLimits(
                 cleanup_seconds=0.2,
                 retry_seconds=0.1,
@@ -458,7 +458,7 @@ async def decisions() -> None:
         await asyncio.sleep(detangle.choice((0.0, 0.3)))
         replies = await asyncio.gather(*(world.decide(run, *one) for one in DEVICES), _go_on(world))
         await asyncio.sleep(2.0)
-    questions = await world.store.questions("acme", "alice", run)
+    questions = await world.store.interrupts("acme", "alice", run)
     said = _check_replies(questions, replies)
     events = await world.check(ALICE)
     going_on = [event for event in events if event.get("parentRunId") == run]

@@ -17,9 +17,9 @@ from towpath.events.types import TERMINAL
 from towpath.identity import Principal
 from towpath.log.broker import Broker, Publication, Write, Written
 from towpath.log.sqlite_broker import SqliteBroker
-from towpath.runs.executor import RunLimits
+from towpath.runs.deps import RunLimits
 from towpath.runs.requests import StartRun
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
 from towpath.telemetry import Telemetry, TelemetryEvent
@@ -76,13 +76,13 @@ class Stage:
         self.requests = itertools.count(1)
         self.bridge = self.new_bridge()
 
-    def new_bridge(self) -> AgentWebSocketBridge:
-        return AgentWebSocketBridge(
+    def new_bridge(self) -> RunService:
+        return RunService(
             self.broker,
             self.store,
             self.registry,
             telemetry=Telemetry([self.happened.append]),
-            clock=lambda: self.now,
+            now=lambda: self.now,
             limits=self.limits,
         )
 

@@ -20,7 +20,7 @@ from towpath.errors import BadRequest, Conflict, NotFound, Unavailable
 from towpath.events.digest import digest
 from towpath.identity import Principal
 from towpath.log.broker import Write, write
-from towpath.runs.executor import RunLimits
+from towpath.runs.deps import RunLimits
 from towpath.runs.interrupts import NotOpen
 from towpath.runs.requests import Decision
 from towpath.runs.tables.projection import ThreadDeleted, ThreadKey
@@ -93,7 +93,7 @@ async def decide(
 
 async def standing(stage: Stage, run: str) -> dict[str, str]:
     """Return what the store holds of a run's questions."""
-    questions = await stage.store.questions("acme", "alice", run)
+    questions = await stage.store.interrupts("acme", "alice", run)
     return {one.id: one.answer.value for one in questions}
 
 
@@ -132,7 +132,7 @@ async def test_r93_a_run_that_asks_is_over_and_holds_nothing(kind: str, place: P
         assert (record.status.value, record.code) == ("interrupted", None)
         assert stage.bridge.active == 0
         assert (await stage.notices())[-1] == ("towpath.run.interrupted", "interrupted")
-        (question,) = await stage.store.questions("acme", "alice", run)
+        (question,) = await stage.store.interrupts("acme", "alice", run)
         assert (question.answer.value, question.expires) == ("open", 1_000.0 + DAY)
 
 
@@ -736,7 +736,7 @@ async def test_the_demo_agent_buys_what_was_approved(
     """`buy …` asks about its call, and does what was decided, whatever words came with it."""
     async with staged(kind, place) as stage:
         run = await interrupted(stage.cast(demo.tools), message="buy a barge")
-        (question,) = await stage.store.questions("acme", "alice", run)
+        (question,) = await stage.store.interrupts("acme", "alice", run)
         assert question.interrupt["message"] == "Buy a barge?"
         asked = {"digest": digest(ARGUMENTS), "payload": payload}
         reply = await decide(stage, run, question.id, decision, **asked)
@@ -754,7 +754,7 @@ async def test_an_interrupted_run_and_its_continuation_are_legal(
     """AG-UI's validator accepts both runs together, live and as the prelude at each one's end."""
     async with staged(kind, place) as stage:
         run = await interrupted(stage.cast(demo.tools), message="buy a barge")
-        (question,) = await stage.store.questions("acme", "alice", run)
+        (question,) = await stage.store.interrupts("acme", "alice", run)
         waits = await stage.store.get("acme", "alice", "t1")
         asked = await decide(stage, run, question.id, decision, digest=digest(ARGUMENTS))
         await stage.done(asked["run_id"])

@@ -19,7 +19,7 @@ from towpath.channels import thread_channel, user_channel
 from towpath.errors import Conflict, LimitExceeded, NotFound, Unavailable
 from towpath.events.types import TERMINAL
 from towpath.log.broker import Write, Written, write
-from towpath.runs.executor import RunLimits
+from towpath.runs.deps import RunLimits
 from towpath.runs.model import RunKey, RunQueued
 from towpath.runs.requests import Decision, StartRun
 from towpath.runs.tables.projection import ThreadDeleted, ThreadKey
@@ -782,7 +782,7 @@ async def test_p8_a_decision_is_not_lost_to_those_that_wait(kind: str, place: Pa
         said = Decision(request_id="d", run_id=run, interrupt_id="q1", decision="approve")
         with pytest.raises(Conflict):
             await stage.bridge.approve(ALICE, said)
-        (question,) = await stage.store.questions("acme", "alice", run)
+        (question,) = await stage.store.interrupts("acme", "alice", run)
         assert question.answer.value == "open"
         desk.abandon("waits")
         stage.bridge._queue.look("acme", "alice", "t1")

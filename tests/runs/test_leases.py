@@ -11,9 +11,9 @@ from towpath import telemetry
 from towpath.channels import thread_channel
 from towpath.errors import StorageError
 from towpath.log.broker import Append, Item, Write, write
-from towpath.runs.executor import item
 from towpath.runs.leases import Leases
 from towpath.runs.model import RunKey, RunOpened
+from towpath.runs.publications import items_of
 from towpath.runs.run import Run
 
 pytestmark = pytest.mark.parametrize("kind", ["memory", "sqlite"])
@@ -179,7 +179,7 @@ async def test_r93_what_waits_is_held_by_nobody(kind: str, place: Path) -> None:
         record = await stage.store.find_run("acme", "alice", queued)
         assert record is not None
         assert record.status.value in ("pending", "running")
-        (asked,) = await stage.store.asked_in("acme", "alice", "t1")
+        (asked,) = await stage.store.last_interrupts("acme", "alice", "t1")
         assert asked.answer.value == "open"
 
 
@@ -215,4 +215,4 @@ def opened(stage: Stage) -> Write:
         lease=stage.now + 0.5,
     )
     channel = thread_channel("acme", "alice", "t1")
-    return Write((Append(channel, tuple(map(item, made)), fence=True),), (fact,))
+    return Write((Append(channel, items_of(made), fence=True),), (fact,))

@@ -19,9 +19,8 @@ from tests.events.legal import threads
 from towpath.events.digest import OFFSET_BASIS, digest, fnv1a
 from towpath.events.order import Order
 from towpath.events.types import TERMINAL, IllegalEvent
-from towpath.runs.model import RunKey
+from towpath.runs.model import OVER, TRANSITIONS, RunKey, Status, Transition
 from towpath.runs.run import Run, RunEvent, RunIsOver
-from towpath.runs.run_states import OVER, TRANSITIONS, Status, Transition
 
 KEY = RunKey(tenant="acme", user="alice", thread="t", run="r", agent="a")
 IDS = {"threadId": "t", "runId": "r"}

@@ -17,10 +17,9 @@ from towpath.runs.approvals import Approvals
 from towpath.runs.executor import RunExecutor
 from towpath.runs.interrupts import Interrupt, InterruptDecided, InterruptStatus
 from towpath.runs.leases import Leases
-from towpath.runs.model import RunKey, RunOpened
+from towpath.runs.model import OVER, RunKey, RunOpened
 from towpath.runs.requests import Decision, StartRun
 from towpath.runs.run import RunEvent
-from towpath.runs.run_states import OVER
 from towpath.runs.tables import interrupts as stored
 from towpath.runs.tables import projection
 from towpath.runs.tables import queue as queue_table
@@ -187,9 +186,9 @@ def questions_of(db: sqlite3.Connection, fact: InterruptDecided) -> list[Interru
 def test_a_pause_between_making_and_submitting_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exploration is worth its name: awaiting where nothing may be awaited is found."""
 
-    async def carry(self: RunExecutor, items: AsyncGenerator[object, None]) -> None:
+    async def publish(self: RunExecutor, items: AsyncGenerator[object, None]) -> None:
         async for item in items:
-            await self._room()
+            await self._wait_for_room()
             made = self.run.feed(item)
             await asyncio.sleep(0)
             if self.run.status in OVER:
@@ -197,7 +196,7 @@ def test_a_pause_between_making_and_submitting_is_found(monkeypatch: pytest.Monk
             elif made:
                 self._in_flight.append(self._submit(made))
 
-    monkeypatch.setattr(RunExecutor, "_carry", carry)
+    monkeypatch.setattr(RunExecutor, "_publish", publish)
     with pytest.raises(detangle.BugFound):
         explored(run_scenarios.endings)
 
@@ -242,7 +241,7 @@ def test_a_person_left_out_of_the_key_is_found(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_request_without_its_key_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the request id is not part of the write, twins become two runs, and it is seen."""
-    real = service.AgentWebSocketBridge.start
+    real = service.RunService.start
 
     async def forgetful(self: Any, who: Principal, asked: StartRun) -> bytes:
         again = StartRun(
@@ -253,7 +252,7 @@ def test_a_request_without_its_key_is_found(monkeypatch: pytest.MonkeyPatch) -> 
         )
         return await real(self, who, again)
 
-    monkeypatch.setattr(service.AgentWebSocketBridge, "start", forgetful)
+    monkeypatch.setattr(service.RunService, "start", forgetful)
     with pytest.raises(detangle.BugFound):
         explored(run_scenarios.twins)
 
@@ -279,7 +278,7 @@ def test_a_stop_blind_to_what_is_beginning_is_found(monkeypatch: pytest.MonkeyPa
         live: RunExecutor | None = self._live.get((who.tenant, who.user, run))
         return live
 
-    monkeypatch.setattr(service.AgentWebSocketBridge, "_begun", blind)
+    monkeypatch.setattr(service.RunService, "_begun", blind)
     with pytest.raises(detangle.BugFound):
         explored(run_scenarios.second_thoughts, runs=MANY)
 

@@ -14,7 +14,7 @@ from towpath.agents.agent import AgentError, AgentInput
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, TooLarge, Unavailable
 from towpath.events.types import TYPES
 from towpath.log.broker import IdempotencyKey, Write
-from towpath.runs.executor import RunLimits
+from towpath.runs.deps import RunLimits
 from towpath.runs.requests import StartRun
 from towpath.telemetry import InternalError, RunEnded
 
@@ -786,10 +786,10 @@ async def test_storage_errors_are_no_agents_business(place: Path) -> None:
             raise StorageError("unreadable")
 
     async with staged("memory", place) as stage:
-        object.__setattr__(stage.bridge._deps, "conversations", Blind())
+        object.__setattr__(stage.bridge._deps, "store", Blind())
         with pytest.raises(Unavailable):
             await stage.bridge.cancel(ALICE, "r1")
-        object.__setattr__(stage.bridge._deps, "conversations", stage.store)
+        object.__setattr__(stage.bridge._deps, "store", stage.store)
 
 
 def stop_request(text: str = "stop") -> IdempotencyKey:

@@ -38,9 +38,8 @@ from towpath.http.requests import Unauthorized, authenticated, error_response, r
 from towpath.identity import Principal
 from towpath.log.broker import Position
 from towpath.protocol import codec_sse as codec
-from towpath.runs.executor import RunRecord
+from towpath.runs.model import RunRecord, Status
 from towpath.runs.requests import StartRun
-from towpath.runs.run_states import Status
 
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 """No proxy is to keep events back."""

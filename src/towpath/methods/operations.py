@@ -81,9 +81,9 @@ from towpath.methods.shapes import (
 )
 from towpath.node.revocation_feed import Control
 from towpath.rate_limits import Buckets
-from towpath.runs.executor import custom
+from towpath.runs.publications import custom
 from towpath.runs.requests import Decision, StartRun, cancel_result, request_key
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore, run_row
 from towpath.runs.tables.projection import ThreadCreated, ThreadDeleted, ThreadKey, ThreadRenamed
 from towpath.telemetry import Telemetry
@@ -120,7 +120,7 @@ class Operations:
     def __init__(
         self,
         *,
-        bridge: AgentWebSocketBridge,
+        bridge: RunService,
         broker: Broker,
         store: ThreadStore,
         recovery: Recovery,
@@ -215,7 +215,7 @@ class Operations:
         found = await self._store.find_run(who.tenant, who.user, params.run_id)
         if found is None:
             raise NotFound("no such run")
-        asked = await self._store.questions(who.tenant, who.user, params.run_id)
+        asked = await self._store.interrupts(who.tenant, who.user, params.run_id)
         now = self._clock()
         rows = [
             InterruptRow(

@@ -12,7 +12,7 @@ from towpath.channels import user_channel
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, Unavailable
 from towpath.identity import Principal
 from towpath.log.broker import Append, IdempotencyKey, Write, write
-from towpath.runs.executor import RunDeps, custom
+from towpath.runs.deps import RunDeps
 from towpath.runs.interrupts import (
     DECISIONS,
     LATE,
@@ -27,7 +27,8 @@ from towpath.runs.interrupts import (
     is_refusal,
     resume_entries,
 )
-from towpath.runs.model import RunKey
+from towpath.runs.model import OVER, RunKey, Status
+from towpath.runs.publications import custom
 from towpath.runs.requests import (
     Begin,
     Decision,
@@ -37,7 +38,6 @@ from towpath.runs.requests import (
     approve_result,
     request_key,
 )
-from towpath.runs.run_states import OVER, Status
 
 ATTEMPTS = 3
 """How often a decision is tried while other questions of the run are answered."""
@@ -68,7 +68,7 @@ class Approvals:
 
     async def asked_in(self, key: RunKey, now: float) -> list[Interrupt]:
         """Return what the run that ended last in a thread asked, and where that stands now."""
-        request = await self._deps.conversations.asked_in(*key.thread_key)
+        request = await self._deps.store.last_interrupts(*key.thread_key)
         return await self._noted(request, now)
 
     def look_again(self) -> None:
@@ -80,10 +80,10 @@ class Approvals:
         deps = self._deps
         while True:
             try:
-                for key in await deps.conversations.expired(deps.clock()):
+                for key in await deps.store.expired(deps.now()):
                     await self._expire(key)
-                due = await deps.conversations.next_expiry()
-                wait = LOOK_AGAIN if due is None else due - deps.clock()
+                due = await deps.store.next_expiry()
+                wait = LOOK_AGAIN if due is None else due - deps.now()
             except StorageError as error:
                 deps.telemetry.emit(
                     telemetry.InternalError(where="expiring interrupts", error=error)
@@ -95,10 +95,10 @@ class Approvals:
             self._news.clear()
 
     async def _decide(self, principal: Principal, said: Decision, key: IdempotencyKey) -> bytes:
-        deps, now = self._deps, self._deps.clock()
+        deps, now = self._deps, self._deps.now()
         tenant, user = principal.tenant, principal.user
-        record = await deps.conversations.find_run(tenant, user, said.run_id)
-        request = await deps.conversations.questions(tenant, user, said.run_id)
+        record = await deps.store.find_run(tenant, user, said.run_id)
+        request = await deps.store.interrupts(tenant, user, said.run_id)
         questions = await self._noted(request, now)
         # After those looks: a twin of this request shows in them, or is met at the write.
         if (earlier := await deps.broker.stored_result(key)) is not None:
@@ -112,7 +112,7 @@ class Approvals:
             raise NotFound("no such interrupt")
         if mine.answer is not InterruptStatus.OPEN:
             raise NotOpen(LATE[mine.answer])
-        past = await deps.conversations.conversation(tenant, user, record.key.thread)
+        past = await deps.store.conversation(tenant, user, record.key.thread)
         check_shown(mine, said.digest, past.messages)
         answer = TRANSITIONS[InterruptStatus.OPEN, DECISIONS[said.decision]]
         others = {one.id for one in questions if one.answer is InterruptStatus.OPEN} - {mine.id}
@@ -170,11 +170,11 @@ class Approvals:
             return request
         key = request[0].key
         await self._expire(key)
-        return await self._deps.conversations.questions(*key.run_id_key)
+        return await self._deps.store.interrupts(*key.run_id_key)
 
     async def _expire(self, key: RunKey) -> None:
         told = _notice(key, "towpath.interrupt.expired", {})
-        fact = InterruptsExpired(key=key, at=self._deps.clock())
+        fact = InterruptsExpired(key=key, at=self._deps.now())
         with contextlib.suppress(NotOpen):  # Somebody answered at the last moment.
             await write(self._deps.broker, Write((told,), (fact,)))
 

@@ -20,17 +20,16 @@ from collections.abc import Callable, Collection
 from towpath import telemetry
 from towpath.errors import Conflict, OffsetConflict, StorageError, WriteFailed
 from towpath.log.broker import Write, write
-from towpath.runs.executor import (
-    BEATS,
+from towpath.runs.deps import RENEWALS, RunDeps
+from towpath.runs.executor import RunExecutor, read_back, without_content
+from towpath.runs.model import (
+    LeasesInherited,
+    LeasesRenewed,
     LogRange,
-    RunDeps,
-    RunExecutor,
+    RunKey,
     RunRecord,
-    read_back,
-    without_content,
+    Status,
 )
-from towpath.runs.model import LeasesInherited, LeasesRenewed, RunKey
-from towpath.runs.run_states import Status
 
 
 class Leases:
@@ -62,17 +61,17 @@ class Leases:
         What cannot be ended now, because the log refuses it, is ended as its lease runs out.
         """
         deps = self._deps
-        everything = LeasesInherited(holder=deps.holder, expires=deps.clock())
+        everything = LeasesInherited(holder=deps.holder, expires=deps.now())
         try:
             await write(deps.broker, Write(facts=(everything,)))
-            await self._end(await deps.conversations.unfinished())
+            await self._end(await deps.store.unfinished())
         except StorageError as error:
             deps.telemetry.emit(telemetry.InternalError(where="leases", error=error))
 
     async def watch(self) -> None:
-        """Beat, `BEATS` times in a lease; does not end."""
+        """Beat, `RENEWALS` times in a lease; does not end."""
         while True:
-            await asyncio.sleep(self._deps.limits.lease_seconds / BEATS)
+            await asyncio.sleep(self._deps.limits.lease_seconds / RENEWALS)
             try:
                 await self.beat()
             except StorageError as error:
@@ -85,8 +84,8 @@ class Leases:
             StorageError: the log cannot be used now.
         """
         await self._renew()
-        now = self._deps.clock()
-        await self._end(await self._deps.conversations.abandoned(now))
+        now = self._deps.now()
+        await self._end(await self._deps.store.abandoned(now))
 
     def _in_hand(self) -> tuple[RunKey, ...]:
         """Return the runs that are worked on here, whatever their leases say."""
@@ -99,7 +98,7 @@ class Leases:
             return
         renewed = LeasesRenewed(holder=deps.holder, keys=keys, expires=deps.lease_end())
         await write(deps.broker, Write(facts=(renewed,)))
-        held = await deps.conversations.held(deps.holder)
+        held = await deps.store.held(deps.holder)
         for live in lives:
             if live.run.key not in held:
                 live.abandon()

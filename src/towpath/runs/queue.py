@@ -19,7 +19,8 @@ from towpath.errors import CommandError, Conflict, NotFound, StorageError
 from towpath.events.types import Message
 from towpath.identity import Principal
 from towpath.log.broker import Append, IdempotencyKey, Span, Write, write
-from towpath.runs.executor import RunDeps, channel_of, item, notice, run_ended
+from towpath.runs.deps import RunDeps
+from towpath.runs.executor import run_ended
 from towpath.runs.model import (
     Queued,
     RunKey,
@@ -30,6 +31,7 @@ from towpath.runs.model import (
     ThreadMoved,
     TurnMoved,
 )
+from towpath.runs.publications import channel_of, items_of, notice
 from towpath.runs.requests import Begin, Opening, StartRun, Wanted, start_result
 from towpath.runs.run import Run, RunEvent
 
@@ -88,7 +90,7 @@ class RunQueue:
         fact = RunQueued(
             key=key,
             request=msgspec.json.encode(request),
-            at=self._deps.clock(),
+            at=self._deps.now(),
         )
         # What its reader has to read from: all that is published from now on.
         span = Span(channel_of(key), top.epoch, top.top + 1, top.top)
@@ -123,12 +125,12 @@ class RunQueue:
 
     async def clear(self, tenant: str, user: str, thread: str) -> None:
         """Cancel all that waits for a thread."""
-        for waiting in await self._deps.conversations.queued(tenant, user, thread):
+        for waiting in await self._deps.store.queued(tenant, user, thread):
             await self.withdraw(waiting.key)
 
     async def resume(self) -> None:
         """Begin what the last process left waiting."""
-        for tenant, user, thread in await self._deps.conversations.waiting_threads():
+        for tenant, user, thread in await self._deps.store.waiting_threads():
             self.look(tenant, user, thread)
 
     async def stop(self) -> None:
@@ -154,7 +156,7 @@ class RunQueue:
             StorageError: the log cannot be used now.
         """
         while not self._stopped.is_set():
-            waiting = await self._deps.conversations.queued(tenant, user, thread)
+            waiting = await self._deps.store.queued(tenant, user, thread)
             if not waiting or await self._begin_next(waiting[0]):
                 return
 
@@ -207,12 +209,12 @@ class RunQueue:
             ThreadBusy, ThreadMoved, TurnMoved: it is not its turn now.
         """
         deps, key = self._deps, head.key
-        past = await deps.conversations.conversation(*key.thread_key)
+        past = await deps.store.conversation(*key.thread_key)
         run = Run(key, history=past.messages, state=past.state, new_id=deps.new_id)
         made: list[RunEvent] = run.begin({"messages": request.messages if request else []})
         first = made[0]
         made += run.cancel() if head.withdrawn else run.fail("run.failed", "it could not begin")
-        now = deps.clock()
+        now = deps.now()
         opened = RunOpened(
             key=key,
             started=first.event,
@@ -223,7 +225,7 @@ class RunQueue:
             lease=now,
             queued=head,
         )
-        append = Append(channel_of(key), tuple(map(item, made)))
+        append = Append(channel_of(key), items_of(made))
         facts = (opened, run.closed(now, holder=deps.holder, expires=now))
         await write(deps.broker, Write((append, notice(run, "towpath.run.ended")), facts))
         deps.telemetry.emit(run_ended(run, 0.0))

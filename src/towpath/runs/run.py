@@ -38,8 +38,7 @@ from towpath.events.types import (
     parse,
 )
 from towpath.json_bounds import MAX_EVENT_DEPTH, nests_deeper
-from towpath.runs.model import RunClosed, RunKey
-from towpath.runs.run_states import TRANSITIONS, Status, Transition
+from towpath.runs.model import TRANSITIONS, RunClosed, RunKey, Status, Transition
 
 
 class RunIsOver(TowpathError):

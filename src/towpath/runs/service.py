@@ -21,21 +21,21 @@ from towpath.events.types import IllegalEvent
 from towpath.identity import Principal
 from towpath.log.broker import Append, Broker, IdempotencyKey, Write, failure, write
 from towpath.runs.approvals import Approvals, answering
-from towpath.runs.executor import (
-    Conversations,
-    LogRange,
-    RunDeps,
-    RunExecutor,
-    RunLimits,
-    RunRecord,
-    agent_fault,
-    channel_of,
-    item,
-    notice,
-)
+from towpath.runs.deps import RunDeps, RunLimits
+from towpath.runs.executor import RunExecutor, agent_fault
 from towpath.runs.interrupts import DECISIONS, NotOpen
 from towpath.runs.leases import Leases
-from towpath.runs.model import RunKey, RunOpened, ThreadBusy, ThreadMoved
+from towpath.runs.model import (
+    OVER,
+    LogRange,
+    RunKey,
+    RunOpened,
+    RunRecord,
+    Status,
+    ThreadBusy,
+    ThreadMoved,
+)
+from towpath.runs.publications import channel_of, items_of, notice
 from towpath.runs.queue import RunQueue
 from towpath.runs.requests import (
     Decision,
@@ -52,7 +52,7 @@ from towpath.runs.requests import (
     wire_parts,
 )
 from towpath.runs.run import Run, RunEvent
-from towpath.runs.run_states import OVER, Status
+from towpath.runs.store import ThreadStore
 from towpath.telemetry import Telemetry
 
 ATTEMPTS = 10
@@ -61,27 +61,27 @@ LOOKS = 2
 """How often a run that is to be cancelled is looked for: it may begin between two looks."""
 
 
-class AgentWebSocketBridge:
+class RunService:
     """Starts, watches and stops runs; an async context manager whose exit stops them all."""
 
     def __init__(
         self,
         broker: Broker,
-        conversations: Conversations,
+        store: ThreadStore,
         registry: AgentRegistry,
         *,
         telemetry: Telemetry,
-        clock: Callable[[], float],
+        now: Callable[[], float],
         limits: RunLimits | None = None,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self._registry = registry
         self._deps = RunDeps(
             broker=broker,
-            conversations=conversations,
+            store=store,
             telemetry=telemetry,
             limits=limits or RunLimits(),
-            clock=clock,
+            now=now,
             new_id=new_id,
             holder=uuid.uuid4().hex,
         )
@@ -124,15 +124,15 @@ class AgentWebSocketBridge:
             async with asyncio.timeout(self._deps.limits.drain_seconds):
                 await self.drain()
         except TimeoutError:
-            self.give_up()
+            self.stop_retrying()
         if self._beating is not None:
             self._beating.cancel()
         await self._group.__aexit__(kind, error, traceback)
 
-    def give_up(self) -> None:
+    def stop_retrying(self) -> None:
         """Stop trying to write endings; whoever opens the log next writes them."""
         for live in self._live.values():
-            live.give_up()
+            live.stop_retrying()
 
     @property
     def active(self) -> int:
@@ -293,7 +293,7 @@ class AgentWebSocketBridge:
 
     async def _record(self, principal: Principal, run_id: str) -> RunRecord | None:
         try:
-            return await self._deps.conversations.find_run(principal.tenant, principal.user, run_id)
+            return await self._deps.store.find_run(principal.tenant, principal.user, run_id)
         except StorageError:
             raise Unavailable("the store cannot be read now") from None
 
@@ -369,9 +369,9 @@ class AgentWebSocketBridge:
             run=request.run_id or deps.new_id(),
             agent=wanted.agent.name,
         )
-        past = await deps.conversations.conversation(*key.thread_key)
+        past = await deps.store.conversation(*key.thread_key)
         if opening.parent is None and request.answers:
-            now = deps.clock()
+            now = deps.now()
             waiting = await self._approvals.asked_in(key, now)
             # After that look: a twin of this request shows in it, or is met at the write.
             earlier = await deps.broker.stored_result(opening.key) if opening.key else None
@@ -396,7 +396,7 @@ class AgentWebSocketBridge:
             written = await write(deps.broker, self._beginning(run, made, past.offset, opening))
             if not written.repeated:
                 first, last = written.spans[0].first, written.spans[0].last
-                live = RunExecutor(run, LogRange(first, last), deps.clock(), deps)
+                live = RunExecutor(run, LogRange(first, last), deps.now(), deps)
                 self._launch(live, wanted.agent, agent_input(run, wanted))
         finally:
             del self._opening[answered]
@@ -410,12 +410,12 @@ class AgentWebSocketBridge:
             started=made[0].event,
             title=title_of(made[0].event["input"]["messages"]),
             thread_offset=offset,
-            at=self._deps.clock(),
+            at=self._deps.now(),
             holder=self._deps.holder,
             lease=self._deps.lease_end(),
             queued=opening.queued,
         )
-        first = Append(channel_of(key), tuple(map(item, made)), fence=True)
+        first = Append(channel_of(key), items_of(made), fence=True)
         return Write(
             (first, notice(run, "towpath.run.started")),
             (*opening.facts, opened),

@@ -273,11 +273,11 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path)
         old = await stage.store.find_run("acme", "alice", "id5")
         assert old is not None
         assert old.status.value == "interrupted"
-        assert await stage.store.questions("acme", "alice", "id5") == []
-        assert await stage.store.asked_in("acme", "alice", "t1") == []
+        assert await stage.store.interrupts("acme", "alice", "id5") == []
+        assert await stage.store.last_interrupts("acme", "alice", "t1") == []
         run = await stage.cast(asking).start(request_id="new")
         await stage.done(run)
-        (question,) = await stage.store.questions("acme", "alice", run)
+        (question,) = await stage.store.interrupts("acme", "alice", run)
         assert (question.id, question.answer.value) == ("q1", "open")
         await stage.check()
     with closing(sqlite3.connect(tmp_path / "log.sqlite3")) as db:
@@ -414,7 +414,7 @@ async def test_p5_r96_only_an_open_question_can_be_decided(kind: str, tmp_path: 
             await emit(stage, decided(runs["expired"], "expired", id="q2"))
         with pytest.raises(AnswersMoved):
             await emit(stage, decided(runs["expired"], "expired", others=frozenset({"q2"})))
-        (one,) = await stage.store.questions("acme", "alice", runs["decided"])
+        (one,) = await stage.store.interrupts("acme", "alice", runs["decided"])
         assert (one.answer, one.payload, one.decided) == (
             InterruptStatus.APPROVED,
             {"a": [1]},
@@ -435,7 +435,7 @@ async def test_p5_a_refused_decision_leaves_no_trace(kind: str, tmp_path: Path) 
         append = Append(channel, (Item(b"{}", {}),))
         with pytest.raises(ThreadMoved):
             await write(stage.broker, Write((append,), (decided(run), opened)))
-        (one,) = await stage.store.questions("acme", "alice", run)
+        (one,) = await stage.store.interrupts("acme", "alice", run)
         assert one.answer is InterruptStatus.OPEN
         assert await stage.store.find_run("acme", "alice", "r2") is None
         await stage.check()
@@ -475,11 +475,11 @@ async def test_p1_a_question_belongs_to_one_person(kind: str, tmp_path: Path) ->
             await stage.start(who=who, run_id="same")
             await stage.done("same", who=who)
         await emit(stage, decided("same"))
-        (alices,) = await stage.store.questions("acme", "alice", "same")
-        (bobs,) = await stage.store.questions("acme", "bob", "same")
+        (alices,) = await stage.store.interrupts("acme", "alice", "same")
+        (bobs,) = await stage.store.interrupts("acme", "bob", "same")
         assert (alices.answer, bobs.answer) == (InterruptStatus.APPROVED, InterruptStatus.OPEN)
-        assert await stage.store.questions("other", "alice", "same") == []
-        assert await stage.store.asked_in("other", "alice", "t1") == []
+        assert await stage.store.interrupts("other", "alice", "same") == []
+        assert await stage.store.last_interrupts("other", "alice", "t1") == []
         await stage.done(await stage.start(), who=ALICE)
-        (bobs,) = await stage.store.questions("acme", "bob", "same")
+        (bobs,) = await stage.store.interrupts("acme", "bob", "same")
         assert bobs.answer is InterruptStatus.OPEN

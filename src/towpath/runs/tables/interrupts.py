@@ -106,7 +106,7 @@ def expire(db: sqlite3.Connection, fact: InterruptsExpired) -> None:
 def supersede(db: sqlite3.Connection, key: RunKey, at: float) -> None:
     """Leave behind what is open in a thread, since the thread goes on."""
     # Each run that begins does this, so only the run that ended last has open questions.
-    for one in asked_in(db, *key.thread_key):
+    for one in of_last_run(db, *key.thread_key):
         if one.answer is not InterruptStatus.OPEN:
             continue
         move = Transition.EXPIRE if one.now(at) is InterruptStatus.EXPIRED else Transition.SUPERSEDE
@@ -121,7 +121,7 @@ def of_run(db: sqlite3.Connection, tenant: str, user: str, run: str) -> list[Int
     return [_question(row) for row in rows]
 
 
-def asked_in(db: sqlite3.Connection, tenant: str, user: str, thread: str) -> list[Interrupt]:
+def of_last_run(db: sqlite3.Connection, tenant: str, user: str, thread: str) -> list[Interrupt]:
     """Return what the run that ended last in a thread asked, in its order."""
     latest = "SELECT last_started FROM threads WHERE tenant=? AND user=? AND id=?"
     row = db.execute(latest, (tenant, user, thread)).fetchone()

@@ -26,11 +26,11 @@ from towpath.runs.model import (
     RunOpened,
     RunQueued,
     RunWithdrawn,
+    Status,
     ThreadBusy,
     ThreadMoved,
     TurnMoved,
 )
-from towpath.runs.run_states import Status
 from towpath.runs.tables import interrupts, leases, queue, salvage
 
 _SCHEMA = """

@@ -25,7 +25,7 @@ from towpath.log.broker import Append, Item, Write
 from towpath.log.log_file import wal_of
 from towpath.log.sqlite_broker import SqliteBroker
 from towpath.runs.model import RunClosed, RunKey, RunOpened, Status
-from towpath.runs.requests import StartRun
+from towpath.runs.requests import RunRequest
 from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
@@ -232,7 +232,7 @@ async def _starts(broker: SqliteBroker, store: ThreadStore, name: str) -> float:
     async with RunService(broker, store, registry, telemetry=Telemetry(), now=time.time) as bridge:
         for at in range(REPEATS):
             thread = f"{name}-{at}"
-            request = StartRun(request_id=thread, agent="brief", thread_id=thread, message="?")
+            request = RunRequest(request_id=thread, agent="brief", thread_id=thread, message="?")
             began = time.perf_counter()
             await bridge.start(alice, request)
             times.append(time.perf_counter() - began)

@@ -21,7 +21,7 @@ from towpath.channels import Channel, thread_channel
 from towpath.events.fold import Fold
 from towpath.identity import Principal
 from towpath.log.broker import THREAD_RETENTION, Position, retention_of
-from towpath.runs.requests import StartRun
+from towpath.runs.requests import RunRequest
 from towpath.runs.service import RunService
 from towpath.settings import Settings
 
@@ -92,7 +92,7 @@ class ReadingWorld(LineWorld):
         self.done = True
 
     async def _ask(self, request: str) -> None:
-        asked = StartRun(request_id=request, agent="agent", thread_id="t", message="go on")
+        asked = RunRequest(request_id=request, agent="agent", thread_id="t", message="go on")
         await self._bridge.start(ALICE, asked)
 
     async def _quiet(self) -> None:

@@ -94,7 +94,7 @@ async def decide(
 async def standing(stage: Stage, run: str) -> dict[str, str]:
     """Return what the store holds of a run's questions."""
     questions = await stage.store.interrupts("acme", "alice", run)
-    return {one.id: one.answer.value for one in questions}
+    return {one.id: one.status.value for one in questions}
 
 
 async def told(stage: Stage, name: str) -> list[dict[str, Any]]:
@@ -133,7 +133,7 @@ async def test_r93_a_run_that_asks_is_over_and_holds_nothing(kind: str, place: P
         assert stage.bridge.active == 0
         assert (await stage.notices())[-1] == ("towpath.run.interrupted", "interrupted")
         (question,) = await stage.store.interrupts("acme", "alice", run)
-        assert (question.answer.value, question.expires) == ("open", 1_000.0 + DAY)
+        assert (question.status.value, question.expires) == ("open", 1_000.0 + DAY)
 
 
 @pytest.mark.parametrize("decision", ["approve", "refuse"])
@@ -328,7 +328,7 @@ async def test_r95_expiry_survives_a_log_that_refuses(kind: str, place: Path) ->
         run = await interrupted(stage.cast(asking("q1")))
         stage.broker.broken = True
         stage.now += 2.0
-        stage.bridge._approvals.look_again()
+        stage.bridge._approvals.wake()
         await eventually(stage.broker.refused_thrice)
         assert await standing(stage, run) == {"q1": "open"}
         stage.broker.broken = False
@@ -369,7 +369,7 @@ async def test_r96_a_run_that_ended_otherwise_stays_as_it_is(
         stage.cast(saying("a"), "finished")
         if how in ("cancelled", "lost"):
             run = await stage.start()
-            (live,) = stage.bridge._live.values()
+            (live,) = stage.bridge._active
             assert live.end(live.run.cancel() if how == "cancelled" else live.run.lose())
         else:
             run = await stage.start(agent=how)
@@ -819,7 +819,7 @@ async def do(
     (newest,) = await stage.store.runs("acme", "alice", "t1", limit=1)
     if act == "wait":
         stage.now += 1.0 if what == "short" else 100.0
-        stage.bridge._approvals.look_again()
+        stage.bridge._approvals.wake()
     elif act == "decide":
         request = f"d{next(stage.requests)}-{number}"
         reply = await decide(stage, newest.run_id, what, how, request_id=request)

@@ -37,7 +37,7 @@ def question(
     """Return a question that expires at 100."""
     given = {"id": "q1", "reason": "tool_call", **asked}
     return Interrupt(
-        key=KEY, interrupt=given, answer=answer, payload=payload, expires=100.0, decided=None
+        key=KEY, interrupt=given, status=answer, payload=payload, expires=100.0, decided=None
     )
 
 
@@ -131,7 +131,7 @@ def test_r95_an_agent_can_tell_yes_from_no(answers: list[tuple[InterruptStatus, 
     assert {one["status"] for one in entries} <= {"resolved"}
     for one, entry in zip(asked, entries, strict=True):
         told = entry["payload"]
-        if one.answer is InterruptStatus.REFUSED:
+        if one.status is InterruptStatus.REFUSED:
             assert told["approved"] is False
         elif isinstance(told, dict):
             assert told["approved"] is True

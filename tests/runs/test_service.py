@@ -15,7 +15,7 @@ from towpath.errors import BadRequest, Conflict, NotFound, StorageError, TooLarg
 from towpath.events.types import TYPES
 from towpath.log.broker import IdempotencyKey, Write
 from towpath.runs.deps import RunLimits
-from towpath.runs.requests import StartRun
+from towpath.runs.requests import RunRequest
 from towpath.telemetry import InternalError, RunEnded
 
 ENGINES = ("memory", "sqlite")
@@ -518,7 +518,7 @@ async def test_r81_the_same_request_is_the_same_run(kind: str, place: Path) -> N
 
     async with staged(kind, place) as stage:
         stage.cast(agent)
-        request = StartRun(request_id="r1", agent="agent", message="hi")
+        request = RunRequest(request_id="r1", agent="agent", message="hi")
         first, twin = await asyncio.gather(
             stage.bridge.start(ALICE, request), stage.bridge.start(ALICE, request)
         )
@@ -528,7 +528,7 @@ async def test_r81_the_same_request_is_the_same_run(kind: str, place: Path) -> N
         assert await stage.bridge.start(ALICE, request) == first
         assert begun == ["hi"]
         assert result["position"]["offset"] == 0
-        other = StartRun(request_id="r1", agent="agent", message="something else")
+        other = RunRequest(request_id="r1", agent="agent", message="something else")
         with pytest.raises(Conflict):
             await stage.bridge.start(ALICE, other)
         theirs = msgspec.json.decode(await stage.bridge.start(BOB, request))
@@ -752,7 +752,7 @@ async def test_p7_an_agent_waits_when_too_much_is_under_way(place: Path) -> None
 
         async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
             nonlocal most
-            (live,) = stage.bridge._live.values()
+            (live,) = stage.bridge._active
             for n in range(300):
                 yield f"{n} "
                 most = max(most, len(live._in_flight))

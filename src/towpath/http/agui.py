@@ -39,7 +39,7 @@ from towpath.identity import Principal
 from towpath.log.broker import Position
 from towpath.protocol import codec_sse as codec
 from towpath.runs.model import RunRecord, Status
-from towpath.runs.requests import StartRun
+from towpath.runs.requests import RunRequest
 
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 """No proxy is to keep events back."""
@@ -190,7 +190,7 @@ def _beginning(
     return StreamRequest(channel=channel, asked=asked, run=run)
 
 
-def _start(request: Request, asked: RunAgentInput) -> StartRun:
+def _start(request: Request, asked: RunAgentInput) -> RunRequest:
     """Return what an AG-UI client asks of an agent; its run id is its request id too."""
     given = {
         "messages": asked.messages,
@@ -200,7 +200,7 @@ def _start(request: Request, asked: RunAgentInput) -> StartRun:
         "forwardedProps": asked.forwarded_props,
         "resume": asked.resume,
     }
-    return StartRun(
+    return RunRequest(
         request_id=asked.run_id,
         agent=request.path_params["agent"],
         thread_id=asked.thread_id,

@@ -82,7 +82,7 @@ from towpath.methods.shapes import (
 from towpath.node.revocation_feed import Control
 from towpath.rate_limits import Buckets
 from towpath.runs.publications import custom
-from towpath.runs.requests import Decision, StartRun, cancel_result, request_key
+from towpath.runs.requests import Decision, RunRequest, cancel_result, request_key
 from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore, run_row
 from towpath.runs.tables.projection import ThreadCreated, ThreadDeleted, ThreadKey, ThreadRenamed
@@ -182,14 +182,14 @@ class Operations:
     async def _start(self, caller: Caller, params: RunStart) -> bytes:
         if not self.may_start(caller.principal):
             raise TooManyRequests("too many runs at once")
-        asked = StartRun(
+        request = RunRequest(
             request_id=params.request_id,
             agent=params.agent,
             thread_id=params.thread_id,
             message=params.message,
             input=_with_resume(params),
         )
-        return await self._bridge.start(caller.principal, asked)
+        return await self._bridge.start(caller.principal, request)
 
     async def _cancel(self, caller: Caller, params: RunCancel) -> bytes:
         key = request_key(caller.principal, "run.cancel", params.request_id, params)
@@ -200,7 +200,7 @@ class Operations:
         return (await write(self._broker, Write(key=key, result=lambda _: result))).result
 
     async def _approve(self, caller: Caller, params: RunApprove) -> bytes:
-        said = Decision(
+        decision = Decision(
             request_id=params.request_id,
             run_id=params.run_id,
             interrupt_id=params.interrupt_id,
@@ -208,7 +208,7 @@ class Operations:
             payload=params.payload,
             digest=params.digest,
         )
-        return await self._bridge.approve(caller.principal, said)
+        return await self._bridge.approve(caller.principal, decision)
 
     async def _run(self, caller: Caller, params: RunGet) -> RunView:
         who = caller.principal

@@ -277,7 +277,7 @@ class World:
         decided = InterruptDecided(
             key=key("mine", "one"),
             id="q1",
-            answer=InterruptStatus.APPROVED,
+            status=InterruptStatus.APPROVED,
             payload=None,
             others=frozenset({"q2"}),
             at=self.at,

@@ -278,7 +278,7 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path)
         run = await stage.cast(asking).start(request_id="new")
         await stage.done(run)
         (question,) = await stage.store.interrupts("acme", "alice", run)
-        assert (question.id, question.answer.value) == ("q1", "open")
+        assert (question.id, question.status.value) == ("q1", "open")
         await stage.check()
     with closing(sqlite3.connect(tmp_path / "log.sqlite3")) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (7,)
@@ -382,7 +382,7 @@ def decided(run: str, thread: str = "t1", **changed: Any) -> InterruptDecided:
     key = RunKey(tenant="acme", user="alice", thread=thread, run=run, agent="agent")
     said = {
         "id": "q1",
-        "answer": InterruptStatus.APPROVED,
+        "status": InterruptStatus.APPROVED,
         "payload": None,
         "at": 1_000.0,
         **changed,
@@ -405,7 +405,7 @@ async def test_p5_r96_only_an_open_question_can_be_decided(kind: str, tmp_path: 
             at = 1_000.0 + 24 * 3600.0 if thread == "expired" else 1_000.0
             with pytest.raises(NotOpen) as refusal:
                 await emit(
-                    stage, decided(runs[thread], thread, at=at, answer=InterruptStatus.REFUSED)
+                    stage, decided(runs[thread], thread, at=at, status=InterruptStatus.REFUSED)
                 )
             assert refusal.value.status == status
         with pytest.raises(NotFound):
@@ -415,7 +415,7 @@ async def test_p5_r96_only_an_open_question_can_be_decided(kind: str, tmp_path: 
         with pytest.raises(AnswersMoved):
             await emit(stage, decided(runs["expired"], "expired", others=frozenset({"q2"})))
         (one,) = await stage.store.interrupts("acme", "alice", runs["decided"])
-        assert (one.answer, one.payload, one.decided) == (
+        assert (one.status, one.payload, one.decided) == (
             InterruptStatus.APPROVED,
             {"a": [1]},
             1_000.0,
@@ -436,7 +436,7 @@ async def test_p5_a_refused_decision_leaves_no_trace(kind: str, tmp_path: Path) 
         with pytest.raises(ThreadMoved):
             await write(stage.broker, Write((append,), (decided(run), opened)))
         (one,) = await stage.store.interrupts("acme", "alice", run)
-        assert one.answer is InterruptStatus.OPEN
+        assert one.status is InterruptStatus.OPEN
         assert await stage.store.find_run("acme", "alice", "r2") is None
         await stage.check()
 
@@ -477,9 +477,9 @@ async def test_p1_a_question_belongs_to_one_person(kind: str, tmp_path: Path) ->
         await emit(stage, decided("same"))
         (alices,) = await stage.store.interrupts("acme", "alice", "same")
         (bobs,) = await stage.store.interrupts("acme", "bob", "same")
-        assert (alices.answer, bobs.answer) == (InterruptStatus.APPROVED, InterruptStatus.OPEN)
+        assert (alices.status, bobs.status) == (InterruptStatus.APPROVED, InterruptStatus.OPEN)
         assert await stage.store.interrupts("other", "alice", "same") == []
         assert await stage.store.last_interrupts("other", "alice", "t1") == []
         await stage.done(await stage.start(), who=ALICE)
         (bobs,) = await stage.store.interrupts("acme", "bob", "same")
-        assert bobs.answer is InterruptStatus.OPEN
+        assert bobs.status is InterruptStatus.OPEN

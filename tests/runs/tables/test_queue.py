@@ -334,4 +334,4 @@ async def test_runs_that_wait_leave_a_question_open(kind: str, tmp_path: Path) -
         with pytest.raises(Conflict):
             await stage.bridge.approve(ALICE, said)
         (asked,) = await stage.store.last_interrupts("acme", "alice", "t1")
-        assert (asked.key.run, asked.id, asked.answer) == (run, "q1", InterruptStatus.OPEN)
+        assert (asked.key.run, asked.id, asked.status) == (run, "q1", InterruptStatus.OPEN)

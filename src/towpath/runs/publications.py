@@ -15,7 +15,7 @@ def channel_of(key: RunKey) -> Channel:
 
 def items_of(events: list[RunEvent]) -> tuple[Item, ...]:
     """Return the events of a run as they are published."""
-    return tuple(Item(msgspec.json.encode(one.event), one.tags) for one in events)
+    return tuple(Item(one.data, one.tags) for one in events)
 
 
 def notice(run: Run, name: str) -> Append:

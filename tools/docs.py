@@ -32,7 +32,7 @@ from towpath.methods.method import Method
 from towpath.methods.table import METHODS
 from towpath.node.metrics import EVENT_METRICS
 from towpath.protocol import frames, states
-from towpath.runs import interrupts, run_states
+from towpath.runs import interrupts, model
 from towpath.settings import IssuerSettings, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -366,10 +366,8 @@ def breaker_diagram() -> str:
 
 def run_diagram() -> str:
     """Return the life of a run as a diagram."""
-    moves = ((a.value, move.value, b.value) for (a, move), b in run_states.TRANSITIONS.items())
-    return _diagram(
-        run_states.Status.PENDING.value, moves, {status.value for status in run_states.OVER}
-    )
+    moves = ((a.value, move.value, b.value) for (a, move), b in model.TRANSITIONS.items())
+    return _diagram(model.Status.PENDING.value, moves, {status.value for status in model.OVER})
 
 
 def interrupt_diagram() -> str:

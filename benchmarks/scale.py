@@ -22,7 +22,7 @@ from towpath.channels import thread_channel
 from towpath.events.types import Message
 from towpath.identity import Principal
 from towpath.log.broker import Append, Item, Write
-from towpath.log.log_file import wal_of
+from towpath.log.file_schema import wal_of
 from towpath.log.sqlite_broker import SqliteBroker
 from towpath.runs.model import RunClosed, RunKey, RunOpened
 from towpath.runs.requests import StartRun

@@ -1,6 +1,8 @@
 """Every number on the wire says one thing, and says whether to come back."""
 
+import inspect
 import json
+import re
 
 import pytest
 
@@ -158,3 +160,22 @@ def test_r44_every_run_code_names_the_run_and_has_a_sentence(code: str) -> None:
     """A run that fails says why, under one prefix."""
     assert code.startswith("run.")
     assert codes.RUN_CODES[code]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, one in vars(codes).items() if isinstance(one, ErrorCode | CloseCode)]
+)
+def test_every_code_says_when_it_is_sent(name: str) -> None:
+    """The string below each code, which the reference prints, says it, or that nothing sends it."""
+    source = inspect.getsource(codes)
+    (below,) = re.findall(rf'^{name}: Final = [^"]*"[^"]*"[^"]*?\)\n"""(.*)', source, re.MULTILINE)
+    assert below.startswith(
+        ("Sent for ", "Sent if ", "Sent while ", "Sent to ", "Sent after ", "Reserved for ")
+    )
+
+
+@pytest.mark.parametrize("code", codes.RUN_CODES)
+def test_every_run_code_says_when_it_is_sent(code: str) -> None:
+    """A comment above each says it."""
+    source = inspect.getsource(codes)
+    assert re.search(rf'^    # .*\.\n    "{re.escape(code)}": ', source, re.MULTILINE)

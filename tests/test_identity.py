@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from towpath.identity import (
+    DEMO_TENANT,
     MAX_DEPTH,
     PLACEHOLDERS,
     InvalidContext,
@@ -27,10 +28,22 @@ def context(**fields: Any) -> UserExecutionContext:
 @pytest.mark.parametrize("word", sorted(PLACEHOLDERS))
 def test_r14_a_placeholder_is_no_id(field: str, word: str) -> None:
     """A word that stands where an id was forgotten is refused, in any case."""
-    for value in (word, word.upper(), f" {word} "):
+    spellings = {word, word.upper(), f" {word} "}
+    if field == "tenant":
+        spellings -= {DEMO_TENANT}
+    for value in spellings:
         with pytest.raises(InvalidContext) as refused:
             context(**{field: value})
         assert refused.value.field_name == field
+
+
+def test_the_tenant_of_the_demo_users_is_a_tenant() -> None:
+    """Application code may build a context for those whom `towpath serve --dev` lets in."""
+    made = context(tenant=DEMO_TENANT, user="alice", thread="t-1")
+    assert made.create_child_context(run="r-1").tenant == "demo"
+    for other in ("thread", "run", "request", "connection"):
+        with pytest.raises(InvalidContext, match=f"{other} is a placeholder"):
+            context(tenant=DEMO_TENANT, **{other: "demo"})
 
 
 @pytest.mark.parametrize("value", ["default_user", "test_engineer@x", "temp_0", "mock_run_17"])

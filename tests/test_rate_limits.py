@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towpath.rate_limits import Buckets, Rate, TokenBucket
+from towpath.rate_limits import Rate, RateLimits, TokenBucket
 
 START = 1000.0
 
@@ -94,13 +94,13 @@ def test_who_keeps_to_the_rate_is_never_refused(per_second: float, burst: int, t
 # Many subjects.
 
 
-def buckets(**options: Any) -> Buckets[str]:
-    return Buckets(Rate(per_second=1.0, burst=2), **options)
+def limits(**options: Any) -> RateLimits[str]:
+    return RateLimits(Rate(per_second=1.0, burst=2), **options)
 
 
 def test_r23_each_subject_has_a_bucket_of_its_own() -> None:
     """What one used up is not missing elsewhere."""
-    many = buckets()
+    many = limits()
     assert [many.take("a", START) for _ in range(3)] == [True, True, False]
     assert many.empty("a", START)
     assert not many.empty("b", START)
@@ -110,7 +110,7 @@ def test_r23_each_subject_has_a_bucket_of_its_own() -> None:
 
 def test_who_was_never_counted_is_not_empty_and_takes_no_room() -> None:
     """Asking about somebody makes nothing."""
-    many = buckets()
+    many = limits()
     assert not many.empty("a", START)
     assert len(many) == 0
     many.take("a", START)
@@ -118,8 +118,8 @@ def test_who_was_never_counted_is_not_empty_and_takes_no_room() -> None:
 
 
 def test_r23_the_number_of_subjects_is_bounded() -> None:
-    """The one longest unasked of is forgotten, so that an attacker who goes on is not."""
-    many = buckets(max_subjects=3)
+    """The least recently used one is dropped, so that an attacker who goes on is not."""
+    many = limits(max_subjects=3)
     while many.take("attacker", START):
         pass
     for number in range(100):
@@ -131,7 +131,7 @@ def test_r23_the_number_of_subjects_is_bounded() -> None:
 @pytest.mark.parametrize("subjects", [1, 5])
 def test_whoever_is_forgotten_begins_anew(subjects: int) -> None:
     """Forgetting errs on the side of letting through."""
-    many = buckets(max_subjects=subjects)
+    many = limits(max_subjects=subjects)
     while many.take("a", START):
         pass
     for number in range(subjects):

@@ -6,12 +6,15 @@ date, with exit status 1.
 """
 
 import ast
+import dataclasses
 import inspect
+import itertools
 import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -25,7 +28,9 @@ from towpath.cli import main as command_line
 from towpath.events import order
 from towpath.events.types import GOLDEN
 from towpath.gateway import Gateway
-from towpath.methods.operations import OPERATIONS, Operation
+from towpath.methods.method import Method
+from towpath.methods.table import METHODS
+from towpath.node.metrics import EVENT_METRICS
 from towpath.protocol import frames, states
 from towpath.runs import interrupts, run_states
 from towpath.settings import IssuerSettings, Settings
@@ -64,19 +69,36 @@ def _cell(text: str) -> str:
 def errors() -> str:
     """Return the errors of replies."""
     rows = (
-        (str(code.number), code.message, "yes" if code.temporary else "no", str(code.http_status))
+        (
+            str(code.number),
+            code.message,
+            "yes" if code.temporary else "no",
+            str(code.http_status),
+            _meaning(code),
+        )
         for code in codes.ERRORS.values()
     )
-    return table(("code", "message", "temporary", "HTTP status at the REST door"), rows)
+    return table(("code", "message", "temporary", "HTTP status", "meaning"), rows)
 
 
 def closes() -> str:
     """Return the codes of close frames."""
     rows = (
-        (str(code.number), code.reason, "come back" if code.come_back else "do not come back")
+        (
+            str(code.number),
+            code.reason,
+            "come back" if code.come_back else "do not come back",
+            _meaning(code),
+        )
         for code in codes.CLOSES.values()
     )
-    return table(("code", "reason", "advice"), rows)
+    return table(("code", "reason", "advice", "meaning"), rows)
+
+
+def _meaning(code: codes.ErrorCode | codes.CloseCode) -> str:
+    """Return the string below a code in its module: when it is sent."""
+    names = [name for name, value in vars(codes).items() if value is code]
+    return dict(_attribute_docstrings(codes))[names[0]]
 
 
 def run_codes() -> str:
@@ -98,7 +120,7 @@ def settings_table() -> str:
         (
             f"`{name}`",
             f"`{field.validation_alias or prefix + name.upper()}`",
-            _default(field.default),
+            _default(field.default, is_size=name.endswith("bytes")),
             sentences[name],
         )
         for name, field in Settings.model_fields.items()
@@ -116,11 +138,12 @@ def issuer_settings() -> str:
     return table(("field", "default", "meaning"), rows)
 
 
-def _attribute_docstrings(owner: type) -> Iterator[tuple[str, str]]:
-    """Yield the attributes of a class and the strings below them."""
-    body = ast.parse(inspect.getsource(owner)).body[0]
-    assert isinstance(body, ast.ClassDef), "the source of a class is a class"
-    for here, below in zip(body.body, body.body[1:], strict=False):
+def _attribute_docstrings(owner: type | ModuleType) -> Iterator[tuple[str, str]]:
+    """Yield the attributes of a class or module and the strings below them."""
+    body = ast.parse(inspect.getsource(owner)).body
+    if isinstance(body[0], ast.ClassDef):
+        body = body[0].body
+    for here, below in itertools.pairwise(body):
         target = _target(here)
         if target and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             yield target, str(below.value.value)
@@ -134,62 +157,58 @@ def _target(statement: ast.stmt) -> str:
     return ""
 
 
-def _default(value: object) -> str:
+def _default(value: object, *, is_size: bool = False) -> str:
+    """Return a default as the page shows it; a size in bytes in a larger unit too."""
     if value is None:
         return "not set"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, tuple | frozenset):
         return f"`{msgspec.json.encode(sorted(value, reverse=True)).decode()}`"
-    if isinstance(value, int) and value >= 1024:
+    if is_size and isinstance(value, int) and value >= 1024:
         unit, size = ("MiB", 1024**2) if value % 1024**2 == 0 else ("KiB", 1024)
         return f"`{value}` ({value // size} {unit})"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
-HAPPENINGS: tuple[telemetry.TelemetryEvent, ...] = (
-    telemetry.ConnectionClosed(connection="", tenant="", user="", code=0, reason="", seconds=0),
-    telemetry.CredentialRefused(connection="", verdict="", reason=""),
-    telemetry.CredentialAccepted(connection="", source="", age=0),
-    telemetry.KeysFetched(issuer="", failure="", seconds=0),
-    telemetry.BreakerMoved(dependency="", before="", after=breaker.State.OPEN.value),
-    telemetry.SessionsRevoked(tenant="", what="", closed=0),
-    telemetry.DigestMismatch(
-        tenant="", user="", thread="", message="", published="", shown="", kept=None
-    ),
-    telemetry.CommandAnswered(connection="", command="", error=0, seconds=0),
-    telemetry.RunEnded(
-        tenant="", user="", thread="", run="", agent="", status="", code="", events=0, seconds=0
-    ),
-    telemetry.InternalError(where="", error=Exception()),
-)
-"""One of each kind that is counted under labels: labels show only once something was counted."""
-
-
 def metrics() -> str:
     """Return every metric with its labels and meaning, as an empty gateway shows them."""
-    gateway = Gateway(Settings.model_construct())
-    for happening in HAPPENINGS:
-        gateway.metrics.observe(happening)
+    text, _ = Gateway(Settings.model_construct()).metrics.exposition()
+    known = {metric.name: metric.labels for metric in EVENT_METRICS}
     rows = []
-    for family in text_string_to_metric_families(gateway.metrics.text().decode()):
-        if family.name.endswith("_created"):
-            continue
+    for family in text_string_to_metric_families(text.decode()):
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        labels = sorted({label for sample in family.samples for label in sample.labels} - {"le"})
+        here = {label for sample in family.samples for label in sample.labels} - {"le"}
+        labels = sorted(known.get(family.name) or here)
         shown = ", ".join(f"`{label}`" for label in labels) or NONE
         rows.append((f"`{name}`", family.type, shown, family.documentation))
     return table(("metric", "type", "labels", "meaning"), rows)
 
 
+def telemetry_events() -> str:
+    """Return every event that observers get, with its fields and what it says."""
+    rows = (
+        (f"`{kind.__name__}`", _fields(kind), _sentence(kind))
+        for kind in vars(telemetry).values()
+        if isinstance(kind, type)
+        and issubclass(kind, telemetry.TelemetryEvent)
+        and dataclasses.fields(kind)
+    )
+    return table(("event", "fields", "when"), rows)
+
+
+def _fields(kind: type[telemetry.TelemetryEvent]) -> str:
+    return ", ".join(f"`{field.name}`" for field in dataclasses.fields(kind))
+
+
 def rpc() -> str:
     """Return every method with its parameters and its result."""
-    return "\n\n".join(_method(operation) for operation in OPERATIONS.values())
+    return "\n\n".join(_method(method) for method in METHODS.values())
 
 
-def _method(operation: Operation) -> str:
-    parts = [f"### `{operation.name}`", _purpose(operation)]
-    fields = msgspec.structs.fields(operation.params)
+def _method(method: Method[Any]) -> str:
+    parts = [f"### `{method.name}`", _purpose(method)]
+    fields = msgspec.structs.fields(method.params)
     if fields:
         rows = (
             (f"`{field.name}`", _shape(field.type), "required" if field.required else "optional")
@@ -198,7 +217,7 @@ def _method(operation: Operation) -> str:
         parts.append(table(("parameter", "type", ""), rows))
     else:
         parts.append("No parameters.")
-    results = msgspec.structs.fields(operation.result)
+    results = msgspec.structs.fields(method.result)
     if results:
         rows = ((f"`{field.name}`", _shape(field.type), "") for field in results)
         parts.append("Result:\n\n" + table(("field", "type"), (row[:2] for row in rows)))
@@ -210,9 +229,9 @@ def _method(operation: Operation) -> str:
 def rows_of_results() -> str:
     """Return the objects that stand inside results."""
     _, components = msgspec.json.schema_components(
-        [operation.result for operation in OPERATIONS.values()], ref_template="{name}"
+        [method.result for method in METHODS.values()], ref_template="{name}"
     )
-    tops = {operation.result.__name__ for operation in OPERATIONS.values()}
+    tops = {method.result.__name__ for method in METHODS.values()}
     parts = []
     for name in sorted(components.keys() - (tops - {"RunRow"})):
         fields = components[name]["properties"].items()
@@ -222,23 +241,23 @@ def rows_of_results() -> str:
 
 
 def rest() -> str:
-    """Return every method's path at the REST door."""
+    """Return every method's route over REST."""
     rows = (
         (
-            f"`{operation.http[0]}`",
-            f"`/api/v1{operation.http[1]}`",
-            f"`{operation.name}`",
-            _purpose(operation),
+            f"`{method.route[0]}`",
+            f"`/api/v1{method.route[1]}`",
+            f"`{method.name}`",
+            _purpose(method),
         )
-        for operation in OPERATIONS.values()
+        for method in METHODS.values()
     )
-    return table(("method", "path", "operation", "what it does"), rows)
+    return table(("HTTP", "path", "method", "what it does"), rows)
 
 
-def _purpose(operation: Operation) -> str:
-    """Return what an operation is for: in its parameters' words, or its result's without any."""
-    asked = msgspec.structs.fields(operation.params)
-    return _sentence(operation.params if asked else operation.result)
+def _purpose(method: Method[Any]) -> str:
+    """Return what describes a method: the docstring of its parameters, or of its result."""
+    asked = msgspec.structs.fields(method.params)
+    return _sentence(method.params if asked else method.result)
 
 
 def _sentence(owner: type) -> str:
@@ -404,6 +423,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "issuer-settings": issuer_settings,
     "metrics": metrics,
+    "telemetry-events": telemetry_events,
     "rpc": rpc,
     "rpc-objects": rows_of_results,
     "rest": rest,

@@ -5,7 +5,7 @@ reply), `StorageError` is ours (it becomes "temporarily unavailable"), `Configur
 operator's (the process does not start; the command line prints the sentence and exits with 2).
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from towpath import codes
 from towpath.codes import ErrorCode
@@ -19,8 +19,13 @@ class ConfigurationError(TowpathError):
     """The operator asked for something that cannot be started; the sentence says both ways out."""
 
 
-class MissingExtra(ConfigurationError):
-    """Something needs packages that are not installed; the sentence names the command."""
+class MissingExtra(ConfigurationError, ImportError):
+    """Packages of an extra are not installed; the sentence names the command that installs them."""
+
+    @classmethod
+    def of(cls, needed_by: str, extra: str, error: ImportError) -> Self:
+        """Return the error of a module that cannot be imported without this extra."""
+        return cls(f"{needed_by} needs the extra {extra}: pip install 'towpath[{extra}]' ({error})")
 
 
 class StorageError(TowpathError):

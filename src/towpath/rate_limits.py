@@ -1,7 +1,7 @@
-"""How much of something there may be: token buckets, and many of them by key.
+"""Rate limits: a token bucket, and one token bucket for each of many subjects.
 
-A bucket holds `burst` tokens and gains `per_second` of them; whatever is limited takes one, and is
-refused where there is none. Time is an argument.
+A bucket holds at most `burst` tokens and gains `per_second` of them. Each use takes one token, and
+is refused if there is none. Time is an argument.
 
 Source: WIRE section 3 (111, 3013); DESIGN section 7.
 """
@@ -17,14 +17,14 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """How much is allowed in the long run, and at once."""
+    """How much is allowed per second in the long run, and at once (`burst`)."""
 
     per_second: float
     burst: int
 
 
 class TokenBucket:
-    """One limit of one subject."""
+    """One rate limit of one subject."""
 
     __slots__ = ("_at", "_level", "_rate")
 
@@ -34,22 +34,25 @@ class TokenBucket:
         self._at = now
 
     def take(self, now: float) -> bool:
-        """Take a token; False where there is none."""
+        """Take a token; return False if there is none."""
         if self.empty(now):
             return False
         self._level -= 1
         return True
 
     def empty(self, now: float) -> bool:
-        """Whether there is no token to take."""
+        """Return whether there is no token to take."""
         gained = max(0.0, now - self._at) * self._rate.per_second
         self._level = min(float(self._rate.burst), self._level + gained)
         self._at = max(self._at, now)
         return self._level < 1
 
 
-class Buckets(Generic[K]):
-    """The same limit of many subjects, bounded: the one longest unasked of is forgotten."""
+class RateLimits(Generic[K]):
+    """The same rate limit for many subjects.
+
+    At most `max_subjects` buckets are kept; the least recently used one is dropped.
+    """
 
     def __init__(self, rate: Rate, *, max_subjects: int = 10_000) -> None:
         self._rate = rate
@@ -59,13 +62,13 @@ class Buckets(Generic[K]):
         return len(self._buckets)
 
     def take(self, subject: K, now: float) -> bool:
-        """Take a token of this subject; False where it has none."""
+        """Take a token of this subject; return False if it has none."""
         bucket = self._buckets.get(subject)
         if bucket is None:
             bucket = self._buckets[subject] = TokenBucket(self._rate, now)
         return bucket.take(now)
 
     def empty(self, subject: K, now: float) -> bool:
-        """Whether this subject has no token to take."""
+        """Return whether this subject has no token to take."""
         bucket = self._buckets.get(subject)
         return bucket is not None and bucket.empty(now)

@@ -7,11 +7,44 @@ Contradictions are found before anything is opened, and the sentence names both 
 import ipaddress
 import os
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from towpath.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    Given = TypeVar("Given")
+    Kept = TypeVar("Kept")
+
+    class _Converted(Generic[Given, Kept]):
+        """A field that is given as one type and read as another.
+
+        pydantic converts a text to the type of the field. A type checker knows of that by a
+        descriptor only: it takes the parameter of `__init__` from `__set__`.
+        """
+
+        def __get__(self, instance: object, owner: object = None) -> Kept: ...
+        def __set__(self, instance: object, value: Given) -> None: ...
+
+    Directory = _Converted[Path | str, Path]
+    OptionalSecret = _Converted[SecretStr | str | None, SecretStr | None]
+else:
+    Directory = Path
+    OptionalSecret = SecretStr | None
+
+NOT_SET: Any = None
+"""The default of a secret. Any, because to a type checker the field has the type above."""
+DEFAULT_DATA: Any = Path(".towpath")
+"""The default data directory; Any for the same reason."""
 DEFAULT_HOST = "127.0.0.1"
 BACKLOG_BYTES = 1024 * 1024
 """How many bytes may wait beside the subscriptions of one connection, by default."""
@@ -27,7 +60,7 @@ class IssuerSettings(BaseModel):
     """The exact `iss`; its keys are fetched from its discovery document where `key` is not set."""
     audience: str | None = None
     """What `aud` must be or contain; required where keys are fetched."""
-    key: SecretStr | None = None
+    key: OptionalSecret = NOT_SET
     """A JWK, a PEM public key, or a shared secret; not set fetches the published keys."""
     algorithm: str | None = None
     """The one algorithm; HS256 with `key`, otherwise whatever the fetched keys are made for."""
@@ -55,14 +88,14 @@ class Settings(BaseSettings):
         validate_by_name=True,
     )
 
-    data: Path = Path(".towpath")
+    data: Directory = DEFAULT_DATA
     """Where the log, the projection and the development key live."""
     synchronous: str = Field(default="NORMAL", pattern="^(NORMAL|FULL)$")
     """NORMAL survives a kill of the process, FULL a power cut too, at a tenth of the speed."""
     reserve_bytes: int = Field(default=16 * 1024 * 1024, ge=0)
     """Room on the data directory's disk that is kept for the endings of runs; 0 keeps none."""
 
-    jwt_key: SecretStr | None = None
+    jwt_key: OptionalSecret = NOT_SET
     """The key tokens are verified with: a JWK, a PEM public key, or a shared secret."""
     jwt_algorithm: str | None = None
     """The one algorithm; HS256 with `jwt_key`, otherwise whatever the fetched keys are made for."""
@@ -183,7 +216,7 @@ class Settings(BaseSettings):
     """Of a conversation, for the model; not set is 1,500 for the local one, 32,000 for others."""
     openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
     """Where the model's service is, up to `/v1`; not set is OpenAI's own."""
-    openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
+    openai_api_key: OptionalSecret = Field(default=NOT_SET, validation_alias="OPENAI_API_KEY")
     """The key the model's service asks for."""
 
     server_subscriptions: tuple[str, ...] = ("user", "tenant")
@@ -224,3 +257,25 @@ def platform_port() -> int | None:
     """Return the port the platform asks for (`$PORT`), if it does."""
     port = os.environ.get("PORT", "")
     return int(port) if port.isdecimal() else None
+
+
+def settings_from_environment(data: Path | None = None) -> Settings:
+    """Return the settings of the environment, with another data directory where one is given.
+
+    Raises:
+        ConfigurationError: a setting is invalid; the message names it.
+    """
+    try:
+        return Settings() if data is None else Settings(data=data)
+    except SettingsError as error:
+        raise ConfigurationError(f"the environment (TOWPATH_…): {error}") from None
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        raise ConfigurationError("; ".join(map(_reason, found))) from None
+
+
+def _reason(error: Any) -> str:
+    """Return what is wrong with a setting, by its name."""
+    name = "_".join(str(part) for part in error["loc"]).upper()
+    where = f"TOWPATH_{name}" if name else "the settings"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}"

@@ -1,9 +1,10 @@
-"""What happened, for those who only watch: logs, metrics, traces.
+"""Telemetry events: what happened, for logs, metrics and traces.
 
-A happening is a frozen value without secrets. Watchers hear of it after the fact, synchronously
-and briefly. What one raises is counted and otherwise ignored, SystemExit and KeyboardInterrupt
-too, so nothing that observes can change what it observes. The first failure of each watcher is also
-a line of the standard library's logging, because a watcher that fails may be the log itself.
+A telemetry event is a frozen value without secrets. Observers are called with it after the fact,
+synchronously, and must return quickly. An exception that an observer raises is counted and
+otherwise ignored, SystemExit and KeyboardInterrupt too, so an observer cannot change what it
+observes. The first failure of each observer is also logged, straight to the standard logger
+`towpath`, because the observer that fails may be the one that logs events.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetryEvent:
-    """Anything that happened."""
+    """Base class of all telemetry events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,7 @@ class ConnectionOpened(TelemetryEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionClosed(TelemetryEvent):
-    """A connection ended; told once, whichever side began."""
+    """A connection ended; emitted once, whichever side closed it."""
 
     connection: str
     tenant: str | None
@@ -55,7 +56,7 @@ class CredentialRefused(TelemetryEvent):
     """A credential was not accepted."""
 
     connection: str
-    """Empty at the HTTP doors."""
+    """Empty for an HTTP request."""
     verdict: str
     """`invalid`, `expired`, `revoked`, `missing`, `unknown` or `limited`."""
     reason: str
@@ -63,23 +64,23 @@ class CredentialRefused(TelemetryEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialAccepted(TelemetryEvent):
-    """A credential was good."""
+    """A credential was accepted."""
 
     connection: str
-    """Empty at the HTTP doors."""
+    """Empty for an HTTP request."""
     source: str
-    """Where it was found, as `towpath.auth.handshake.Source` names it."""
+    """Where the credential was found, as `towpath.auth.handshake.Source` names it."""
     age: float
-    """Seconds since it was verified; 0 for one that was verified just now."""
+    """Seconds since the credential was verified; 0 where it was verified just now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeysFetched(TelemetryEvent):
-    """A call to an identity provider is over."""
+    """A call to an identity provider returned or failed."""
 
     issuer: str
     failure: str
-    """Why it failed, empty for success."""
+    """Why the call failed; empty for success."""
     seconds: float
 
 
@@ -94,49 +95,49 @@ class BreakerMoved(TelemetryEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionsRevoked(TelemetryEvent):
-    """Credentials were taken back."""
+    """Credentials were revoked."""
 
     tenant: str
     what: str
     """`token`, `user`, `tenant` or `everybody`."""
     closed: int
-    """How many connections on this node ended by it."""
+    """How many connections on this node the revocation closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevocationsIncomplete(TelemetryEvent):
-    """At the start not all revocations were in the log, so everybody's credentials are revoked."""
+    """At startup revocations may be missing from the log, so every older credential is revoked."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaughtUp(TelemetryEvent):
-    """A reader that could not follow was answered from the log, on the same connection."""
+    """A slow reader caught up from the log, on the same connection."""
 
     connection: str
     publications: int
-    """How many it took, folded."""
+    """How many publications that took, after folding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DigestMismatch(TelemetryEvent):
-    """A client says that what it shows of a message is not what was said."""
+    """A client reports that it shows a message with another text than the gateway published."""
 
     tenant: str
     user: str
     thread: str
     message: str
     published: str
-    """The digest that came with the message."""
+    """The digest that was published with the message."""
     shown: str
     """The digest of what the client shows."""
     kept: str | None
-    """The digest of what is kept; None where there is no such message."""
+    """The digest of the stored message; None where there is no such message."""
 
     @property
     def log(self) -> str:
-        """What is kept beside what was published: `agrees`, `differs` or `unknown`."""
+        """Whether the stored message has the published digest: `agrees`, `differs`, `unknown`."""
         if self.kept is None:
             return "unknown"
         return "agrees" if self.kept == self.published else "differs"
@@ -164,7 +165,7 @@ class RunEnded(TelemetryEvent):
     agent: str
     status: str
     code: str | None
-    """The code of the RUN_ERROR, if it was one."""
+    """The code of the RUN_ERROR; None where the run did not end with one."""
     events: int
     seconds: float
 
@@ -180,67 +181,73 @@ class Appended(TelemetryEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogChanged(TelemetryEvent):
-    """The log is in another condition; `towpath.log.health` has them all."""
+    """The health of the log changed; `towpath.log.health` lists the conditions."""
 
     before: str
     after: str
     reason: str
-    """What showed it, in the words of whoever found out; empty for `ok`."""
+    """What was found, as the operating system, SQLite or a check put it; empty for `ok`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogQuarantined(TelemetryEvent):
-    """A damaged log was set aside, and a new one begun with what was certain of it."""
+    """A damaged log was set aside, and a new log was created from its intact part."""
 
     path: str
-    """Where the damaged one is now."""
+    """Where the damaged log is now."""
     reason: str
     carried: Mapping[str, int]
-    """How much of what was carried over, and how much was `left_out`."""
+    """How many rows of each kind were carried over, and how many were `left_out`."""
     control: bool
-    """Whether the control channel is whole, and so all that was taken back is known."""
+    """Whether the control channel is whole, so that every revocation is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InternalError(TelemetryEvent):
-    """Something of ours went wrong; `error` is the exception, its traceback for the log only."""
+    """An agent or the gateway itself failed unexpectedly."""
 
     where: str
+    """The part that failed; `agent` and the agent's name for what an agent raised."""
     error: BaseException
+    """The exception. Its traceback is for the log only."""
+    thread: str | None = None
+    """The thread of the run; None where the failure concerns no run."""
+    run: str | None = None
+    """The run it concerns; None where it concerns none."""
 
 
 Observer = Callable[[TelemetryEvent], None]
-"""Hears of happenings. Called on the event loop; must not block."""
+"""Called with each telemetry event, on the event loop; must not block."""
 
 
 class Telemetry:
-    """Tells every watcher of every happening, and survives each of them."""
+    """Passes every telemetry event to every observer; an observer that raises stops nothing."""
 
-    def __init__(self, telemetry: Iterable[Observer] = ()) -> None:
-        self._observers = list(telemetry)
+    def __init__(self, observers: Iterable[Observer] = ()) -> None:
+        self._observers = list(observers)
         self._failed: set[int] = set()
-        """Watchers that raised, by `id`: the list above keeps them alive."""
+        """The observers that raised, by `id`: the list above keeps them alive."""
         self.failures = 0
-        """How often a watcher raised."""
+        """How many calls of an observer raised."""
 
     def add_observer(self, observer: Observer) -> None:
-        """Let `observer` hear of everything from now on."""
+        """Call `observer` with every event from now on."""
         self._observers.append(observer)
 
     def emit(self, event: TelemetryEvent) -> None:
-        """Tell every watcher; what one of them raises is counted and goes no further."""
+        """Call every observer with the event; count the calls that raise."""
         for observer in self._observers:
             try:
                 observer(event)
             except BaseException as error:  # The outermost edge of somebody else's code.
                 self.failures += 1
-                self._write_down(observer, error)
+                self._log_first_failure(observer, error)
 
-    def _write_down(self, observer: Observer, error: BaseException) -> None:
-        """Log the first failure of a watcher: one that always fails must not fill the log."""
+    def _log_first_failure(self, observer: Observer, error: BaseException) -> None:
+        """Log the first failure of an observer: one that always fails must not fill the log."""
         if id(observer) in self._failed:
             return
         self._failed.add(id(observer))
         with contextlib.suppress(Exception):
             name = getattr(observer, "__qualname__", type(observer).__qualname__)
-            logging.getLogger("towpath").error("watcher %s raised", name, exc_info=error)
+            logging.getLogger("towpath").error("observer %s raised", name, exc_info=error)

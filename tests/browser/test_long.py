@@ -97,10 +97,10 @@ def test_a_thread_of_200_messages_opens_at_its_end(chat: Chat, writing: ServerPr
     chat.enter("bob")
     chat.page.evaluate(
         """async () => {
-          const { desk } = document.querySelector('towpath-chat');
-          desk.choose('echo');
+          const { session } = document.querySelector('towpath-chat');
+          session.choose('echo');
           for (let number = 0; number < 100; number += 1) {
-            while (!await desk.send(`message ${number}`)) {
+            while (!await session.send(`message ${number}`)) {
               await new Promise((later) => setTimeout(later, 5));
             }
           }

@@ -100,7 +100,7 @@ def test_r65_r81_a_lost_answer_makes_no_second_run(
     context.route_web_socket(re.compile("connection/websocket"), lose_one)
     chat = Chat(context, server.http).enter("bob")
     chat.say("only once", agent="echo")
-    expect(chat.problem).to_contain_text("it will not be done twice")
+    expect(chat.problem).to_contain_text("it takes effect only once")
     chat.composer.press("Enter")
     expect(chat.answer).to_have_text("only once")
     expect(chat.said).to_have_count(1)
@@ -138,7 +138,7 @@ def test_r64_an_expired_token_ends_in_words_and_not_in_a_loop(
     chat.page.goto(chat.url)
     chat.page.get_by_label("Your token").fill(own_server.token("dora", ttl=-3600))
     chat.click("Sign in")
-    expect(chat.page.get_by_role("alert")).to_contain_text("no longer good")
+    expect(chat.page.get_by_role("alert")).to_contain_text("not valid any more")
     chat.page.wait_for_timeout(1500)
     assert chat.sockets <= 2
 
@@ -205,12 +205,12 @@ def test_text_that_stays_damaged_is_marked_and_not_fetched_for_ever(
     chat.say("first", agent="echo")
     expect(chat.answer).to_have_text("first")
     chat.say("all is fine", agent="echo")
-    expect(chat.page.get_by_role("alert")).to_contain_text("differs from what was sent")
+    expect(chat.page.get_by_role("alert")).to_contain_text("differs from the text that was sent")
     chat.say("and on it goes", agent="echo")
     expect(chat.answer).to_have_text("and on it goes")
     expect(chat.page.locator(".differs")).to_have_count(1)
     log = chat.page.locator("towpath-chat").evaluate(
-        "chat => chat.desk.conversation.log.all.filter((entry) => !entry.publication).length"
+        "chat => chat.session.conversation.log.all.filter((entry) => !entry.publication).length"
     )
     assert log == 2, "once to open, once to fetch again"
 

@@ -321,9 +321,9 @@ signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
 
 
 class Signalled(ServingLoop):
-    def _tell(self, error):
+    def _report(self, error):
         os.kill(os.getpid(), signal.SIGTERM)
-        super()._tell(error)
+        super()._report(error)
 
 
 async def main():

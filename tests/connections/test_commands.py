@@ -27,7 +27,7 @@ from towpath.delivery.subscriber import Subscriber
 from towpath.errors import NotFound, StorageError
 from towpath.identity import Principal
 from towpath.log.broker import Append, Item, Write, write
-from towpath.methods.operations import Caller
+from towpath.methods.method import Caller
 from towpath.protocol import frames
 from towpath.protocol.connection import Closed, Connection
 from towpath.protocol.frames import Pong
@@ -62,7 +62,7 @@ class Open:
                 hub=self.hub,
                 broker=self.broker,
                 recovery=self.recovery,
-                operations=SimpleNamespace(call=self._call),
+                methods=SimpleNamespace(call=self._call),
                 auth=SimpleNamespace(refresh=self._refresh, expires_at=lambda who: None),
                 telemetry=Telemetry([self.events.append]),
                 version="towpath",

@@ -5,13 +5,14 @@ import re
 import pytest
 from typer.models import CommandInfo
 
-from tools.docs import HAPPENINGS, PARTS, ROOT, pages, render
-from towpath import codes
+from tools.docs import PARTS, ROOT, pages, render
+from towpath import codes, telemetry
 from towpath.auth.policy import ROLES
 from towpath.cli import main
 from towpath.gateway import Gateway
-from towpath.methods.operations import OPERATIONS
+from towpath.methods.table import METHODS
 from towpath.settings import IssuerSettings, Settings
+from towpath.telemetry import TelemetryEvent
 
 REFERENCE = ROOT / "docs/reference"
 EXPLANATION = ROOT / "docs/explanation"
@@ -60,12 +61,36 @@ def test_the_settings_page_misses_none() -> None:
 
 def test_the_metrics_page_misses_none() -> None:
     """Every number of `/metrics` is in the reference."""
-    exposed = Gateway(Settings.model_construct()).metrics.text().decode()
-    names = re.findall(r"^# TYPE (\w+) (?:counter|histogram|gauge)$", exposed, re.MULTILINE)
-    shown = {name for name in names if not name.endswith("_created")}
+    exposed, _ = Gateway(Settings.model_construct()).metrics.exposition()
+    kinds = rb"^# TYPE (\w+) (?:counter|histogram|gauge)$"
+    shown = {name.decode() for name in re.findall(kinds, exposed, re.MULTILINE)}
     text = (REFERENCE / "metrics.md").read_text()
     assert len(shown) > 10
     assert [name for name in sorted(shown) if f"`{name}`" not in text] == []
+
+
+def test_only_sizes_have_a_unit_of_bytes() -> None:
+    """10,000 connections are no KiB; a bound in bytes also shows in a larger unit."""
+    text = (REFERENCE / "settings.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|.*\((\d+ [KM]iB)\)", text, re.MULTILINE)
+    assert {name for name, _ in rows if not name.endswith("bytes")} == set()
+    assert ("message_bytes", "1 MiB") in rows
+
+
+def test_the_reference_misses_no_telemetry_event() -> None:
+    """Every event that observers may get is there, with all of its fields."""
+    text = (REFERENCE / "python.md").read_text()
+    kinds = [
+        kind
+        for kind in vars(telemetry).values()
+        if isinstance(kind, type)
+        and issubclass(kind, TelemetryEvent)
+        and kind is not TelemetryEvent
+    ]
+    assert len(kinds) > 15
+    for kind in kinds:
+        (row,) = re.findall(rf"^\| `{kind.__name__}` \| (.*?) \| \S", text, re.MULTILINE)
+        assert re.findall(r"`(\w+)`", row) == list(kind.__dataclass_fields__)
 
 
 def test_the_fields_of_an_issuer_are_all_there() -> None:
@@ -117,10 +142,10 @@ def test_every_role_says_what_it_allows(role: str) -> None:
 
 
 @pytest.mark.parametrize("page", ["wire.md", "rest.md"])
-def test_both_doors_name_every_operation(page: str) -> None:
-    """What people can do is in the reference of the wire and of REST."""
+def test_both_references_name_every_method(page: str) -> None:
+    """What a client can call is in the reference of the wire and of REST."""
     text = (REFERENCE / page).read_text()
-    assert [name for name in OPERATIONS if f"`{name}`" not in text] == []
+    assert [name for name in METHODS if f"`{name}`" not in text] == []
 
 
 def test_the_table_of_failures_is_whole() -> None:
@@ -138,14 +163,3 @@ def test_every_promise_names_tests_that_exist() -> None:
     suite = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     tests = set(re.findall(r"`(test_\w+)`", text))
     assert [name for name in sorted(tests) if f"def {name}(" not in suite] == []
-
-
-def test_the_labels_of_every_metric_are_known() -> None:
-    """A metric that is counted under labels has a happening among the samples of the table."""
-    gateway = Gateway(Settings.model_construct())
-    for happening in HAPPENINGS:
-        gateway.metrics.observe(happening)
-    counters = [one for one in vars(gateway.metrics).values() if hasattr(one, "_labelnames")]
-    unseen = [one._name for one in counters if one._labelnames and not one._metrics]
-    assert len(counters) > 10
-    assert unseen == []

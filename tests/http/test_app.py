@@ -1,4 +1,4 @@
-"""The HTTP doors of a real server: who may pass, what they answer, and what they hide."""
+"""The HTTP endpoints of a real server: who may ask, what they answer, and what they hide."""
 
 import asyncio
 import re
@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from tests.servers.conversation import ask, until_over
 from towpath.gateway import Gateway
 from towpath.http.app import PUBLIC, make_app
-from towpath.methods.operations import OPERATIONS
+from towpath.methods.table import METHODS
 from towpath.settings import Settings
 from towpath.testing.server import ServerProcess
 from towpath.testing.wire_client import wire_client
@@ -31,7 +31,7 @@ def http(server: ServerProcess) -> Iterator[httpx2.Client]:
 
 
 def known(server: ServerProcess, user: str, tenant: str = "acme") -> httpx2.Client:
-    """Return a client of the REST door that bears a good token."""
+    """Return a client of the REST API that bears a good token."""
     return httpx2.Client(
         base_url=f"{server.http}/api/v1",
         headers={"Authorization": f"Bearer {server.token(user, tenant)}"},
@@ -44,26 +44,26 @@ def asked(**more: Any) -> dict[str, Any]:
     return {"request_id": uuid.uuid4().hex, **more}
 
 
-def doors(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, set[str]]]:
-    """Yield every path of an application and its methods; WebSocket doors have none."""
+def endpoints(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, set[str]]]:
+    """Yield every path of an application and its methods; WebSocket endpoints have none."""
     for route in routes:
         if isinstance(route, Mount) and route.routes:
-            yield from doors(route.routes, prefix + route.path)
+            yield from endpoints(route.routes, prefix + route.path)
         elif isinstance(route, Route):
             yield prefix + route.path, route.methods or set()
         elif isinstance(route, Mount | WebSocketRoute):
             yield prefix + route.path, set()
 
 
-def test_r15_every_door_outside_the_public_list_asks(http: httpx2.Client) -> None:
+def test_r15_every_endpoint_outside_the_public_list_asks(http: httpx2.Client) -> None:
     """All routes are walked: without a credential, or with a bad one, each other answers 401."""
-    found = dict(doors(make_app(Gateway(Settings())).routes))
+    found = dict(endpoints(make_app(Gateway(Settings())).routes))
     guarded = {path: methods for path, methods in found.items() if path not in PUBLIC}
     assert set(found) >= PUBLIC
     # The socket's own path answers 426 to what is no upgrade, and 3500 to one (R63).
     assert http.get("/connection/websocket").status_code == 426
     agui = {"/agui/{agent}", "/agui/threads/{thread}"}
-    assert set(guarded) == agui | {f"/api/v1{one.http[1]}" for one in OPERATIONS.values()}
+    assert set(guarded) == agui | {f"/api/v1{one.route[1]}" for one in METHODS.values()}
     for path, methods in guarded.items():
         for method in methods:
             url = re.sub(r"\{\w+\}", "x", path)
@@ -75,8 +75,8 @@ def test_r15_every_door_outside_the_public_list_asks(http: httpx2.Client) -> Non
                 assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_every_operation_over_rest(server: ServerProcess) -> None:
-    """Each operation does over REST what it does over the wire, with HTTP's statuses."""
+def test_every_method_over_rest(server: ServerProcess) -> None:
+    """Each method does over REST what it does over the wire, with HTTP's statuses."""
     with known(server, "rest") as rest, known(server, "stranger") as stranger:
         who = rest.get("/whoami").json()
         assert (who["user"], who["tenant"], who["connection"]) == ("rest", "acme", None)
@@ -105,7 +105,7 @@ def test_every_operation_over_rest(server: ServerProcess) -> None:
 
 
 async def test_r35_a_foreign_thread_is_a_missing_one_over_rest(server: ServerProcess) -> None:
-    """Every door answers for somebody else's thread and run exactly as for none: 404."""
+    """Every endpoint answers for somebody else's thread and run exactly as for none: 404."""
     async with wire_client(server.ws, server.token("keeper")) as client:
         started = await ask(client, "private", agent="echo")
         await until_over(client, started)
@@ -143,8 +143,8 @@ def test_bad_bodies_are_answered(server: ServerProcess) -> None:
         assert rest.get("/threads").json() == {"threads": []}
 
 
-def test_the_description_lists_every_operation(http: httpx2.Client) -> None:
-    """The OpenAPI document names each operation once and refers to nothing that is not there."""
+def test_the_description_lists_every_method(http: httpx2.Client) -> None:
+    """The OpenAPI document names each method once and refers to nothing that is not there."""
     described = http.get("/api/v1/openapi.json").json()
     listed = {
         operation["operationId"]: (method.upper(), path)
@@ -152,7 +152,7 @@ def test_the_description_lists_every_operation(http: httpx2.Client) -> None:
         for method, operation in methods.items()
     }
     assert listed == {
-        name: (one.http[0], f"/api/v1{one.http[1]}") for name, one in OPERATIONS.items()
+        name: (one.route[0], f"/api/v1{one.route[1]}") for name, one in METHODS.items()
     }
     assert described["openapi"].startswith("3.1")
     assert described["security"] == [{"bearer": []}]
@@ -216,6 +216,18 @@ async def test_metrics_hold_no_id(server: ServerProcess, http: httpx2.Client) ->
         assert word not in text
     assert re.search(r"^towpath_connections 1\.0$", text, re.MULTILINE)
     assert re.search(r'towpath_runs_ended_total\{agent="echo",code="",status="finished"\}', text)
+
+
+async def test_metrics_come_in_the_format_that_the_client_accepts(http: httpx2.Client) -> None:
+    """OpenMetrics for a scraper that asks for it, with its content type; text for all others."""
+    accept = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3"
+    answer = http.get("/metrics", headers={"accept": accept})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert answer.text.endswith("# EOF\n")
+    for other in ("text/html", "application/openmetrics-text; version=abc"):
+        answer = http.get("/metrics", headers={"accept": other})
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def test_a_page_that_was_not_built_is_said_to_be_missing(

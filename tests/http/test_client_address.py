@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
-from towpath.http.client_address import Network, Peer, peer_of
+from towpath.http.client_address import ClientAddress, Network, client_address
 
 TRUSTED: tuple[Network, ...] = tuple(
     map(ipaddress.ip_network, ("10.0.0.0/8", "192.0.2.5/32", "fd00::/8"))
@@ -35,7 +35,7 @@ def request(
 def forwarded(direct: str, *lines: str, trusted: tuple[Network, ...] = TRUSTED) -> str:
     """Return whom a request counts against that came with these X-Forwarded-For lines."""
     headers = [("x-forwarded-for", line) for line in lines]
-    return peer_of(request(direct, headers=headers), trusted).address
+    return client_address(request(direct, headers=headers), trusted).rate_limit_key
 
 
 # Without a proxy.
@@ -60,8 +60,8 @@ def forwarded(direct: str, *lines: str, trusted: tuple[Network, ...] = TRUSTED) 
 )
 def test_r23_a_source_is_an_address_or_an_ipv6_network(direct: str | None, address: str) -> None:
     """One IPv6 subscriber has 2^64 addresses to choose from, and counts as one all the same."""
-    assert peer_of(request(direct), TRUSTED).address == address
-    assert peer_of(request(direct), ()).address == address
+    assert client_address(request(direct), TRUSTED).rate_limit_key == address
+    assert client_address(request(direct), ()).rate_limit_key == address
 
 
 @given(st.integers(2, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
@@ -72,7 +72,7 @@ def test_r23_no_choice_of_addresses_within_a_network_is_a_new_source(
 
     def source(prefix: int, host: int) -> str:
         address = ipaddress.IPv6Address(prefix << 64 | host)
-        return peer_of(request(str(address)), ()).address
+        return client_address(request(str(address)), ()).rate_limit_key
 
     assert source(network, one) == source(network, other) != source(network ^ 1, one)
 
@@ -195,12 +195,12 @@ def test_r15_the_scheme_is_the_trusted_proxys_word(
 ) -> None:
     """It decides which origin is the same one, so nobody else is believed."""
     headers = [("x-forwarded-proto", told)] if told is not None else []
-    peer = peer_of(request(direct, scheme=scheme, headers=headers), TRUSTED)
-    assert peer == Peer(direct, seen)
+    peer = client_address(request(direct, scheme=scheme, headers=headers), TRUSTED)
+    assert peer == ClientAddress(direct, seen)
 
 
 @pytest.mark.parametrize("lines", [["http", "https"], ["http, https"], ["http", " HTTPS ", ""]])
 def test_r15_what_the_client_wrote_above_a_proxys_scheme_is_not_believed(lines: list[str]) -> None:
     """The nearest proxy's word comes last, in a line of its own or in the same one."""
     headers = [("x-forwarded-proto", line) for line in lines]
-    assert peer_of(request(PROXY, headers=headers), TRUSTED).scheme == "https"
+    assert client_address(request(PROXY, headers=headers), TRUSTED).scheme == "https"

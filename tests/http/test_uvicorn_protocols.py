@@ -1,12 +1,23 @@
-"""Heads that are too large or cannot be read are answered at once, at every door."""
+"""Heads that are too large or cannot be read are answered at once, on every path."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import pytest
+from starlette.types import Receive, Scope, Send
+from uvicorn.config import Config
+from uvicorn.server import ServerState
 
 from tests.servers.heads import AT_ONCE, TOO_LARGE, head, line_of, status_of
 from tests.servers.issuing import asking
-from towpath.http.uvicorn_protocols import MAX_HEAD_BYTES, MAX_LINE_BYTES, MAX_LINES
+from towpath.http.uvicorn_protocols import (
+    MAX_HEAD_BYTES,
+    MAX_LINE_BYTES,
+    MAX_LINES,
+    HttpProtocol,
+    SocketProtocol,
+)
 from towpath.testing.server import ServerProcess
 
 pytestmark = pytest.mark.servers
@@ -77,3 +88,82 @@ async def test_an_upgrade_that_cannot_be_read_is_400_at_once(server: ServerProce
         status, seconds = await status_of(server.port, head(path, *lines))
         assert (status, seconds < AT_ONCE) == (400, True), lines
     assert server.ready()
+
+
+NOT_ASCII = b"\xff\xfecaf\xc3\xa9"
+"""Bytes that are neither ASCII nor UTF-8."""
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Sec-WebSocket-Protocol: centrifuge-json, " + NOT_ASCII,
+        b"Sec-WebSocket-Extensions: " + NOT_ASCII,
+        b"Sec-WebSocket-Key: " + NOT_ASCII,
+        b"Sec-WebSocket-Version: " + NOT_ASCII,
+        b"Connection: Upgrade, " + NOT_ASCII,
+    ],
+)
+async def test_r17_an_upgrade_header_that_is_not_ascii_is_400_at_once(
+    server: ServerProcess, header: bytes
+) -> None:
+    """An answer, whatever version of websockets reads it, that repeats nothing of what was sent."""
+    name = header.partition(b":")[0]
+    lines = head("/connection/websocket").removesuffix(b"\r\n\r\n").split(b"\r\n")
+    kept = [line for line in lines if not line.startswith(name)]
+    answer = await answer_to(server.port, b"\r\n".join([*kept, header, b"", b""]))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"ASCII" in answer
+    assert NOT_ASCII not in answer
+    assert b"caf" not in answer
+    assert server.ready()
+
+
+async def answer_to(port: int, request: bytes) -> bytes:
+    """Send a request and return all that comes until the server closes, in time."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        async with asyncio.timeout(AT_ONCE):
+            return await reader.read()
+    finally:
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/connection/websocket"])
+async def test_other_header_values_reach_the_application_byte_by_byte(path: str) -> None:
+    """Over HTTP and WebSocket alike: nothing is decoded, replaced or left out on the way."""
+    seen: list[Scope] = []
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope)
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close"})
+        else:
+            await send({"type": "http.response.start", "status": 204})
+            await send({"type": "http.response.body"})
+
+    async with listening(Config(application)) as port:
+        for name in (b"X-Name", b"Origin", b"Authorization", b"Cookie"):
+            request = head(path)[:-2] + name + b": Bearer " + NOT_ASCII + b"\r\n\r\n"
+            status, _ = await status_of(port, request)
+            assert status == (204 if path == "/health/live" else 101)
+            assert (name.lower(), b"Bearer " + NOT_ASCII) in seen[-1]["headers"]
+
+
+@asynccontextmanager
+async def listening(config: Config) -> AsyncGenerator[int, None]:
+    """Serve an application by both classes, and give the port."""
+    config.ws_protocol_class = SocketProtocol
+    config.load()
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: HttpProtocol(config, server_state=state, app_state={}), "127.0.0.1", 0
+    )
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()

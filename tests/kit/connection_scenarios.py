@@ -24,7 +24,7 @@ from towpath.codes import CloseCode
 from towpath.delivery.subscriber import Subscriber
 from towpath.identity import Principal
 from towpath.log.broker import Append, Item, Write, write
-from towpath.methods.operations import Caller
+from towpath.methods.method import Caller
 from towpath.telemetry import ConnectionOpened, CredentialRefused, SessionsRevoked, TelemetryEvent
 
 OPERATOR = Principal(tenant="acme", user="olga", roles=frozenset({"towpath:operator"}))
@@ -79,7 +79,7 @@ class Lifetime(ConnectionWorld):
             tenant="acme", at=0.0, token_id=given.get("jti"), user=given.get("user")
         )
         data = msgspec.json.encode({"request_id": "r", **given})
-        await self.operations.call("session.revoke", data, Caller(principal=OPERATOR))
+        await self.methods.call("session.revoke", data, Caller(principal=OPERATOR))
 
     async def publish(self) -> None:
         """Be the application: tell people things, one and a few at once."""

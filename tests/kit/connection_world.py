@@ -30,9 +30,10 @@ from towpath.delivery.recovery import Recovery
 from towpath.delivery.subscriber import Subscriber
 from towpath.errors import StorageError
 from towpath.log.broker import Publication, Replay
-from towpath.methods.operations import Operations
-from towpath.node.revocation_feed import Control
-from towpath.rate_limits import Buckets, Rate
+from towpath.methods.runs import StartLimit
+from towpath.methods.table import Methods, make_methods
+from towpath.node.revocation_feed import RevocationFeed
+from towpath.rate_limits import Rate
 from towpath.runs.service import AgentWebSocketBridge
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
@@ -98,18 +99,18 @@ class ConnectionWorld(AuthWorld):
         grace = grace or Grace()
         super().__init__(freshness=freshness, grace=grace, keys_timeout=0.7)
         self.hub = RememberingHub(max_connections=connections)
-        self.control = Control(self.service, self.hub, self.telemetry)
+        self.control = RevocationFeed(self.service, self.hub, self.telemetry)
         self.broker = LateLog(self._deliver, ThreadProjection(), clock=self.wall_clock)
         store = ThreadStore(self.broker)
         recovery = Recovery(self.broker, store, snapshot_max_bytes=1024)
-        self.operations = self._operations(store, recovery)
+        self.methods = self._methods(store, recovery)
         self.parts = Parts(
             settings=_settings(grace.expiry),
             hub=self.hub,
             broker=self.broker,
             store=store,
             recovery=recovery,
-            operations=self.operations,
+            methods=self.methods,
             auth=self.auth,
             may_read=may_read,
             telemetry=self.telemetry,
@@ -145,23 +146,22 @@ class ConnectionWorld(AuthWorld):
         else:
             self.hub.deliver(channel, publications)
 
-    def _operations(self, store: ThreadStore, recovery: Recovery) -> Operations:
+    def _methods(self, store: ThreadStore, recovery: Recovery) -> Methods:
         registry = AgentRegistry()
-        return Operations(
-            bridge=AgentWebSocketBridge(
+        return make_methods(
+            service=AgentWebSocketBridge(
                 self.broker, store, registry, telemetry=self.telemetry, clock=self.wall_clock
             ),
+            start_limit=StartLimit(Rate(per_second=1.0, burst=60), self.clock),
             broker=self.broker,
             store=store,
             recovery=recovery,
-            registry=registry,
-            auth=self.service,
-            control=self.control,
+            auth_service=self.service,
             hub=self.hub,
-            runs=Buckets(Rate(per_second=1.0, burst=60)),
+            feed=self.control,
+            registry=registry,
             telemetry=self.telemetry,
-            monotonic=self.clock,
-            clock=self.wall_clock,
+            now=self.wall_clock,
             new_id=lambda: "id",
         )
 

@@ -33,7 +33,7 @@ from towpath.gateway import Gateway
 from towpath.log.broker import Write
 from towpath.log.log_file import LogFile
 from towpath.log.sqlite_broker import SqliteBroker
-from towpath.methods.operations import Operations
+from towpath.methods.table import Methods
 from towpath.runs.executor import RunExecutor
 from towpath.runs.interrupts import InterruptDecided, InterruptsExpired
 from towpath.runs.leases import Leases
@@ -158,7 +158,7 @@ def arm(fate: CrashPoint) -> None:
     pass_after(RunExecutor, "_submit", "between")
     pass_before(SqliteBroker, "_hand_back", "delivery.before")
     pass_after(SqliteBroker, "_hand_back", "delivery.after")
-    pass_after(Operations, "perform", "reply")
+    pass_after(Methods, "invoke", "reply")
     pass_after(AgentWebSocketBridge, "_make_way", "way")
     pass_after(Recovery, "answer", "join")
     pass_before(AgentWebSocketBridge, "drain", "drain")

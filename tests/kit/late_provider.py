@@ -61,7 +61,7 @@ class LateProvider(httpx2.AsyncBaseTransport):
         self.calls += 1
         self._arrived()
         await asyncio.sleep(detangle.choice(MOMENTS))
-        body = msgspec.json.encode({"keys": [_public(name) for name in self.published]})
+        body = msgspec.json.encode({"keys": [public_key(name) for name in self.published]})
         outcome = detangle.choice(self.outcomes)
         await asyncio.sleep(detangle.choice(MOMENTS))
         match outcome:
@@ -91,7 +91,8 @@ def _key(name: str) -> ECKey:
     return ECKey.generate_key("P-256", auto_kid=False)
 
 
-def _public(name: str) -> dict[str, object]:
+def public_key(name: str) -> dict[str, object]:
+    """Return a key as the issuer publishes it."""
     return {**_key(name).as_dict(private=False), "kid": name, "use": "sig"}
 
 

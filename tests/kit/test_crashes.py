@@ -28,8 +28,8 @@ def test_a_point_that_does_not_exist_is_refused() -> None:
 def test_a_process_dies_at_the_passing_it_was_told(passings: int, lives: bool) -> None:
     """It passes its point so often, and other points as it likes; then it dies with an epitaph."""
     script = (
-        "from tests.kit.crashes import Fate\n"
-        "fate = Fate('reply:3')\n"
+        "from tests.kit.crashes import CrashPoint\n"
+        "fate = CrashPoint('reply:3')\n"
         f"for _ in range({passings}):\n"
         "    fate.passing('join', 'between')\n"
         "    fate.passing('between', 'reply')\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from towpath.log.disk_reserve import MARGIN, Reserve, out_of_room
+from towpath.log.disk_reserve import MARGIN, DiskReserve, out_of_room
 
 SIZE = 1024 * 1024
 
@@ -31,7 +31,7 @@ def taken(path: Path) -> int:
 def test_r53_the_reserve_has_real_room_and_gives_it_back(tmp_path: Path) -> None:
     """What is taken is allocated, not merely said to be; what is given back is free."""
     path = tmp_path / "reserve"
-    reserve = Reserve(path, SIZE)
+    reserve = DiskReserve(path, SIZE)
     assert reserve.take()
     assert path.stat().st_size == SIZE
     assert SIZE <= taken(path) <= SIZE + MARGIN
@@ -46,7 +46,7 @@ def test_r53_the_reserve_has_real_room_and_gives_it_back(tmp_path: Path) -> None
 def test_r53_a_reserve_without_room_takes_nothing(tmp_path: Path) -> None:
     """Where all of it and the margin do not fit, nothing is taken from who needs it more."""
     path = tmp_path / "reserve"
-    reserve = Reserve(path, SIZE)
+    reserve = DiskReserve(path, SIZE)
     for limit in (SIZE // 2, SIZE + MARGIN - 1):
         with largest_file(limit):
             assert not reserve.take()
@@ -58,7 +58,7 @@ def test_r53_a_reserve_without_room_takes_nothing(tmp_path: Path) -> None:
 def test_a_reserve_of_nothing_only_asks(tmp_path: Path) -> None:
     """Switched off it leaves no file, and still tells whether there is room."""
     path = tmp_path / "reserve"
-    reserve = Reserve(path, 0)
+    reserve = DiskReserve(path, 0)
     assert reserve.take()
     assert not path.exists()
     assert not reserve.give_back()
@@ -70,7 +70,7 @@ def test_a_reserve_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     """A place where no file can be is not a full disk."""
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError):
-        Reserve(tmp_path / "file" / "reserve", SIZE).take()
+        DiskReserve(tmp_path / "file" / "reserve", SIZE).take()
 
 
 def test_r53_a_file_that_cannot_grow_is_out_of_room(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from tests.log.brokers import AMPLE, NOTICES, OTHER, TALK, Deliveries, Notes, items, said
 from towpath.channels import Channel
-from towpath.log import log_file, replay
+from towpath.log import file_schema, log_file, replay
+from towpath.log.batch import Outcome
 from towpath.log.broker import Append, IdempotencyKey, Replay, Write, Written, channel_epoch
 from towpath.log.heads import Head, Heads
-from towpath.log.log_file import LogFile, Outcome
+from towpath.log.log_file import LogFile
 from towpath.testing.memory_broker import MemoryBroker
 
 CHANNELS = (TALK, OTHER, NOTICES, Channel("acme", "thread:bob:t1"))
@@ -36,7 +37,7 @@ def opened_file(path: Path, **changed: Any) -> Iterator[LogFile]:
 
 def read_all(path: Path, log: LogFile, channel: Channel) -> Replay:
     """Return all that a log keeps of a channel."""
-    with closing(log_file.connect(path, "NORMAL")) as db:
+    with closing(file_schema.connect(path, "NORMAL")) as db:
         here = channel_epoch(log.epoch, channel)
         return replay.read(db, replay.ReadRequest(channel, here, None, None, None, False))
 
@@ -46,7 +47,20 @@ def rows_of(path: Path, table: str) -> int:
         return int(db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
 
 
-offsets = st.none() | st.integers(0, 4)
+def counts_of(log: LogFile) -> list[tuple[int, int, int]]:
+    """Return what the log says it keeps: of each channel, publications and bytes."""
+    return log._db.execute("SELECT id, publications, bytes FROM channels ORDER BY id").fetchall()
+
+
+def counted(log: LogFile) -> list[tuple[int, int, int]]:
+    """Return what the log keeps, counted row by row."""
+    return log._db.execute(
+        "SELECT id, COALESCE(SUM(last - first + 1), 0), COALESCE(SUM(log.bytes), 0)"
+        " FROM channels LEFT JOIN log ON channel = id GROUP BY id ORDER BY id"
+    ).fetchall()
+
+
+offsets = st.one_of(st.none(), st.none(), st.none(), st.integers(0, 4))
 appends = st.builds(
     lambda channel, count, after, fencing_offset, fence, unfence: Append(
         channel,
@@ -59,7 +73,7 @@ appends = st.builds(
     st.sampled_from(CHANNELS),
     st.integers(0, 3),
     offsets,
-    st.none() | st.integers(1, 4),
+    st.one_of(st.none(), st.none(), st.none(), st.integers(1, 4)),
     st.booleans(),
     st.booleans(),
 )
@@ -72,7 +86,7 @@ writes = st.builds(
         truncate=tuple(truncate),
     ),
     st.lists(appends, max_size=3),
-    st.lists(st.sampled_from(["one", "no", "odd"]), max_size=2),
+    st.lists(st.sampled_from(["one", "one", "one", "one", "no", "odd"]), max_size=2),
     st.none() | st.tuples(st.sampled_from("ab"), st.sampled_from("xy")),
     st.lists(st.sampled_from(CHANNELS), max_size=1),
 )
@@ -106,6 +120,7 @@ def test_p4_any_batch_with_one_head_equals_the_log_in_memory(batches: list[list[
         path = Path(folder, "log")
         with opened_file(path) as log:
             outcomes = [one for batch in batches for one in log.commit(batch)]
+            assert counts_of(log) == counted(log)
         with opened_file(path) as log:
             found = [read_all(path, log, channel) for channel in CHANNELS]
     assert [outcome_of(one) for one in outcomes] == expected
@@ -164,6 +179,16 @@ def test_looking_at_a_channel_or_forgetting_it_makes_no_row(
         assert rows_of(log.path, "log") == 0
         log.commit([said("a"), Write(truncate=(forgotten,))])
         assert rows_of(log.path, "channels") == 1
+
+
+def test_a_truncated_channel_counts_from_nothing(tmp_path: Path) -> None:
+    """What is gone takes no room: the bounds of retention see what is kept, and no more."""
+    with opened_file(tmp_path / "log") as log:
+        log.commit([said("a", "b")])
+        log.commit([Write(truncate=(TALK,))])
+        assert counts_of(log) == counted(log) == [(1, 0, 0)]
+        log.commit([said("c")])
+        assert counts_of(log) == counted(log)
 
 
 def test_a_channel_that_was_forgotten_in_its_first_batch_counts_on(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.log.brokers import NOTICES, OTHER, TALK, Engine, asked, items, said
 from tests.log.test_heads import opened_file, read_all, rows_of
 from towpath.channels import CONTROL, Channel
-from towpath.log import log_file, retention, sqlite_broker
+from towpath.log import file_schema, log_file, retention, sqlite_broker
 from towpath.log.broker import (
     KEY_SECONDS,
     NOTICE_RETENTION,
@@ -164,6 +164,18 @@ def test_notices_go_one_by_one_as_they_get_old(tmp_path: Path) -> None:
         assert written.spans[0].first == 11
 
 
+@pytest.mark.parametrize("since_last", [False, True])
+def test_the_moment_at_which_a_channel_is_due_is_late_enough(
+    tmp_path: Path, since_last: bool
+) -> None:
+    """What is looked at goes: a sweep never finds the same thing due again at once."""
+    with kept_for(tmp_path / "log", keeping(since_last=since_last)) as (log, clock):
+        log.commit([said("x")])
+        clock.now += 60
+        assert swept(log) == 1
+        assert read_all(log.path, log, TALK).publications == []
+
+
 def test_a_clock_set_back_makes_no_gap(tmp_path: Path) -> None:
     """An old row behind a younger one stays until that one goes."""
     with kept_for(tmp_path / "log", keeping(since_last=False)) as (log, clock):
@@ -249,12 +261,12 @@ def test_a_reader_of_long_ago_pauses_the_sweep(
         with closing(sqlite3.connect(log.path, isolation_level=None)) as reader:
             reader.execute("BEGIN")
             reader.execute("SELECT COUNT(*) FROM log").fetchone()
-            before = log_file.wal_of(log.path).stat().st_size
+            before = file_schema.wal_of(log.path).stat().st_size
             pauses = 0
             for _ in range(2_000):
                 pauses += log.sweep() == log_file.PAUSE_SECONDS
             assert pauses > 1_000
-            assert log_file.wal_of(log.path).stat().st_size < before + 2 * log_file.WAL_BYTES
+            assert file_schema.wal_of(log.path).stat().st_size < before + 2 * file_schema.WAL_BYTES
             reader.execute("COMMIT")
         swept(log)
         assert rows_of(log.path, "log") == 0

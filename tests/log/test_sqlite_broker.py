@@ -20,7 +20,7 @@ from tests.log.brokers import AMPLE, TALK, Deliveries, Engine, Notes, asked, ite
 from tests.log.test_disk_reserve import largest_file
 from towpath.channels import Channel
 from towpath.errors import ConfigurationError, Conflict, StorageError, WriteFailed
-from towpath.log import log_file, sqlite_broker
+from towpath.log import file_schema, log_file, sqlite_broker
 from towpath.log.broker import (
     KEY_SECONDS,
     Append,
@@ -257,12 +257,12 @@ async def test_a_newer_file_is_not_opened(tmp_path: Path) -> None:
         await write(broker, said("a"))
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 9")
-    with pytest.raises(ConfigurationError, match=rf"schema 9.*knows {log_file.SCHEMA_VERSION}"):
+    with pytest.raises(ConfigurationError, match=rf"schema 9.*knows {file_schema.SCHEMA_VERSION}"):
         async with opened(path):
             pass
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (9,)
-        db.execute(f"PRAGMA user_version = {log_file.SCHEMA_VERSION}")
+        db.execute(f"PRAGMA user_version = {file_schema.SCHEMA_VERSION}")
     async with opened(path) as broker:
         assert (await broker.read(TALK, 0)).top == 1
 

@@ -217,7 +217,7 @@ def around(
         settings=settings,
         telemetry=Telemetry([told.append] if told is not None else []),
         fetches=SingleFlight(lambda _: None),
-        clock=clock or Clock(),
+        monotonic=clock or Clock(),
         random=lambda: 0.5,
     )
 

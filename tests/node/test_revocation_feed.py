@@ -18,7 +18,7 @@ from tests.log.brokers import ENGINES, Notes
 from towpath import codes
 from towpath.auth.cache import VerdictCache
 from towpath.auth.policy import may_read
-from towpath.auth.revocations import KEEP_SECONDS, Compacted, Revocation, Revocations
+from towpath.auth.revocations import KEEP_SECONDS, Compacted, Revocation, Revocations, announce
 from towpath.auth.service import AuthService
 from towpath.auth.single_flight import SingleFlight
 from towpath.auth.tickets import Tickets
@@ -29,7 +29,7 @@ from towpath.delivery.outbox import Outbox
 from towpath.delivery.subscriber import Subscriber
 from towpath.errors import Conflict, StorageError
 from towpath.identity import Principal
-from towpath.log import log_file
+from towpath.log import batch
 from towpath.log.broker import (
     Append,
     Broker,
@@ -44,7 +44,7 @@ from towpath.log.broker import (
 )
 from towpath.log.sqlite_broker import SqliteBroker
 from towpath.node import revocation_feed as room
-from towpath.node.revocation_feed import Control, announce
+from towpath.node.revocation_feed import RevocationFeed
 from towpath.telemetry import (
     InternalError,
     RevocationsIncomplete,
@@ -87,7 +87,7 @@ class Node:
         hub = Hub(may_read, max_connections=9)
         outbox = Outbox(lambda: None, max_bytes=1000)
         hub.connect(Subscriber("c1", MIA, outbox, self.closed.append))
-        self.control = Control(service, hub, Telemetry([self.happened.append]))
+        self.control = RevocationFeed(service, hub, Telemetry([self.happened.append]))
 
     def of(self, kind: type[TelemetryEvent]) -> list[TelemetryEvent]:
         """Return what happened of one kind."""
@@ -371,14 +371,14 @@ async def test_r84_p4_a_compaction_that_is_interrupted_drops_nothing(
         node = await log.start_node()
         await log.revoke(node, *again(6))
         before = await log.kept()
-        real = log_file.LogFile._insert
+        real = batch.Batch._insert
 
         def fails(*arguments: object) -> None:
             real(*arguments)  # type: ignore[arg-type]
             raise sqlite3.OperationalError("the disk is gone")
 
         with monkeypatch.context() as broken:
-            broken.setattr(log_file.LogFile, "_insert", fails)
+            broken.setattr(batch.Batch, "_insert", fails)
             with pytest.raises(StorageError):
                 await log.revoke(node, TOKEN)
         assert await log.kept() == before

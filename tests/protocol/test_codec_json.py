@@ -309,31 +309,6 @@ def test_brackets_inside_a_string_do_not_count(text: str) -> None:
     assert isinstance(one(json.dumps(command)), Command)
 
 
-def test_r67_the_last_depth_allowed_passes_among_siblings() -> None:
-    """Many brackets in all do not make the deepest of them deeper."""
-    deepest = b"[" * 63 + b"]" * 63
-    assert not codec.too_deep(b"[" + deepest + b",[]," + deepest + b"]")
-    assert codec.too_deep(b"[" + deepest + b",[[" + deepest + b"]]]")
-
-
-def test_siblings_do_not_count_as_depth() -> None:
-    """Many brackets side by side are flat."""
-    assert not codec.too_deep(b"[" + b"[]," * 5000 + b"[]]")
-
-
-@pytest.mark.parametrize("before", ['""', '"\\""', '"\\\\"', '"]]]"', '"}"', "[]"])
-def test_r67_depth_is_seen_behind_any_string(before: str) -> None:
-    """A string cannot hide what follows it, nor close what is open."""
-    assert codec.too_deep(b"[" + before.encode() + b"," + b"[" * 64 + b"]" * 64 + b"]")
-
-
-@given(st.integers(0, 80), st.integers(1, 70), st.sampled_from(["[", '{"a":']))
-def test_r67_depth_is_what_a_parser_would_count(depth: int, limit: int, opening: str) -> None:
-    """The bound holds for arrays and objects at every limit."""
-    text = opening * depth + "0" + ("]" if opening == "[" else "}") * depth
-    assert codec.too_deep(text.encode(), limit) is (depth > limit)
-
-
 @given(JSON)
 def test_r43_a_compact_payload_is_the_same_value_on_one_line(value: object) -> None:
     """No raw newline of a payload can break the framing."""

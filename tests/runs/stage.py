@@ -91,7 +91,7 @@ class Stage:
         agent: AgentFunction,
         name: str = "agent",
         *,
-        deadline: float = 10.0,
+        deadline: float | None = 10.0,
         double_texting: str = "reject",
     ) -> Self:
         self.registry.register(name, agent, deadline=deadline, double_texting=double_texting)

@@ -199,6 +199,17 @@ async def test_r44_an_agent_that_cannot_start_is_an_error(kind: str, place: Path
         assert SECRET not in str(events)
 
 
+async def test_r47_an_agent_without_a_deadline_meets_that_of_the_limits(
+    kind: str, place: Path
+) -> None:
+    """The limits count where the registration says nothing, and only there."""
+    async with staged(kind, place, limits=RunLimits(deadline_seconds=0.05)) as stage:
+        stage.cast(waiting("x"), "patient", deadline=10.0)
+        patient = await stage.start("t2", agent="patient")
+        assert (await stage.played(waiting("x"), deadline=None))[-1]["code"] == "run.deadline"
+        assert await stage.bridge.cancel(ALICE, patient) == "accepted"
+
+
 async def test_r47_an_agent_that_hangs_meets_its_deadline(kind: str, place: Path) -> None:
     """Past its deadline a run ends with run.deadline, and its agent is sent home."""
     left: list[bool] = []

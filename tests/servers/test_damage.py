@@ -155,8 +155,8 @@ async def test_readiness_names_the_damage(tmp_path: Path) -> None:
         head = {"authorization": f"Bearer {sign(key, user='a', tenant='b', now=0, ttl=4e9)}"}
         made = await http.post("/api/v1/threads", json={"request_id": "r"}, headers=head)
         assert made.status_code == 200
-        assert gateway.house is not None
-        broker = gateway.house.broker
+        assert gateway.node is not None
+        broker = gateway.node.parts.broker
         await broker.query(lambda _: None)
         broker._log._db.execute("UPDATE main.threads SET crc = 1")  # type: ignore[attr-defined]
         answer = await http.get("/api/v1/threads", headers=head)

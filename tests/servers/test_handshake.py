@@ -13,6 +13,7 @@ from joserfc.jwk import OctKey
 from websockets.asyncio.client import connect as open_socket
 
 from tests.servers.conversation import ask, eventually, open_thread, until_over
+from tests.servers.heads import head, status_of
 from towpath.auth.development import sign
 from towpath.testing.server import ServerProcess
 from towpath.testing.wire_client import WireClient, wire_client
@@ -124,6 +125,26 @@ async def test_r13_bad_credentials_are_refused_and_expired_ones_may_be_renewed(
         await assert_closed(client, 3000)
     assert reply == {"id": 1, "error": {"code": 109, "message": "token expired"}}
     assert client.close_reason == "connect failed"
+
+
+@pytest.mark.parametrize("odd", ["\xe9", "\xff", "\xa0", "\xaa"])
+async def test_r13_a_good_token_with_a_character_outside_ascii_is_refused(
+    server: ServerProcess, odd: str
+) -> None:
+    """Nothing is stripped, folded or decoded away: not before, inside or after a good token."""
+    good = server.token("forged")
+    middle = len(good) // 2
+    for forged in (f"{good}{odd}", f"{odd}{good}", f"{good[:middle]}{odd}{good[middle:]}"):
+        async with bearing(server, forged) as client:
+            await client.send({"id": 1, "connect": {}})
+            await assert_closed(client, 3500)
+        async with wire_client(server.ws) as client:
+            await client.send({"id": 1, "connect": {"token": forged}})
+            await assert_closed(client, 3500)
+        asking = head("/api/v1/whoami")[:-2] + b"Authorization: Bearer "
+        for encoding in ("latin-1", "utf-8"):
+            request = asking + forged.encode(encoding) + b"\r\n\r\n"
+            assert (await status_of(server.port, request))[0] == 401
 
 
 async def test_a_header_logs_in_and_is_told_no_expiry(server: ServerProcess) -> None:

@@ -2,10 +2,13 @@
 
 import asyncio
 import itertools
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,11 +25,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.servers.conversation import GOLDEN_PATH, ask, golden_names, until_over
 from towpath.agents import demo
+from towpath.agents.agent import AgentInput
 from towpath.auth.development import sign
 from towpath.errors import ConfigurationError
 from towpath.gateway import Gateway
 from towpath.settings import Settings
-from towpath.testing.server import ServerProcess
+from towpath.testing.server import ServerProcess, free_port
 from towpath.testing.wire_client import wire_client
 
 pytestmark = pytest.mark.servers
@@ -138,6 +142,36 @@ def test_r49_every_construction_path_delivers_the_same(
     assert by_gateway == by_app == alone == by_serve
 
 
+async def hangs(request: AgentInput) -> AsyncGenerator[str, None]:
+    """Begin, and never end."""
+    yield request.message
+    await asyncio.Event().wait()
+
+
+def test_the_deadline_of_replaced_settings_counts(tmp_path: Path) -> None:
+    """Settings may be replaced until the lifespan begins, also after an agent was registered."""
+    gateway = make_gateway(tmp_path / "data")
+    gateway.agent("hangs")(hangs)
+    gateway.agent("patient", deadline=600)(hangs)
+    bounds = {"run_deadline": 0.3, "cleanup_timeout": 0.2}
+    gateway.settings = gateway.settings.model_copy(update=bounds)
+    with served(gateway) as address:
+        url = f"ws://{address}/connection/websocket"
+        code, status = asyncio.run(end_and_status(url, token()))
+    assert (code, status) == ("run.deadline", "running")
+
+
+async def end_and_status(url: str, token: str) -> tuple[str, str]:
+    """Return how a run of `hangs` ended, and the status of one of `patient` at that moment."""
+    async with wire_client(url, token) as client:
+        patient = await ask(client, "wait", agent="patient")
+        hanging = await ask(client, "wait", agent="hangs")
+        await until_over(client, hanging)
+        (*_, end) = client.events(hanging.channel)
+        status = (await client.rpc("run.get", run_id=patient.run))["status"]
+    return end["code"], status
+
+
 async def test_a_mounted_gateway_needs_an_issuer(tmp_path: Path) -> None:
     """Without one the host does not start, and the line names both ways out."""
     gateway = Gateway(Settings(data=tmp_path / "data"))
@@ -146,3 +180,42 @@ async def test_a_mounted_gateway_needs_an_issuer(tmp_path: Path) -> None:
         async with app.router.lifespan_context(app):
             pass
     assert not (tmp_path / "data").exists()
+
+
+MAIN = """
+from starlette.applications import Starlette
+from towpath import Gateway
+
+gateway = Gateway()
+app = Starlette()
+gateway.mount(app, "/towpath")
+"""
+
+
+@pytest.mark.parametrize("what", ["main:app", "main:gateway"])
+def test_a_second_worker_is_refused_in_one_sentence(tmp_path: Path, what: str) -> None:
+    """uvicorn with two workers, mounted or as it is: one says what to do, without a traceback."""
+    (tmp_path / "main.py").write_text(MAIN)
+    command = [sys.executable, "-m", "uvicorn", what, "--workers", "2", "--port", str(free_port())]
+    settings = {"TOWPATH_JWT_KEY": SECRET, "TOWPATH_TENANT": "acme", "TOWPATH_DATA": "data"}
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, **settings},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as supervisor:
+        try:
+            assert supervisor.stderr is not None
+            said = []
+            for line in supervisor.stderr:
+                said.append(line)
+                if "startup failed" in line:
+                    break
+        finally:
+            supervisor.terminate()
+    (sentence,) = [line for line in said if "towpath: " in line]
+    assert "data directory data is in use" in sentence
+    assert "run one worker" in sentence
+    assert not any("Traceback" in line or 'File "' in line for line in said)

@@ -11,7 +11,7 @@ import pytest
 from tests.servers.conversation import ask, eventually, open_thread, until_text
 from tests.servers.test_approvals import ARGUMENTS, ask_to_buy
 from towpath.events.digest import digest
-from towpath.methods.operations import OPERATIONS
+from towpath.methods.table import METHODS
 from towpath.testing.server import ServerProcess
 from towpath.testing.wire_client import WireClient, wire_client
 
@@ -78,10 +78,10 @@ CASES: dict[str, Callable[[WireClient], Awaitable[tuple[Given, Given]]]] = {
 
 def test_p8_every_method_that_changes_something_has_a_request_id() -> None:
     """A method over REST that is no GET takes a `request_id`, and is one of the cases here."""
-    changing = {one.name for one in OPERATIONS.values() if one.http[0] != "GET"}
+    changing = {one.name for one in METHODS.values() if one.route[0] != "GET"}
     assert changing - NOT_REPEATED == set(CASES)
     for name in CASES:
-        assert "request_id" in OPERATIONS[name].params.__struct_fields__
+        assert "request_id" in METHODS[name].params.__struct_fields__
 
 
 def notices(client: WireClient) -> int:
@@ -90,7 +90,7 @@ def notices(client: WireClient) -> int:
 
 async def over_rest(server: ServerProcess, token: str, method: str, data: Given) -> Any:
     """Ask for the same over REST."""
-    verb, path = OPERATIONS[method].http
+    verb, path = METHODS[method].route
     url = f"{server.http}/api/v1{path.format(**data)}"
     async with httpx2.AsyncClient(trust_env=False) as http:
         headers = {"Authorization": f"Bearer {token}"}

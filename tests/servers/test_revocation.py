@@ -25,12 +25,11 @@ from tests.servers.conversation import (
 )
 from tests.servers.issuing import asking, get, happenings, knock, metric
 from towpath.auth.development import development_key, sign
-from towpath.auth.revocations import MAX_REVOCATIONS, Revocation
+from towpath.auth.revocations import MAX_REVOCATIONS, Revocation, announce
 from towpath.auth.tokens import LEEWAY
 from towpath.channels import CONTROL
 from towpath.log.broker import Retention, Write, retention_of
 from towpath.log.sqlite_broker import SqliteBroker
-from towpath.node.revocation_feed import announce
 from towpath.runs.tables.projection import ThreadProjection
 from towpath.testing.server import ServerProcess
 from towpath.testing.wire_client import WireClient, wire_client

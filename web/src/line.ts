@@ -8,7 +8,7 @@ import { Centrifuge, State, UnauthorizedError } from 'centrifuge';
 import type { Subscription } from 'centrifuge';
 import type { Publication, AgEvent, Tags } from './events.ts';
 import { Pace } from './pace.ts';
-import { endWords, unanswered } from './words.ts';
+import { endText, unanswered } from './texts.ts';
 
 const OURS = 30_000; // Milliseconds; longer than any pace of ours, so that the SDK's never comes first.
 const MOVING = 3001;
@@ -76,7 +76,7 @@ export class Line {
     this.centrifuge.on('connected', () => this.arrived());
     this.centrifuge.on('disconnected', ({ code, reason }) => {
       if (code !== 0) {
-        this.tell({ name: 'signed-out', reason: endWords(code, reason) });
+        this.tell({ name: 'signed-out', reason: endText(code, reason) });
       }
     });
     this.centrifuge.on('publication', ({ channel, data }) => {

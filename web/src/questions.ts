@@ -33,7 +33,7 @@ export const STANDING: Readonly<Record<Exclude<Standing, 'open'>, string>> = {
   approved: 'Approved',
   refused: 'Refused',
   expired: 'Expired, nobody decided in time',
-  gone: 'Left behind, the conversation went on without it',
+  gone: 'Not decided, the conversation continued without it',
 };
 
 export class Questions {

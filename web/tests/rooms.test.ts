@@ -7,7 +7,7 @@ import { EventLog } from '../src/log.ts';
 import { Pace } from '../src/pace.ts';
 import { ThreadList, byDay } from '../src/threads.ts';
 import type { ThreadRow } from '../src/threads.ts';
-import { errorWords, lineWords, pretty, runWords, unanswered } from '../src/words.ts';
+import { errorText, lineText, pretty, runText, unanswered } from '../src/texts.ts';
 
 function row(id: string, at: number, title = id): ThreadRow {
   return { id, title, updated_at: at, active_run: null };
@@ -83,22 +83,22 @@ test('an address holds any id, and nothing else is one', () => {
 
 test('a request that may have been done says that it is safe to repeat', () => {
   assert.equal(unanswered({ code: 1, message: 'timeout' }), true);
-  assert.match(errorWords({ code: 1, message: 'timeout' }), /not be done twice/);
-  assert.match(errorWords({ code: 100, message: 'temporarily unavailable', temporary: true }), /^temporarily unavailable\. Try again/);
+  assert.match(errorText({ code: 1, message: 'timeout' }), /takes effect only once/);
+  assert.match(errorText({ code: 100, message: 'temporarily unavailable', temporary: true }), /^temporarily unavailable\. Try again/);
   assert.equal(unanswered({ code: 409, message: 'conflict' }), false);
-  assert.equal(errorWords({ code: 409, message: 'a run is active' }), 'a run is active (409)');
+  assert.equal(errorText({ code: 409, message: 'a run is active' }), 'a run is active (409)');
 });
 
 test('the line counts down to its next attempt', () => {
-  assert.equal(lineWords({ name: 'reconnecting', at: 4_200 }, 1_000), 'Reconnecting in 4 s');
-  assert.equal(lineWords({ name: 'reconnecting', at: null }, 0), 'Reconnecting');
-  assert.equal(lineWords({ name: 'moving', at: 1_000 }, 0), 'Server is restarting, reconnecting in 1 s');
+  assert.equal(lineText({ name: 'reconnecting', at: 4_200 }, 1_000), 'Reconnecting in 4 s');
+  assert.equal(lineText({ name: 'reconnecting', at: null }, 0), 'Reconnecting');
+  assert.equal(lineText({ name: 'moving', at: 1_000 }, 0), 'Server is restarting, reconnecting in 1 s');
 });
 
 test('a failed run says why in words, with its code', () => {
   const run = { id: 'r', agent: 'a', detail: '', phase: 'failed' as const };
-  assert.equal(runWords({ ...run, code: 'run.lost', message: 'x' }, false), 'Failed: the server stopped while the agent answered (run.lost)');
-  assert.equal(runWords({ ...run, code: 'model.away', message: 'no model' }, false), 'Failed: no model (model.away)');
+  assert.equal(runText({ ...run, code: 'run.lost', message: 'x' }, false), 'Failed: the server stopped while the agent answered (run.lost)');
+  assert.equal(runText({ ...run, code: 'model.away', message: 'no model' }, false), 'Failed: no model (model.away)');
 });
 
 test('JSON that is short stays on a line, and text is left alone', () => {

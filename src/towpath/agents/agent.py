@@ -8,7 +8,7 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 from towpath import codes
 from towpath.channels import is_id
@@ -69,6 +69,9 @@ class DoubleTexting(Enum):
     """The other one is cancelled first."""
 
 
+DoubleTextingName = Literal["reject", "queue", "interrupt"]
+"""The values of `DoubleTexting`, as `Gateway.agent` takes them."""
+
 AgentFunction = Callable[[AgentInput], AsyncGenerator[object, None]]
 
 
@@ -91,8 +94,8 @@ class Agent:
     name: str
     function: AgentFunction
     description: str
-    deadline: float
-    """Seconds until a run of it is ended with `run.deadline`."""
+    deadline: float | None = None
+    """Seconds until a run of it is ended with `run.deadline`; None takes the setting's."""
     double_texting: DoubleTexting = DoubleTexting.REJECT
     """What becomes of a run that is asked for while another one is active on its thread."""
 
@@ -108,7 +111,7 @@ class AgentRegistry:
         name: str,
         function: AgentFunction,
         *,
-        deadline: float,
+        deadline: float | None = None,
         description: str = "",
         double_texting: str = DoubleTexting.REJECT.value,
     ) -> None:
@@ -126,7 +129,7 @@ class AgentRegistry:
             raise InvalidAgent(name, "is not an async generator function: it must `yield`")
         if not _takes_one(function):
             raise InvalidAgent(name, "must take exactly one argument, the AgentInput")
-        if deadline <= 0:
+        if deadline is not None and deadline <= 0:
             raise InvalidAgent(name, "needs a deadline above 0 seconds")
         policies = {policy.value: policy for policy in DoubleTexting}
         if double_texting not in policies:

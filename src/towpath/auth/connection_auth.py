@@ -28,7 +28,7 @@ from towpath.auth.service import AuthService
 from towpath.auth.verdicts import Invalid, Unknown, Valid
 from towpath.codes import CloseCode, ErrorCode
 from towpath.identity import Principal
-from towpath.rate_limits import Buckets, Rate
+from towpath.rate_limits import Rate, RateLimits
 from towpath.telemetry import Telemetry
 
 HANDSHAKE_STABILIZATION_DELAY: Final = 0.2
@@ -100,8 +100,10 @@ class ConnectionAuth:
         self._grace = grace or Grace()
         self._limited_delay = limited_delay
         self._held = 0
-        self._sources: Buckets[str] = Buckets(source_failures or Rate(per_second=10, burst=200))
-        self._credentials: Buckets[Digest] = Buckets(
+        self._sources: RateLimits[str] = RateLimits(
+            source_failures or Rate(per_second=10, burst=200)
+        )
+        self._credentials: RateLimits[Digest] = RateLimits(
             credential_failures or Rate(per_second=0.5, burst=20)
         )
 

@@ -131,7 +131,7 @@ def _entry_credential(entry: str) -> str | None:
 def bearer(header: str) -> str:
     """Return the token of an Authorization header, empty where it holds none."""
     scheme, _, token = header.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
+    return token.strip(" \t") if scheme.lower() == "bearer" else ""
 
 
 def is_misspelt(token: str) -> bool:

@@ -25,7 +25,7 @@ from towpath.auth.breaker import BreakerOpen, CircuitBreaker
 from towpath.auth.keys import KeyRing, read_key_set
 from towpath.auth.tokens import KeysUnavailable
 from towpath.errors import ConfigurationError
-from towpath.protocol.codec_json import too_deep
+from towpath.json_bounds import too_deep
 from towpath.telemetry import InternalError, KeysFetched, Telemetry
 
 MAX_ANSWER_BYTES = 256 * 1024

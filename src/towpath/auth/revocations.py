@@ -18,10 +18,13 @@ Source: DESIGN section 7.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import msgspec
 from msgspec import Struct
 
 from towpath.auth.tokens import LEEWAY
+from towpath.channels import CONTROL
 from towpath.identity import Principal
+from towpath.log.broker import Append, Item
 
 EVERYBODY = ""
 """The tenant of a revocation that concerns all tenants; no principal can have it."""
@@ -70,6 +73,21 @@ class Compacted(Struct, frozen=True, kw_only=True, tag_field="type", tag="compac
 
     part: int
     revocations: tuple[Revocation, ...]
+
+
+def control_item(said: Revocation | Compacted) -> Item:
+    """Return what the control channel holds for a revocation, or for a part of all that count."""
+    return Item(msgspec.json.encode(said), {})
+
+
+def announce(revocation: Revocation) -> Append:
+    """Return the append by which every node learns of a revocation."""
+    return Append(CONTROL, (control_item(revocation),))
+
+
+def revoke_everybody(at: float) -> Item:
+    """Return what revokes everything issued before `at`: for a log that has lost revocations."""
+    return control_item(Revocation(tenant=EVERYBODY, at=at))
 
 
 @dataclass(slots=True)

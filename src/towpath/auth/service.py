@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Protocol, Self
 
+from towpath.aliases import retired_methods
 from towpath.auth.breaker import CircuitBreaker, State
 from towpath.auth.cache import Digest, VerdictCache, digest
 from towpath.auth.jwks import RemoteKeys
@@ -96,6 +97,7 @@ class Judged:
     """Seconds since it was found out; 0 for one found out just now."""
 
 
+@retired_methods("towpath.UnifiedAuthenticationService")
 class AuthService:
     """Judges credentials; an async context manager whose exit leaves nothing under way."""
 

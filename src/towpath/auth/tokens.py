@@ -20,7 +20,7 @@ from joserfc.jwk import Key
 from towpath.auth.verdicts import Invalid, Unknown, Valid, Verdict
 from towpath.errors import ConfigurationError, TowpathError
 from towpath.identity import Principal
-from towpath.protocol.codec_json import too_deep
+from towpath.json_bounds import too_deep
 
 LEEWAY = 30.0
 """Seconds by which clocks may differ."""

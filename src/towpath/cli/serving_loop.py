@@ -1,14 +1,14 @@
 """The event loop of `towpath serve`, which goes on where agent code exits.
 
 SystemExit and KeyboardInterrupt that leave a task or a callback leave the event loop too: asyncio
-and uvloop raise them out of `run_until_complete`. What an agent yields is guarded at its run. A
-task, timer or callback that an agent starts is not: it is the agent's own. So whoever runs the loop
-catches them here, outside of it, and runs the same main task on the same loop again; what was ready
-to run still is. A gateway that is mounted does not run the loop, and cannot do this.
+and uvloop raise them out of `run_until_complete`. The run executor catches what an agent function
+raises, but not what a task, timer or callback raises that the agent started. So `ServingLoop`
+catches it outside of the loop, and runs the same main task on the same loop again; callbacks that
+were ready still run. A mounted gateway does not run the loop, and cannot do this.
 
-Which agent it was is in the context of the callback, and gone once the loop has ended. So callbacks
-that are scheduled in the context of a run take the run's key with them. That costs all others one
-look into their context.
+The context of the callback says which agent it was, and is gone once the loop has ended. So
+callbacks that are scheduled in the context of a run carry the run's key. All other callbacks cost
+one lookup in their context.
 """
 
 import asyncio
@@ -23,23 +23,23 @@ from towpath.runs.model import RunKey
 T = TypeVar("T")
 
 Exited = Callable[[RunKey | None, BaseException], None]
-"""Hears of an exit, within the loop: of which run, None where nobody knows."""
+"""Called with an exit, within the loop; the key is None if the run is not known."""
 
 
 class ServingLoop:
-    """Runs one main task to its end, whatever agents exit meanwhile."""
+    """Runs one main task to its end, even if agents exit meanwhile."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, exited: Exited) -> None:
         """Take over a loop that has not run yet.
 
         Args:
             loop: of asyncio or uvloop.
-            exited: hears of each exit.
+            exited: called with each exit.
         """
         self._loop = loop
         self._exited = exited
         self._seen: list[tuple[RunKey | None, BaseException]] = []
-        """Exits on their way out of the loop."""
+        """Exits that are about to leave the loop."""
         for name in ("call_soon", "call_soon_threadsafe"):
             setattr(loop, name, self._soon(getattr(loop, name)))
         for name in ("call_later", "call_at"):
@@ -53,23 +53,23 @@ class ServingLoop:
                 self._loop.run_until_complete(task)
             except (SystemExit, KeyboardInterrupt) as error:
                 if not _raised_by(task, error):
-                    self._tell(error)
+                    self._report(error)
             except RuntimeError as error:  # Somebody called `loop.stop()`.
                 if task.done() or self._loop.is_closed():
                     break
-                self._tell(error)
+                self._report(error)
         return task.result()
 
     def close(self) -> None:
-        """Close the loop and what it still holds; clean-up of agents may exit here too."""
+        """Close the loop and what it still holds; the clean-up of agents may exit here too."""
         try:
             self.run(self._loop.shutdown_asyncgens())
             self.run(self._loop.shutdown_default_executor())
         finally:
             self._loop.close()
 
-    def _tell(self, error: BaseException) -> None:
-        """Tell of what left the loop, once the loop runs again."""
+    def _report(self, error: BaseException) -> None:
+        """Report what left the loop, once the loop runs again."""
         seen, self._seen = self._seen, []
         if all(error is not one for _, one in seen):
             seen.append((None, error))
@@ -102,7 +102,7 @@ class ServingLoop:
         return call
 
     def _step(self, key: RunKey, callback: Callable[..., Any], *args: Any) -> None:
-        """Run a callback of an agent, and note whose it was if it exits."""
+        """Run a callback of an agent, and record the run if the callback exits."""
         try:
             callback(*args)
         except (SystemExit, KeyboardInterrupt) as error:
@@ -113,7 +113,7 @@ class ServingLoop:
 
 
 def _retrieve(owner: object) -> None:
-    """Let asyncio know that a task's exit is told, so that it does not tell of it once more."""
+    """Mark the exception of a task as retrieved, so that asyncio does not log it too."""
     if isinstance(owner, asyncio.Task) and owner.done() and not owner.cancelled():
         owner.exception()
 

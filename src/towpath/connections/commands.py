@@ -28,7 +28,8 @@ from towpath.connections.session import Denied, Session
 from towpath.delivery.subscriber import Subscriber
 from towpath.errors import CommandError, StorageError, UnrecoverablePosition
 from towpath.identity import Principal
-from towpath.methods.operations import OPERATIONS, Caller
+from towpath.methods.method import Caller
+from towpath.methods.table import METHODS
 from towpath.protocol import frames
 from towpath.protocol.connection import Connection
 from towpath.protocol.frames import Command, Malformed
@@ -136,7 +137,7 @@ class CommandHandler:
             connection=self.subscriber.id,
             origin=self._upgrade.origin,
         )
-        data = await self._parts.operations.call(request.method, bytes(request.data), caller)
+        data = await self._parts.methods.call(request.method, bytes(request.data), caller)
         return frames.RPCResult(data=Raw(data))
 
     async def _subscribe(
@@ -240,6 +241,6 @@ def _name(command: Command | Malformed) -> str:
         return "unknown"
     if isinstance(command.request, frames.RPCRequest):
         # A name that a client made up may hold anything: it is neither logged nor counted.
-        known = command.request.method in OPERATIONS
+        known = command.request.method in METHODS
         return f"rpc.{command.request.method}" if known else "rpc.unknown"
     return command.name

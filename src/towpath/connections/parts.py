@@ -7,7 +7,7 @@ from towpath.auth.connection_auth import ConnectionAuth
 from towpath.delivery.hub import Hub, MayRead
 from towpath.delivery.recovery import Recovery
 from towpath.log.broker import Broker
-from towpath.methods.operations import Operations
+from towpath.methods.table import Methods
 from towpath.runs.store import ThreadStore
 from towpath.settings import Settings
 from towpath.telemetry import Telemetry
@@ -22,7 +22,7 @@ class Parts:
     broker: Broker
     store: ThreadStore
     recovery: Recovery
-    operations: Operations
+    methods: Methods
     auth: ConnectionAuth
     may_read: MayRead
     """The access policy."""

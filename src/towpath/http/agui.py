@@ -1,8 +1,8 @@
-"""The AG-UI door: run an agent, join or resume a thread, over HTTP and server-sent events.
+"""The AG-UI endpoints: run an agent, join or resume a thread, over HTTP and server-sent events.
 
-For clients that speak AG-UI and nothing else. A run that is started here is a run like any other:
-it goes on when its client leaves (unless the client asked otherwise), every device sees it, and
-whoever comes back with the last id it saw continues from there.
+They are for clients that speak AG-UI only. A run that starts here is a run like any other: it goes
+on when its client leaves (unless the client asked otherwise), every device sees it, and a client
+that comes back with the last id it saw continues from there.
 
 Source: WIRE section 10; AG-UI 1.0, HTTP transport.
 """
@@ -29,26 +29,32 @@ from towpath.errors import (
     BadRequest,
     CommandError,
     StorageError,
-    TooManyRequests,
     Unavailable,
     UnknownChannel,
 )
-from towpath.gateway import Gateway, House
-from towpath.http.requests import Unauthorized, authenticated, error_response, read_body
+from towpath.http.requests import (
+    Site,
+    Unauthorized,
+    authenticate,
+    error_response,
+    read_body,
+    running,
+)
 from towpath.identity import Principal
 from towpath.log.broker import Position
+from towpath.node.node import Node
 from towpath.protocol import codec_sse as codec
 from towpath.runs.executor import RunRecord
 from towpath.runs.requests import StartRun
 from towpath.runs.run_states import Status
 
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-"""No proxy is to keep events back."""
+"""No proxy may hold events back."""
 FROM_START = RecoverFrom(True, Position("", 0))
 
 
 class RunAgentInput(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What an AG-UI client asks; unknown fields are ignored."""
+    """The input of an AG-UI client; unknown fields are ignored."""
 
     thread_id: str
     run_id: str
@@ -60,97 +66,94 @@ class RunAgentInput(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     resume: list[Any] = []
 
 
-def agui_routes(gateway: Gateway) -> BaseRoute:
-    """Return the routes under `/agui`, open to the pages that may connect."""
+def agui_routes(site: Site) -> BaseRoute:
+    """Return the routes under `/agui`, open to pages of the allowed origins."""
     cors = Middleware(
         CORSMiddleware,
-        allow_origins=sorted(gateway.settings.allowed_origins),
+        allow_origins=sorted(site.settings.allowed_origins),
         allow_methods=["GET", "POST"],
         allow_headers=["authorization", "content-type", "last-event-id"],
     )
     routes = [
-        Route("/threads/{thread}", _door(gateway, _join), methods=["GET"]),
-        Route("/{agent}", _door(gateway, _run), methods=["POST"]),
+        Route("/threads/{thread}", _endpoint(site, _join), methods=["GET"]),
+        Route("/{agent}", _endpoint(site, _run), methods=["POST"]),
     ]
     return Mount("/agui", routes=routes, middleware=[cors])
 
 
-Door = Callable[[House, EventStream, Request], Awaitable[Response]]
+Answer = Callable[[Node, EventStream, Request], Awaitable[Response]]
 
 
-def _door(gateway: Gateway, door: Door) -> Callable[[Request], Awaitable[Response]]:
-    """Return the handler of a door whose answer is an event stream."""
+def _endpoint(site: Site, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint that answers with an event stream, or with an error."""
 
-    async def handle(request: Request) -> Response:
+    async def endpoint(request: Request) -> Response:
         try:
-            house, principal = await authenticated(gateway, request)
-            stream = EventStream(house.parts, house.sse, principal, uuid.uuid4().hex)
-            # Before anything is waited for, read or started: who has no place starts nothing, and
-            # a revocation from now on finds the stream.
-            stream.enter()
-            try:
-                return await door(house, stream, request)
-            except BaseException:
-                stream.leave()
-                raise
+            return await _admit(site, answer, request)
         except StorageError:
             return error_response(Unavailable("the log cannot be used now"))
         except CommandError as error:
             return error_response(error)
 
-    return handle
+    return endpoint
 
 
-async def _run(house: House, stream: EventStream, request: Request) -> Response:
-    """Start a run, or join the one of this id, and stream it to its end."""
-    who = stream.principal
+async def _admit(site: Site, answer: Answer, request: Request) -> Response:
+    """Authenticate a request and give its event stream a place in the hub, then answer it.
+
+    The place comes before anything is waited for, read or started: a client that gets no place
+    starts nothing, and a revocation from now on ends the stream.
+    """
+    node = running(site)
+    principal = await authenticate(node, request)
+    stream = EventStream(node.parts, node.sse, principal, uuid.uuid4().hex)
+    stream.enter()
     try:
-        asked = msgspec.convert(await read_body(request), RunAgentInput)
-    except msgspec.ValidationError as error:
-        raise BadRequest(str(error)) from None
-    if not is_id(asked.run_id) or not is_thread_id(asked.thread_id):
-        raise BadRequest("threadId and runId must be 1 to 128 printable characters")
-    record = await house.store.find_run(who.tenant, who.user, asked.run_id)
+        return await answer(node, stream, request)
+    except BaseException:
+        stream.leave()
+        raise
+
+
+async def _run(node: Node, stream: EventStream, request: Request) -> Response:
+    """Start a run, or join the run that has this id already, and stream it to its end."""
+    who, run_input = stream.principal, await _run_input(request)
+    record = await node.parts.store.find_run(who.tenant, who.user, run_input.run_id)
     if stream.ended is not None:
-        raise Unauthorized  # It ended while the body came.
+        raise Unauthorized  # The stream ended while the body came.
     if record is not None:
-        return await _stream(house, stream, await _joining(house, who, record))
-    if not house.parts.operations.may_start(who):
-        raise TooManyRequests("too many runs at once")
-    started = msgspec.json.decode(await house.bridge.start(who, _start(request, asked)))
-    position = Position(**started["position"])
-    beginning = _beginning(who, started["thread_id"], RecoverFrom(True, position), run=asked.run_id)
-    response = await _stream(house, stream, beginning)
-    if _ends_with_client(asked):
-        response.left = functools.partial(house.bridge.stop, who, asked.run_id)
+        return await _stream(node, stream, await _joining(node, who, record))
+    response = await _stream(node, stream, await _starting(node, who, request, run_input))
+    if _ends_with_client(run_input):
+        response.left = functools.partial(node.runs.stop, who, run_input.run_id)
     return response
 
 
-async def _join(house: House, stream: EventStream, request: Request) -> Response:
-    """Stream a thread: from where the client was, or from a prelude."""
+async def _join(node: Node, stream: EventStream, request: Request) -> Response:
+    """Stream a thread: from the client's last event, or from a snapshot."""
     thread = request.path_params["thread"]
     if not is_thread_id(thread):
         raise UnknownChannel
     last = codec.read_position(request.headers.get("last-event-id", ""))
-    asked = FROM_START if last is None else RecoverFrom(True, Position(*last))
-    return await _stream(house, stream, _beginning(stream.principal, thread, asked))
+    since = FROM_START if last is None else RecoverFrom(True, Position(*last))
+    return await _stream(node, stream, _stream_request(stream.principal, thread, since))
 
 
-async def _stream(house: House, stream: EventStream, beginning: StreamRequest) -> "EventResponse":
-    await stream.begin(beginning)
-    return EventResponse(stream, house)
+async def _stream(node: Node, stream: EventStream, request: StreamRequest) -> "EventResponse":
+    await stream.begin(request)
+    return EventResponse(stream, node)
 
 
 class EventResponse(StreamingResponse):
-    """The response of one event stream; whatever becomes of it, nothing stays behind."""
+    """The response of one event stream; however it ends, nothing stays behind."""
 
-    def __init__(self, stream: EventStream, house: House) -> None:
+    def __init__(self, stream: EventStream, node: Node) -> None:
         super().__init__(stream.chunks(), media_type="text/event-stream", headers=HEADERS)
         self.left: Callable[[], None] = lambda: None
-        """Called when the response is over, unless we ended it and the client is to come back."""
+        """Called at the end, unless the server ended the stream and the client is to come back."""
         self._stream = stream
-        self._house = house
-        house.lines.add(stream)
+        self._node = node
+        node.connections.add(stream)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         stream = self._stream
@@ -161,57 +164,81 @@ class EventResponse(StreamingResponse):
                     await super().__call__(scope, receive, send)
         finally:
             stream.leave()
-            self._house.lines.discard(stream)
+            self._node.connections.discard(stream)
             if stream.ended is None or not stream.ended.come_back:
                 self.left()
 
     def _hurry(self, bound: asyncio.Timeout) -> None:
-        """Give the client that long to take what is still due to it."""
-        grace = 2 * self._house.parts.settings.close_timeout
+        """Give the client a bounded time to read what is still due to it."""
+        grace = 2 * self._node.parts.settings.close_timeout
         bound.reschedule(asyncio.get_running_loop().time() + grace)
 
 
-async def _joining(house: House, who: Principal, record: RunRecord) -> StreamRequest:
-    """Return how a run that is there is read: the thread, or where it waits, from its turn on."""
-    thread = record.key.thread
+async def _run_input(request: Request) -> RunAgentInput:
+    try:
+        run_input = msgspec.convert(await read_body(request), RunAgentInput)
+    except msgspec.ValidationError as error:
+        raise BadRequest(str(error)) from None
+    if not is_id(run_input.run_id) or not is_thread_id(run_input.thread_id):
+        raise BadRequest("threadId and runId must be 1 to 128 printable characters")
+    return run_input
+
+
+async def _starting(
+    node: Node, who: Principal, request: Request, run_input: RunAgentInput
+) -> StreamRequest:
+    """Start a run; return the request for the stream that shows it from its first event on."""
+    node.start_limit.take(who)
+    started = msgspec.json.decode(await node.runs.start(who, _start(request, run_input)))
+    since = RecoverFrom(True, Position(**started["position"]))
+    return _stream_request(who, started["thread_id"], since, run=run_input.run_id)
+
+
+async def _joining(node: Node, who: Principal, record: RunRecord) -> StreamRequest:
+    """Return the request for the stream of an existing run.
+
+    The stream of a run that waits for its turn begins at that turn; any other shows the thread.
+    """
+    parts, key = node.parts, record.key
     if record.status is Status.PENDING:
-        top = await house.broker.read(thread_channel(who.tenant, who.user, thread), None, limit=0)
-        waits = await house.store.find_run(who.tenant, who.user, record.key.run)
-        if waits is not None and waits.status is Status.PENDING:
+        channel = thread_channel(who.tenant, who.user, key.thread)
+        top = await parts.broker.read(channel, None, limit=0)
+        found = await parts.store.find_run(who.tenant, who.user, key.run)
+        if found is not None and found.status is Status.PENDING:
             # It still waits after that look at the log: so all of it comes after that position.
-            position = Position(top.epoch, top.top)
-            return _beginning(who, thread, RecoverFrom(True, position), run=record.key.run)
-    return _beginning(who, thread, FROM_START)
+            since = RecoverFrom(True, Position(top.epoch, top.top))
+            return _stream_request(who, key.thread, since, run=key.run)
+    return _stream_request(who, key.thread, FROM_START)
 
 
-def _beginning(
-    who: Principal, thread: str, asked: RecoverFrom, *, run: str | None = None
+def _stream_request(
+    who: Principal, thread: str, since: RecoverFrom, *, run: str | None = None
 ) -> StreamRequest:
     channel = thread_channel(who.tenant, who.user, thread)
-    return StreamRequest(channel=channel, recover_from=asked, run=run)
+    return StreamRequest(channel=channel, recover_from=since, run=run)
 
 
-def _start(request: Request, asked: RunAgentInput) -> StartRun:
-    """Return what an AG-UI client asks of an agent; its run id is its request id too."""
+def _start(request: Request, run_input: RunAgentInput) -> StartRun:
+    """Return an AG-UI client's input as a request for a run; its run id is its request id too."""
     given = {
-        "messages": asked.messages,
-        "state": asked.state,
-        "tools": asked.tools,
-        "context": asked.context,
-        "forwardedProps": asked.forwarded_props,
-        "resume": asked.resume,
+        "messages": run_input.messages,
+        "state": run_input.state,
+        "tools": run_input.tools,
+        "context": run_input.context,
+        "forwardedProps": run_input.forwarded_props,
+        "resume": run_input.resume,
     }
     return StartRun(
-        request_id=asked.run_id,
+        request_id=run_input.run_id,
         agent=request.path_params["agent"],
-        thread_id=asked.thread_id,
+        thread_id=run_input.thread_id,
         input={name: value for name, value in given.items() if value is not None},
-        run_id=asked.run_id,
+        run_id=run_input.run_id,
     )
 
 
-def _ends_with_client(asked: RunAgentInput) -> bool:
-    """Whether the client asked that the run ends when it leaves."""
-    props = asked.forwarded_props
+def _ends_with_client(run_input: RunAgentInput) -> bool:
+    """Whether the client asked that the run ends when the client leaves."""
+    props = run_input.forwarded_props
     ours = props.get("towpath") if isinstance(props, dict) else None
     return isinstance(ours, dict) and ours.get("on_disconnect") == "cancel"

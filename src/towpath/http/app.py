@@ -1,12 +1,10 @@
-"""The doors: routes of the gateway, and what may be said about health without a credential.
+"""The routes of the gateway, and what its health endpoints say without a credential.
 
-`PUBLIC` is the whole list of paths that answer somebody who has not said who they are; every
-other door asks. A test walks all routes and compares.
+`PUBLIC` is the whole list of paths that answer without a credential; every other endpoint needs
+one. A test walks all routes and compares.
 """
 
-import contextlib
 import json
-from collections.abc import AsyncGenerator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,18 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
+from starlette.types import Lifespan
 from starlette.websockets import WebSocket
 
 from towpath.auth.handshake import UpgradeInfo, negotiate, origin_allowed
+from towpath.connections.asgi import AsgiTransport
 from towpath.errors import BadRequest, StorageError
-from towpath.gateway import VERSION, Gateway, Phase
 from towpath.http.agui import agui_routes
+from towpath.http.client_address import ClientAddress, client_address, networks
+from towpath.http.mounting import report_refusals_in_one_sentence
+from towpath.http.requests import Site
 from towpath.http.rest import api_routes
-from towpath.node.metrics import CONTENT_TYPE
+from towpath.node.node import VERSION, Node, Phase
 
 PUBLIC = frozenset(
     {
@@ -42,148 +44,169 @@ PUBLIC = frozenset(
         "/api/v1/openapi.json",
     }
 )
-"""Paths that answer without a credential: `/dev/token` in development only, the socket's path to a
-request that is no upgrade only with the status that says so."""
+"""Paths that answer without a credential. `/dev/token` does so in development only, and the
+socket's path answers a request that is no upgrade with 426 only."""
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
-"""Host names by which the demo-token endpoint may be asked."""
+"""The Host names to which the demo-token endpoint answers."""
 FORWARDING = ("forwarded", "x-forwarded-", "via")
-"""How the names of headers begin that say somebody stands between."""
+"""How the names of headers begin that a proxy adds."""
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types lit-html dompurify"
 )
-"""The content security policy of the chat page. Text becomes elements in two places only: the
-templates of the page, and what DOMPurify has been over."""
+"""The content security policy of the chat page. Only two sources of HTML are trusted: the
+page's templates, and what DOMPurify has sanitised."""
 
 
-def make_app(gateway: Gateway) -> Starlette:
-    """Return the application behind a gateway; its lifespan is the gateway's."""
-    doors = _Doors(gateway)
+def make_app(site: Site, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
+    """Return the application of a site.
+
+    Args:
+        site: what the endpoints serve.
+        lifespan: runs the site's node, where a server runs the application alone.
+    """
+    endpoints = _Endpoints(site)
     web = Path(str(files("towpath") / "web"))
     routes: list[BaseRoute] = [
-        WebSocketRoute("/connection/websocket", doors.socket),
-        Route("/connection/websocket", doors.no_socket),
-        Mount("/api/v1", routes=api_routes(gateway)),
-        agui_routes(gateway),
-        Route("/health/live", doors.live),
-        Route("/health/ready", doors.ready),
-        Route("/health/startup", doors.startup),
-        Route("/livez", doors.live),
-        Route("/readyz", doors.ready),
-        Route("/healthz", doors.live),
-        Route("/metrics", doors.metrics),
-        Route("/dev/token", doors.demo_token, methods=["POST"]),
-        Route("/page.json", doors.page_facts),
-        Route("/", doors.page),
+        WebSocketRoute("/connection/websocket", endpoints.socket),
+        Route("/connection/websocket", endpoints.no_socket),
+        Mount("/api/v1", routes=api_routes(site)),
+        agui_routes(site),
+        Route("/health/live", endpoints.live),
+        Route("/health/ready", endpoints.ready),
+        Route("/health/startup", endpoints.startup),
+        Route("/livez", endpoints.live),
+        Route("/readyz", endpoints.ready),
+        Route("/healthz", endpoints.live),
+        Route("/metrics", endpoints.metrics),
+        Route("/dev/token", endpoints.demo_token, methods=["POST"]),
+        Route("/page.json", endpoints.page_facts),
+        Route("/", endpoints.page),
         Mount("/static", StaticFiles(directory=web, check_dir=False)),
     ]
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: Any) -> AsyncGenerator[None, None]:
-        async with gateway.lifespan():
-            yield
-
-    return Starlette(routes=routes, lifespan=lifespan)
+    app = Starlette(routes=routes, lifespan=lifespan)
+    report_refusals_in_one_sentence(app.router)
+    return app
 
 
-class _Doors:
-    """The handlers; each a line or two over the gateway."""
+class _Endpoints:
+    """The endpoints that are no part of an API; each a line or two over the site."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self, site: Site) -> None:
+        self._site = site
         self._page = Path(str(files("towpath") / "web" / "index.html"))
 
     async def socket(self, websocket: WebSocket) -> None:
-        """Answer an upgrade: 101 whatever the credential is worth, a status for all else."""
-        gateway = self._gateway
-        if gateway.phase != Phase.READY:
-            await websocket.send_denial_response(_unavailable(gateway.phase))
+        """Answer an upgrade: 101 whatever its credential, an error status in every other case."""
+        node = self._site.node
+        if node is None or node.phase is not Phase.READY:
+            await websocket.send_denial_response(_unavailable(self._site.phase))
             return
-        headers, peer = websocket.headers, gateway.peer(websocket)
-        allowed = gateway.settings.allowed_origins
-        if not origin_allowed(headers.get("origin"), headers.get("host", ""), peer.scheme, allowed):
-            refusal = JSONResponse({"error": "origin not allowed"}, 403)
-            await websocket.send_denial_response(refusal)
+        client = client_address(websocket, networks(node.parts.settings.trusted_proxies))
+        if not _origin_allowed(websocket, client, node):
+            await websocket.send_denial_response(_error("origin not allowed", 403))
             return
         try:
             answered, offered = negotiate(websocket.scope.get("subprotocols", []))
         except BadRequest as error:
-            await websocket.send_denial_response(JSONResponse({"error": error.message}, 400))
+            await websocket.send_denial_response(_error(error.message, 400))
             return
         await websocket.accept(subprotocol=answered)
-        handshake = UpgradeInfo(
-            address=peer.address,
-            origin=headers.get("origin"),
-            offered=offered,
-            ticket=websocket.query_params.get("ticket", ""),
-            authorization=headers.get("authorization", ""),
-        )
-        await gateway.serve_socket(websocket, handshake)
+        await node.serve(AsgiTransport(websocket), _upgrade_info(websocket, client, offered))
 
     async def no_socket(self, request: Request) -> Response:
-        """Say that this path speaks WebSocket only."""
+        """Refuse a request that is no upgrade: this path speaks WebSocket only."""
         headers = {"upgrade": "websocket", "connection": "upgrade"}
         return JSONResponse({"error": "this path speaks WebSocket"}, 426, headers=headers)
 
     async def live(self, request: Request) -> Response:
-        """Say that the process runs its loop."""
+        """Show that the process runs its event loop."""
         return JSONResponse({"status": "live", "version": VERSION})
 
     async def ready(self, request: Request) -> Response:
-        """Say whether traffic may come: a real round trip through log and projection."""
+        """Show whether the node can serve, after a round trip through its log and projection."""
+        if self._site.node is None:
+            return _unavailable(self._site.phase)
         try:
-            await self._gateway.ready()
+            await self._site.node.ready()
         except StorageError as error:
             return _unavailable(str(error))
         return JSONResponse({"status": "ready"})
 
     async def startup(self, request: Request) -> Response:
-        """Say which phase of its life the gateway is in."""
-        phase, waiting = self._gateway.phase, self._gateway.waiting_for()
+        """Show the phase, and which issuers' keys are missing."""
+        phase, node = self._site.phase, self._site.node
+        waiting_for = node.waiting_for if node is not None else []
         status = 200 if phase in (Phase.READY, Phase.DRAINING) else 503
-        return JSONResponse({"phase": phase, "waiting_for": waiting}, status)
+        return JSONResponse({"phase": phase.value, "waiting_for": waiting_for}, status)
 
     async def metrics(self, request: Request) -> Response:
-        """Show the numbers."""
-        return Response(self._gateway.metrics.text(), media_type=CONTENT_TYPE)
+        """Show the metrics."""
+        accept = request.headers.get("accept", "")
+        body, content_type = self._site.metrics.exposition(accept)
+        return Response(body, media_type=content_type)
 
     async def page(self, request: Request) -> Response:
         """Show the chat page."""
         if not self._page.exists():
-            return JSONResponse({"error": "the page is not built: run `make page`"}, 404)
+            return _error("the page is not built: run `make page`", 404)
         headers = {"content-security-policy": PAGE_POLICY, "referrer-policy": "no-referrer"}
         return FileResponse(self._page, headers=headers)
 
     async def page_facts(self, request: Request) -> Response:
-        """Tell the page what it may offer: in development the demo users, otherwise nothing."""
-        users = self._gateway.demo_users if _local(request) else ()
+        """List the demo users that the page may offer, none outside of development."""
+        users = self._site.demo_users if _is_local(request) else ()
         return JSONResponse({"demo_users": list(users), "version": VERSION})
 
     async def demo_token(self, request: Request) -> Response:
-        """Hand a demo user's token to the page on this machine, and to nobody else."""
-        gateway = self._gateway
-        if not gateway.demo_users or not _local(request) or "origin" not in request.headers:
-            return JSONResponse({"error": "not found"}, 404)
-        try:
-            body = json.loads(await request.body())
-        except (ValueError, RecursionError):
-            body = None
-        user = body.get("user") if isinstance(body, dict) else None
-        if user not in gateway.demo_users:
-            return JSONResponse({"error": "no such demo user"}, 404)
-        return JSONResponse({"token": gateway.demo_token(user)})
+        """Give a demo user's token to the page on this machine only."""
+        offered = self._site.demo_users
+        if not offered or not _is_local(request) or "origin" not in request.headers:
+            return _error("not found", 404)
+        user = await _requested_user(request)
+        if user not in offered:
+            return _error("no such demo user", 404)
+        return JSONResponse({"token": self._site.demo_token(user)})
 
 
-def _local(request: Request) -> bool:
-    """Whether a request comes from a page of this machine, with nobody in between."""
+def _origin_allowed(websocket: WebSocket, client: ClientAddress, node: Node) -> bool:
+    headers, allowed = websocket.headers, node.parts.settings.allowed_origins
+    return origin_allowed(headers.get("origin"), headers.get("host", ""), client.scheme, allowed)
+
+
+def _upgrade_info(websocket: WebSocket, client: ClientAddress, offered: str) -> UpgradeInfo:
+    return UpgradeInfo(
+        address=client.rate_limit_key,
+        origin=websocket.headers.get("origin"),
+        offered=offered,
+        ticket=websocket.query_params.get("ticket", ""),
+        authorization=websocket.headers.get("authorization", ""),
+    )
+
+
+async def _requested_user(request: Request) -> Any:
+    """Return the `user` of a JSON body; None where the body is no JSON object."""
+    try:
+        body = json.loads(await request.body())
+    except (ValueError, RecursionError):
+        return None
+    return body.get("user") if isinstance(body, dict) else None
+
+
+def _is_local(request: Request) -> bool:
+    """Whether a page of this machine sent a request, with no proxy in between."""
     host = request.headers.get("host", "")
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
     if name not in LOCAL_HOSTS or any(header.startswith(FORWARDING) for header in request.headers):
         return False
     return origin_allowed(request.headers.get("origin"), host, request.url.scheme, frozenset())
+
+
+def _error(reason: str, status: int) -> Response:
+    return JSONResponse({"error": reason}, status)
 
 
 def _unavailable(reason: str) -> Response:

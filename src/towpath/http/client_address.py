@@ -1,10 +1,11 @@
-"""Who is at the other end of a request: its address and scheme, as far as proxies can be believed.
+"""The client's address and scheme, as far as proxies can be trusted.
 
-What a proxy says of its client counts only where the proxy itself is one we were told of; anybody
-else may write such headers. From the right, the first address that is no trusted proxy's is the
-client's: what stands further left was written by the client.
+A proxy's headers count only where the proxy is one of `trusted_proxies`; anybody else may write
+such headers. From the right, the first address that is no trusted proxy's is the client's: the
+client wrote everything to the left of it.
 """
 
+import functools
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,32 +16,45 @@ from starlette.requests import HTTPConnection
 Network = IPv4Network | IPv6Network
 
 V6_PREFIX = 64
-"""What one IPv6 subscriber has to choose addresses from counts as one address."""
+"""One IPv6 subscriber chooses among the addresses of such a network, so it counts as one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
-    """The other end."""
+class ClientAddress:
+    """What a request's client counts as, and how it reached the server."""
 
-    address: str
-    """Whom its doings are counted against: an IPv4 address, or an IPv6 network."""
+    rate_limit_key: str
+    """What failures are counted against: an IPv4 address, or an IPv6 network."""
     scheme: str
     """`http` or `https`, as the client sees it."""
 
 
-def peer_of(request: HTTPConnection, trusted: Sequence[Network]) -> Peer:
-    """Return who is at the other end of a request or an upgrade."""
+@functools.lru_cache(maxsize=8)
+def networks(trusted_proxies: frozenset[str]) -> tuple[Network, ...]:
+    """Return the networks of the setting `trusted_proxies`, which the settings have validated."""
+    return tuple(map(ipaddress.ip_network, sorted(trusted_proxies)))
+
+
+def client_address(request: HTTPConnection, trusted: Sequence[Network]) -> ClientAddress:
+    """Return the client of a request or an upgrade.
+
+    Args:
+        request: what the server received.
+        trusted: the networks of the proxies whose headers count.
+    """
     direct = request.client.host if request.client else ""
     scheme = "https" if request.url.scheme in ("https", "wss") else "http"
     if not _is_trusted(_address(direct), trusted):
-        return Peer(_subject(direct), scheme)
-    hops = _listed(request, "x-forwarded-for")
-    told = (_listed(request, "x-forwarded-proto") or [scheme])[-1].lower()
+        return ClientAddress(_rate_limit_key(direct), scheme)
+    hops = _entries(request, "x-forwarded-for")
     client = next((hop for hop in reversed(hops) if not _is_trusted(_address(hop), trusted)), "")
-    return Peer(_subject(client or direct), told if told in ("http", "https") else scheme)
+    forwarded = (_entries(request, "x-forwarded-proto") or [scheme])[-1].lower()
+    if forwarded in ("http", "https"):
+        scheme = forwarded
+    return ClientAddress(_rate_limit_key(client or direct), scheme)
 
 
-def _listed(request: HTTPConnection, name: str) -> list[str]:
+def _entries(request: HTTPConnection, name: str) -> list[str]:
     """Return the entries of a header that may come in several lines, in order."""
     lines = ",".join(request.headers.getlist(name))
     return [entry.strip() for entry in lines.split(",") if entry.strip()]
@@ -63,8 +77,8 @@ def _is_trusted(address: IPv4Address | IPv6Address | None, trusted: Sequence[Net
     return address is not None and any(address in network for network in trusted)
 
 
-def _subject(text: str) -> str:
-    """Return what counts as one source; text that is no address counts as itself, cut short."""
+def _rate_limit_key(text: str) -> str:
+    """Return what counts as one client; text that is no address counts as itself, cut short."""
     address = _address(text)
     if isinstance(address, IPv6Address):
         return str(ipaddress.ip_network((address, V6_PREFIX), strict=False))

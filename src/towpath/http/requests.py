@@ -1,9 +1,10 @@
-"""What every HTTP door does: find out who knocks, read what they bring, and say what went wrong.
+"""What every HTTP endpoint needs: the node, the caller's principal, the body, an error response.
 
 Errors are `{"error": {"code", "message"}}` with the HTTP status of the code.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -14,16 +15,46 @@ from towpath.auth.connection_auth import Refused
 from towpath.auth.handshake import UpgradeInfo
 from towpath.codes import ErrorCode
 from towpath.errors import BadRequest, CommandError, TooLarge, TooManyRequests, Unavailable
-from towpath.gateway import Gateway, House, Phase
+from towpath.http.client_address import client_address, networks
 from towpath.identity import Principal
-from towpath.protocol.codec_json import too_deep
+from towpath.json_bounds import too_deep
+from towpath.node.metrics import Metrics
+from towpath.node.node import Node, Phase
+from towpath.settings import Settings
 
 MAX_BODY = 1024 * 1024
 """The largest request body, in bytes."""
 
 
+class Site(Protocol):
+    """What the endpoints serve: a gateway, whose node exists while its lifespan goes on."""
+
+    @property
+    def settings(self) -> Settings:
+        """What the gateway runs with."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """The gateway's numbers."""
+
+    @property
+    def phase(self) -> Phase:
+        """Where the gateway is between its start and its stop."""
+
+    @property
+    def node(self) -> Node | None:
+        """The running parts; None before and after the lifespan."""
+
+    @property
+    def demo_users(self) -> Sequence[str]:
+        """The users that the page offers in development; empty outside of it."""
+
+    def demo_token(self, user: str) -> str:
+        """Return a development token for a demo user."""
+
+
 class Unauthorized(CommandError):
-    """No credential, or one that is not good (HTTP 401)."""
+    """The credential is missing or invalid (HTTP 401)."""
 
     code = ErrorCode(
         number=401, message="a valid token is needed, as Authorization: Bearer", http_status=401
@@ -31,7 +62,7 @@ class Unauthorized(CommandError):
 
 
 def error_response(error: CommandError) -> Response:
-    """Return what answers a request that cannot be carried out."""
+    """Return the response to a request that failed."""
     headers = {"retry-after": "1"} if error.code.http_status in (429, 503) else {}
     if error.code.http_status == 401:
         headers["www-authenticate"] = "Bearer"
@@ -39,24 +70,35 @@ def error_response(error: CommandError) -> Response:
     return JSONResponse(body, error.code.http_status, headers=headers)
 
 
-async def authenticated(gateway: Gateway, request: Request) -> tuple[House, Principal]:
-    """Return the running parts and who makes a request.
+def running(site: Site) -> Node:
+    """Return the node where it answers requests.
 
     Raises:
-        Unavailable, TooManyRequests: not now, or nobody can tell now; ask again later.
-        Unauthorized: the credential is no good.
+        Unavailable: it is starting or stopping.
     """
-    if gateway.house is None or gateway.phase not in (Phase.READY, Phase.DRAINING):
+    node = site.node
+    if node is None or node.phase not in (Phase.READY, Phase.DRAINING):
         raise Unavailable("the server is starting or stopping")
-    house = gateway.house
-    handshake = UpgradeInfo(
-        address=gateway.peer(request).address,
+    return node
+
+
+async def authenticate(node: Node, request: Request) -> Principal:
+    """Return the principal of a request's credential.
+
+    Raises:
+        Unavailable, TooManyRequests: the credential cannot be verified now; try again later.
+        Unauthorized: the credential is missing or invalid.
+    """
+    upgrade = UpgradeInfo(
+        address=client_address(
+            request, networks(node.parts.settings.trusted_proxies)
+        ).rate_limit_key,
         origin=request.headers.get("origin"),
         authorization=request.headers.get("authorization", ""),
     )
-    made = await house.parts.auth.authenticate_request(handshake)
+    made = await node.parts.auth.authenticate_request(upgrade)
     if not isinstance(made, Refused):
-        return house, made.principal
+        return made.principal
     if made.code is codes.TEMPORARY:
         raise Unavailable("the credential cannot be verified now")
     if made.code is codes.TOO_MANY_REQUESTS:
@@ -65,10 +107,11 @@ async def authenticated(gateway: Gateway, request: Request) -> tuple[House, Prin
 
 
 async def read_body(request: Request) -> dict[str, Any]:
-    """Return the JSON object in a request's body, an empty one where there is none.
+    """Return the JSON object in a request's body; an empty one for an empty body.
 
     Raises:
-        BadRequest, TooLarge: it is no such thing, or more than may be.
+        BadRequest: the body is no JSON object, is nested too deep, or was cut off.
+        TooLarge: the body has more than `MAX_BODY` bytes.
     """
     if request.method in ("GET", "HEAD"):
         return {}

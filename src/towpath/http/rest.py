@@ -1,7 +1,7 @@
-"""The REST door: every operation of the table under its method and path, and their description.
+"""REST: every method of the table under its route, and the OpenAPI description of them.
 
-What goes in is the operation's parameters, from the path, the query and a JSON body; what comes
-out is its result. Errors are `{"error": {"code", "message"}}` with the HTTP status of the code.
+A request brings the method's parameters in the path, the query and a JSON body; the response is
+the method's result. Errors are `{"error": {"code", "message"}}` with the HTTP status of the code.
 """
 
 from collections import defaultdict
@@ -14,52 +14,61 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from towpath.errors import BadRequest, CommandError
-from towpath.gateway import VERSION, Gateway
-from towpath.http.requests import authenticated, error_response, read_body
-from towpath.methods.operations import OPERATIONS, Caller, Operation
+from towpath.http.requests import Site, authenticate, error_response, read_body, running
+from towpath.methods.method import Caller, Method, Params
+from towpath.methods.table import METHODS
+from towpath.node.node import VERSION
 
 
-def api_routes(gateway: Gateway) -> list[BaseRoute]:
+def api_routes(site: Site) -> list[BaseRoute]:
     """Return the routes under `/api/v1`."""
-    by_path: dict[str, dict[str, Operation]] = defaultdict(dict)
-    for operation in OPERATIONS.values():
-        method, path = operation.http
-        by_path[path][method] = operation
+    by_path: dict[str, dict[str, Method[Any]]] = defaultdict(dict)
+    for method in METHODS.values():
+        verb, path = method.route
+        by_path[path][verb] = method
     routes: list[BaseRoute] = [Route("/openapi.json", _describe)]
-    for path, operations in by_path.items():
-        routes.append(Route(path, _handler(gateway, operations), methods=list(operations)))
+    for path, by_verb in by_path.items():
+        routes.append(Route(path, _endpoint(site, by_verb), methods=list(by_verb)))
     return routes
 
 
-def _handler(
-    gateway: Gateway, operations: dict[str, Operation]
+def _endpoint(
+    site: Site, by_verb: dict[str, Method[Any]]
 ) -> Callable[[Request], Awaitable[Response]]:
-    async def handle(request: Request) -> Response:
-        method = "GET" if request.method == "HEAD" else request.method
+    """Return the endpoint of a path, whose methods are given by HTTP verb."""
+
+    async def endpoint(request: Request) -> Response:
+        verb = "GET" if request.method == "HEAD" else request.method
         try:
-            return await _perform(gateway, operations[method], request)
+            return await _call(site, by_verb[verb], request)
         except CommandError as error:
             return error_response(error)
 
-    return handle
+    return endpoint
 
 
-async def _perform(gateway: Gateway, operation: Operation, request: Request) -> Response:
-    house, principal = await authenticated(gateway, request)
-    given: dict[str, Any] = {**_query(operation, request), **await read_body(request)}
-    given |= request.path_params
-    try:
-        params = msgspec.convert(given, operation.params)
-    except msgspec.ValidationError as error:
-        raise BadRequest(str(error)) from None
+async def _call(site: Site, method: Method[Any], request: Request) -> Response:
+    node = running(site)
+    principal = await authenticate(node, request)
+    params = await _params(method, request)
     caller = Caller(principal=principal, origin=request.headers.get("origin"))
-    result = await house.parts.operations.perform(operation, params, caller)
+    result = await node.parts.methods.invoke(method, params, caller)
     return Response(result, media_type="application/json")
 
 
-def _query(operation: Operation, request: Request) -> dict[str, Any]:
-    """Return the query's parameters that the operation has, numbers as numbers."""
-    fields = {field.name: field.type for field in msgspec.structs.fields(operation.params)}
+async def _params(method: Method[Any], request: Request) -> Params:
+    """Return a method's parameters; the path wins over the body, the body over the query."""
+    given: dict[str, Any] = {**_query(method, request), **await read_body(request)}
+    given |= request.path_params
+    try:
+        return msgspec.convert(given, method.params)
+    except msgspec.ValidationError as error:
+        raise BadRequest(str(error)) from None
+
+
+def _query(method: Method[Any], request: Request) -> dict[str, Any]:
+    """Return the parameters of the method that stand in the query, numbers as numbers."""
+    fields = {field.name: field.type for field in msgspec.structs.fields(method.params)}
     given = {name: value for name, value in request.query_params.items() if name in fields}
     for name, value in given.items():
         try:
@@ -74,17 +83,16 @@ async def _describe(request: Request) -> Response:
 
 
 def openapi() -> dict[str, Any]:
-    """Return the OpenAPI 3.1 description of this door, made from the table of operations."""
-    types = [item for one in OPERATIONS.values() for item in (one.params, one.result)]
+    """Return the OpenAPI 3.1 description of REST, made from the table of methods."""
+    types = [item for one in METHODS.values() for item in (one.params, one.result)]
     schemas, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
     )
     paths: dict[str, Any] = defaultdict(dict)
-    for index, operation in enumerate(OPERATIONS.values()):
-        method, path = operation.http
-        paths[f"/api/v1{path}"][method.lower()] = _describe_operation(
-            operation, schemas[2 * index + 1]
-        )
+    for index, method in enumerate(METHODS.values()):
+        verb, path = method.route
+        described = _describe_method(method, schemas[2 * index + 1])
+        paths[f"/api/v1{path}"][verb.lower()] = described
     return {
         "openapi": "3.1.0",
         "info": {"title": "Towpath", "version": VERSION},
@@ -97,28 +105,33 @@ def openapi() -> dict[str, Any]:
     }
 
 
-def _describe_operation(operation: Operation, result: dict[str, Any]) -> dict[str, Any]:
-    method, path = operation.http
+def _describe_method(method: Method[Any], result: dict[str, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "operationId": operation.name,
-        "summary": (operation.params.__doc__ or "").strip(),
+        "operationId": method.name,
+        "summary": (method.params.__doc__ or "").strip(),
         "responses": {
             "200": {"description": "Done", "content": {"application/json": {"schema": result}}},
             "default": {"description": "`{error: {code, message}}`; see the reference of codes"},
         },
     }
-    parameters = []
-    for field in msgspec.structs.fields(operation.params):
+    if parameters := _parameters(method):
+        described["parameters"] = parameters
+    if method.route[0] != "GET":
+        reference = {"$ref": f"#/components/schemas/{method.params.__name__}"}
+        described["requestBody"] = {"content": {"application/json": {"schema": reference}}}
+    return described
+
+
+def _parameters(method: Method[Any]) -> list[dict[str, Any]]:
+    """Return the parameters in the path, and for GET those in the query."""
+    verb, path = method.route
+    described = []
+    for field in msgspec.structs.fields(method.params):
         in_path = f"{{{field.name}}}" in path
-        if in_path or method == "GET":
+        if in_path or verb == "GET":
             schema = msgspec.json.schema(field.type)
             where = "path" if in_path else "query"
-            parameters.append(
+            described.append(
                 {"name": field.name, "in": where, "required": field.required, "schema": schema}
             )
-    if parameters:
-        described["parameters"] = parameters
-    if method != "GET":
-        reference = {"$ref": f"#/components/schemas/{operation.params.__name__}"}
-        described["requestBody"] = {"content": {"application/json": {"schema": reference}}}
     return described

@@ -3,22 +3,28 @@
 uvicorn bounds neither the lines of a head nor their number. It leaves an upgrade unanswered that
 its WebSocket library cannot read, and where the library says what was wrong, it repeats what was
 sent, credential and all. Both classes are uvicorn's own with that mended; the bounds are those of
-the WebSocket library, so that every door has the same ones.
+the WebSocket library, so that every path has the same ones.
 
 Source: WIRE section 2 (431); RFC 6585 section 5; RFC 9112 section 3.
 """
 
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.exceptions import InvalidHeader
-from websockets.headers import parse_subprotocol
-from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS, Request
 
 from towpath.auth.handshake import SPELLING
+from towpath.errors import MissingExtra
+
+try:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+    from websockets.exceptions import InvalidHeader
+    from websockets.headers import parse_subprotocol
+    from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS, Request
+except ImportError as error:
+    raise MissingExtra.of(__name__, "serve", error) from error
 
 MAX_LINE_BYTES: Final = MAX_LINE_LENGTH
 """The longest line of a head, its end included."""
@@ -26,6 +32,15 @@ MAX_LINES: Final = MAX_NUM_HEADERS
 """How many header lines a head may have."""
 MAX_HEAD_BYTES: Final = 64 * 1024
 """The whole head, however short its lines are."""
+UPGRADE_HEADERS: Final = (
+    "Connection",
+    "Sec-WebSocket-Extensions",
+    "Sec-WebSocket-Key",
+    "Sec-WebSocket-Protocol",
+    "Sec-WebSocket-Version",
+    "Upgrade",
+)
+"""The headers that websockets reads; their grammar (RFC 6455, RFC 9110) is ASCII."""
 
 
 class _HeadTooLarge(Exception):
@@ -102,10 +117,15 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self._refuse("not an upgrade to a WebSocket")
 
     def handle_connect(self, event: Request) -> None:
-        """Begin an upgrade, unless what it offers is no list of names."""
+        """Begin an upgrade, unless one of its headers cannot be read."""
+        # websockets decodes other bytes to lone surrogates below 17.0, and then fails to encode
+        # its own refusal, which repeats them: the client would get no answer.
+        if not all(value.isascii() for value in _values(event, *UPGRADE_HEADERS)):
+            self._refuse("the headers of an upgrade may have ASCII characters only")
+            return
         try:
-            for header in event.headers.get_all("Sec-WebSocket-Protocol"):
-                parse_subprotocol(header)
+            for value in _values(event, "Sec-WebSocket-Protocol"):
+                parse_subprotocol(value)
         except InvalidHeader:
             self._refuse(SPELLING)
         else:
@@ -121,6 +141,12 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if not self.transport.is_closing():
             self.transport.write(_answer(HTTPStatus.BAD_REQUEST, reason))
             self.transport.close()
+
+
+def _values(request: Request, *names: str) -> Iterator[str]:
+    """Yield every value of these headers."""
+    for name in names:
+        yield from request.headers.get_all(name)
 
 
 def _answer(status: HTTPStatus, reason: str) -> bytes:

@@ -11,12 +11,15 @@ import os
 import tempfile
 from pathlib import Path
 
+from towpath.log.file_schema import wal_of
+from towpath.log.health import LogHealth, health_of
+
 MARGIN = 256 * 1024
 """What must be free beyond the reserve before a full disk counts as not full, in bytes."""
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-class Reserve:
+class DiskReserve:
     """The reserve of one log; used from one thread at a time."""
 
     def __init__(self, path: Path, size: int) -> None:
@@ -69,3 +72,11 @@ def out_of_room(path: Path) -> bool:
     except OSError as error:
         return error.errno in _NO_ROOM
     return False
+
+
+def health_on_disk(error: Exception, path: Path) -> LogHealth | None:
+    """Return the health that an error tells of; a disk without room may show as another failure."""
+    health = health_of(error)
+    if health is LogHealth.UNWRITABLE and out_of_room(wal_of(path)):
+        return LogHealth.FULL
+    return health

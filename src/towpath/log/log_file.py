@@ -20,45 +20,24 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
 from towpath.channels import Channel
-from towpath.errors import (
-    CommandError,
-    ConfigurationError,
-    LogCorrupted,
-    LogFenced,
-    OffsetConflict,
-    StorageError,
-    WriteFailed,
-)
+from towpath.errors import LogFenced
 from towpath.log import retention
-from towpath.log.broker import (
-    Append,
-    IdempotencyKey,
-    Item,
-    Projection,
-    Retention,
-    Span,
-    Write,
-    Written,
-    channel_epoch,
-    follows,
+from towpath.log.batch import Batch, Outcome
+from towpath.log.broker import Projection, Retention, Write
+from towpath.log.file_schema import (
+    BUSY_MS,
+    WAL_BYTES,
+    bring_up_to_date,
+    connect,
+    note,
+    set_note,
+    wal_of,
 )
-from towpath.log.heads import Head, Heads, save
-from towpath.log.health import health_of
-from towpath.log.integrity import checksums
-from towpath.log.replay import stored_result
+from towpath.log.heads import Heads, save
 
-SCHEMA_VERSION = 7
-"""What `PRAGMA user_version` of a file says that this code can write."""
-SEALED_SINCE = 4
-"""The version from which on rows carry checksums."""
-BUSY_MS = 3_000
-"""How long a write waits for somebody else's lock, in milliseconds: clients wait for 5 s."""
 PATIENCE_MS = 100
 """How long it is waited for by what can wait: probes, retention, and closing."""
 MAX_HEADS = 100_000
@@ -68,87 +47,6 @@ SLICE_SECONDS = 0.003
 that a write waits 20 ms at most."""
 PAUSE_SECONDS = 0.25
 """How long a sweep waits for the write-ahead log to start anew."""
-WAL_BYTES = 8 * 1024 * 1024
-"""How large the write-ahead log may be while a sweep goes on."""
-
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE channels (
-    id INTEGER PRIMARY KEY,
-    tenant TEXT NOT NULL,
-    name TEXT NOT NULL,
-    top INTEGER NOT NULL,
-    hold INTEGER,
-    publications INTEGER NOT NULL,
-    bytes INTEGER NOT NULL,
-    updated REAL NOT NULL,
-    UNIQUE (tenant, name)
-);
-CREATE TABLE log (
-    channel INTEGER NOT NULL REFERENCES channels (id),
-    last INTEGER NOT NULL,
-    first INTEGER NOT NULL,
-    at REAL NOT NULL,
-    bytes INTEGER NOT NULL,
-    items BLOB NOT NULL
-);
-CREATE UNIQUE INDEX log_place ON log (channel, last);
-CREATE INDEX log_at ON log (at);
-CREATE TABLE requests (
-    tenant TEXT NOT NULL,
-    user TEXT NOT NULL,
-    method TEXT NOT NULL,
-    request_id TEXT NOT NULL,
-    digest TEXT NOT NULL,
-    result BLOB NOT NULL,
-    at REAL NOT NULL,
-    PRIMARY KEY (tenant, user, method, request_id)
-) WITHOUT ROWID;
-CREATE INDEX requests_at ON requests (at);
-"""
-_SEALED = """
-ALTER TABLE channels ADD COLUMN crc INTEGER;
-ALTER TABLE log ADD COLUMN crc INTEGER;
-ALTER TABLE requests ADD COLUMN crc INTEGER
-"""
-_SEALED_META = "ALTER TABLE meta ADD COLUMN crc INTEGER"
-_DUE = """
-ALTER TABLE channels ADD COLUMN due REAL;
-UPDATE channels SET due = 0 WHERE publications > 0 AND hold IS NULL;
-CREATE INDEX channels_due ON channels (due) WHERE due IS NOT NULL;
-DROP INDEX log_at
-"""
-"""When retention looks at a channel; at those that were there before, as soon as it can."""
-_SCHEMAS = ((1, _SCHEMA), (SEALED_SINCE, _SEALED), (6, _SEALED_META), (7, _DUE))
-"""The version of the file since which there are which tables and columns."""
-
-_encode_items = msgspec.msgpack.Encoder().encode
-
-
-def _encode_item(item: Item) -> msgspec.Raw:
-    return msgspec.Raw(_encode_items(item))
-
-
-Outcome = Written | CommandError | StorageError
-"""What became of one write of a batch."""
-
-Items = list[msgspec.Raw]
-"""Encoded publications."""
-
-
-@dataclass(slots=True)
-class _Row:
-    """What a batch does to one channel: its row in the making."""
-
-    first: int
-    """The offset of the first publication."""
-    items: Items = field(default_factory=list)
-    truncate: bool = False
-    """Whether all that the file holds of the channel is dropped first."""
-
-
-Rows = dict[Channel, _Row]
-"""The rows of a batch in the making."""
 
 
 class LogFile:
@@ -192,7 +90,7 @@ class LogFile:
             self._db.execute(f"PRAGMA busy_timeout = {PATIENCE_MS}")
             if clean:
                 self._begin()
-                self._set_meta("clean", "1")
+                set_note(self._db, "clean", "1")
                 self._db.execute("COMMIT")
         self._db.close()
 
@@ -204,11 +102,16 @@ class LogFile:
             LogFenced: the log was opened elsewhere since; call `undo`.
         """
         self._begin()
-        rows: Rows = {}
-        outcomes = [self._write(write, rows) for write in writes]
-        now = self._clock()
-        for channel, row in rows.items():
-            self._store(channel, row, now)
+        batch = Batch(
+            self._db,
+            self._heads,
+            self._projection,
+            epoch=self.epoch,
+            retention=self._keep,
+            now=self._clock(),
+        )
+        outcomes = [batch.write(write) for write in writes]
+        batch.store()
         self._db.execute("COMMIT")
         self._heads.evict(MAX_HEADS)
         return outcomes
@@ -227,7 +130,7 @@ class LogFile:
         """
         with self._impatient():
             self._begin()
-        self._set_meta("probed", str(self._clock()))
+        set_note(self._db, "probed", str(self._clock()))
         self._db.execute("COMMIT")
 
     def make_room(self) -> None:
@@ -307,60 +210,24 @@ class LogFile:
             self._db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
     def _prepare(self, path: Path) -> None:
-        """Begin the opening transaction and bring the tables to the present schema."""
-        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-        if version > SCHEMA_VERSION:
-            raise ConfigurationError(
-                f"{path} was written by a newer version of Towpath (schema {version}, this "
-                f"one knows {SCHEMA_VERSION}): start that version, or another data directory"
-            )
-        self._db.execute("BEGIN IMMEDIATE")
-        if version == SCHEMA_VERSION:
-            self._check_meta()
-        for since, schema in _SCHEMAS:
-            for statement in schema.split(";") if version < since else ():
-                self._db.execute(statement)
-        self._projection.create(self._db, version)
-        if version < SCHEMA_VERSION:
-            checksums.renew(self._db)
-        checksums.guard(self._db)
-        if version == 0:
-            self._set_meta("epoch", uuid.uuid4().hex)
-        if version < SCHEMA_VERSION:
-            self._set_meta("schema", msgspec.json.encode(checksums.schema_of(self._db)).decode())
-        self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    def _check_meta(self) -> None:
-        """Check the notes on the file, and what defines its tables; what others added is theirs.
-
-        A row that went by another name now would be taken for one that was never there, so all of
-        them are looked at.
-
-        Raises:
-            sqlite3.Error, LogCorrupted: it is not what was written.
-        """
-        checksums.check(self._db, "meta")
-        try:
-            written = msgspec.json.decode(self._meta("schema"), type=dict[str, int])
-        except msgspec.DecodeError:
-            raise LogCorrupted("the schema") from None
-        if not written.items() <= checksums.schema_of(self._db).items():
-            raise LogCorrupted("the schema")
+        """Begin the opening transaction, with the tables of the present schema."""
+        if bring_up_to_date(self._db, path, self._projection) == 0:
+            set_note(self._db, "epoch", uuid.uuid4().hex)
 
     def _renew_epoch(self, synchronous: str, boot_id: str) -> str:
-        crashed = self._meta("clean") == "0"
-        same_life = boot_id != "" and self._meta("boot") == boot_id
-        if crashed and not same_life and self._meta("synchronous") != "FULL":
-            self._set_meta("epoch", uuid.uuid4().hex)
-        self._set_meta("clean", "0")
-        self._set_meta("boot", boot_id)
-        self._set_meta("synchronous", synchronous)
-        return self._meta("epoch")
+        crashed = note(self._db, "clean") == "0"
+        same_life = boot_id != "" and note(self._db, "boot") == boot_id
+        if crashed and not same_life and note(self._db, "synchronous") != "FULL":
+            set_note(self._db, "epoch", uuid.uuid4().hex)
+        set_note(self._db, "clean", "0")
+        set_note(self._db, "boot", boot_id)
+        set_note(self._db, "synchronous", synchronous)
+        return note(self._db, "epoch")
 
     def _count_opening(self) -> str:
         """Return the number of this opening; whoever opened the log before has a lower one."""
-        opening = str(int(self._meta("opening") or 0) + 1)
-        self._set_meta("opening", opening)
+        opening = str(int(note(self._db, "opening") or 0) + 1)
+        set_note(self._db, "opening", opening)
         return opening
 
     def _begin(self) -> None:
@@ -370,168 +237,5 @@ class LogFile:
             LogFenced: the log was opened elsewhere since.
         """
         self._db.execute("BEGIN IMMEDIATE")
-        if self._meta("opening") != self._opening:
+        if note(self._db, "opening") != self._opening:
             raise LogFenced("another process has opened the log since")
-
-    def _meta(self, name: str) -> str:
-        row = self._db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
-        return str(row[0]) if row else ""
-
-    def _set_meta(self, name: str, value: str) -> None:
-        self._db.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (name, value))
-
-    def _write(self, write: Write, rows: Rows) -> Outcome:
-        """Apply one write of a batch; what it raises is its own outcome.
-
-        Nothing outside the savepoint is changed before all that may raise is over.
-
-        Raises:
-            sqlite3.Error, LogCorrupted: it concerns the whole batch.
-        """
-        try:
-            items = [list(map(_encode_item, append.items)) for append in write.appends]
-            spans = self._spans(write.appends)
-            for channel in write.truncate:
-                self._head(channel)
-            if write.key is None and not write.facts and write.result is None:
-                self._check_follows(write.appends, spans)
-                written = Written(spans=spans)
-            else:
-                written = self._write_facts(write, spans)
-        except (CommandError, StorageError) as refusal:
-            return refusal
-        except Exception as error:  # Whatever one write raises, the others go on.
-            if self._concerns_all(error):
-                raise
-            failed = WriteFailed("the log cannot take this write")
-            failed.__cause__ = error
-            return failed
-        if not written.repeated:
-            self._place(write, spans, items, rows)
-        return written
-
-    def _concerns_all(self, error: Exception) -> bool:
-        """Whether an error ended the transaction, or tells that the file is in trouble."""
-        return not self._db.in_transaction or health_of(error) is not None
-
-    def _write_facts(self, write: Write, spans: tuple[Span, ...]) -> Written:
-        """Apply a write that has more than publications, or nothing of it."""
-        self._db.execute("SAVEPOINT write")
-        try:
-            written = self._apply(write, spans)
-        except Exception:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK TO write")
-                self._db.execute("RELEASE write")
-            raise
-        self._db.execute("RELEASE write")
-        return written
-
-    def _apply(self, write: Write, spans: tuple[Span, ...]) -> Written:
-        """Apply the key and the facts of a write.
-
-        Raises:
-            CommandError: its key or one of its facts is refused.
-            StorageError: it does not follow on what it says it follows.
-        """
-        if (
-            write.key is not None
-            and (
-                earlier := stored_result(self._db, write.key, table=f"{checksums.CHECKED}requests")
-            )
-            is not None
-        ):
-            return Written(result=earlier, repeated=True)
-        self._check_follows(write.appends, spans)
-        for fact in write.facts:
-            self._projection.apply(self._db, fact, spans)
-        result = write.result(spans) if write.result else b""
-        if write.key is not None:
-            self._remember(write.key, result)
-        return Written(spans=spans, result=result)
-
-    def _check_follows(self, appends: Sequence[Append], spans: Sequence[Span]) -> None:
-        if not follows(appends, spans, self._fence):
-            raise OffsetConflict("an earlier write is missing, or another producer was here")
-
-    def _spans(self, appends: Sequence[Append]) -> tuple[Span, ...]:
-        """Say where appends will stand, without moving anything."""
-        tops: dict[Channel, int] = {}
-        spans = []
-        for append in appends:
-            channel = append.channel
-            top = tops.get(channel, self._head(channel).top)
-            tops[channel] = top + len(append.items)
-            epoch = channel_epoch(self.epoch, channel)
-            spans.append(Span(channel, epoch, top + 1, tops[channel]))
-        return tuple(spans)
-
-    def _place(
-        self, write: Write, spans: Sequence[Span], items: Sequence[Items], rows: Rows
-    ) -> None:
-        """Put a write into the rows of this batch, at the offsets it was promised."""
-        for channel in write.truncate:
-            head = self._head(channel)
-            head.publications = head.bytes = 0
-            head.fence = head.due = None
-            rows[channel] = _Row(head.top + 1, truncate=True)
-        for append, span, encoded in zip(write.appends, spans, items, strict=True):
-            head = self._head(append.channel)
-            head.top = span.last
-            if append.fence:
-                head.fence = span.first
-            if append.unfence:
-                head.fence = None
-            rows.setdefault(append.channel, _Row(span.first)).items.extend(encoded)
-
-    def _fence(self, channel: Channel) -> int | None:
-        return self._head(channel).fence
-
-    def _head(self, channel: Channel) -> Head:
-        return self._heads.get(self._db, channel)
-
-    def _store(self, channel: Channel, row: _Row, now: float) -> None:
-        """Write what a batch did to one channel. A channel that nothing was ever in gets no row."""
-        head, keep = self._head(channel), self._keep(channel)
-        if head.id is None and head.top == 0:
-            return
-        if head.id is None:
-            save(self._db, channel, head, now)
-        if row.truncate:
-            self._db.execute("DELETE FROM log WHERE channel=?", (head.id,))
-        if row.items:
-            self._insert(head, row, now)
-        if keep is not None:
-            retention.drop_surplus(self._db, head, keep)
-        head.due = retention.due(head, keep, now, added=len(row.items))
-        save(self._db, channel, head, now)
-
-    def _insert(self, head: Head, row: _Row, now: float) -> None:
-        blob = _encode_items(row.items)
-        values = (head.id, head.top, row.first, now, len(blob), blob)
-        self._db.execute(
-            "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?)", (*values, checksums.seal(*values))
-        )
-        head.publications += len(row.items)
-        head.bytes += len(blob)
-
-    def _remember(self, key: IdempotencyKey, result: bytes) -> None:
-        self._db.execute(
-            "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
-            (*key.scope, key.request_id, key.digest, result, self._clock()),
-        )
-
-
-def wal_of(path: Path) -> Path:
-    """Return the write-ahead log of a database."""
-    return path.with_name(path.name + "-wal")
-
-
-def connect(path: Path, synchronous: str) -> sqlite3.Connection:
-    """Return a connection that leaves transactions to us."""
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute(f"PRAGMA synchronous = {synchronous}")
-    db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES // 2}")
-    return db

@@ -76,7 +76,7 @@ def drop_old(
         return updated if keep.since_last else row[2]
 
     def may_go(row: Row) -> bool:
-        return since(row) < now - keep.seconds or _is_surplus(row, head, keep)
+        return since(row) + keep.seconds <= now or _is_surplus(row, head, keep)
 
     dropped, stays = _drop(db, head, head.id, may_go)
     if stays is not None:

@@ -12,7 +12,6 @@ it is over.
 
 import asyncio
 import contextlib
-import fcntl
 import queue
 import sqlite3
 import threading
@@ -21,12 +20,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
 from towpath import telemetry
 from towpath.channels import Channel
 from towpath.errors import ConfigurationError, StorageError, WriteFailed
-from towpath.log import log_file, replay
+from towpath.log import directory_lock, file_schema, replay
+from towpath.log.batch import Outcome
 from towpath.log.broker import (
     Append,
     Deliver,
@@ -42,12 +42,12 @@ from towpath.log.broker import (
     channel_epoch,
     retention_of,
 )
-from towpath.log.disk_reserve import Reserve, out_of_room
+from towpath.log.disk_reserve import DiskReserve, health_on_disk
 from towpath.log.health import ERRORS, FINAL, LogHealth, allows, health_of, refusal
 from towpath.log.integrity import checksums
 from towpath.log.integrity.background_check import Examination
-from towpath.log.integrity.quarantine import closed_well, damage_of, set_aside
-from towpath.log.log_file import LogFile, Outcome
+from towpath.log.log_file import LogFile
+from towpath.log.opening import Opening
 from towpath.log.replay import ReadRequest
 from towpath.telemetry import Telemetry
 
@@ -107,14 +107,14 @@ class SqliteBroker:
         self._telemetry = telemetry or Telemetry()
         self._retention = retention
         self._synchronous = synchronous
-        self._life = _kernel_boot_id() if boot_id is None else boot_id
+        self._life = directory_lock.kernel_boot_id() if boot_id is None else boot_id
         self._lost_control = lost_control
         self._clock = clock
         self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
         self._waiting = 0
         self._has_room = asyncio.Event()
         self._stopped = False
-        self._reserve = Reserve(path.with_suffix(".reserve"), reserve_bytes)
+        self._reserve = DiskReserve(path.with_suffix(".reserve"), reserve_bytes)
         self._condition = LogHealth.OK
         self._turning = threading.Lock()
         self._probed = 0.0
@@ -205,14 +205,23 @@ class SqliteBroker:
         self._lock.close()
 
     def _open(self) -> None:
-        self._lock = _lock(self._path)
-        self._lock.seek(0)
-        mark = self._lock.read()
+        self._lock = directory_lock.lock(self._path)
+        opening = Opening(
+            self._path,
+            self._log_file,
+            self._projection,
+            self._reserve,
+            boot_id=self._life,
+            lost_control=self._lost_control,
+            now=self._clock,
+            quarantined=self._emit,
+        )
         try:
-            self._log = self._open_log(mark)
-            self._reader = log_file.connect(self._path, self._synchronous)
+            self._log = opening.open(directory_lock.read_mark(self._lock))
+            self._unseen = opening.unseen
+            self._reader = file_schema.connect(self._path, self._synchronous)
             checksums.hide(self._reader)
-            _mark(self._lock, self._life)
+            directory_lock.mark(self._lock, self._life)
             if not self._reserve.take():
                 self._turn(LogHealth.FULL, "there is no room for the reserve")
         except (*ERRORS, OSError) as error:
@@ -221,61 +230,6 @@ class SqliteBroker:
         except ConfigurationError:
             self._lock.close()
             raise
-
-    def _heal(self, mark: str) -> None:
-        """Set a damaged log aside; one that was never ours is left alone."""
-        try:
-            reason = damage_of(self._path, same_life=mark == self._life != "")
-        except ERRORS as error:
-            # What is asked is right, so a table or column that is not there is damage too.
-            if health_of(error) not in (LogHealth.DAMAGED, None):
-                raise
-            reason = str(error)
-        if reason is None:
-            return
-        if not mark:
-            raise ConfigurationError(f"cannot open {self._path}: {reason}")
-        self._set_aside(reason)
-
-    def _set_aside(self, reason: str) -> None:
-        made = set_aside(
-            self._path,
-            self._log_file,
-            self._projection,
-            reason=reason,
-            lost_control=self._lost_control,
-            at=self._clock(),
-        )
-        happened = telemetry.LogQuarantined(
-            path=str(made.path), reason=reason, carried=made.carried, control=made.control
-        )
-        self._loop.call_soon_threadsafe(self._telemetry.emit, happened)
-
-    def _open_log(self, mark: str) -> LogFile:
-        """Open the file; where the disk has no room even for that, in the reserve's.
-
-        Args:
-            mark: what the lock file says: in which life of the machine a log was opened here.
-        """
-        try:
-            return self._open_sound(mark)
-        except (*ERRORS, OSError) as error:
-            full = self._told_by(error) is LogHealth.FULL or out_of_room(self._path)
-            if not full or not self._reserve.give_back():
-                raise
-        return self._open_sound(mark)
-
-    def _open_sound(self, mark: str) -> LogFile:
-        self._heal(mark)
-        try:
-            self._unseen = closed_well(self._path)
-            return self._log_file(self._path)
-        except ERRORS as error:  # It was closed well, and damaged since.
-            if health_of(error) is not LogHealth.DAMAGED or not mark:
-                raise
-            self._set_aside(str(error))
-        self._unseen = False
-        return self._log_file(self._path)
 
     def _log_file(self, path: Path) -> LogFile:
         return LogFile(
@@ -287,12 +241,9 @@ class SqliteBroker:
             clock=self._clock,
         )
 
-    def _told_by(self, error: Exception) -> LogHealth | None:
-        """Return the condition an error tells of."""
-        told = health_of(error)
-        if told is LogHealth.UNWRITABLE and out_of_room(log_file.wal_of(self._path)):
-            return LogHealth.FULL
-        return told
+    def _emit(self, event: telemetry.TelemetryEvent) -> None:
+        """Emit an event on the loop, from whatever thread."""
+        self._loop.call_soon_threadsafe(self._telemetry.emit, event)
 
     def _turn(self, after: LogHealth, reason: str = "") -> None:
         """Take note that the log is in another condition, in whatever thread that shows."""
@@ -302,7 +253,7 @@ class SqliteBroker:
                 return
             self._condition = after
         change = telemetry.LogChanged(before=before.value, after=after.value, reason=reason)
-        self._loop.call_soon_threadsafe(self._telemetry.emit, change)
+        self._emit(change)
 
     # What follows runs in the writer thread, but for `_hand_back`, which runs on the loop.
 
@@ -375,10 +326,10 @@ class SqliteBroker:
     def _refused(self, where: str, error: Exception) -> None:
         """Take back what was begun, and find out what the refusal says of the log."""
         self._log.undo()
-        told = self._told_by(error)
+        told = health_on_disk(error, self._path)
         if told is None:
             fault = telemetry.InternalError(where=where, error=error)
-            self._loop.call_soon_threadsafe(self._telemetry.emit, fault)
+            self._emit(fault)
             return
         self._probed = time.monotonic()
         if told is LogHealth.FULL:
@@ -442,38 +393,3 @@ def _within(db: sqlite3.Connection, question: Callable[[sqlite3.Connection], T])
         return question(db)
     finally:
         db.execute("COMMIT")
-
-
-def _lock(path: Path) -> IO[str]:
-    """Keep other processes off the data directory while this one has it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = path.with_suffix(".lock").open("a+", errors="replace")
-    except OSError as error:
-        raise ConfigurationError(
-            f"the data directory {path.parent} cannot be written: {error.strerror}"
-        ) from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        handle.close()
-        raise ConfigurationError(
-            f"the data directory {path.parent} is in use by another process: stop that one, or "
-            "choose another directory"
-        ) from None
-    return handle
-
-
-def _mark(lock: IO[str], life: str) -> None:
-    """Note in the lock file that a log was opened here, and in which life of the machine."""
-    with contextlib.suppress(OSError):  # On a full disk the old mark stays, or none is there.
-        lock.truncate(0)
-        lock.write(life or "unknown")
-        lock.flush()
-
-
-def _kernel_boot_id() -> str:
-    """Return which life of the machine this is; empty where nobody can say."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""

@@ -1,1 +1,1 @@
-"""What people can do besides listening: one table for RPC and REST."""
+"""What a client can do besides subscribing: one table of methods for RPC and REST."""

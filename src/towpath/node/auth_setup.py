@@ -1,10 +1,11 @@
-"""Everything that judges credentials, put together from the settings."""
+"""Puts together everything that verifies credentials, from the settings."""
 
 import asyncio
 import contextlib
 import random
-import time
+from collections.abc import Callable
 
+import httpx2
 from joserfc.jwk import OctKey
 
 from towpath.auth.cache import Digest, VerdictCache
@@ -31,53 +32,77 @@ async def open_authentication(
     settings: Settings,
     telemetry: Telemetry,
     stack: contextlib.AsyncExitStack,
+    *,
+    now: Callable[[], float],
+    monotonic: Callable[[], float],
+    http_client: httpx2.AsyncClient | None,
     development_key: OctKey | None,
 ) -> ConnectionAuth:
     """Return what authenticates connections and requests; the stack closes it.
 
     Args:
         settings: what to make it from.
-        hooks: hear of everything that happens in it.
+        telemetry: is notified of everything that happens in it.
         stack: takes over whatever has to be closed.
-        development_key: of the one issuer there is in development; None outside of it.
+        now: returns Unix seconds.
+        monotonic: returns seconds of a monotonic clock.
+        http_client: fetches the issuers' keys and stays open; None opens one of the settings.
+        development_key: the key of the only issuer in development; None outside of it.
 
     Raises:
-        ConfigurationError: no issuer is configured, or one that cannot be.
+        ConfigurationError: no issuer is configured, or an issuer's settings are invalid.
     """
 
     def lost(error: Exception) -> None:
-        """Report what verifying raised while nobody waited; outages are reported already."""
+        """Report what verifying raised after its callers had left, but for reported outages."""
         if not isinstance(error, KeysUnavailable):
             telemetry.emit(InternalError(where="keys", error=error))
 
     fetches: SingleFlight[str, None] = SingleFlight(lost)
-    verdicts: SingleFlight[Digest, Verdict] = SingleFlight(lost)
     deps = AuthDeps(
         settings=settings,
         telemetry=telemetry,
         fetches=fetches,
-        clock=time.monotonic,
+        monotonic=monotonic,
         random=random.random,
     )
-    service = AuthService(
-        await _issuers(deps, stack, development_key),
-        cache=VerdictCache(
-            clock=time.monotonic, wall_clock=time.time, valid_seconds=settings.verdict_seconds
-        ),
-        tickets=Tickets(clock=time.monotonic),
+    issuers = await _issuers(deps, stack, http_client, development_key)
+    verdicts: SingleFlight[Digest, Verdict] = SingleFlight(lost)
+    auth_service = _auth_service(deps, issuers, verdicts, now)
+    await stack.enter_async_context(auth_service)
+    return _connection_auth(deps, auth_service, now)
+
+
+def _auth_service(
+    deps: AuthDeps,
+    issuers: list[TrustedIssuer],
+    verdicts: SingleFlight[Digest, Verdict],
+    now: Callable[[], float],
+) -> AuthService:
+    settings, monotonic = deps.settings, deps.monotonic
+    return AuthService(
+        issuers,
+        cache=VerdictCache(clock=monotonic, wall_clock=now, valid_seconds=settings.verdict_seconds),
+        tickets=Tickets(clock=monotonic),
         revocations=Revocations(KEEP_SECONDS),
         verdicts=verdicts,
-        fetches=fetches,
-        clock=time.monotonic,
-        wall_clock=time.time,
-        random=random.random,
+        fetches=deps.fetches,
+        clock=monotonic,
+        wall_clock=now,
+        random=deps.random,
         retry=Retry(attempts=settings.auth_attempts, deadline=settings.auth_timeout),
     )
+
+
+def _connection_auth(
+    deps: AuthDeps, auth_service: AuthService, now: Callable[[], float]
+) -> ConnectionAuth:
+    settings = deps.settings
     return ConnectionAuth(
-        await stack.enter_async_context(service),
-        telemetry=telemetry,
-        clock=time.monotonic,
-        wall_clock=time.time,
+        auth_service,
+        telemetry=deps.telemetry,
+        clock=deps.monotonic,
+        wall_clock=now,
         grace=Grace(expiry=settings.expiry_grace, outage=settings.outage_grace),
         source_failures=Rate(
             per_second=settings.failures_per_second, burst=settings.failures_burst
@@ -90,13 +115,15 @@ async def open_authentication(
 
 
 async def _issuers(
-    deps: AuthDeps, stack: contextlib.AsyncExitStack, development_key: OctKey | None
+    deps: AuthDeps,
+    stack: contextlib.AsyncExitStack,
+    http_client: httpx2.AsyncClient | None,
+    development_key: OctKey | None,
 ) -> list[TrustedIssuer]:
     if development_key is not None:
         return [make_development_issuer(development_key, deps)]
     configured = configured_issuers(deps.settings)
-    client = None
-    if any(one.key is None for one in configured):
-        client = await asyncio.to_thread(make_client, deps.settings)
-        await stack.enter_async_context(client)
-    return [make_issuer(one, deps, client) for one in configured]
+    if http_client is None and any(one.key is None for one in configured):
+        http_client = await asyncio.to_thread(make_client, deps.settings)
+        await stack.enter_async_context(http_client)
+    return [make_issuer(one, deps, http_client) for one in configured]

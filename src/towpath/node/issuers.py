@@ -1,11 +1,10 @@
-"""The issuers of a gateway, made from its settings."""
+"""The issuers of a node, made from the settings."""
 
 import random
 import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import httpx2
 from joserfc.jwk import OctKey
@@ -30,11 +29,10 @@ NO_ISSUER = (
 
 
 def configured_issuers(settings: Settings) -> list[IssuerSettings]:
-    """Return the issuers that settings name, checked against each other; each by itself is checked
-    when it is made.
+    """Return the issuers that the settings name; each is validated by itself when it is made.
 
     Raises:
-        ConfigurationError: there is none, or they cannot stand beside each other.
+        ConfigurationError: no issuer is configured, or two have the same name.
     """
     issuers = [*_short_form(settings), *settings.issuers]
     if not issuers:
@@ -85,12 +83,12 @@ def _check(one: IssuerSettings) -> None:
 
 
 def problems(settings: Settings) -> Iterator[str]:
-    """Yield why these settings would refuse to start, as far as issuers go."""
+    """Yield every reason why the issuers of these settings would prevent a start."""
     deps = AuthDeps(
         settings=settings,
         telemetry=Telemetry(),
         fetches=SingleFlight(lambda _: None),
-        clock=time.monotonic,
+        monotonic=time.monotonic,
         random=random.random,
     )
     try:
@@ -112,20 +110,20 @@ def problems(settings: Settings) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthDeps:
-    """What issuers are made with."""
+    """The dependencies of issuers."""
 
     settings: Settings
     telemetry: Telemetry
     fetches: SingleFlight[str, None]
-    clock: Callable[[], float]
+    monotonic: Callable[[], float]
     random: Callable[[], float]
 
 
 def make_client(settings: Settings) -> httpx2.AsyncClient:
-    """Return what keys are fetched with: no redirects, no proxies or netrc of the environment.
+    """Return the client that fetches keys: without redirects, proxies or netrc of the environment.
 
     Raises:
-        ConfigurationError: the file of certificate authorities is none.
+        ConfigurationError: the file of certificate authorities is invalid.
     """
     try:
         context = ssl.create_default_context(cafile=settings.ca_file)
@@ -143,45 +141,69 @@ def make_client(settings: Settings) -> httpx2.AsyncClient:
 def make_issuer(
     one: IssuerSettings, deps: AuthDeps, client: httpx2.AsyncClient | None
 ) -> TrustedIssuer:
-    """Return an issuer, ready to verify once its keys are there.
+    """Return an issuer, ready to verify once its keys are fetched.
 
     Raises:
-        ConfigurationError: it is not described in full, or its key or addresses cannot be used.
+        ConfigurationError: a setting of the issuer is missing, or its key or an address is invalid.
     """
     _check(one)
-    breaker = _breaker(one.issuer or UNNAMED, deps)
-    shared: dict[str, Any] = {"issuer": one.issuer, "breaker": breaker, "required": one.required}
     if one.key is not None:
-        algorithm = one.algorithm or "HS256"
-        key = configured_key(one.key.get_secret_value(), algorithm)
-        verifier = TokenVerifier(_issuer(one, frozenset({algorithm})), FixedKey(key))
-        return TrustedIssuer(verifier=verifier, **shared)
-    assert one.issuer is not None, "the settings were checked"
+        return _with_fixed_key(one, one.key.get_secret_value(), deps)
     assert client is not None, "there is a client where an issuer needs one"
+    return _with_fetched_keys(one, deps, client)
+
+
+def _with_fixed_key(one: IssuerSettings, text: str, deps: AuthDeps) -> TrustedIssuer:
+    breaker = _breaker(one.issuer or UNNAMED, deps)
+    algorithm = one.algorithm or "HS256"
+    key = FixedKey(configured_key(text, algorithm))
+    verifier = TokenVerifier(_issuer(one, frozenset({algorithm})), key)
+    return TrustedIssuer(
+        issuer=one.issuer, verifier=verifier, breaker=breaker, required=one.required
+    )
+
+
+def _with_fetched_keys(
+    one: IssuerSettings, deps: AuthDeps, client: httpx2.AsyncClient
+) -> TrustedIssuer:
+    assert one.issuer is not None, "the settings were checked"
+    breaker = _breaker(one.issuer, deps)
+    keys = _remote_keys(one, one.issuer, breaker, deps, client)
+    algorithms = ASYMMETRIC if one.algorithm is None else frozenset({one.algorithm})
+    return TrustedIssuer(
+        issuer=one.issuer,
+        verifier=TokenVerifier(_issuer(one, algorithms), keys),
+        breaker=breaker,
+        keys=keys,
+        required=one.required,
+    )
+
+
+def _remote_keys(
+    one: IssuerSettings,
+    name: str,
+    breaker: CircuitBreaker,
+    deps: AuthDeps,
+    client: httpx2.AsyncClient,
+) -> RemoteKeys:
     settings = deps.settings
     provider = IdentityProvider(
-        one.issuer,
+        name,
         client,
         breaker,
         telemetry=deps.telemetry,
         jwks_url=one.jwks_url,
         timeout=settings.keys_timeout,
-        clock=deps.clock,
+        clock=deps.monotonic,
     )
-    keys = RemoteKeys(
+    return RemoteKeys(
         provider,
         deps.fetches,
-        clock=deps.clock,
+        clock=deps.monotonic,
         random=deps.random,
         freshness=Freshness(
-            fresh=settings.keys_fresh,
-            stale=settings.keys_stale,
-            cooldown=settings.keys_cooldown,
+            fresh=settings.keys_fresh, stale=settings.keys_stale, cooldown=settings.keys_cooldown
         ),
-    )
-    algorithms = ASYMMETRIC if one.algorithm is None else frozenset({one.algorithm})
-    return TrustedIssuer(
-        verifier=TokenVerifier(_issuer(one, algorithms), keys), keys=keys, **shared
     )
 
 
@@ -204,7 +226,7 @@ def _breaker(name: str, deps: AuthDeps) -> CircuitBreaker:
         name,
         failure_threshold=deps.settings.breaker_failures,
         reset_timeout=deps.settings.breaker_reset,
-        clock=deps.clock,
+        clock=deps.monotonic,
         watch=watch,
     )
 

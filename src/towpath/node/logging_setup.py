@@ -1,92 +1,154 @@
-"""One JSON line per happening on standard error; no credential can be in it, for none is in a
-happening.
+"""Log lines: telemetry events to the standard logger `towpath`; handlers of `towpath serve`.
+
+Every gateway has the observer `log_event`, mounted or served. A mounted gateway leaves handlers and
+levels to the application: with Python's defaults, warnings and errors appear on standard error. No
+line can hold a credential, because no telemetry event holds one.
 """
 
+import json
 import logging
+import re
 import sys
+from datetime import UTC, datetime
 
-import structlog
-
-from towpath import telemetry
+from towpath import codes, telemetry
 from towpath.telemetry import TelemetryEvent
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+FORMATS = ("text", "json")
 
-def configure(*, level: str = "INFO") -> None:
-    """Send structured lines to standard error, the server's own included."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
-    )
+_log = logging.getLogger("towpath")
+_PLAIN = re.compile(r"[\w.:/@+-]+")
+_CLIENTS_AND_SERVERS = ("uvicorn", "httpx2", "httpcore2", "httpx", "httpcore", "openai")
+"""Loggers whose INFO lines hold query strings of requests."""
+_ALL_REVOKED = "revocations may be missing, so every credential issued before counts as revoked"
+
+
+def configure(*, level: str = "INFO", style: str = "json") -> None:
+    """Send all log lines of the process to standard error.
+
+    Args:
+        level: one of `LEVELS`.
+        style: one of `FORMATS`: lines for a person, or one JSON object per line.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
-            ],
-            foreign_pre_chain=shared,
-        )
-    )
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # What HTTP servers and clients say of requests holds query strings; ours is made of happenings.
-    for name in ("uvicorn", "httpx2", "httpcore2", "httpx", "httpcore", "openai"):
+    for name in _CLIENTS_AND_SERVERS:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-class Log:
-    """A watcher that writes down what an operator wants to read."""
+def log_event(event: TelemetryEvent) -> None:
+    """Write one telemetry event to the logger `towpath`; an observer.
+
+    The record's attribute `towpath` holds the event's name and fields, for formatters.
+    """
+    level = level_of(event)
+    if not _log.isEnabledFor(level):
+        return
+    fields = _fields(event)
+    sentence = advice(event)
+    texts = [sentence] if sentence else [_text(value) for value in fields.values()]
+    words = ["%s"] if sentence else [f"{name}=%s" for name in fields]
+    _log.log(
+        level,
+        " ".join((_name(event), *words)),
+        *texts,
+        exc_info=event.error if isinstance(event, telemetry.InternalError) else None,
+        extra={"towpath": {"event": _name(event), **fields}},
+    )
+
+
+def level_of(event: TelemetryEvent) -> int:
+    """Return the level an event is logged at; DEBUG for those that come by the thousand."""
+    match event:
+        case (
+            telemetry.InternalError()
+            | telemetry.LogQuarantined()
+            | telemetry.RevocationsIncomplete()
+        ):
+            return logging.ERROR
+        case telemetry.LogChanged(after=after):
+            return logging.INFO if after == "ok" else logging.ERROR
+        case telemetry.BreakerMoved() | telemetry.DigestMismatch():
+            return logging.WARNING
+        case telemetry.KeysFetched(failure=failure):
+            return logging.WARNING if failure else logging.DEBUG
+        case telemetry.CredentialRefused(verdict=verdict):
+            return logging.DEBUG if verdict == "limited" else logging.INFO
+        case telemetry.CommandAnswered(error=error):
+            # The chat page asks for threads that do not exist yet: 404 is an answer, no trouble.
+            return logging.DEBUG if error in (0, codes.NOT_FOUND.number) else logging.INFO
+        case (
+            telemetry.ConnectionOpened()
+            | telemetry.ConnectionClosed()
+            | telemetry.SessionsRevoked()
+            | telemetry.RunBegan()
+            | telemetry.RunEnded()
+        ):
+            return logging.INFO
+    return logging.DEBUG
+
+
+def advice(event: TelemetryEvent) -> str | None:
+    """Return the sentence that tells an operator what an event means, for the two that need one."""
+    match event:
+        case telemetry.LogQuarantined(carried=carried):
+            parts = ", ".join(f"{count} {name}" for name, count in carried.items())
+            return (
+                f"the log was damaged ({event.reason}) and is set aside as {event.path};"
+                f" carried over: {parts.replace('_', ' ') or 'nothing'};"
+                f" {'revocations are whole' if event.control else _ALL_REVOKED}"
+            )
+        case telemetry.RevocationsIncomplete(reason=reason):
+            return (
+                f"{reason}: {_ALL_REVOKED}; people sign in again, services get new tokens,"
+                " and nothing else is needed"
+            )
+    return None
+
+
+class TextFormatter(logging.Formatter):
+    """Time, level, event and fields on one line, and a traceback as Python prints it."""
 
     def __init__(self) -> None:
-        self._log = structlog.stdlib.get_logger("towpath")
-        self._verbose = logging.getLogger("towpath").isEnabledFor(logging.DEBUG)
-
-    def observe(self, event: TelemetryEvent) -> None:
-        """Write down one happening; those that come by the thousand only when debugging."""
-        match event:
-            case (
-                telemetry.ConnectionOpened()
-                | telemetry.ConnectionClosed()
-                | telemetry.SessionsRevoked()
-            ):
-                self._log.info(_event(event), **_fields(event))
-            case telemetry.RunBegan() | telemetry.RunEnded():
-                self._log.info(_event(event), **_fields(event))
-            case telemetry.CredentialRefused(verdict=verdict) if verdict != "limited":
-                self._log.info(_event(event), **_fields(event))
-            case telemetry.BreakerMoved() | telemetry.DigestMismatch():
-                self._log.warning(_event(event), **_fields(event))
-            case telemetry.LogChanged(after="ok"):
-                self._log.info(_event(event), **_fields(event))
-            case (
-                telemetry.LogChanged()
-                | telemetry.LogQuarantined()
-                | telemetry.RevocationsIncomplete()
-            ):
-                self._log.error(_event(event), **_fields(event))
-            case telemetry.KeysFetched(failure=failure) if failure:
-                self._log.warning(_event(event), **_fields(event))
-            case telemetry.InternalError(where=where, error=error):
-                self._log.error("fault", where=where, exc_info=error)
-            case telemetry.CommandAnswered(error=number) if number:
-                self._log.info(_event(event), **_fields(event))
-            case _ if self._verbose:
-                self._log.debug(_event(event), **_fields(event))
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
 
 
-def _event(event: TelemetryEvent) -> str:
-    """Return `connection_closed` for ConnectionClosed."""
-    name = type(event).__name__
-    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: the event and its fields, level, time and traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as one line."""
+        line = dict(getattr(record, "towpath", None) or {"event": record.getMessage()})
+        line["level"] = record.levelname.lower()
+        line["timestamp"] = datetime.fromtimestamp(record.created, UTC).isoformat()
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=repr)
+
+
+def _name(event: TelemetryEvent) -> str:
+    """Return `connection_closed` for ConnectionClosed, and `fault` for InternalError."""
+    if isinstance(event, telemetry.InternalError):
+        return "fault"
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
 
 
 def _fields(event: TelemetryEvent) -> dict[str, object]:
-    return {name: getattr(event, name) for name in event.__dataclass_fields__}
+    """Return the fields of an event; of a fault those that are known, without its exception."""
+    fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
+    if isinstance(event, telemetry.InternalError):
+        del fields["error"]
+        return {name: value for name, value in fields.items() if value is not None}
+    return fields
+
+
+def _text(value: object) -> str:
+    """Return a value as one word, or quoted, so that it cannot look like another line."""
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else repr(value)

@@ -1,13 +1,13 @@
-"""What nodes tell each other, heard: today that credentials were taken back.
+"""Applies what the control channel says: today that credentials are revoked.
 
-It comes the way every publication comes, out of the log and in its order, on the node that said it
-too; so a revocation is durable before it has an effect, and a node that starts finds those before
-it.
+A revocation reaches every node as a publication of the log, in the log's order, and the node that
+announced it in the same way. So a revocation is durable before it has an effect, and a node that
+starts finds all earlier ones.
 
-The log drops nothing of the control channel by itself, so the channel is compacted here: the write
-that announces a revocation drops all that was said before, and says what still counts, in one act.
-What is compacted begins with `Compacted`. So a node that starts can tell whether it finds every
-revocation; where it cannot be sure, it revokes everything issued before.
+The log drops nothing of the control channel by itself, so the feed compacts the channel: the write
+that announces a revocation drops all publications before it and states what still counts, in one
+act. A compacted channel begins with `Compacted`. So a node that starts can tell whether it finds
+every revocation; where it cannot be sure, it revokes everything issued before.
 """
 
 import asyncio
@@ -17,7 +17,13 @@ from dataclasses import replace
 import msgspec
 
 from towpath import codes
-from towpath.auth.revocations import EVERYBODY, Compacted, Revocation
+from towpath.auth.revocations import (
+    EVERYBODY,
+    Compacted,
+    Revocation,
+    announce,
+    control_item,
+)
 from towpath.auth.service import AuthService
 from towpath.channels import CONTROL
 from towpath.delivery.hub import Hub
@@ -25,7 +31,6 @@ from towpath.errors import OffsetConflict, StorageError, WriteFailed
 from towpath.log.broker import (
     Append,
     Broker,
-    Item,
     Publication,
     Replay,
     Write,
@@ -35,54 +40,44 @@ from towpath.log.broker import (
 from towpath.telemetry import InternalError, RevocationsIncomplete, SessionsRevoked, Telemetry
 
 COMPACT_AFTER = 1_000
-"""How many revocations at least are announced before the channel is compacted."""
+"""The channel is compacted once more revocations than this were announced since last time."""
 PART = 500
-"""How many revocations stand in one publication of a compacted channel."""
+"""How many revocations one publication of a compacted channel holds."""
 SLICE = 1_000
-"""How many revocations are heard at the start before others have a turn: about a millisecond."""
+"""How many revocations are read at the start before other tasks run: about a millisecond."""
 ATTEMPTS = 2
-"""How often it is tried to compact; what was on its way before the first try is there after it."""
+"""How often compacting is tried; writes under way at the first try are published at the second."""
 OLD_TOP = 8_000
-"""How far a channel that versions before compaction trimmed may have come and be whole.
+"""A channel that versions before compaction trimmed is whole up to this offset.
 
-They kept 100,000 publications and 64 MiB, each for 30 days. One was a `jti` of 1,024 characters at
-most and a tenant of 255, in JSON up to 6 bytes each: below 7,900 bytes. So the first 8,000 of a
-channel were within both bounds, and what is missing of them was dropped for its age.
+Those versions kept 100,000 publications and 64 MiB, each for 30 days. A publication was a `jti` of
+1,024 characters at most and a tenant of 255, in JSON up to 6 bytes each: below 7,900 bytes. So the
+first 8,000 publications were within both bounds, and those that are missing were dropped for age.
 """
 
 _decode = msgspec.json.Decoder(Revocation | Compacted).decode
 
 
-def announce(revocation: Revocation) -> Append:
-    """Return what tells every node of a revocation."""
-    return Append(CONTROL, (_item(revocation),))
-
-
-def lost(at: float) -> Item:
-    """Return what takes back everything issued before, since what was taken back is not known."""
-    return _item(Revocation(tenant=EVERYBODY, at=at))
-
-
-class Control:
-    """Carries out on this node what the control channel says."""
+class RevocationFeed:
+    """Applies the control channel's revocations on this node, and announces new ones."""
 
     def __init__(self, service: AuthService, hub: Hub, telemetry: Telemetry) -> None:
         self._service = service
         self._hub = hub
         self._telemetry = telemetry
         self._top = 0
-        """The offset of the last publication that was heard."""
+        """The offset of the last publication that was read."""
         self._announced = 0
         """How many revocations were announced since the channel was compacted."""
         self._unread = False
-        """Whether there is one that could not be read: then compacting would lose it."""
+        """Whether a publication is unreadable: compacting the channel would lose it."""
         self._compacting = asyncio.Lock()
 
     async def catch_up(self, broker: Broker, now: float) -> None:
-        """Hear of everything that was said before this node started.
+        """Read all revocations that were announced before this node started.
 
-        Where that may not be all, everything issued before now is revoked, once for all: what is
-        written then makes the channel whole.
+        Where revocations may be missing, everything issued before now is revoked. The write that
+        does so makes the channel whole, so the next start finds nothing missing.
 
         Args:
             broker: the log.
@@ -104,28 +99,28 @@ class Control:
             await self._make_whole(broker)
 
     def apply(self, publications: Sequence[Publication]) -> None:
-        """Carry out what was published; one that cannot be read is a fault and stops no other."""
+        """Apply publications; an unreadable one is an internal error and stops no other."""
         for publication in publications:
             follows = publication.offset == self._top + 1
-            said = self._read(publication)
-            if isinstance(said, Revocation):
-                self._revoke(said)
-            elif not follows:  # Else it repeats what was heard up to here.
-                for revocation in _revocations(said):
+            statement = self._read(publication)
+            if isinstance(statement, Revocation):
+                self._revoke(statement)
+            elif not follows:  # Otherwise it repeats what was read up to here.
+                for revocation in _revocations(statement):
                     self._revoke(revocation)
 
     async def publish(self, broker: Broker, revocation: Revocation, request: Write) -> Written:
-        """Tell every node of a revocation, and compact the channel where it has grown.
+        """Announce a revocation to every node, and compact the channel where it has grown.
 
-        A revocation that takes back nothing new is not published.
+        A revocation that revokes nothing new is not published.
 
         Args:
             broker: the log.
-            revocation: what is taken back.
-            request: what is remembered of the request, in the same act.
+            revocation: what is revoked.
+            request: the idempotency key and the result that are stored in the same act.
 
         Raises:
-            CommandError, StorageError: it was not written; see `Broker.submit`.
+            CommandError, StorageError: the write failed; see `Broker.submit`.
         """
         if self._service.revocations.covers(revocation):
             return await write(broker, request)
@@ -142,8 +137,8 @@ class Control:
     ) -> Written | None:
         """Announce a revocation in a write that compacts the channel; None where that failed.
 
-        Whoever revokes meanwhile waits for it: the write is refused where it does not follow on
-        what was heard, and they would always be in between.
+        One task at a time: the write is refused where it does not follow the last publication that
+        was read, and other announcements would always come in between.
         """
         async with self._compacting:
             for _ in range(ATTEMPTS):
@@ -156,21 +151,21 @@ class Control:
                 except OffsetConflict:
                     continue
                 except WriteFailed:
-                    self._announced = 0  # It is tried again after as many more.
+                    self._announced = 0  # Compacting is tried again after as many more.
         return None
 
     def _compaction(self, *announced: Revocation) -> Write:
-        """Return a write that drops what the channel holds, and says what counts."""
+        """Return a write that drops what the channel holds and states what still counts."""
         kept = list(self._service.revocations)
-        said: list[Revocation | Compacted] = [
+        statements: list[Revocation | Compacted] = [
             Compacted(part=part, revocations=tuple(kept[start : start + PART]))
             for part, start in enumerate(range(0, max(1, len(kept)), PART))
         ]
-        items = tuple(map(_item, [*said, *announced]))
+        items = tuple(map(control_item, [*statements, *announced]))
         return Write((Append(CONTROL, items, after=self._top),), truncate=(CONTROL,))
 
     async def _revoke_everybody(self, broker: Broker, now: float, reason: str) -> None:
-        """Revoke everything issued before, here at once and in the log."""
+        """Revoke everything issued before `now`: on this node at once, then in the log."""
         everybody = Revocation(tenant=EVERYBODY, at=now)
         self._telemetry.emit(RevocationsIncomplete(reason=reason))
         self._revoke(everybody)
@@ -178,37 +173,37 @@ class Control:
         await self._make_whole(broker, everybody)
 
     async def _make_whole(self, broker: Broker, *announced: Revocation) -> None:
-        """Compact the channel; where the log does not take it, the next start does it."""
+        """Compact the channel; where the write fails, the next start does it."""
         try:
             await write(broker, self._compaction(*announced))
         except StorageError as error:
             self._telemetry.emit(InternalError(where="control", error=error))
 
     async def _learn(self, publications: Sequence[Publication]) -> None:
-        """Take note of what was carried out already."""
-        heard = 0
+        """Add revocations that were applied when they were published."""
+        count = 0
         for publication in publications:
             for revocation in _revocations(self._read(publication)):
                 self._service.revocations.add(revocation)
-                heard += 1
-            if heard >= SLICE:
-                heard = 0
+                count += 1
+            if count >= SLICE:
+                count = 0
                 await asyncio.sleep(0)
 
     def _read(self, publication: Publication) -> Revocation | Compacted | None:
-        """Return what a publication says; None where it cannot be read, which is a fault."""
+        """Return what a publication says; None, after an internal error, where it is unreadable."""
         self._top = publication.offset
         try:
-            said: Revocation | Compacted = _decode(publication.data)
+            statement: Revocation | Compacted = _decode(publication.data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._unread = True
             self._telemetry.emit(InternalError(where="control", error=error))
             return None
-        self._announced = 0 if isinstance(said, Compacted) else self._announced + 1
-        return said
+        self._announced = 0 if isinstance(statement, Compacted) else self._announced + 1
+        return statement
 
     def _revoke(self, revocation: Revocation) -> None:
-        """Carry out a revocation; nobody is told of one that takes back nothing new."""
+        """Apply a revocation and end the sessions it names, unless it revokes nothing new."""
         if not self._service.apply(revocation):
             return
         closed = self._hub.end(revocation.names, codes.NOT_ALLOWED)
@@ -217,18 +212,14 @@ class Control:
         )
 
 
-def _item(said: Revocation | Compacted) -> Item:
-    return Item(msgspec.json.encode(said), {})
-
-
-def _revocations(said: Revocation | Compacted | None) -> Sequence[Revocation]:
-    if isinstance(said, Compacted):
-        return said.revocations
-    return () if said is None else (said,)
+def _revocations(statement: Revocation | Compacted | None) -> Sequence[Revocation]:
+    if isinstance(statement, Compacted):
+        return statement.revocations
+    return () if statement is None else (statement,)
 
 
 def _is_compacted(replay: Replay) -> bool:
-    """Whether what is kept begins with a statement of all that counts."""
+    """Whether the channel begins with all revocations that still count."""
     try:
         first = _decode(replay.publications[0].data)
     except (IndexError, msgspec.DecodeError, UnicodeDecodeError):

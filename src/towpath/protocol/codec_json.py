@@ -14,13 +14,12 @@ import msgspec
 from msgspec import Raw, Struct
 
 from towpath.errors import TowpathError
+from towpath.json_bounds import MAX_DEPTH, too_deep
 from towpath.protocol import frames
 from towpath.protocol.frames import Command, Inbound, Malformed, Pong
 
 MAX_COMMANDS = 256
 """How many commands one frame may hold."""
-MAX_DEPTH = 64
-"""How deep arrays and objects may nest."""
 
 
 class BadFrame(TowpathError):
@@ -112,34 +111,6 @@ def _whole(line: bytes) -> Any:
         return _decode_any(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadFrame("a frame that is not JSON") from None
-
-
-def too_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:
-    """Whether arrays and objects in this JSON text nest deeper than `limit`.
-
-    Brackets inside strings do not count. The common case is settled by counting bytes.
-    """
-    if text.count(b"{") + text.count(b"[") <= limit:
-        return False
-    depth = 0
-    in_string = escaped = False
-    for byte in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"{[":
-            depth += 1
-            if depth > limit:
-                return True
-        elif byte in b"}]":
-            depth -= 1
-    return False
 
 
 def compact(text: bytes) -> Raw:

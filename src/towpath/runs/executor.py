@@ -46,6 +46,8 @@ CURRENT_RUN: ContextVar[RunKey] = ContextVar("CURRENT_RUN")
 class RunLimits:
     """The bounds of runs. Times in seconds, sizes in bytes."""
 
+    deadline_seconds: float = 600.0
+    """Until a run is ended with `run.deadline`, where its agent has no deadline of its own."""
     cleanup_seconds: float = 5.0
     """How long a stopped agent may tidy up before it is left behind."""
     in_flight: int = 64
@@ -196,8 +198,9 @@ class RunExecutor:
         work.add_done_callback(self._deps.left_behind.discard)
         over = asyncio.create_task(self._over.wait(), name=f"over {key.run}")
         try:
+            deadline = limits.deadline_seconds if agent.deadline is None else agent.deadline
             done, _ = await asyncio.wait(
-                (work, over), timeout=agent.deadline, return_when=asyncio.FIRST_COMPLETED
+                (work, over), timeout=deadline, return_when=asyncio.FIRST_COMPLETED
             )
             # An agent that ends without ending its run has cancelled itself.
             self.end(self.run.fail("run.failed" if work in done else "run.deadline"))
@@ -258,7 +261,7 @@ class RunExecutor:
         """End the run, if it is not over, because of what its agent raised, and tell of it."""
         if error is not self._failure:
             self._failure = error
-            self._deps.telemetry.emit(agent_fault(self.run.key.agent, error))
+            self._deps.telemetry.emit(agent_fault(self.run.key, error))
         self.end(self.run.fail("run.failed"))
 
     async def _work(self, agent: Agent, given: AgentInput) -> None:
@@ -370,9 +373,8 @@ class RunExecutor:
                 failures += 1
                 reason = error
             if not told:
-                self._deps.telemetry.emit(
-                    telemetry.InternalError(where="ending of a run", error=reason)
-                )
+                fault = run_fault("ending of a run", self.run.key, reason)
+                self._deps.telemetry.emit(fault)
             told = True
             await asyncio.sleep(self._deps.limits.retry_seconds)
         return True
@@ -461,9 +463,16 @@ async def read_back(key: RunKey, deps: RunDeps) -> tuple[Run, LogRange]:
     return run, LogRange(first, replay.top)
 
 
-def agent_fault(agent: str, error: BaseException) -> telemetry.InternalError:
-    """Return what watchers hear of something that an agent raised."""
-    return telemetry.InternalError(where=f"agent {agent}", error=error)
+def agent_fault(key: RunKey | None, error: BaseException) -> telemetry.InternalError:
+    """Return the telemetry event of an exception that an agent raised; None: not known which."""
+    if key is None:
+        return telemetry.InternalError(where="agent (not known which)", error=error)
+    return run_fault(f"agent {key.agent}", key, error)
+
+
+def run_fault(where: str, key: RunKey, error: BaseException) -> telemetry.InternalError:
+    """Return the telemetry event of a failure that concerns one run."""
+    return telemetry.InternalError(where=where, error=error, thread=key.thread, run=key.run)
 
 
 def channel_of(key: RunKey) -> Channel:

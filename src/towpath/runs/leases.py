@@ -27,6 +27,7 @@ from towpath.runs.executor import (
     RunExecutor,
     RunRecord,
     read_back,
+    run_fault,
     without_content,
 )
 from towpath.runs.model import LeasesInherited, LeasesRenewed, RunKey
@@ -134,7 +135,7 @@ class Leases:
         except Exception as error:
             if isinstance(error, Conflict | StorageError) and not isinstance(error, WriteFailed):
                 raise
-            deps.telemetry.emit(telemetry.InternalError(where="leases", error=error))
+            deps.telemetry.emit(run_fault("leases", record.key, error))
             run, top = await without_content(record.key, None, deps)
             lost = RunExecutor(run, LogRange(None, top), record.started_at, deps)
             await lost.close(run.lose())

@@ -227,7 +227,7 @@ class AgentWebSocketBridge:
         if live is not None:
             live.fail(error)
         else:
-            self._deps.telemetry.emit(agent_fault(key.agent, error))
+            self._deps.telemetry.emit(agent_fault(key, error))
 
     def stop(self, principal: Principal, run_id: str) -> None:
         """End a run of this person, if it is not over, and wait for nothing."""

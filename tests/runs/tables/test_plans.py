@@ -16,7 +16,7 @@ import pytest
 
 import towpath
 from towpath.channels import thread_channel
-from towpath.log import log_file
+from towpath.log import file_schema, log_file
 from towpath.log.broker import Append, Item, Write, Written, retention_of
 from towpath.log.integrity import checksums
 from towpath.log.log_file import LogFile
@@ -179,7 +179,7 @@ class World:
             clock=lambda: 1_000.0,
         )
         self.writer = self.log._db
-        self.reader = log_file.connect(path, "OFF")
+        self.reader = file_schema.connect(path, "OFF")
         checksums.hide(self.reader)
         self.store = ThreadStore(self)
         self.at = 1_000.0
@@ -344,6 +344,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Asked]:
         return sqlite3.connect(path, isolation_level=None, factory=Noting)
 
     monkeypatch.setattr(log_file, "connect", connect)
+    monkeypatch.setattr(file_schema, "connect", connect)
     with closing(World(tmp_path / "log")) as world:
         world.live_long(3)
         asyncio.run(world.do_everything())

@@ -9,7 +9,7 @@ import { LitElement, html, nothing } from 'lit';
 import type { PropertyValues } from 'lit';
 import { customElement, property, query, state } from 'lit/decorators.js';
 import { hashOf, idOf } from '../address.ts';
-import { Desk } from '../desk.ts';
+import { ChatSession } from '../chat-session.ts';
 import type { GetToken } from '../line.ts';
 import { base, controls, look } from '../styles/look.ts';
 import { frame } from '../styles/frame.ts';
@@ -36,7 +36,7 @@ export class ChatElement extends LitElement {
   @property({ attribute: false }) token: string | undefined;
   @property({ attribute: false }) getToken: GetToken | undefined;
 
-  @state() private desk: Desk | null = null;
+  @state() private session: ChatSession | null = null;
   @state() private revision = 0;
   @state() private drawer = false;
   @state() private events = false;
@@ -67,7 +67,7 @@ export class ChatElement extends LitElement {
     if (['url', 'token', 'getToken', 'agent'].some((name) => changed.has(name as keyof ChatElement))) {
       this.begin();
     } else if (changed.has('thread')) {
-      this.desk?.open(this.thread);
+      this.session?.open(this.thread);
     }
   }
 
@@ -77,52 +77,52 @@ export class ChatElement extends LitElement {
     this.ended = '';
     if (this.token || this.getToken) {
       const credential = { token: this.token, getToken: this.getToken };
-      this.desk = new Desk(this.url || '.', credential, this.agent, {
+      this.session = new ChatSession(this.url || '.', credential, this.agent, {
         changed: () => this.changed(),
         opened: (id) => this.opened(id),
         signedOut: (reason) => this.end(reason),
       });
-      this.desk.open(this.hash ? idOf(location.hash) : this.thread);
+      this.session.open(this.hash ? idOf(location.hash) : this.thread);
     }
   }
 
   override render(): unknown {
-    const { desk, revision } = this;
-    if (!desk) {
+    const { session, revision } = this;
+    if (!session) {
       return html`<div class="gate"><h2>Signed out</h2>
         <p class="quiet" role="alert">${this.ended || 'There is no token to connect with.'}</p>
         ${this.ended ? html`<button class="primary" type="button" @click=${() => this.begin()}>Connect again</button>` : nothing}
       </div>`;
     }
-    return html`<div class="desk" @keydown=${this.pressed}>
+    return html`<div class="session" @keydown=${this.pressed}>
       <div class="backdrop" ?hidden=${!this.drawer} @click=${() => this.closeDrawer()}></div>
       <aside id="drawer" class=${this.drawer ? 'open' : ''} aria-label="Threads">
         <slot name="head"><p class="brand">Towpath</p></slot>
-        <towpath-threads .desk=${desk} .revision=${revision} .addressed=${this.hash} @chosen=${this.chosen}></towpath-threads>
-        <footer><slot name="foot"><span class="quiet small">${desk.user}</span></slot></footer>
+        <towpath-threads .session=${session} .revision=${revision} .addressed=${this.hash} @chosen=${this.chosen}></towpath-threads>
+        <footer><slot name="foot"><span class="quiet small">${session.user}</span></slot></footer>
       </aside>
       <main>
         <header>
           <button id="menu" class="plain icon" type="button" aria-controls="drawer" aria-expanded=${this.drawer}
             aria-label="Threads" @click=${() => this.openDrawer()}>${menuIcon}</button>
-          <towpath-title .desk=${desk} .current=${desk.current} .words=${desk.title}></towpath-title>
-          <towpath-connection .state=${desk.state} .retry=${() => desk.retryLine()}></towpath-connection>
+          <towpath-title .session=${session} .current=${session.current} .words=${session.title}></towpath-title>
+          <towpath-connection .state=${session.state} .retry=${() => session.retryLine()}></towpath-connection>
           ${this.developer ? html`<button id="events" class="plain icon" type="button" aria-label="Events" title="Events"
             aria-pressed=${this.events} @click=${() => { this.events = !this.events; }}>${eventsIcon}</button>` : nothing}
         </header>
-        <towpath-conversation .desk=${desk} .revision=${revision}></towpath-conversation>
-        <towpath-composer .desk=${desk} .revision=${revision} .fixed=${this.agent !== ''}
+        <towpath-conversation .session=${session} .revision=${revision}></towpath-conversation>
+        <towpath-composer .session=${session} .revision=${revision} .fixed=${this.agent !== ''}
           @sent=${() => this.conversation?.latest()}></towpath-composer>
       </main>
-      ${this.events ? html`<towpath-events .log=${desk.conversation?.log ?? null}
+      ${this.events ? html`<towpath-events .log=${session.conversation?.log ?? null}
         @closed=${() => this.closeEvents()}></towpath-events>` : nothing}
     </div>`;
   }
 
   override updated(): void {
-    const { desk } = this;
-    if (desk) {
-      const detail = { thread: desk.current, title: desk.title, user: desk.user };
+    const { session } = this;
+    if (session) {
+      const detail = { thread: session.current, title: session.title, user: session.user };
       const told = JSON.stringify(detail);
       if (told !== this.told) {
         this.told = told;
@@ -160,7 +160,7 @@ export class ChatElement extends LitElement {
 
   private readonly followHash = (): void => {
     if (this.hash) {
-      this.desk?.open(idOf(location.hash));
+      this.session?.open(idOf(location.hash));
       this.drawer = false;
     }
   };
@@ -172,8 +172,8 @@ export class ChatElement extends LitElement {
   }
 
   private leave(): void {
-    this.desk?.close();
-    this.desk = null;
+    this.session?.close();
+    this.session = null;
     this.drawer = false;
   }
 

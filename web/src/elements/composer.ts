@@ -2,7 +2,7 @@
 
 import { LitElement, css, html, nothing } from 'lit';
 import { customElement, property, query } from 'lit/decorators.js';
-import type { Desk, Edit } from '../desk.ts';
+import type { ChatSession, Edit } from '../chat-session.ts';
 import { base, controls } from '../styles/look.ts';
 import { sendIcon } from './icons.ts';
 
@@ -44,7 +44,7 @@ export class ComposerElement extends LitElement {
     @container (max-width: 46rem) { form { padding: 0 .875rem; } .hint { display: none; } }
   `];
 
-  @property({ attribute: false }) desk!: Desk;
+  @property({ attribute: false }) session!: ChatSession;
   @property({ attribute: false }) revision = 0;
   /** Whether the agent is chosen by the page. */
   @property({ attribute: false }) fixed = false;
@@ -52,36 +52,36 @@ export class ComposerElement extends LitElement {
   private editing: Edit | null = null;
 
   override render(): unknown {
-    const { desk } = this;
-    const active = Boolean(desk.conversation?.thread?.active);
+    const { session } = this;
+    const active = Boolean(session.conversation?.thread?.active);
     return html`<form @submit=${this.submitted}>
-      ${desk.problem ? html`<p id="problem" role="alert">${desk.problem}</p>` : nothing}
-      ${desk.editing ? html`<div class="editing" role="status">
-        <span>Said differently, this begins a new thread from here. This one stays as it is.</span>
+      ${session.problem ? html`<p id="problem" role="alert">${session.problem}</p>` : nothing}
+      ${session.editing ? html`<div class="editing" role="status">
+        <span>Sending an edited message starts a new thread from here. This thread does not change.</span>
         <button class="plain tiny" type="button" @click=${() => this.leaveEdit()}>Cancel</button></div>` : nothing}
       <div class="field">
         <label class="unseen" for="message">Your message</label>
         <textarea id="message" rows="1" placeholder="Write a message" enterkeyhint="send"
-          ?readonly=${desk.starting} @input=${this.fit} @keydown=${this.pressed}></textarea>
+          ?readonly=${session.starting} @input=${this.fit} @keydown=${this.pressed}></textarea>
         <div class="row">
           ${this.fixed ? nothing : html`<label class="agent"><span class="quiet">Agent</span>
-            <select id="agent" .value=${desk.agent} @change=${this.chosen}>
-              ${desk.agents.map(({ name }) => html`<option value=${name} ?selected=${name === desk.agent}>${name}</option>`)}
+            <select id="agent" .value=${session.agent} @change=${this.chosen}>
+              ${session.agents.map(({ name }) => html`<option value=${name} ?selected=${name === session.agent}>${name}</option>`)}
             </select></label>`}
           <span class="gap"></span>
           <span class="quiet small hint">Enter sends, Shift+Enter starts a line</span>
           ${active
-            ? html`<button id="stop" type="button" @click=${() => void desk.conversation?.stop()}>Stop</button>`
+            ? html`<button id="stop" type="button" @click=${() => void session.conversation?.stop()}>Stop</button>`
             : html`<button id="send" class="primary icon send" type="submit" aria-label="Send" title="Send"
-                ?disabled=${desk.starting}>${sendIcon}</button>`}
+                ?disabled=${session.starting}>${sendIcon}</button>`}
         </div>
       </div>
     </form>`;
   }
 
   override updated(): void {
-    if (this.editing !== this.desk.editing) {
-      this.editing = this.desk.editing;
+    if (this.editing !== this.session.editing) {
+      this.editing = this.session.editing;
       this.input.value = this.editing?.text ?? '';
       this.fit();
       if (this.editing) {
@@ -103,12 +103,12 @@ export class ComposerElement extends LitElement {
   }
 
   private leaveEdit(): void {
-    this.desk.edit(null);
+    this.session.edit(null);
     this.input.focus();
   }
 
   private chosen(event: Event): void {
-    this.desk.choose((event.target as HTMLSelectElement).value);
+    this.session.choose((event.target as HTMLSelectElement).value);
   }
 
   private submitted(event: Event): void {
@@ -120,19 +120,19 @@ export class ComposerElement extends LitElement {
     if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
       void this.send();
-    } else if (event.key === 'Escape' && this.desk.editing) {
+    } else if (event.key === 'Escape' && this.session.editing) {
       event.stopPropagation();
       this.leaveEdit();
     }
   }
 
   private async send(): Promise<void> {
-    const { desk } = this;
-    if (await desk.send(this.input.value)) {
-      if (desk === this.desk) {
+    const { session } = this;
+    if (await session.send(this.input.value)) {
+      if (session === this.session) {
         this.input.value = '';
         this.fit();
-        desk.edit(null);
+        session.edit(null);
         this.dispatchEvent(new CustomEvent('sent'));
       }
     }

@@ -4,7 +4,7 @@ import { LitElement, css, html, nothing } from 'lit';
 import { customElement, property } from 'lit/decorators.js';
 import type { LineState } from '../line.ts';
 import { base, controls } from '../styles/look.ts';
-import { lineWords } from '../words.ts';
+import { lineText } from '../texts.ts';
 
 @customElement('towpath-connection')
 export class ConnectionElement extends LitElement {
@@ -34,8 +34,8 @@ export class ConnectionElement extends LitElement {
     const { state } = this;
     // The words for those who listen change with the state, not with each second.
     return html`
-      <span class="unseen" role="status">${lineWords('at' in state ? { ...state, at: null } : state, 0)}</span>
-      <span id="connection" data-state=${state.name} aria-hidden="true">${lineWords(state, Date.now())}</span>
+      <span class="unseen" role="status">${lineText('at' in state ? { ...state, at: null } : state, 0)}</span>
+      <span id="connection" data-state=${state.name} aria-hidden="true">${lineText(state, Date.now())}</span>
       ${this.away ? html`<button id="retry" class="plain tiny" type="button" @click=${this.retry}>Try now</button>` : nothing}`;
   }
 

@@ -6,12 +6,12 @@ import { LitElement, html, nothing } from 'lit';
 import { customElement, property, query, state } from 'lit/decorators.js';
 import { repeat } from 'lit/directives/repeat.js';
 import type { Conversation } from '../conversation.ts';
-import type { Desk } from '../desk.ts';
+import type { ChatSession } from '../chat-session.ts';
 import type { Message } from '../messages.ts';
 import type { Thread } from '../thread.ts';
 import { base, controls } from '../styles/look.ts';
 import { path } from '../styles/path.ts';
-import { runWords } from '../words.ts';
+import { runText } from '../texts.ts';
 import { againIcon, downIcon } from './icons.ts';
 import './message.ts';
 import type { MessageActions } from './message.ts';
@@ -24,7 +24,7 @@ const NEAR = 80; // Pixels from the end within which the reader is taken to foll
 export class ConversationElement extends LitElement {
   static override styles = [base, controls, path];
 
-  @property({ attribute: false }) desk!: Desk;
+  @property({ attribute: false }) session!: ChatSession;
   /** Changes whenever something in it does. */
   @property({ attribute: false }) revision = 0;
   @state() private following = true;
@@ -36,7 +36,7 @@ export class ConversationElement extends LitElement {
   private readonly grown = new ResizeObserver(() => this.follow());
 
   override render(): unknown {
-    const conversation = this.desk.conversation;
+    const conversation = this.session.conversation;
     const thread = conversation?.thread ?? null;
     return html`
       <div id="scroll" tabindex="0" role="region" aria-label="Conversation" @scroll=${this.scrolled}>
@@ -61,7 +61,7 @@ export class ConversationElement extends LitElement {
   }
 
   override updated(): void {
-    const thread = this.desk.conversation?.thread ?? null;
+    const thread = this.session.conversation?.thread ?? null;
     if (thread !== this.shown) {
       this.shown = thread;
       this.latest();
@@ -90,7 +90,7 @@ export class ConversationElement extends LitElement {
   }
 
   private blank(): unknown {
-    const { agents, agent } = this.desk;
+    const { agents, agent } = this.session;
     const chosen = agents.find(({ name }) => name === agent);
     return html`<div class="empty">
       <svg viewBox="0 0 120 40" aria-hidden="true"><path d="M4 14h112" /><path d="M4 30q14-9 28 0t28 0 28 0 28 0" /></svg>
@@ -122,8 +122,8 @@ export class ConversationElement extends LitElement {
       const told = message.role === 'assistant' && !message.open && message.text !== '';
       actions = {
         copy: told ? () => void navigator.clipboard.writeText(message.text) : undefined,
-        again: again ? () => void this.desk.askAgain() : undefined,
-        edit: over && message.role === 'user' ? () => this.desk.edit(message) : undefined,
+        again: again ? () => void this.session.askAgain() : undefined,
+        edit: over && message.role === 'user' ? () => this.session.edit(message) : undefined,
       };
       known.set(key, actions);
     }
@@ -140,9 +140,9 @@ export class ConversationElement extends LitElement {
     }
     const retry = run.phase === 'failed' || run.phase === 'cancelled';
     return html`<div class="status">
-      <p id="run-status" role="status" data-phase=${run.phase}>${runWords(run, thread.questions.asking !== null)}</p>
-      ${retry && this.desk.conversation?.lastAsked ? html`<button class="tiny" type="button"
-        @click=${() => void this.desk.askAgain()}>${againIcon}Try again</button>` : nothing}
+      <p id="run-status" role="status" data-phase=${run.phase}>${runText(run, thread.questions.asking !== null)}</p>
+      ${retry && this.session.conversation?.lastAsked ? html`<button class="tiny" type="button"
+        @click=${() => void this.session.askAgain()}>${againIcon}Try again</button>` : nothing}
     </div>`;
   }
 
@@ -152,14 +152,14 @@ export class ConversationElement extends LitElement {
         <h2 class="unseen">You, waiting</h2>
         <div class="text">${text || 'A question asked elsewhere'}</div>
         <div class="waits-row">Waits for its turn
-          <button class="plain tiny" type="button" @click=${() => void this.desk.conversation?.cancelWaiting(run)}>Cancel</button>
+          <button class="plain tiny" type="button" @click=${() => void this.session.conversation?.cancelWaiting(run)}>Cancel</button>
         </div>
       </article>`)}</div>`;
   }
 
   private readonly decide: Decide = (question, decision, shown) => {
-    this.desk.say('');
-    void this.desk.conversation?.decide(question, decision, shown);
+    this.session.say('');
+    void this.session.conversation?.decide(question, decision, shown);
   };
 
   private follow(): void {

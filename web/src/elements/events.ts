@@ -59,10 +59,10 @@ export class EventsElement extends LitElement {
     const entries = this.log?.all.slice(-SHOWN).reverse() ?? [];
     return html`<header>
         <h2>Events <span class="quiet">${this.log?.total ?? 0}</span></h2>
-        <button class="plain tiny" type="button" aria-pressed=${this.paused} @click=${this.pause}>${this.paused ? 'Go on' : 'Pause'}</button>
+        <button class="plain tiny" type="button" aria-pressed=${this.paused} @click=${this.pause}>${this.paused ? 'Resume' : 'Pause'}</button>
         <button class="plain icon" type="button" aria-label="Close events" @click=${this.close}>${closeIcon}</button>
       </header>
-      ${entries.length ? nothing : html`<p class="quiet small none">What the open thread is sent appears here, the newest first.</p>`}
+      ${entries.length ? nothing : html`<p class="quiet small none">Events of the open thread appear here, newest first.</p>`}
       <ol tabindex="0" aria-label="Events, the newest first">${repeat(entries, ({ number }) => number, entry)}</ol>`;
   }
 
@@ -77,7 +77,7 @@ export class EventsElement extends LitElement {
 
 function entry({ publication }: Entry): unknown {
   if (!publication) {
-    return html`<li class="prelude">From the start: what follows rebuilds the thread</li>`;
+    return html`<li class="prelude">Snapshot: the following events rebuild the thread</li>`;
   }
   const { data, offset, tags } = publication;
   const detail = 'delta' in data ? ` ${JSON.stringify(data.delta)}` : '';

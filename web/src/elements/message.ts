@@ -83,9 +83,9 @@ export class MessageElement extends LitElement {
         ${message.questions.map((question) => html`<towpath-question .question=${question}
           .revision=${this.revision} .decide=${this.decide}></towpath-question>`)}
       </div>` : nothing}
-      ${this.differs ? html`<p class="differs" role="alert">This text differs from what was sent, also after
-        it was fetched again.</p>` : nothing}
-      ${this.mended ? html`<p class="mended">This text came damaged and was fetched again. It is whole.</p>` : nothing}
+      ${this.differs ? html`<p class="differs" role="alert">This text differs from the text that was sent, also after
+        it was loaded again.</p>` : nothing}
+      ${this.mended ? html`<p class="mended">This text arrived damaged and was loaded again. It is complete.</p>` : nothing}
       ${this.row()}
     </article>`;
   }

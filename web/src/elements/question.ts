@@ -6,7 +6,7 @@ import { STANDING } from '../questions.ts';
 import type { Question } from '../questions.ts';
 import { base, controls } from '../styles/look.ts';
 import { card } from '../styles/card.ts';
-import { timeWords } from '../words.ts';
+import { timeText } from '../texts.ts';
 
 /** `shown` is the text of the arguments as it stands on the card, null where there is none. */
 export type Decide = (question: Question, decision: 'approve' | 'refuse', shown: string | null) => void;
@@ -67,7 +67,7 @@ export class QuestionElement extends LitElement {
     if (sending) {
       return 'Sending';
     }
-    return until === null ? 'Waiting for you' : `Waiting for you until ${timeWords(until, new Date())}`;
+    return until === null ? 'Waiting for you' : `Waiting for you until ${timeText(until, new Date())}`;
   }
 }
 

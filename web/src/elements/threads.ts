@@ -4,7 +4,7 @@ import { LitElement, css, html, nothing } from 'lit';
 import { customElement, property, state } from 'lit/decorators.js';
 import { repeat } from 'lit/directives/repeat.js';
 import { hashOf } from '../address.ts';
-import type { Desk } from '../desk.ts';
+import type { ChatSession } from '../chat-session.ts';
 import { byDay, titleOf } from '../threads.ts';
 import type { ThreadRow } from '../threads.ts';
 import { base, controls } from '../styles/look.ts';
@@ -43,15 +43,15 @@ export class ThreadsElement extends LitElement {
     @media (pointer: coarse) { .thread { padding-block: .6875rem; } }
   `];
 
-  @property({ attribute: false }) desk!: Desk;
+  @property({ attribute: false }) session!: ChatSession;
   @property({ attribute: false }) revision = 0;
   /** Whether a thread has an address in this page. */
   @property({ attribute: false }) addressed = false;
   @state() private words = '';
 
   override render(): unknown {
-    const { desk, words } = this;
-    const rows = desk.list.search(words);
+    const { session, words } = this;
+    const rows = session.list.search(words);
     return html`
       <div class="head">
         ${this.link(null, html`${newIcon}New thread`, 'new')}
@@ -61,15 +61,15 @@ export class ThreadsElement extends LitElement {
       <nav id="threads" aria-label="Your threads">
         ${byDay(rows, new Date()).map(([day, some]) => html`<h3>${day}</h3>
           <ul>${repeat(some, ({ id }) => id, (row) => html`<li>${this.row(row)}</li>`)}</ul>`)}
-        ${rows.length || !desk.list.loaded ? nothing : html`<p class="quiet small">
-          ${words ? `No title here holds “${words}”.` : 'No threads yet.'}</p>`}
-        ${desk.list.more ? html`<button class="plain tiny" type="button" @click=${() => void desk.loadOlder()}>
+        ${rows.length || !session.list.loaded ? nothing : html`<p class="quiet small">
+          ${words ? `No title contains “${words}”.` : 'No threads yet.'}</p>`}
+        ${session.list.more ? html`<button class="plain tiny" type="button" @click=${() => void session.loadOlder()}>
           ${words ? 'Search older ones too' : 'Show older'}</button>` : nothing}
       </nav>`;
   }
 
   private row(row: ThreadRow): unknown {
-    const current = row.id === this.desk.current;
+    const current = row.id === this.session.current;
     const words = html`<span class="thread-title">${titleOf(row)}</span>
       <time class="when">${row.active_run ? 'running' : shortTime(new Date(row.updated_at * 1000))}</time>`;
     return this.link(row.id, words, `thread ${row.active_run ? 'running' : ''}`, current);
@@ -86,7 +86,7 @@ export class ThreadsElement extends LitElement {
     const { ctrlKey = false, metaKey = false, shiftKey = false } = event as MouseEvent;
     if (!ctrlKey && !metaKey && !shiftKey) {
       event.preventDefault();
-      this.desk.open(id);
+      this.session.open(id);
       this.dispatchEvent(new CustomEvent('chosen', { detail: id }));
     }
   }

@@ -3,7 +3,7 @@
 import { LitElement, css, html, nothing } from 'lit';
 import type { PropertyValues } from 'lit';
 import { customElement, property, query, state } from 'lit/decorators.js';
-import type { Desk } from '../desk.ts';
+import type { ChatSession } from '../chat-session.ts';
 import { base, controls } from '../styles/look.ts';
 import { deleteIcon, renameIcon } from './icons.ts';
 
@@ -22,7 +22,7 @@ export class TitleElement extends LitElement {
     .dialog-row { display: flex; justify-content: flex-end; gap: .5rem; margin-top: 1.25rem; }
   `];
 
-  @property({ attribute: false }) desk!: Desk;
+  @property({ attribute: false }) session!: ChatSession;
   @property({ attribute: false }) current: string | null = null;
   @property({ attribute: false }) words = '';
   @state() private renaming = false;
@@ -74,7 +74,7 @@ export class TitleElement extends LitElement {
   private async rename(event: Event): Promise<void> {
     event.preventDefault();
     const title = this.input?.value.trim() ?? '';
-    if (title && await this.desk.rename(title)) {
+    if (title && await this.session.rename(title)) {
       await this.closeRename();
     }
   }
@@ -93,7 +93,7 @@ export class TitleElement extends LitElement {
 
   private answered(): void {
     if (this.dialog.returnValue === 'yes' && this.current !== null) {
-      void this.desk.remove(this.current);
+      void this.session.remove(this.current);
     }
   }
 }

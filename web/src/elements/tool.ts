@@ -6,7 +6,7 @@ import type { Standing } from '../questions.ts';
 import type { Call } from '../messages.ts';
 import { base } from '../styles/look.ts';
 import { card } from '../styles/card.ts';
-import { pretty } from '../words.ts';
+import { pretty } from '../texts.ts';
 
 @customElement('towpath-tool')
 export class ToolElement extends LitElement {

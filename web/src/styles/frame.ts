@@ -11,7 +11,7 @@ export const frame = css`
   }
   :host([theme="light"]) { color-scheme: light; }
   :host([theme="dark"]) { color-scheme: dark; }
-  .desk {
+  .session {
     position: relative; height: 100%; overflow: hidden; display: grid; grid-auto-flow: column;
     grid-template: minmax(0, 1fr) / 17rem minmax(0, 1fr); grid-auto-columns: 24rem;
   }
@@ -30,7 +30,7 @@ export const frame = css`
     towpath-events { position: absolute; inset: 0 0 0 auto; z-index: 2; width: min(24rem, 100%); box-shadow: 0 0 24px var(--_shadow); }
   }
   @container (max-width: 46rem) {
-    .desk { grid-template-columns: minmax(0, 1fr); }
+    .session { grid-template-columns: minmax(0, 1fr); }
     aside {
       position: absolute; inset: 0 auto 0 0; z-index: 2; width: min(19rem, 85%);
       visibility: hidden; transform: translateX(-100%); transition: transform .18s ease, visibility .18s;

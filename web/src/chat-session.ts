@@ -1,19 +1,19 @@
-// Everything of one signed-in person: the line, the threads, the open one, and what they ask.
+// The chat session of one signed-in person: the connection, the threads, the open thread, and new messages.
 //
-// No DOM: elements draw what is here and call what is here, and `changed` tells them when to.
+// No DOM: elements render this state and call its methods; `changed` says when to render.
 
 import { Conversation } from './conversation.ts';
 import { Line, newId } from './line.ts';
 import type { Credential, LineState } from './line.ts';
 import { ThreadList } from './threads.ts';
-import { errorWords } from './words.ts';
+import { errorText } from './texts.ts';
 
 export interface AgentRow {
   readonly name: string;
   readonly description: string;
 }
 
-export interface DeskHost {
+export interface ChatSessionHost {
   changed(): void;
   /** Another thread is open, null for a new one. */
   opened(id: string | null): void;
@@ -38,7 +38,7 @@ interface Started {
   readonly run_id: string;
 }
 
-export class Desk {
+export class ChatSession {
   state: LineState = { name: 'connecting' };
   user = '';
   agents: readonly AgentRow[] = [];
@@ -58,7 +58,7 @@ export class Desk {
    *
    * @param agent whom to ask unless the person chooses another.
    */
-  constructor(url: string, credential: Credential, agent: string, private readonly host: DeskHost) {
+  constructor(url: string, credential: Credential, agent: string, private readonly host: ChatSessionHost) {
     this.agent = agent;
     this.fixed = agent !== '';
     this.agentChosen = this.fixed;
@@ -115,7 +115,7 @@ export class Desk {
     this.editing = null;
     this.conversation = id === null ? null : new Conversation(id, this.line, {
       changed: this.host.changed,
-      failed: (what, error) => this.say(`${what}: ${errorWords(error)}`),
+      failed: (what, error) => this.say(`${what}: ${errorText(error)}`),
       answeredBy: (agent) => this.answeredBy(agent),
       gone: (code, reason) => {
         this.open(null);
@@ -172,7 +172,7 @@ export class Desk {
       await this.line.change('thread.rename', { thread_id: this.current, title });
       return true;
     } catch (error) {
-      this.say(`Not renamed: ${errorWords(error)}`);
+      this.say(`Not renamed: ${errorText(error)}`);
       return false;
     }
   }
@@ -186,7 +186,7 @@ export class Desk {
       }
       this.host.changed();
     } catch (error) {
-      this.say(`Not deleted: ${errorWords(error)}`);
+      this.say(`Not deleted: ${errorText(error)}`);
     }
   }
 
@@ -195,7 +195,7 @@ export class Desk {
       await this.list.loadOlder();
       this.host.changed();
     } catch (error) {
-      this.say(`Older threads could not be read: ${errorWords(error)}`);
+      this.say(`Older threads could not be read: ${errorText(error)}`);
     }
   }
 
@@ -212,7 +212,7 @@ export class Desk {
       this.agentChosen = true;
       return started;
     } catch (error) {
-      this.say(`Not sent: ${errorWords(error)}`);
+      this.say(`Not sent: ${errorText(error)}`);
       return null;
     } finally {
       this.starting = false;
@@ -265,7 +265,7 @@ export class Desk {
       }
       this.host.changed();
     } catch (error) {
-      this.say(`Your threads could not be read: ${errorWords(error)}`);
+      this.say(`Your threads could not be read: ${errorText(error)}`);
       this.problemIsTheList = true;
     }
   }

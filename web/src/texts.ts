@@ -1,20 +1,20 @@
-// The sentences a person reads: how a run fares, how the line is, why something failed.
+// The texts a person reads: the state of a run, the state of the connection, why something failed.
 
 import type { LineState } from './line.ts';
 import type { Run } from './messages.ts';
 
 const ENDINGS: Readonly<Record<string, string>> = {
-  'run.failed': 'the agent broke off',
+  'run.failed': 'the agent failed',
   'run.deadline': 'the agent took too long',
   'run.lost': 'the server stopped while the agent answered',
-  'run.drained': 'the server was taken out of service',
-  'run.illegal_event': 'the agent sent something it may not send here',
-  'run.too_large': 'the answer grew too large',
+  'run.drained': 'the server was shut down',
+  'run.illegal_event': 'the agent sent an event that is not allowed here',
+  'run.too_large': 'the answer became too large',
   'run.storage': 'the server could not store the answer',
 };
 
-/** Return how a run fares. */
-export function runWords(run: Run, asking: boolean): string {
+/** Return the state of a run. */
+export function runText(run: Run, asking: boolean): string {
   switch (run.phase) {
     case 'started': return 'Started';
     case 'thinking': return run.detail ? `Thinking: ${run.detail}` : 'Thinking';
@@ -29,29 +29,29 @@ export function runWords(run: Run, asking: boolean): string {
 }
 
 const CLOSES: Readonly<Record<number, string>> = {
-  1: 'The credential is no longer good.',
+  1: 'The credential is not valid any more.',
   109: 'The token has expired.',
   3500: 'The token was not accepted.',
-  3501: 'The server did not understand this page.',
-  3502: 'The server did not hear who this is.',
-  3503: 'The server ended this connection.',
-  3504: 'Too many connections of this user are open.',
-  3507: 'You are no longer allowed in.',
+  3501: 'The server could not read a message of this page.',
+  3502: 'The page did not authenticate in time.',
+  3503: 'The server closed this connection.',
+  3504: 'This user has too many open connections.',
+  3507: 'Your access was revoked.',
 };
 
-/** Return why a connection ended for good. */
-export function endWords(code: number, reason: string): string {
+/** Return why a connection ended and will not reconnect. */
+export function endText(code: number, reason: string): string {
   return CLOSES[code] ?? `${reason} (${code}).`;
 }
 
 const AWAY = {
   reconnecting: 'Reconnecting',
   moving: 'Server is restarting, reconnecting',
-  offline: 'Offline, trying again',
+  offline: 'Offline, retrying',
 } as const;
 
-/** Return how the line is, at a time in milliseconds. */
-export function lineWords(state: LineState, now: number): string {
+/** Return the state of the connection, at a time in milliseconds. */
+export function lineText(state: LineState, now: number): string {
   switch (state.name) {
     case 'connecting': return 'Connecting';
     case 'online': return 'Online';
@@ -63,19 +63,19 @@ export function lineWords(state: LineState, now: number): string {
   }
 }
 
-/** Return in words a person can use why something failed. */
-export function errorWords(error: unknown): string {
+/** Return why something failed, for a person. */
+export function errorText(error: unknown): string {
   const { code, message, temporary } = asFailure(error);
   if (code !== null && code < 100) {
-    return 'there was no answer. Try again, it will not be done twice.';
+    return 'there was no answer. Try again: it takes effect only once.';
   }
   if (temporary) {
-    return `${message}. Try again, it will not be done twice.`;
+    return `${message}. Try again: it takes effect only once.`;
   }
   return code === null ? message : `${message} (${code})`;
 }
 
-/** Whether a request may have been done although it failed. */
+/** Whether a request may have taken effect although it failed. */
 export function unanswered(error: unknown): boolean {
   const { code, temporary } = asFailure(error);
   return (code !== null && code < 100) || temporary;
@@ -90,8 +90,8 @@ function asFailure(error: unknown): { code: number | null; message: string; temp
   };
 }
 
-/** Return a time of day, or a day and a time where it is not today's. */
-export function timeWords(seconds: number, now: Date): string {
+/** Return a time of day, or a date and a time if it is not today. */
+export function timeText(seconds: number, now: Date): string {
   const date = new Date(seconds * 1000);
   const today = date.toDateString() === now.toDateString();
   const shape: Intl.DateTimeFormatOptions = today
@@ -100,7 +100,7 @@ export function timeWords(seconds: number, now: Date): string {
   return new Intl.DateTimeFormat(undefined, shape).format(date);
 }
 
-/** Return JSON as a person reads it, and any other text as it is. */
+/** Return JSON indented, and any other text unchanged. */
 export function pretty(text: string): string {
   try {
     const value: unknown = JSON.parse(text);

@@ -1,0 +1,235 @@
+"""One batch of writes: what one transaction does to the file.
+
+A write that cannot be applied is refused alone, whatever it raises, and leaves no trace. What ends
+the transaction, or tells that the file is in trouble, is raised: it takes the whole batch back.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from towpath.channels import Channel
+from towpath.errors import CommandError, OffsetConflict, StorageError, WriteFailed
+from towpath.log import retention
+from towpath.log.broker import (
+    Append,
+    IdempotencyKey,
+    Item,
+    Projection,
+    Retention,
+    Span,
+    Write,
+    Written,
+    channel_epoch,
+    follows,
+)
+from towpath.log.heads import Head, Heads, save
+from towpath.log.health import health_of
+from towpath.log.integrity import checksums
+from towpath.log.replay import stored_result
+
+_encode_items = msgspec.msgpack.Encoder().encode
+
+
+def _encode_item(item: Item) -> msgspec.Raw:
+    return msgspec.Raw(_encode_items(item))
+
+
+Outcome = Written | CommandError | StorageError
+"""What became of one write of a batch."""
+
+Items = list[msgspec.Raw]
+"""Encoded publications."""
+
+
+@dataclass(slots=True)
+class _Row:
+    """What a batch does to one channel: its row in the making."""
+
+    first: int
+    """The offset of the first publication."""
+    items: Items = field(default_factory=list)
+    truncate: bool = False
+    """Whether all that the file holds of the channel is dropped first."""
+
+
+class Batch:
+    """The writes of one transaction."""
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        heads: Heads,
+        projection: Projection,
+        *,
+        epoch: str,
+        retention: Callable[[Channel], Retention | None],
+        now: float,
+    ) -> None:
+        """Begin a batch, in a transaction of `db`.
+
+        Args:
+            db: the connection that writes.
+            heads: the heads of channels; those that the batch changes are saved by `store`.
+            projection: applies the facts.
+            epoch: of the log.
+            retention: how much of which channel is kept.
+            now: Unix seconds.
+        """
+        self._db = db
+        self._heads = heads
+        self._projection = projection
+        self._epoch = epoch
+        self._keep = retention
+        self._now = now
+        self._rows: dict[Channel, _Row] = {}
+
+    def write(self, write: Write) -> Outcome:
+        """Apply one write of a batch; what it raises is its own outcome.
+
+        Nothing outside the savepoint is changed before all that may raise is over.
+
+        Raises:
+            sqlite3.Error, LogCorrupted: it concerns the whole batch.
+        """
+        try:
+            items = [list(map(_encode_item, append.items)) for append in write.appends]
+            spans = self._spans(write.appends)
+            for channel in write.truncate:
+                self._head(channel)
+            if write.key is None and not write.facts and write.result is None:
+                self._check_follows(write.appends, spans)
+                written = Written(spans=spans)
+            else:
+                written = self._write_facts(write, spans)
+        except (CommandError, StorageError) as refusal:
+            return refusal
+        except Exception as error:  # Whatever one write raises, the others go on.
+            if self._concerns_all(error):
+                raise
+            failed = WriteFailed("the log cannot take this write")
+            failed.__cause__ = error
+            return failed
+        if not written.repeated:
+            self._place(write, spans, items)
+        return written
+
+    def _concerns_all(self, error: Exception) -> bool:
+        """Whether an error ended the transaction, or tells that the file is in trouble."""
+        return not self._db.in_transaction or health_of(error) is not None
+
+    def _write_facts(self, write: Write, spans: tuple[Span, ...]) -> Written:
+        """Apply a write that has more than publications, or nothing of it."""
+        self._db.execute("SAVEPOINT write")
+        try:
+            written = self._apply(write, spans)
+        except Exception:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK TO write")
+                self._db.execute("RELEASE write")
+            raise
+        self._db.execute("RELEASE write")
+        return written
+
+    def _apply(self, write: Write, spans: tuple[Span, ...]) -> Written:
+        """Apply the key and the facts of a write.
+
+        Raises:
+            CommandError: its key or one of its facts is refused.
+            StorageError: it does not follow on what it says it follows.
+        """
+        if (
+            write.key is not None
+            and (
+                earlier := stored_result(self._db, write.key, table=f"{checksums.CHECKED}requests")
+            )
+            is not None
+        ):
+            return Written(result=earlier, repeated=True)
+        self._check_follows(write.appends, spans)
+        for fact in write.facts:
+            self._projection.apply(self._db, fact, spans)
+        result = write.result(spans) if write.result else b""
+        if write.key is not None:
+            self._remember(write.key, result)
+        return Written(spans=spans, result=result)
+
+    def _check_follows(self, appends: Sequence[Append], spans: Sequence[Span]) -> None:
+        if not follows(appends, spans, self._fence):
+            raise OffsetConflict("an earlier write is missing, or another producer was here")
+
+    def _spans(self, appends: Sequence[Append]) -> tuple[Span, ...]:
+        """Say where appends will stand, without moving anything."""
+        tops: dict[Channel, int] = {}
+        spans = []
+        for append in appends:
+            channel = append.channel
+            top = tops.get(channel, self._head(channel).top)
+            tops[channel] = top + len(append.items)
+            epoch = channel_epoch(self._epoch, channel)
+            spans.append(Span(channel, epoch, top + 1, tops[channel]))
+        return tuple(spans)
+
+    def _place(self, write: Write, spans: Sequence[Span], items: Sequence[Items]) -> None:
+        """Put a write into the rows of this batch, at the offsets it was promised."""
+        for channel in write.truncate:
+            head = self._head(channel)
+            head.publications = head.bytes = 0
+            head.fence = head.due = None
+            self._rows[channel] = _Row(head.top + 1, truncate=True)
+        for append, span, encoded in zip(write.appends, spans, items, strict=True):
+            head = self._head(append.channel)
+            head.top = span.last
+            if append.fence:
+                head.fence = span.first
+            if append.unfence:
+                head.fence = None
+            self._rows.setdefault(append.channel, _Row(span.first)).items.extend(encoded)
+
+    def _fence(self, channel: Channel) -> int | None:
+        return self._head(channel).fence
+
+    def _head(self, channel: Channel) -> Head:
+        return self._heads.get(self._db, channel)
+
+    def store(self) -> None:
+        """Write what the batch did to each channel.
+
+        Raises:
+            sqlite3.Error: the batch has to be taken back.
+        """
+        for channel, row in self._rows.items():
+            self._store(channel, row)
+
+    def _store(self, channel: Channel, row: _Row) -> None:
+        """Write what a batch did to one channel. A channel that nothing was ever in gets no row."""
+        head, keep = self._head(channel), self._keep(channel)
+        if head.id is None and head.top == 0:
+            return
+        if head.id is None:
+            save(self._db, channel, head, self._now)
+        if row.truncate:
+            self._db.execute("DELETE FROM log WHERE channel=?", (head.id,))
+        if row.items:
+            self._insert(head, row)
+        if keep is not None:
+            retention.drop_surplus(self._db, head, keep)
+        head.due = retention.due(head, keep, self._now, added=len(row.items))
+        save(self._db, channel, head, self._now)
+
+    def _insert(self, head: Head, row: _Row) -> None:
+        blob = _encode_items(row.items)
+        values = (head.id, head.top, row.first, self._now, len(blob), blob)
+        self._db.execute(
+            "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?)", (*values, checksums.seal(*values))
+        )
+        head.publications += len(row.items)
+        head.bytes += len(blob)
+
+    def _remember(self, key: IdempotencyKey, result: bytes) -> None:
+        self._db.execute(
+            "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
+            (*key.scope, key.request_id, key.digest, result, self._now),
+        )

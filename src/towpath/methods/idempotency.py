@@ -1,0 +1,55 @@
+"""Repeated requests: the same request id takes effect once and gets the first result again.
+
+The log stores the encoded result under the request's key, in the write that the request makes.
+
+Source: WIRE section 7.
+"""
+
+from dataclasses import replace
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from towpath.log.broker import Broker, IdempotencyKey, Write, write
+from towpath.methods.method import Caller, Mutation
+from towpath.runs.requests import request_key
+
+R = TypeVar("R", bound=Struct)
+
+
+def key_of(caller: Caller, method: str, params: Mutation) -> IdempotencyKey:
+    """Return what makes a repeated call the same call: caller, method, request id, parameters."""
+    return request_key(caller.principal, method, params.request_id, params)
+
+
+def storing(result: Struct, key: IdempotencyKey, change: Write | None = None) -> Write:
+    """Return a write that also stores a result under a key; without `change`, only that."""
+    encoded = msgspec.json.encode(result)
+    return replace(change or Write(), key=key, result=lambda _: encoded)
+
+
+async def stored_result(broker: Broker, key: IdempotencyKey, kind: type[R]) -> R | None:
+    """Return the result that is stored under a key; None where the key is new.
+
+    Raises:
+        Conflict: the request id was used with other parameters.
+        StorageError: the log cannot be read now.
+    """
+    stored = await broker.stored_result(key)
+    return None if stored is None else msgspec.json.decode(stored, type=kind)
+
+
+async def write_once(
+    broker: Broker, key: IdempotencyKey, result: R, change: Write | None = None
+) -> R:
+    """Write a change and its result under a key; return the result that is stored there.
+
+    A key that was used before changes nothing: the result is the first one.
+
+    Raises:
+        CommandError: the projection refused the change, or the key stands for another request.
+        StorageError: it was not written.
+    """
+    written = await write(broker, storing(result, key, change))
+    return msgspec.json.decode(written.result, type=type(result)) if written.repeated else result

@@ -1,0 +1,51 @@
+"""The method of notices: a service tells a user or a tenant something."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from towpath.auth.policy import Action
+from towpath.channels import tenant_channel, user_channel
+from towpath.errors import BadRequest
+from towpath.log.broker import Broker, Write
+from towpath.methods.idempotency import key_of, write_once
+from towpath.methods.method import Caller, Method, Mutation, Name, NoParams, ShortText
+from towpath.runs.executor import custom
+
+RESERVED = "towpath."
+"""How the names of the gateway's own notices begin."""
+
+
+class NoticePublish(Mutation, frozen=True, kw_only=True):
+    """Tell a user, or without one everybody of the tenant, something (role `towpath:service`)."""
+
+    name: ShortText
+    value: Any = None
+    user: Name | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoticeMethods:
+    """The handler, and the part that it uses."""
+
+    broker: Broker
+
+    async def publish(self, caller: Caller, params: NoticePublish) -> NoParams:
+        """Publish a CUSTOM event on the channel of a user or of the tenant.
+
+        Raises:
+            PermissionDenied: the caller has no role for it.
+            BadRequest: the name is one of the gateway's own.
+        """
+        tenant = caller.require(Action.PUBLISH)
+        if params.name.startswith(RESERVED):
+            raise BadRequest(f"names that begin with {RESERVED} are the gateway's own")
+        user = params.user
+        channel = tenant_channel(tenant) if user is None else user_channel(tenant, user)
+        change = Write((custom(channel, params.name, params.value),))
+        key = key_of(caller, "notice.publish", params)
+        return await write_once(self.broker, key, NoParams(), change)
+
+
+METHODS: tuple[Method[NoticeMethods], ...] = (
+    Method("notice.publish", NoticePublish, NoParams, NoticeMethods.publish, ("POST", "/notices")),
+)

@@ -1,0 +1,253 @@
+"""The methods of runs: start one, cancel it, answer what it asked, look at it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from towpath.errors import NotFound, TooManyRequests
+from towpath.identity import Principal
+from towpath.log.broker import Broker
+from towpath.methods.idempotency import key_of, stored_result, write_once
+from towpath.methods.method import (
+    Caller,
+    Id,
+    Limit,
+    Method,
+    Mutation,
+    Params,
+    ShortText,
+    ThreadPosition,
+)
+from towpath.rate_limits import Rate, RateLimits
+from towpath.runs.interrupts import Interrupt
+from towpath.runs.requests import Decision, StartRun
+from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.store import RunRow, ThreadStore, run_row
+
+
+class RunStart(Mutation, frozen=True, kw_only=True):
+    """Ask an agent."""
+
+    agent: ShortText
+    thread_id: Id | None = None
+    message: str | None = None
+    input: dict[str, Any] | None = None
+    resume: list[dict[str, Any]] | None = None
+
+
+class Started(Struct, frozen=True, kw_only=True):
+    """A run that began, and the position before its first event."""
+
+    thread_id: str
+    run_id: str
+    position: ThreadPosition
+
+
+class RunCancel(Mutation, frozen=True, kw_only=True):
+    """Stop a run."""
+
+    run_id: Id
+
+
+class Accepted(Struct, frozen=True, kw_only=True):
+    """What became of a cancel: `accepted` or `too_late`."""
+
+    status: str
+
+
+class RunApprove(Mutation, frozen=True, kw_only=True):
+    """Answer something a run asked before it ended; the last answer begins the run that goes on."""
+
+    run_id: Id
+    interrupt_id: Id
+    decision: ShortText
+    payload: Any = None
+    digest: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class Decided(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a decision: `accepted`, `already`, `expired` or `gone`; and what goes on."""
+
+    status: str
+    run_id: str | None = None
+    thread_id: str | None = None
+    position: ThreadPosition | None = None
+
+
+class RunGet(Params, frozen=True, kw_only=True):
+    """Ask about a run."""
+
+    run_id: Id
+
+
+class InterruptRow(Struct, frozen=True, kw_only=True):
+    """Something a run asked, and where it stands. Times are Unix seconds."""
+
+    interrupt_id: str
+    status: str
+    asked: dict[str, Any]
+    expires_at: float
+    decided_at: float | None
+
+
+class RunView(RunRow, frozen=True, kw_only=True):
+    """A run, and what it asked."""
+
+    interrupts: list[InterruptRow]
+
+
+class RunList(Params, frozen=True, kw_only=True):
+    """Ask for the runs of a thread, the latest first."""
+
+    thread_id: Id
+    limit: Limit = 50
+
+
+class Runs(Struct, frozen=True, kw_only=True):
+    """Runs, the latest first."""
+
+    runs: list[RunRow]
+
+
+class StartLimit:
+    """How often one person may start a run, whether by `run.start` or over AG-UI."""
+
+    def __init__(self, rate: Rate, monotonic: Callable[[], float]) -> None:
+        self._buckets: RateLimits[tuple[str, str]] = RateLimits(rate)
+        self._monotonic = monotonic
+
+    def take(self, principal: Principal) -> None:
+        """Count one start.
+
+        Raises:
+            TooManyRequests: this person may start no run now.
+        """
+        if not self._buckets.take((principal.tenant, principal.user), self._monotonic()):
+            raise TooManyRequests("too many runs at once")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunMethods:
+    """The handlers, and the parts that they use."""
+
+    service: AgentWebSocketBridge
+    broker: Broker
+    store: ThreadStore
+    start_limit: StartLimit
+    now: Callable[[], float]
+    """Unix seconds."""
+
+    async def start(self, caller: Caller, params: RunStart) -> Started:
+        """Start a run; it goes on whether or not anybody listens.
+
+        Raises:
+            TooManyRequests: this person starts runs too fast.
+            CommandError: see `AgentWebSocketBridge.start`.
+        """
+        self.start_limit.take(caller.principal)
+        started = await self.service.start(caller.principal, _start_request(params))
+        return msgspec.json.decode(started, type=Started)
+
+    async def cancel(self, caller: Caller, params: RunCancel) -> Accepted:
+        """End a run of the caller's.
+
+        Raises:
+            CommandError: see `AgentWebSocketBridge.cancel`.
+        """
+        key = key_of(caller, "run.cancel", params)
+        if (earlier := await stored_result(self.broker, key, Accepted)) is not None:
+            return earlier
+        status = await self.service.cancel(caller.principal, params.run_id, key=key)
+        return await write_once(self.broker, key, Accepted(status=status))
+
+    async def approve(self, caller: Caller, params: RunApprove) -> Decided:
+        """Answer an interrupt of a run of the caller's.
+
+        Raises:
+            CommandError: see `AgentWebSocketBridge.approve`.
+        """
+        decided = await self.service.approve(caller.principal, _decision(params))
+        return msgspec.json.decode(decided, type=Decided)
+
+    async def get(self, caller: Caller, params: RunGet) -> RunView:
+        """Return a run of the caller's with its interrupts.
+
+        Raises:
+            NotFound: the caller has no such run.
+        """
+        who = caller.principal
+        found = await self.store.find_run(who.tenant, who.user, params.run_id)
+        if found is None:
+            raise NotFound("no such run")
+        interrupts = await self.store.questions(who.tenant, who.user, params.run_id)
+        now = self.now()
+        rows = [_interrupt_row(one, now) for one in interrupts]
+        return RunView(**msgspec.structs.asdict(run_row(found)), interrupts=rows)
+
+    async def list_runs(self, caller: Caller, params: RunList) -> Runs:
+        """Return the runs of a thread of the caller's.
+
+        Raises:
+            NotFound: the caller has no such thread.
+        """
+        who = caller.principal
+        if not await self.store.exists(who.tenant, who.user, params.thread_id):
+            raise NotFound("no such thread")
+        rows = await self.store.runs(who.tenant, who.user, params.thread_id, limit=params.limit)
+        return Runs(runs=rows)
+
+
+METHODS: tuple[Method[RunMethods], ...] = (
+    Method("run.start", RunStart, Started, RunMethods.start, ("POST", "/runs")),
+    Method("run.cancel", RunCancel, Accepted, RunMethods.cancel, ("POST", "/runs/{run_id}/cancel")),
+    Method(
+        "run.approve",
+        RunApprove,
+        Decided,
+        RunMethods.approve,
+        ("POST", "/runs/{run_id}/interrupts/{interrupt_id}"),
+    ),
+    Method("run.get", RunGet, RunView, RunMethods.get, ("GET", "/runs/{run_id}")),
+    Method("run.list", RunList, Runs, RunMethods.list_runs, ("GET", "/threads/{thread_id}/runs")),
+)
+
+
+def _start_request(params: RunStart) -> StartRun:
+    return StartRun(
+        request_id=params.request_id,
+        agent=params.agent,
+        thread_id=params.thread_id,
+        message=params.message,
+        input=_with_resume(params),
+    )
+
+
+def _with_resume(params: RunStart) -> dict[str, Any] | None:
+    """Return a run's input; answers that stand beside it are put where AG-UI has them."""
+    if params.resume is None:
+        return params.input
+    return {**(params.input or {"messages": []}), "resume": params.resume}
+
+
+def _decision(params: RunApprove) -> Decision:
+    return Decision(
+        request_id=params.request_id,
+        run_id=params.run_id,
+        interrupt_id=params.interrupt_id,
+        decision=params.decision,
+        payload=params.payload,
+        digest=params.digest,
+    )
+
+
+def _interrupt_row(interrupt: Interrupt, now: float) -> InterruptRow:
+    return InterruptRow(
+        interrupt_id=interrupt.id,
+        status=interrupt.now(now).value,
+        asked=interrupt.interrupt,
+        expires_at=interrupt.expires,
+        decided_at=interrupt.decided,
+    )

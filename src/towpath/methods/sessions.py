@@ -1,0 +1,175 @@
+"""The methods of sessions: tickets, who is connected, revoking credentials, ending connections."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from msgspec import Meta, Struct
+
+from towpath import codes
+from towpath.auth.policy import Action
+from towpath.auth.revocations import Revocation
+from towpath.auth.service import AuthService
+from towpath.auth.tickets import TICKET_SECONDS
+from towpath.delivery.hub import Hub
+from towpath.delivery.subscriber import Subscriber
+from towpath.errors import BadRequest, LimitExceeded
+from towpath.log.broker import Broker, Write, Written
+from towpath.methods.idempotency import key_of, stored_result, storing, write_once
+from towpath.methods.method import Caller, Method, Mutation, Name, NoParams, Params, ShortText
+
+
+class TicketCreate(Params, frozen=True, kw_only=True):
+    """Get a one-use ticket, for a client that can send no token; `origin` binds it to a page's."""
+
+    origin: ShortText | None = None
+
+
+class Ticket(Struct, frozen=True, kw_only=True):
+    """A ticket, and how many seconds it waits to be used."""
+
+    ticket: str
+    expires_in: int
+
+
+class SessionList(Params, frozen=True, kw_only=True):
+    """See a person's live connections (role `towpath:inspect`)."""
+
+    user: ShortText
+
+
+class SessionRow(Struct, frozen=True, kw_only=True):
+    """A live connection on this node."""
+
+    connection: str
+    user: str
+    expires_at: float | None
+    channels: list[str]
+
+
+class Sessions(Struct, frozen=True, kw_only=True):
+    """Live connections on this node."""
+
+    sessions: list[SessionRow]
+
+
+class SessionRevoke(Mutation, frozen=True, kw_only=True):
+    """Take credentials back: a token by `jti`, a user's, or a tenant's (role `towpath:revoke`)."""
+
+    jti: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
+    user: Name | None = None
+    tenant: Name | None = None
+
+
+class SessionDisconnect(Mutation, frozen=True, kw_only=True):
+    """End a person's connections (role `towpath:disconnect`); their credentials stay good."""
+
+    user: ShortText
+
+
+class RevocationFeed(Protocol):
+    """Announces revocations to every node."""
+
+    async def publish(self, broker: Broker, revocation: Revocation, request: Write) -> Written:
+        """Write a revocation, together with what is stored of the request, in one act.
+
+        Raises:
+            CommandError, StorageError: it was not written; see `Broker.submit`.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionMethods:
+    """The handlers, and the parts that they use."""
+
+    auth_service: AuthService
+    hub: Hub
+    feed: RevocationFeed
+    broker: Broker
+    now: Callable[[], float]
+    """Unix seconds."""
+
+    async def create_ticket(self, caller: Caller, params: TicketCreate) -> Ticket:
+        """Return a one-use ticket of the caller's."""
+        origin = params.origin or caller.origin
+        ticket = self.auth_service.tickets.issue(caller.principal, origin)
+        return Ticket(ticket=ticket, expires_in=int(TICKET_SECONDS))
+
+    async def list_sessions(self, caller: Caller, params: SessionList) -> Sessions:
+        """Return a person's connections to this node.
+
+        Raises:
+            PermissionDenied: the caller has no role for it.
+        """
+        tenant = caller.require(Action.INSPECT)
+        rows = [_session_row(one) for one in self.hub.subscribers(tenant, params.user)]
+        return Sessions(sessions=rows)
+
+    async def revoke(self, caller: Caller, params: SessionRevoke) -> NoParams:
+        """Revoke credentials on every node.
+
+        Raises:
+            BadRequest: not exactly one of `jti`, `user` and `tenant` is given.
+            PermissionDenied: the caller has no role for it, or names another tenant.
+            LimitExceeded: too many revocations are kept.
+        """
+        revocation = self._revocation(caller, params)
+        key = key_of(caller, "session.revoke", params)
+        await self.feed.publish(self.broker, revocation, storing(NoParams(), key))
+        return NoParams()
+
+    def _revocation(self, caller: Caller, params: SessionRevoke) -> Revocation:
+        given = [one for one in (params.jti, params.user, params.tenant) if one is not None]
+        if len(given) != 1:
+            raise BadRequest("name what to take back: one of jti, user and tenant")
+        tenant, now = caller.require(Action.REVOKE, params.tenant), self.now()
+        revocation = Revocation(tenant=tenant, at=now, token_id=params.jti, user=params.user)
+        if not self.auth_service.revocations.admits(revocation, now):
+            raise LimitExceeded(
+                "too many revocations are kept already: revoke the whole tenant, which takes the"
+                " place of all of them"
+            )
+        return revocation
+
+    async def disconnect(self, caller: Caller, params: SessionDisconnect) -> NoParams:
+        """Close a person's connections to this node.
+
+        Raises:
+            PermissionDenied: the caller has no role for it.
+        """
+        tenant = caller.require(Action.DISCONNECT)
+        key = key_of(caller, "session.disconnect", params)
+        if (earlier := await stored_result(self.broker, key, NoParams)) is not None:
+            return earlier
+        for member in self.hub.subscribers(tenant, params.user):
+            member.close(codes.FORCED)
+        return await write_once(self.broker, key, NoParams())
+
+
+METHODS: tuple[Method[SessionMethods], ...] = (
+    Method(
+        "ticket.create", TicketCreate, Ticket, SessionMethods.create_ticket, ("POST", "/tickets")
+    ),
+    Method(
+        "session.list", SessionList, Sessions, SessionMethods.list_sessions, ("GET", "/sessions")
+    ),
+    Method(
+        "session.revoke", SessionRevoke, NoParams, SessionMethods.revoke, ("DELETE", "/sessions")
+    ),
+    Method(
+        "session.disconnect",
+        SessionDisconnect,
+        NoParams,
+        SessionMethods.disconnect,
+        ("POST", "/sessions/disconnect"),
+    ),
+)
+
+
+def _session_row(member: Subscriber) -> SessionRow:
+    return SessionRow(
+        connection=member.id,
+        user=member.principal.user,
+        expires_at=member.principal.expires_at,
+        channels=sorted(channel.visible for channel in member.subscriptions),
+    )

@@ -1,0 +1,68 @@
+"""A request id takes effect once and is answered the same, over the log that stores the results."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.runs.stage import ALICE, staged
+from towpath.channels import user_channel
+from towpath.errors import Conflict, StorageError
+from towpath.log.broker import Append, Item, Write
+from towpath.methods.idempotency import key_of, stored_result, write_once
+from towpath.methods.method import Caller
+from towpath.methods.runs import Accepted, Decided
+from towpath.methods.threads import ThreadRename
+
+CHANNEL = user_channel("acme", "alice")
+CHANGE = Write((Append(CHANNEL, (Item(b"{}", {}),)),))
+CALLER = Caller(principal=ALICE)
+
+
+def rename(title: str = "one", request_id: str = "q") -> ThreadRename:
+    return ThreadRename(request_id=request_id, thread_id="t", title=title)
+
+
+async def test_p8_a_repetition_changes_nothing_and_gets_the_first_result(tmp_path: Path) -> None:
+    """The second write under a key is not made; what it would have said is not said."""
+    key = key_of(CALLER, "thread.rename", rename())
+    async with staged("memory", tmp_path) as stage:
+        assert await stored_result(stage.broker, key, Accepted) is None
+        for status in ("first", "second"):
+            made = await write_once(stage.broker, key, Accepted(status=status), CHANGE)
+            assert made == Accepted(status="first")
+        assert await stored_result(stage.broker, key, Accepted) == Accepted(status="first")
+        assert (await stage.broker.read(CHANNEL, 0)).top == 1
+
+
+async def test_p8_a_request_id_stands_for_one_request(tmp_path: Path) -> None:
+    """The same id with other parameters is a conflict; of another method, or person, it is new."""
+    async with staged("memory", tmp_path) as stage:
+        await write_once(stage.broker, key_of(CALLER, "m", rename()), Accepted(status="a"))
+        other = key_of(CALLER, "m", rename("two"))
+        with pytest.raises(Conflict):
+            await write_once(stage.broker, other, Accepted(status="b"), CHANGE)
+        with pytest.raises(Conflict):
+            await stored_result(stage.broker, other, Accepted)
+        again = key_of(CALLER, "another", rename())
+        assert await stored_result(stage.broker, again, Accepted) is None
+        assert (await stage.broker.read(CHANNEL, 0)).top == 0
+
+
+async def test_p8_what_was_not_written_is_not_stored(tmp_path: Path) -> None:
+    """After a write that failed the same request is a first one."""
+    key = key_of(CALLER, "m", rename())
+    async with staged("memory", tmp_path) as stage:
+        stage.broker.refuse_next = 1
+        with pytest.raises(StorageError):
+            await write_once(stage.broker, key, Accepted(status="a"), CHANGE)
+        assert await stored_result(stage.broker, key, Accepted) is None
+        assert await write_once(stage.broker, key, Accepted(status="b")) == Accepted(status="b")
+
+
+async def test_a_stored_result_keeps_what_it_left_out(tmp_path: Path) -> None:
+    """A result with optional fields comes back as it went, without nulls that were not there."""
+    key = key_of(CALLER, "m", rename())
+    async with staged("memory", tmp_path) as stage:
+        await write_once(stage.broker, key, Decided(status="accepted"))
+        assert await stage.broker.stored_result(key) == b'{"status":"accepted"}'
+        assert await stored_result(stage.broker, key, Decided) == Decided(status="accepted")

@@ -1,0 +1,226 @@
+"""Fail on an identifier that this project has retired.
+
+`RETIRED` is the table: a word, its replacement, and the places where it is banned. Only whole
+identifiers count: names, attributes, parameters, keyword arguments, classes, functions and the
+names of an import. Prose, strings and module paths are never looked at. A word that is ambiguous
+is banned only in the room that it left.
+
+`python tools/retired.py` checks the repository and has exit status 1 if it finds one. `--soon`
+checks the words of `SOON` too: they are on their way out, and still in use.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKED = ("src", "tests", "tools", "benchmarks", "examples")
+"""Where identifiers are looked at."""
+EXEMPT = ("src/towpath/aliases.py",)
+"""The table of retired public names has to name them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """One retired identifier."""
+
+    word: str
+    replacement: str
+    places: tuple[str, ...] = CHECKED
+    """Files and directories, relative to the root, in which the word is banned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One use of a retired identifier."""
+
+    path: str
+    line: int
+    retired: Retired
+
+    def __str__(self) -> str:
+        where = f"{self.path}:{self.line}"
+        return f"{where}: `{self.retired.word}` is retired, use {self.retired.replacement}"
+
+
+AGENTS, AUTH = "src/towpath/agents", "src/towpath/auth"
+CONNECTIONS, DELIVERY = "src/towpath/connections", "src/towpath/delivery"
+HTTP, LOG, METHODS = "src/towpath/http", "src/towpath/log", "src/towpath/methods"
+NODE, RUNS = "src/towpath/node", "src/towpath/runs"
+MEMORY_BROKER = "src/towpath/testing/memory_broker.py"
+
+RETIRED: tuple[Retired, ...] = (
+    # The vocabulary.
+    Retired("Happening", "TelemetryEvent"),
+    Retired("Watcher", "Observer"),
+    Retired("watchers", "observers"),
+    Retired("Hooks", "Telemetry"),
+    Retired("hooks", "telemetry", ("src", "tests", "benchmarks", "examples")),
+    Retired("Fault", "InternalError"),
+    Retired("tell", "emit", ("src/towpath/telemetry.py",)),
+    Retired("watch", "add_observer", ("src/towpath/gateway.py", "src/towpath/telemetry.py")),
+    # The tables of states.
+    Retired("Move", "Transition"),
+    Retired("TABLE", "TRANSITIONS", ("src",)),
+    # The log.
+    Retired("Condition", "LogHealth", (LOG,)),
+    Retired("TAKEN", "FENCED"),
+    Retired("admits", "allows", (LOG,)),
+    Retired("flaw_of", "find_corruption"),
+    Retired("look_at", "open_read_only"),
+    Retired("Misplaced", "OffsetConflict"),
+    Retired("TakenOver", "LogFenced"),
+    Retired("Damaged", "LogCorrupted"),
+    Retired("hold", "fence", (LOG, MEMORY_BROKER)),
+    Retired("within", "fencing_offset", (LOG, MEMORY_BROKER)),
+    Retired("release", "unfence", (LOG, MEMORY_BROKER)),
+    Retired("Key", "IdempotencyKey", (LOG, MEMORY_BROKER)),
+    Retired("remembered", "stored_result", (LOG, MEMORY_BROKER, METHODS, RUNS)),
+    Retired("forget", "truncate", (LOG, MEMORY_BROKER, METHODS)),
+    # Authentication.
+    Retired("Handshake", "UpgradeInfo"),
+    Retired("Flights", "SingleFlight"),
+    Retired("riders", "waiters"),
+    Retired("_land", "_finish"),
+    Retired("tend", "keep_fresh"),
+    Retired("hear", "apply", (AUTH, NODE)),
+    # Methods.
+    Retired("Operation", "Method"),
+    Retired("Operations", "Methods"),
+    Retired("OPERATIONS", "METHODS"),
+    # Agents and runs.
+    Retired("Surroundings", "RunDeps or AuthDeps"),
+    Retired("around", "deps", ("src",)),
+    Retired("asked", "request", (AGENTS, "examples")),
+    Retired("LiveRun", "RunExecutor"),
+    Retired("see_through", "run_to_end"),
+    Retired("let_go", "abandon"),
+    Retired("Place", "LogRange", (RUNS,)),
+    Retired("home", "thread_key", (RUNS,)),
+    Retired("address", "run_id_key", (RUNS,)),
+    Retired("Made", "RunEvent", (RUNS, METHODS)),
+    Retired("Question", "Interrupt"),
+    Retired("Answer", "InterruptStatus", (RUNS, AGENTS)),
+    Retired("Nothing", "NoParams"),
+    # Delivery and connections.
+    Retired("Member", "Subscriber"),
+    Retired("Dialect", "Encoding"),
+    Retired("stir", "wake"),
+    Retired("left", "on_unsubscribed", (DELIVERY, f"{CONNECTIONS}/session.py")),
+    Retired("Answer", "Recovered", (DELIVERY,)),
+    Retired("Asked", "RecoverFrom", (DELIVERY, CONNECTIONS)),
+    Retired("asked", "recover_from", (DELIVERY,)),
+    Retired("prelude", "snapshot"),
+    Retired("Beginning", "StreamRequest"),
+    Retired("Window", "RunFilter"),
+    Retired("Line", "ClientConnection"),
+    Retired("line", "connection", (CONNECTIONS,)),
+    Retired("Performer", "CommandHandler"),
+    # The test kit and the benchmarks.
+    Retired("Fate", "CrashPoint"),
+    Retired("epitaph", "crash_message"),
+    Retired("Walk", "OffsetTracker"),
+    Retired("speech", "workload"),
+)
+"""What is gone from the code, and must not come back."""
+
+SOON: tuple[Retired, ...] = (
+    Retired("House", "Node"),
+    Retired("Parts", "Node"),
+    Retired("doors", "routes"),
+    Retired("door", "route"),
+    Retired("peer", "client_address", ("src",)),
+    Retired("_subject", "rate_limit_key", ("src",)),
+    Retired("line", "connection", (HTTP, "src/towpath/gateway.py", NODE)),
+    Retired("_do", "dispatch", (CONNECTIONS,)),
+    Retired("performer", "handler", (CONNECTIONS,)),
+    Retired("dialect", "encoding", ("src",)),
+    Retired("member", "subscriber", (DELIVERY, CONNECTIONS, METHODS)),
+    Retired("Wanted", "RunRequest"),
+    Retired("StartRun", "RunRequest"),
+    Retired("Opening", "StartOptions", (RUNS, METHODS, HTTP, "tests/runs")),
+    Retired("asked", "request, recover_from, run_input or interrupt", ("src",)),
+    Retired("said", "decision", (RUNS, METHODS)),
+    Retired("hold", "fence", (RUNS,)),
+    Retired("give_up", "stop_retrying", (RUNS, "src/towpath/gateway.py", NODE)),
+    Retired("clock", "now or monotonic", ("src",)),
+    Retired("auth", "auth_service or connection_auth", (CONNECTIONS, METHODS, NODE)),
+    Retired("happenings", "events"),
+)
+
+
+def identifiers(source: str) -> Iterator[tuple[str, int]]:
+    """Yield every identifier of a module with the number of its line."""
+    for node in ast.walk(ast.parse(source)):
+        line = getattr(node, "lineno", 0)
+        yield from ((word, line) for word in _words(node))
+
+
+def _words(node: ast.AST) -> Iterable[str]:
+    """Return the identifiers that one node of the syntax tree holds itself."""
+    match node:
+        case ast.Name(id=word) | ast.Attribute(attr=word) | ast.arg(arg=word):
+            return (word,)
+        case ast.ClassDef(name=word) | ast.FunctionDef(name=word):
+            return (word,)
+        case ast.AsyncFunctionDef(name=word):
+            return (word,)
+        case ast.keyword(arg=str(word)) | ast.ExceptHandler(name=str(word)):
+            return (word,)
+        case ast.alias(name=name, asname=given):
+            # The last part of a path that is imported, and the name it gets here.
+            return (name.rpartition(".")[2], given or "")
+        case ast.Global(names=words) | ast.Nonlocal(names=words):
+            return words
+        case ast.MatchAs(name=str(word)) | ast.MatchStar(name=str(word)):
+            return (word,)
+        case ast.MatchMapping(rest=str(word)):
+            return (word,)
+        case ast.MatchClass(kwd_attrs=words):
+            return words
+    return ()
+
+
+def check(path: str, source: str, table: Sequence[Retired] = RETIRED) -> list[Finding]:
+    """Return the uses of retired identifiers in a file.
+
+    Args:
+        path: of the file, relative to the root, with slashes.
+        source: its text.
+        table: what is retired.
+    """
+    if path in EXEMPT:
+        return []
+    banned: dict[str, Retired] = {}
+    for one in table:
+        if any(path == place or path.startswith(f"{place}/") for place in one.places):
+            banned.setdefault(one.word, one)
+    return [
+        Finding(path, line, banned[word]) for word, line in identifiers(source) if word in banned
+    ]
+
+
+def check_all(root: Path, table: Sequence[Retired] = RETIRED) -> Iterator[Finding]:
+    """Yield the uses of retired identifiers in a repository, file by file."""
+    banned = re.compile(rf"\b(?:{'|'.join({one.word for one in table})})\b")
+    for directory in CHECKED:
+        for file in sorted((root / directory).rglob("*.py")):
+            source = file.read_text()
+            if banned.search(source):  # Parsing every file would take seconds.
+                yield from check(file.relative_to(root).as_posix(), source, table)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print what was found and return the exit status."""
+    table = RETIRED + SOON if "--soon" in arguments else RETIRED
+    found = list(check_all(ROOT, table))
+    for finding in sorted(found, key=lambda one: (one.path, one.line)):
+        print(finding)
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

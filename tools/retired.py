@@ -119,6 +119,14 @@ RETIRED: tuple[Retired, ...] = (
     Retired("Line", "ClientConnection"),
     Retired("line", "connection", (CONNECTIONS,)),
     Retired("Performer", "CommandHandler"),
+    Retired("performer", "commands", ("src",)),
+    Retired("auth", "connection_auth", (CONNECTIONS,)),
+    Retired("perform", "handle", (CONNECTIONS,)),
+    Retired("_do", "dispatch", (CONNECTIONS,)),
+    Retired("effects", "Allowed or Denied", (CONNECTIONS, "tests/connections")),
+    Retired("dialect", "encoding", ("src", "tests/delivery", "tests/connections")),
+    Retired("member", "subscriber", (DELIVERY, CONNECTIONS, "tests/delivery")),
+    Retired("members", "subscribers", (DELIVERY, CONNECTIONS, METHODS)),
     # The test kit and the benchmarks.
     Retired("Fate", "CrashPoint"),
     Retired("epitaph", "crash_message"),
@@ -129,16 +137,11 @@ RETIRED: tuple[Retired, ...] = (
 
 SOON: tuple[Retired, ...] = (
     Retired("House", "Node"),
-    Retired("Parts", "Node"),
     Retired("doors", "routes"),
     Retired("door", "route"),
     Retired("peer", "client_address", ("src",)),
     Retired("_subject", "rate_limit_key", ("src",)),
     Retired("line", "connection", (HTTP, "src/towpath/gateway.py", NODE)),
-    Retired("_do", "dispatch", (CONNECTIONS,)),
-    Retired("performer", "handler", (CONNECTIONS,)),
-    Retired("dialect", "encoding", ("src",)),
-    Retired("member", "subscriber", (DELIVERY, CONNECTIONS, METHODS)),
     Retired("Wanted", "RunRequest"),
     Retired("StartRun", "RunRequest"),
     Retired("Opening", "StartOptions", (RUNS, METHODS, HTTP, "tests/runs")),
@@ -147,7 +150,8 @@ SOON: tuple[Retired, ...] = (
     Retired("hold", "fence", (RUNS,)),
     Retired("give_up", "stop_retrying", (RUNS, "src/towpath/gateway.py", NODE)),
     Retired("clock", "now or monotonic", ("src",)),
-    Retired("auth", "auth_service or connection_auth", (CONNECTIONS, METHODS, NODE)),
+    Retired("auth", "auth_service or connection_auth", (METHODS, NODE)),
+    Retired("member", "subscriber", (METHODS,)),
     Retired("happenings", "events"),
 )
 

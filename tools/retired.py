@@ -119,10 +119,14 @@ RETIRED: tuple[Retired, ...] = (
     Retired("Line", "ClientConnection"),
     Retired("line", "connection", (CONNECTIONS, "src/towpath/gateway.py", f"{NODE}/node.py")),
     Retired("Performer", "CommandHandler"),
-    Retired("performer", "handler", (CONNECTIONS,)),
+    Retired("performer", "commands", ("src",)),
+    Retired("auth", "connection_auth", (CONNECTIONS,)),
+    Retired("perform", "handle", (CONNECTIONS,)),
     Retired("_do", "dispatch", (CONNECTIONS,)),
-    Retired("dialect", "encoding", ("src",)),
-    Retired("member", "subscriber", (DELIVERY, CONNECTIONS)),
+    Retired("effects", "Allowed or Denied", (CONNECTIONS, "tests/connections")),
+    Retired("dialect", "encoding", ("src", "tests/delivery", "tests/connections")),
+    Retired("member", "subscriber", (DELIVERY, CONNECTIONS, "tests/delivery")),
+    Retired("members", "subscribers", (DELIVERY, CONNECTIONS, METHODS)),
     # The node and HTTP.
     Retired("House", "Node"),
     Retired("Control", "RevocationFeed"),
@@ -152,7 +156,8 @@ SOON: tuple[Retired, ...] = (
     Retired("hold", "fence", (RUNS,)),
     Retired("give_up", "stop_retrying", (RUNS, "src/towpath/gateway.py", NODE)),
     Retired("clock", "now or monotonic", ("src",)),
-    Retired("auth", "auth_service or connection_auth", (CONNECTIONS, METHODS, NODE)),
+    Retired("auth", "auth_service or connection_auth", (METHODS, NODE)),
+    Retired("member", "subscriber", (METHODS,)),
     Retired("happenings", "events"),
 )
 

@@ -80,7 +80,7 @@ class Gateway:
     def auth(self) -> ConnectionAuth:
         """What authenticates connections and requests, while the lifespan goes on."""
         assert self.node is not None, "the lifespan has begun"
-        return self.node.parts.auth
+        return self.node.parts.connection_auth
 
     def agent(
         self,

@@ -399,7 +399,7 @@ def test_a_renewal_that_comes_after_the_end_is_found(monkeypatch: Patch) -> None
     real = CommandHandler._refresh
 
     async def refresh(self: CommandHandler, number: int, token: str) -> Any:
-        made = await self._parts.auth.refresh(
+        made = await self._parts.connection_auth.refresh(
             self.session.principal, token, self._upgrade, connection=self.subscriber.id
         )
         if isinstance(made, Authenticated):
@@ -447,12 +447,12 @@ def test_a_pause_between_verdict_and_hub_is_found(monkeypatch: Patch) -> None:
 
 def test_somebody_left_in_the_hub_is_found(monkeypatch: Patch) -> None:
     """Where only who was let in is let out, one who left in between stays in the hub."""
-    real = ClientConnection._let_go
+    real = ClientConnection._clean_up
 
     def abandon(self: ClientConnection) -> None:
         if self._protocol.state is Stage.AUTHENTICATING:
             self._commands = None
         real(self)
 
-    monkeypatch.setattr(ClientConnection, "_let_go", abandon)
+    monkeypatch.setattr(ClientConnection, "_clean_up", abandon)
     assert_found(connection_scenarios.arrivals, "who left is not there")

@@ -63,7 +63,7 @@ class Open:
                 broker=self.broker,
                 recovery=self.recovery,
                 methods=SimpleNamespace(call=self._call),
-                auth=SimpleNamespace(refresh=self._refresh, expires_at=lambda who: None),
+                connection_auth=SimpleNamespace(refresh=self._refresh, expires_at=lambda who: None),
                 telemetry=Telemetry([self.events.append]),
                 version="towpath",
                 now=lambda: 0.0,

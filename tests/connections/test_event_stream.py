@@ -63,7 +63,7 @@ class Post:
                 hub=self.hub,
                 store=self.stage.store,
                 recovery=Recovery(self.broker, self.stage.store, snapshot_max_bytes=1 << 20),
-                auth=self.clock,
+                connection_auth=self.clock,
                 may_read=lambda *asked: self.allowed(*asked),
                 telemetry=Telemetry([self.happened.append]),
                 now=lambda: 0.0,

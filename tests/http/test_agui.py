@@ -167,7 +167,7 @@ async def test_r22_a_verdict_nobody_can_give_is_no_bad_credential(
         return Refused(code, "unknown")
 
     async with endpoints(tmp_path) as here:
-        monkeypatch.setattr(here.node.parts.auth, "authenticate_request", judge)
+        monkeypatch.setattr(here.node.parts.connection_auth, "authenticate_request", judge)
         for answer in await here.both():
             assert_later(answer, status)
         await here.assert_untouched()

@@ -111,7 +111,7 @@ class ConnectionWorld(AuthWorld):
             store=store,
             recovery=recovery,
             methods=self.methods,
-            auth=self.auth,
+            connection_auth=self.auth,
             may_read=may_read,
             telemetry=self.telemetry,
             version="towpath",

@@ -134,7 +134,7 @@ async def test_the_time_of_a_node_is_an_argument() -> None:
     """What is stored has the time of `now`, and a credential ends by it."""
     async with built() as node:
         upgrade = UpgradeInfo(authorization=f"Bearer {credential()}")
-        made = await node.parts.auth.authenticate_request(upgrade)
+        made = await node.parts.connection_auth.authenticate_request(upgrade)
         assert isinstance(made, Authenticated)
         caller = Caller(principal=made.principal)
         data = b'{"request_id": "r", "thread_id": "t"}'

@@ -18,7 +18,7 @@ from towpath import codes, telemetry
 from towpath.auth.handshake import UpgradeInfo
 from towpath.codes import CloseCode
 from towpath.connections.commands import CommandHandler
-from towpath.connections.handshake import Handshake
+from towpath.connections.handshake import ConnectHandler
 from towpath.connections.keepalive import Due
 from towpath.connections.parts import Parts
 from towpath.connections.transport import Transport
@@ -70,7 +70,7 @@ class ClientConnection:
         self._ended = asyncio.Event()
         self._outbox = Outbox(self._wake.set, max_bytes=parts.settings.outbox_bytes)
         self._queue: asyncio.Queue[Command | Malformed] = asyncio.Queue(COMMAND_QUEUE)
-        self._handshake = Handshake(
+        self._connect_handler = ConnectHandler(
             parts,
             self._protocol,
             self._outbox,
@@ -99,7 +99,7 @@ class ClientConnection:
             if not reader.done():
                 await asyncio.wait((writer,), timeout=2 * self._settings.close_timeout)
         finally:
-            self._let_go()
+            self._clean_up()
             for task in (reader, worker, writer, ended):
                 task.cancel()
             await asyncio.gather(reader, worker, writer, ended, return_exceptions=True)
@@ -167,9 +167,9 @@ class ClientConnection:
         self._timer.cancel()  # The client has done its part in time; now it is our turn.
         limit = self._settings.auth_timeout + self._settings.connect_timeout
         self._timer = self._loop.call_later(limit, self.end, codes.CONNECT_FAILED)
-        self._commands = await self._handshake.authenticate(number, request)
+        self._commands = await self._connect_handler.authenticate(number, request)
         if self._commands is not None:
-            for command in await self._handshake.accept(self._commands, number, request):
+            for command in await self._connect_handler.accept(self._commands, number, request):
                 await self._handle(command)
 
     # The writer.
@@ -238,7 +238,7 @@ class ClientConnection:
                 self.end(codes.EXPIRED)
         self._reschedule()
 
-    def _let_go(self) -> None:
+    def _clean_up(self) -> None:
         """Leave nothing of this connection behind, and report how it ended."""
         self._timer.cancel()
         self._protocol.close(codes.FORCED)

@@ -185,7 +185,7 @@ class CommandHandler:
 
     async def _refresh(self, number: int, token: str) -> frames.RefreshResult | None:
         """Verify a new credential for the live connection (WIRE section 3, refresh)."""
-        verdict = await self._parts.auth.refresh(
+        verdict = await self._parts.connection_auth.refresh(
             self.session.principal, token, self._upgrade, connection=self.subscriber.id
         )
         if self._protocol.closed:

@@ -190,7 +190,7 @@ class EventStream:
 
     def _watch_expiry(self) -> None:
         """End the stream when its credential's grace ends: nobody can renew it here."""
-        ends = self._parts.auth.expires_at(self.principal)
+        ends = self._parts.connection_auth.expires_at(self.principal)
         if ends is not None:
             left = ends - self._parts.now()
             self._expiry = self._loop.call_later(max(0.0, left), self.end, codes.EXPIRED)

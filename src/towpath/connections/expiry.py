@@ -57,7 +57,10 @@ class Expiry:
 
     def watch(self) -> None:
         """Set the deadlines at which the credential ends and its grace ends."""
-        lapse, end = self._principal.expires_at, self._parts.auth.expires_at(self._principal)
+        lapse, end = (
+            self._principal.expires_at,
+            self._parts.connection_auth.expires_at(self._principal),
+        )
         self._keepalive.expire_at(self._moment(end), lapse=self._moment(lapse))
         self._reschedule()
 
@@ -68,18 +71,18 @@ class Expiry:
 
     def lapsed(self) -> None:
         """Note that the credential ended and no new one was brought."""
-        self._parts.auth.lapsed(self._principal)
+        self._parts.connection_auth.lapsed(self._principal)
 
     def is_over(self) -> bool:
         """Whether the grace is over; during an outage it is extended instead."""
-        until = self._parts.auth.held_until(self._principal)
+        until = self._parts.connection_auth.held_until(self._principal)
         if until is None:
             return True
         # After another grace, every client that can bring a new credential will have done so.
         left = until - self._parts.now()
         pause = min(left, max(self._parts.settings.expiry_grace, MIN_HOLD_SECONDS))
         self._keepalive.expire_at(self._loop.time() + pause)
-        self._parts.auth.lapsed(self._principal)
+        self._parts.connection_auth.lapsed(self._principal)
         return False
 
     def _moment(self, unix: float | None) -> float | None:

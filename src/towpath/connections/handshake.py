@@ -33,7 +33,7 @@ from towpath.rate_limits import Rate
 from towpath.telemetry import ConnectionOpened
 
 
-class Handshake:
+class ConnectHandler:
     """Handles the connect command of one connection: `authenticate`, then `accept`."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Handshake:
             parts: what connections work with.
             protocol: the protocol state, which encodes the reply.
             outbox: takes the reply.
-            connection_id: the one id of the connection.
+            connection_id: the one id of this connection, in every layer.
             upgrade: what its upgrade carried.
             end: ends the connection; idempotent.
             reschedule: called when the next deadline of the connection changed.
@@ -71,7 +71,7 @@ class Handshake:
         self, number: int, request: frames.ConnectRequest
     ) -> CommandHandler | None:
         """Verify the credential and enter the hub; None where the connection is refused."""
-        verdict = await self._parts.auth.authenticate_websocket_connection(
+        verdict = await self._parts.connection_auth.authenticate_websocket_connection(
             request.token, self._upgrade, connection=self._id
         )
         if isinstance(verdict, Refused):

@@ -1,8 +1,7 @@
-"""When a connection is next to be looked at: pings, missing pongs, expiry.
+"""The deadlines of a connection: pings, missing pongs, expiry.
 
-Everything is a function of the time that is handed in; whoever owns a clock asks `next_deadline`
-and calls `elapse` then. The two deadlines that matter to a person are here together, because a
-connection has one timer.
+Everything is a function of the time that is passed in: the owner of a clock reads `next_deadline`
+and calls `elapse` then. All deadlines of an open connection are here, because it has one timer.
 
 Source: WIRE section 4 (ping and pong), section 3 (3005, 3012).
 """
@@ -11,7 +10,7 @@ from enum import Enum
 
 
 class Due(Enum):
-    """What the passing of time asks for."""
+    """What is due at a deadline."""
 
     NOTHING = "nothing"
     PING = "ping"
@@ -21,7 +20,7 @@ class Due(Enum):
 
 
 class KeepAlive:
-    """The clockwork of one open connection; times in seconds of one monotonic clock."""
+    """The deadlines of one open connection; times in seconds of one monotonic clock."""
 
     def __init__(self, now: float, *, ping_interval: float, pong_timeout: float) -> None:
         self._interval = ping_interval
@@ -36,20 +35,20 @@ class KeepAlive:
 
         Args:
             when: the end of the grace.
-            lapse: the credential's own end, to hear of it once when it comes.
+            lapse: the credential's own end, which `elapse` reports once.
         """
         self._lapses_at = lapse
         self._expires_at = when
 
     def pong(self) -> bool:
-        """Take a pong; False for one nobody asked for."""
-        asked = self._pong_by is not None
+        """Take a pong; False where no ping waits for one."""
+        awaited = self._pong_by is not None
         self._pong_by = None
-        return asked
+        return awaited
 
     @property
     def next_deadline(self) -> float:
-        """When `elapse` wants to be called next."""
+        """When to call `elapse` next."""
         ping = self._ping_at if self._pong_by is None else self._pong_by
         ends = (when for when in (self._lapses_at, self._expires_at) if when is not None)
         return min((ping, *ends))

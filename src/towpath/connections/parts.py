@@ -23,7 +23,7 @@ class Parts:
     store: ThreadStore
     recovery: Recovery
     methods: Methods
-    auth: ConnectionAuth
+    connection_auth: ConnectionAuth
     may_read: MayRead
     """The access policy."""
     telemetry: Telemetry

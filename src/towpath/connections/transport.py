@@ -7,7 +7,7 @@ class Transport(Protocol):
     """One socket after its upgrade. Each method is called by one task at a time."""
 
     async def receive(self) -> str | bytes | None:
-        """Return the next message; None, for ever, once the peer is gone."""
+        """Return the next message; always None once the peer is gone."""
 
     async def send(self, message: bytes) -> None:
         """Send UTF-8 text; returns when the socket takes more. Does nothing once it is closed."""

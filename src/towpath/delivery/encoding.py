@@ -34,26 +34,23 @@ JSON = Encoding(_encode_push, codec.SEPARATOR, codec.encode_unsubscribe)
 class Batch:
     """Consecutive publications of one channel, encoded once per encoding when first needed."""
 
-    __slots__ = ("_frames", "_joined", "channel", "first", "last", "publications")
+    __slots__ = ("_encoded", "channel", "publications")
 
     def __init__(self, channel: Channel, publications: Sequence[Publication]) -> None:
-        """Take publications in the order of their offsets; there is at least one."""
+        """Take publications in the order of their offsets."""
         self.channel = channel
         self.publications = publications
-        self.first = publications[0].offset
-        self.last = publications[-1].offset
-        self._frames: dict[Encoding, list[bytes]] = {}
-        self._joined: dict[Encoding, bytes] = {}
+        self._encoded: dict[Encoding, tuple[list[bytes], bytes]] = {}
 
     def frames(self, encoding: Encoding) -> list[bytes]:
         """Return each publication encoded, in order."""
-        if (frames := self._frames.get(encoding)) is None:
-            frames = [encoding.encode(self.channel, one) for one in self.publications]
-            self._frames[encoding] = frames
-        return frames
+        return (self._encoded.get(encoding) or self._encode(encoding))[0]
 
     def joined(self, encoding: Encoding) -> bytes:
         """Return all publications encoded as one piece: the same object for every reader."""
-        if (joined := self._joined.get(encoding)) is None:
-            joined = self._joined[encoding] = encoding.separator.join(self.frames(encoding))
-        return joined
+        return (self._encoded.get(encoding) or self._encode(encoding))[1]
+
+    def _encode(self, encoding: Encoding) -> tuple[list[bytes], bytes]:
+        frames = [encoding.encode(self.channel, one) for one in self.publications]
+        encoded = self._encoded[encoding] = frames, encoding.separator.join(frames)
+        return encoded

@@ -195,20 +195,18 @@ class Hub:
         readers = self._readers.get(channel)
         if not readers or not publications:
             return
+        first, last = publications[0].offset, publications[-1].offset
         batch = Batch(channel, publications)
         for subscription in list(readers.values()):
-            self._deliver_to(subscription, batch)
-
-    def _deliver_to(self, subscription: Subscription, batch: Batch) -> None:
-        subscriber = subscription.subscriber
-        if not self._may_read(subscriber.principal, batch.channel):
-            self.withheld += 1
-        elif not subscription.live or subscription.is_behind:
-            self._wait(subscription, batch.publications)
-        elif batch.first != subscription.offset + 1:
-            self._give_rest(subscription, batch)
-        else:
-            self._put(subscription, batch.first, batch.last, batch.joined(subscriber.encoding))
+            subscriber = subscription.subscriber
+            if not self._may_read(subscriber.principal, channel):
+                self.withheld += 1
+            elif not subscription.live or subscription.is_behind:
+                self._wait(subscription, publications)
+            elif first != subscription.offset + 1:
+                self._give_rest(subscription, batch)
+            else:
+                self._put(subscription, first, last, batch.joined(subscriber.encoding))
 
     def _give(self, subscription: Subscription) -> None:
         """Give a live reader its backlog, merged; one that was given up waits for the log."""

@@ -96,7 +96,7 @@ async def authenticate(node: Node, request: Request) -> Principal:
         origin=request.headers.get("origin"),
         authorization=request.headers.get("authorization", ""),
     )
-    made = await node.parts.auth.authenticate_request(upgrade)
+    made = await node.parts.connection_auth.authenticate_request(upgrade)
     if not isinstance(made, Refused):
         return made.principal
     if made.code is codes.TEMPORARY:

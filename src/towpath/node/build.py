@@ -188,7 +188,7 @@ class _Builder:
             store=store,
             recovery=recovery,
             methods=methods,
-            auth=connection_auth,
+            connection_auth=connection_auth,
             may_read=may_read,
             telemetry=self.telemetry,
             version=f"towpath {VERSION}",

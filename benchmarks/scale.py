@@ -294,7 +294,7 @@ def _run(at: int) -> Write:
 async def _log(path: Path, *, at: float | None = None) -> AsyncIterator[SqliteBroker]:
     """Open the log at a time, in Unix seconds; None is now."""
     clock = time.time if at is None else lambda: at
-    broker = SqliteBroker(path, lambda *_: None, ThreadProjection(), clock=clock)
+    broker = SqliteBroker(path, lambda *_: None, ThreadProjection(), now=clock)
     await broker.start()
     try:
         yield broker

@@ -189,19 +189,19 @@ class RemoteKeys:
         self, kid: str | None, algorithm: str, *, beyond: Key | None = None
     ) -> Key | None:
         """Look for a key nobody has seen, or for another one, in keys fetched from now on."""
-        asked = self._monotonic()
+        looked_at = self._monotonic()
         known = self._ring.find(kid, algorithm) if beyond is not None else None
         if beyond is not None and known is not None and not _same(known, beyond):
             return known  # It was replaced while the token was looked at.
         if self.issuer not in self._flights:
-            if asked < self._next_search:
+            if looked_at < self._next_search:
                 raise self._not_now()
-            self._next_search = asked + self._freshness.cooldown
+            self._next_search = looked_at + self._freshness.cooldown
         await self.fetch()
         key = self._ring.find(kid, algorithm)
         if key is None or (beyond is not None and _same(key, beyond)):
             assert self._fetched is not None, "a fetch that does not raise leaves keys"
-            if self._fetched.began < asked:
+            if self._fetched.began < looked_at:
                 raise self._not_now()  # The keys on their way left before the question.
             if key is None:
                 self._absent[kid, algorithm] = None

@@ -177,8 +177,8 @@ class SqliteBroker:
         reverse: bool = False,
     ) -> Replay:
         here = channel_epoch(self._log.epoch, channel)
-        asked = ReadRequest(channel, here, after, epoch, limit, reverse)
-        return await self.query(lambda db: replay.read(db, asked))
+        request = ReadRequest(channel, here, after, epoch, limit, reverse)
+        return await self.query(lambda db: replay.read(db, request))
 
     async def stored_result(self, key: IdempotencyKey) -> bytes | None:
         return await self.query(lambda db: replay.stored_result(db, key))

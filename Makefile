@@ -15,6 +15,8 @@ WEB := src/towpath/web
 PAGE := $(WEB)/towpath-chat.js
 RESULTS := .test-results/junit.xml
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+# Tests that start servers and browsers mostly wait: two cores keep three workers busy.
+WORKERS ?= 3
 # What `make run` talks to: local, none, or what a service calls its model.
 MODEL ?= $(or $(TOWPATH_MODEL),$(if $(OPENAI_BASE_URL),,local))
 COMPILE := $(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --universal --python-version 3.11 \
@@ -51,12 +53,12 @@ test: $(STAMPS)/dev $(STAMPS)/model $(PAGE) ## run every test this machine can r
 	tools/chromium || missing+=(browser)
 	tools/nginx || missing+=(nginx)
 	if [ $${#missing[@]} = 0 ]; then
-	  exec $(BIN)/python -m pytest -n 2 --dist loadfile --junit-xml=$(RESULTS) $(ARGS)
+	  exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --junit-xml=$(RESULTS) $(ARGS)
 	fi
 	left=$$(printf ' or %s' "$${missing[@]}")
 	left=$${left# or }
 	status=0
-	$(BIN)/python -m pytest -n 2 --dist loadfile --junit-xml=$(RESULTS) -m "not ($$left)" $(ARGS) || status=$$?
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --junit-xml=$(RESULTS) -m "not ($$left)" $(ARGS) || status=$$?
 	echo "NOT RUN, missing here: $$left"
 	$(BIN)/python -m pytest --collect-only -q -m "$$left" $(ARGS) | sed -n '/::/s/^/  /p' || true
 	exit $$status

@@ -24,10 +24,9 @@ from towpath.identity import Principal
 from towpath.log.broker import Append, Item, Write
 from towpath.log.file_schema import wal_of
 from towpath.log.sqlite_broker import SqliteBroker
-from towpath.runs.model import RunClosed, RunKey, RunOpened
-from towpath.runs.requests import StartRun
-from towpath.runs.run_states import Status
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.model import RunClosed, RunKey, RunOpened, Status
+from towpath.runs.requests import RunRequest
+from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
 from towpath.telemetry import Telemetry
@@ -230,12 +229,10 @@ async def _starts(broker: SqliteBroker, store: ThreadStore, name: str) -> float:
     registry = AgentRegistry()
     registry.register("brief", _brief, deadline=60.0)
     alice, times = Principal(tenant="acme", user="alice"), []
-    async with AgentWebSocketBridge(
-        broker, store, registry, telemetry=Telemetry(), clock=time.time
-    ) as bridge:
+    async with RunService(broker, store, registry, telemetry=Telemetry(), now=time.time) as bridge:
         for at in range(REPEATS):
             thread = f"{name}-{at}"
-            request = StartRun(request_id=thread, agent="brief", thread_id=thread, message="?")
+            request = RunRequest(request_id=thread, agent="brief", thread_id=thread, message="?")
             began = time.perf_counter()
             await bridge.start(alice, request)
             times.append(time.perf_counter() - began)

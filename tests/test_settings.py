@@ -3,6 +3,8 @@
 import ast
 import inspect
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,10 +106,15 @@ def test_r67_the_defaults_are_those_of_the_wire(name: str, value: float) -> None
 
 def test_every_setting_says_what_it_means() -> None:
     """The reference page is printed from the strings below the fields, so each has one."""
-    tree = ast.parse(inspect.getsource(Settings))
-    [body] = [node.body for node in tree.body if isinstance(node, ast.ClassDef)]
+    bodies = [
+        node.body
+        for group in room.GROUPS
+        for node in ast.parse(inspect.getsource(group)).body
+        if isinstance(node, ast.ClassDef)
+    ]
     fields = {
         node.target.id: following
+        for body in bodies
         for node, following in zip(body, [*body[1:], None], strict=True)
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }
@@ -119,6 +126,71 @@ def test_every_setting_says_what_it_means() -> None:
         assert isinstance(meaning, str)
         assert len(meaning.split()) >= 2, f"{name} says too little"
         assert meaning.strip().endswith((".", "?")), f"{name} is no sentence"
+
+
+def test_each_setting_stands_in_one_group() -> None:
+    """And the ten that come first are settings."""
+    names = [name for group in room.GROUPS for name in group.model_fields]
+    assert sorted(names) == sorted(Settings.model_fields)
+    assert set(room.GROUPS) < set(Settings.__mro__)
+    assert len(room.FIRST) == 10
+    assert set(room.FIRST) <= Settings.model_fields.keys()
+
+
+VARIABLES = {
+    **{name: f"TOWPATH_{name.upper()}" for name in Settings.model_fields},
+    "openai_base_url": "OPENAI_BASE_URL",
+    "openai_api_key": "OPENAI_API_KEY",
+}
+
+OTHER = {
+    "synchronous": "FULL",
+    "issuers": '[{"issuer": "a", "tenant": "acme"}]',
+    "allowed_origins": '["https://app.example"]',
+    "trusted_proxies": '["10.0.0.0/8"]',
+    "server_subscriptions": '["user"]',
+    "keep_raw": "true",
+    "model_tokens": "7",
+}
+"""Values that are no default, where a number or a word is none."""
+
+
+def another(name: str, default: object) -> str:
+    """Return a value for a setting that is not its default, as the environment has it."""
+    if name in OTHER:
+        return OTHER[name]
+    if isinstance(default, int):
+        return str(default - 1)
+    return str(default * 0.99) if isinstance(default, float) else "word"
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_has_one_variable_and_one_keyword(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its group is, its name stands alone, and the keyword wins over the environment."""
+    monkeypatch.delenv(VARIABLES[name], raising=False)
+    default = getattr(Settings(), name)
+    monkeypatch.setenv(VARIABLES[name], another(name, default))
+    assert getattr(Settings(), name) != default
+    given: dict[str, Any] = {name: default}
+    assert getattr(Settings(**given), name) == default
+
+
+def test_nothing_else_reads_settings_in_the_environment() -> None:
+    """A setting that is read elsewhere is neither checked nor documented."""
+    package = Path(room.__file__).parent
+    readers = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if re.search(r"os\.environ|getenv", path.read_text())
+    }
+    # The last two hand the environment on to a process that they start.
+    assert readers == {
+        "settings.py",
+        "agents/assistant/local_model.py",
+        "testing/server.py",
+    }
 
 
 def number_settings() -> list[str]:

@@ -53,6 +53,6 @@ def test_the_command_line_without_its_extra_is_one_line() -> None:
 
 def test_a_mounted_gateway_needs_no_package_of_the_command_line() -> None:
     """`from towpath import Gateway` works where only the package itself is installed."""
-    of_serve = ("rich", "structlog", "typer", "uvicorn", "uvloop", "websockets", "httptools")
+    of_serve = ("rich", "typer", "uvicorn", "uvloop", "websockets", "httptools")
     done = without(*of_serve, program="from towpath import Gateway, Settings; Gateway(Settings())")
     assert (done.returncode, done.stderr) == (0, "")

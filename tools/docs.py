@@ -21,7 +21,7 @@ import msgspec
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
-from towpath import codes, telemetry
+from towpath import codes, settings, telemetry
 from towpath.auth import breaker
 from towpath.auth.policy import ROLES, Action
 from towpath.cli import main as command_line
@@ -32,7 +32,7 @@ from towpath.methods.method import Method
 from towpath.methods.table import METHODS
 from towpath.node.metrics import EVENT_METRICS
 from towpath.protocol import frames, states
-from towpath.runs import interrupts, run_states
+from towpath.runs import interrupts, model
 from towpath.settings import IssuerSettings, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,19 +113,36 @@ def model_codes() -> str:
 
 
 def settings_table() -> str:
-    """Return every setting with its variable, default and meaning."""
-    sentences = dict(_attribute_docstrings(Settings))
-    prefix = Settings.model_config["env_prefix"]
-    rows = (
-        (
-            f"`{name}`",
-            f"`{field.validation_alias or prefix + name.upper()}`",
-            _default(field.default, is_size=name.endswith("bytes")),
-            sentences[name],
-        )
-        for name, field in Settings.model_fields.items()
+    """Return the settings by group, those that most deployments need first; each once."""
+    parts = [_settings_section("First settings: what most deployments need.", settings.FIRST)]
+    for group in settings.GROUPS:
+        others = [name for name in group.model_fields if name not in settings.FIRST]
+        parts.append(_settings_section(str(group.__doc__), others))
+    return "\n\n".join(parts)
+
+
+def _settings_section(sentence: str, names: Iterable[str]) -> str:
+    """Return a section whose heading is the sentence up to its colon."""
+    title, _, meaning = sentence.partition(": ")
+    rows = table(("setting", "environment variable", "default", "meaning"), map(_setting, names))
+    return f"## {title}\n\n{meaning[0].upper()}{meaning[1:]}\n\n{rows}"
+
+
+def _setting(name: str) -> tuple[str, str, str, str]:
+    """Return the row of one setting."""
+    field, prefix = Settings.model_fields[name], Settings.model_config["env_prefix"]
+    (meaning,) = [
+        text
+        for group in settings.GROUPS
+        for attribute, text in _attribute_docstrings(group)
+        if attribute == name
+    ]
+    return (
+        f"`{name}`",
+        f"`{field.validation_alias or prefix + name.upper()}`",
+        _default(field.default, is_size=name.endswith("bytes")),
+        meaning,
     )
-    return table(("setting", "environment variable", "default", "meaning"), rows)
 
 
 def issuer_settings() -> str:
@@ -349,10 +366,8 @@ def breaker_diagram() -> str:
 
 def run_diagram() -> str:
     """Return the life of a run as a diagram."""
-    moves = ((a.value, move.value, b.value) for (a, move), b in run_states.TRANSITIONS.items())
-    return _diagram(
-        run_states.Status.PENDING.value, moves, {status.value for status in run_states.OVER}
-    )
+    moves = ((a.value, move.value, b.value) for (a, move), b in model.TRANSITIONS.items())
+    return _diagram(model.Status.PENDING.value, moves, {status.value for status in model.OVER})
 
 
 def interrupt_diagram() -> str:

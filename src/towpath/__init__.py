@@ -9,7 +9,7 @@ from towpath.auth.connection_auth import ConnectionAuth as UnifiedWebSocketAuth
 from towpath.auth.service import AuthService as UnifiedAuthenticationService
 from towpath.gateway import Gateway
 from towpath.identity import Principal, UserExecutionContext
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.service import RunService as AgentWebSocketBridge
 from towpath.settings import Settings
 
 __all__ = [

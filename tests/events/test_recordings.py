@@ -14,9 +14,8 @@ from towpath.events.fold import Fold, merge_deltas
 from towpath.events.order import Order
 from towpath.events.types import DELTAS
 from towpath.identity import Principal, UserExecutionContext
-from towpath.runs.model import RunKey
+from towpath.runs.model import RunKey, Status
 from towpath.runs.run import Run
-from towpath.runs.run_states import Status
 
 ALICE = Principal(tenant="acme", user="alice")
 INTERRUPTED = "langgraph-interrupt"

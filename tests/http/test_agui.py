@@ -2,11 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 
 from tests.servers.event_streams import read_all, run_input
@@ -18,7 +18,7 @@ from towpath.errors import StorageError
 from towpath.gateway import Gateway
 from towpath.identity import Principal
 from towpath.node.node import Node, Phase
-from towpath.runs.requests import StartRun
+from towpath.runs.requests import RunRequest
 from towpath.settings import Settings
 
 
@@ -137,9 +137,9 @@ async def test_r81_who_asks_for_a_run_gets_that_one(
     async with endpoints(tmp_path) as here:
         start, store = here.node.runs.start, here.node.parts.store
 
-        async def start_two(who: Principal, asked: StartRun) -> bytes:
+        async def start_two(who: Principal, asked: RunRequest) -> bytes:
             first = await start(who, asked)
-            later = replace(asked, request_id="later", run_id="later")
+            later = msgspec.structs.replace(asked, request_id="later", run_id="later")
             for run in (asked.run_id, "later"):
                 while (record := await store.find_run(who.tenant, who.user, run or "")) is None:
                     await start(who, later)

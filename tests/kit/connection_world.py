@@ -34,7 +34,7 @@ from towpath.methods.runs import StartLimit
 from towpath.methods.table import Methods, make_methods
 from towpath.node.revocation_feed import RevocationFeed
 from towpath.rate_limits import Rate
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
 from towpath.settings import Settings
@@ -149,8 +149,8 @@ class ConnectionWorld(AuthWorld):
     def _methods(self, store: ThreadStore, recovery: Recovery) -> Methods:
         registry = AgentRegistry()
         return make_methods(
-            service=AgentWebSocketBridge(
-                self.broker, store, registry, telemetry=self.telemetry, clock=self.wall_clock
+            service=RunService(
+                self.broker, store, registry, telemetry=self.telemetry, now=self.wall_clock
             ),
             start_limit=StartLimit(Rate(per_second=1.0, burst=60), self.clock),
             broker=self.broker,

@@ -37,10 +37,9 @@ from towpath.methods.table import Methods
 from towpath.runs.executor import RunExecutor
 from towpath.runs.interrupts import InterruptDecided, InterruptsExpired
 from towpath.runs.leases import Leases
-from towpath.runs.model import RunClosed, RunOpened, RunQueued, RunWithdrawn
+from towpath.runs.model import RunClosed, RunOpened, RunQueued, RunWithdrawn, Status
 from towpath.runs.queue import RunQueue
-from towpath.runs.run_states import Status
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.service import RunService
 from towpath.runs.tables.projection import ThreadProjection
 
 VARIABLE: Final = "CRASH_AT"
@@ -145,34 +144,34 @@ def _act(fact: object) -> str | None:
     return None
 
 
-def arm(fate: CrashPoint) -> None:
+def arm(crash: CrashPoint) -> None:
     """Wrap the parts in which the points lie."""
-    _arm_log(fate)
+    _arm_log(crash)
 
     def pass_before(owner: type, name: str, point: str) -> None:
-        _wrap(owner, name, before=lambda *_: fate.passing(point))
+        _wrap(owner, name, before=lambda *_: crash.passing(point))
 
     def pass_after(owner: type, name: str, point: str) -> None:
-        _wrap(owner, name, after=lambda *_: fate.passing(point))
+        _wrap(owner, name, after=lambda *_: crash.passing(point))
 
     pass_after(RunExecutor, "_submit", "between")
     pass_before(SqliteBroker, "_hand_back", "delivery.before")
     pass_after(SqliteBroker, "_hand_back", "delivery.after")
     pass_after(Methods, "invoke", "reply")
-    pass_after(AgentWebSocketBridge, "_make_way", "way")
+    pass_after(RunService, "_free_thread", "way")
     pass_after(Recovery, "answer", "join")
-    pass_before(AgentWebSocketBridge, "drain", "drain")
+    pass_before(RunService, "drain", "drain")
     pass_before(Leases, "take_over", "recovering")
     pass_before(RunQueue, "resume", "resuming")
 
 
-def _arm_log(fate: CrashPoint) -> None:
+def _arm_log(crash: CrashPoint) -> None:
     """Wrap the transactions; all of one log happens in one thread at a time."""
     under_way: set[str] = set()
     """What is written in the present transaction."""
 
     def pass_moment(moment: str) -> None:
-        fate.passing(*(f"{name}.{moment}" for name in under_way))
+        crash.passing(*(f"{name}.{moment}" for name in under_way))
 
     def trace(statement: str) -> None:
         if statement == "COMMIT":
@@ -196,10 +195,10 @@ def _arm_log(fate: CrashPoint) -> None:
         under_way.clear()  # What is refused is not written.
         if any(_carries(write) for write in writes):
             under_way.add("event")
-            fate.passing("event.before")
+            crash.passing("event.before")
 
     def sweeping(log: LogFile) -> None:
-        if fate.point.startswith("sweep"):
+        if crash.point.startswith("sweep"):
             # A sweep that finds nothing due writes nothing, so there is no moment inside it.
             log._db.execute("UPDATE channels SET due=0 WHERE id=(SELECT MIN(id) FROM channels)")
         begin({"sweep"})

@@ -21,8 +21,8 @@ from towpath.channels import Channel, thread_channel
 from towpath.events.fold import Fold
 from towpath.identity import Principal
 from towpath.log.broker import THREAD_RETENTION, Position, retention_of
-from towpath.runs.requests import StartRun
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.requests import RunRequest
+from towpath.runs.service import RunService
 from towpath.settings import Settings
 
 ALICE = Principal(tenant="acme", user="alice")
@@ -65,8 +65,8 @@ class ReadingWorld(ConnectionWorld):
         """Whether nothing more is said."""
         registry = AgentRegistry()
         registry.register("agent", self._agent, deadline=100.0)
-        self._bridge = AgentWebSocketBridge(
-            self.broker, self.parts.store, registry, telemetry=self.telemetry, clock=self.wall_clock
+        self._bridge = RunService(
+            self.broker, self.parts.store, registry, telemetry=self.telemetry, now=self.wall_clock
         )
 
     @asynccontextmanager
@@ -92,7 +92,7 @@ class ReadingWorld(ConnectionWorld):
         self.done = True
 
     async def _ask(self, request: str) -> None:
-        asked = StartRun(request_id=request, agent="agent", thread_id="t", message="go on")
+        asked = RunRequest(request_id=request, agent="agent", thread_id="t", message="go on")
         await self._bridge.start(ALICE, asked)
 
     async def _quiet(self) -> None:

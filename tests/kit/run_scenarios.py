@@ -24,11 +24,12 @@ from towpath.events.fold import Fold
 from towpath.events.types import TERMINAL
 from towpath.identity import Principal
 from towpath.log.broker import IdempotencyKey, Publication, Write, Written
-from towpath.runs.executor import RunLimits
+from towpath.runs.active_runs import ActiveRuns
+from towpath.runs.deps import RunLimits
 from towpath.runs.interrupts import LATE, Interrupt, InterruptStatus
 from towpath.runs.leases import Leases
-from towpath.runs.requests import Decision, StartRun
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.requests import Decision, RunRequest
+from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
 from towpath.telemetry import InternalError, Telemetry, TelemetryEvent
@@ -112,12 +113,12 @@ class World:
         registry = AgentRegistry()
         registry.register("agent", self._agent, deadline=deadline, double_texting=double_texting)
         registry.register("asks", self._asks, deadline=deadline)
-        self.bridge = AgentWebSocketBridge(
+        self.bridge = RunService(
             self.broker,
             self.store,
             registry,
             telemetry=Telemetry([self._watch]),
-            clock=detangle.now,
+            now=detangle.now,
             limits=RunLimits(
                 cleanup_seconds=0.2,
                 retry_seconds=0.1,
@@ -141,7 +142,7 @@ class World:
         self, who: Principal, request_id: str, thread: str | None = "t", agent: str = "agent"
     ) -> str:
         """Ask the agent something and return the id of the run."""
-        request = StartRun(request_id=request_id, agent=agent, thread_id=thread, message=who.user)
+        request = RunRequest(request_id=request_id, agent=agent, thread_id=thread, message=who.user)
         return str(msgspec.json.decode(await self.bridge.start(who, request))["run_id"])
 
     async def over(self, *runs: str) -> None:
@@ -158,7 +159,7 @@ class World:
 
     def ending(self, run: str) -> bool:
         """Whether the terminal event of a run of alice's is on its way to the log."""
-        live = self.bridge._live.get((ALICE.tenant, ALICE.user, run))
+        live = self.bridge._active.get((ALICE.tenant, ALICE.user, run))
         return live is not None and live.run.over
 
     async def turns(self) -> list[tuple[str, str]]:
@@ -276,7 +277,7 @@ async def hanging_holder() -> None:
     """
     async with World(lease=0.3).open() as world:
         run = await world.start(ALICE, "r1")
-        beating = world.bridge._beating
+        beating = world.bridge._renewing
         assert beating is not None, "the bridge is open"
         beating.cancel()
         deps = replace(world.bridge._deps, holder="another")
@@ -284,7 +285,7 @@ async def hanging_holder() -> None:
 
         async def look() -> None:
             await asyncio.sleep(detangle.choice((0.1, 0.2, 0.3, 0.4, 0.5)))
-            await Leases(deps, tuple, tuple, lambda key: told.append(key.run)).beat()
+            await Leases(deps, ActiveRuns(), lambda key: told.append(key.run)).renew()
 
         async def stop() -> str:
             await asyncio.sleep(detangle.choice((0.1, 0.3, 0.5)))
@@ -292,7 +293,7 @@ async def hanging_holder() -> None:
 
         async def come_back() -> None:
             await asyncio.sleep(detangle.choice((0.2, 0.4, 0.6)))
-            await world.bridge._leases.beat()
+            await world.bridge._leases.renew()
 
         _, _, answer, _ = await asyncio.gather(look(), look(), stop(), come_back())
         await world.over(run)
@@ -458,7 +459,7 @@ async def decisions() -> None:
         await asyncio.sleep(detangle.choice((0.0, 0.3)))
         replies = await asyncio.gather(*(world.decide(run, *one) for one in DEVICES), _go_on(world))
         await asyncio.sleep(2.0)
-    questions = await world.store.questions("acme", "alice", run)
+    questions = await world.store.interrupts("acme", "alice", run)
     said = _check_replies(questions, replies)
     events = await world.check(ALICE)
     going_on = [event for event in events if event.get("parentRunId") == run]
@@ -467,7 +468,7 @@ async def decisions() -> None:
         told = {one["interruptId"]: one["payload"] for one in event["input"]["resume"]}
         assert told == {key: {"approved": how == "approve"} for key, how in said.items()}
     assert sum(bool(one.resume) for one in world.asked) == len(going_on)
-    expired = any(one.answer is InterruptStatus.EXPIRED for one in questions)
+    expired = any(one.status is InterruptStatus.EXPIRED for one in questions)
     names = [event["name"] for event in world.notices(ALICE)]
     assert names.count("towpath.interrupt.expired") <= int(expired)
 
@@ -481,11 +482,11 @@ def _check_replies(questions: Sequence[Interrupt], replies: Sequence[str | None]
     assert len(said) == len(accepted), "one decision each"
     ways = {"approve": {InterruptStatus.APPROVED}, "refuse": {InterruptStatus.REFUSED}}
     for one in questions:
-        assert one.answer in ways.get(
+        assert one.status in ways.get(
             said.get(one.id, ""), {InterruptStatus.EXPIRED, InterruptStatus.GONE}
         )
         heard = {reply for (_, question, _), reply in told if question == one.id}
-        assert heard <= {"accepted", LATE[one.answer]}, "nobody was told anything else"
+        assert heard <= {"accepted", LATE[one.status]}, "nobody was told anything else"
     return said
 
 
@@ -515,7 +516,7 @@ async def answers() -> None:
     async def resume(request_id: str) -> str:
         await asyncio.sleep(detangle.choice((0.0, 0.1, 0.3)))
         given = {"messages": [], "resume": answered}
-        started = StartRun(request_id=request_id, agent="asks", thread_id="t", input=given)
+        started = RunRequest(request_id=request_id, agent="asks", thread_id="t", input=given)
         return str(msgspec.json.decode(await world.bridge.start(ALICE, started))["run_id"])
 
     async with World(stale=True).open() as world:

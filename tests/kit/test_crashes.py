@@ -26,13 +26,13 @@ def test_a_point_that_does_not_exist_is_refused() -> None:
 @pytest.mark.servers
 @pytest.mark.parametrize(("passings", "lives"), [(2, True), (3, False)])
 def test_a_process_dies_at_the_passing_it_was_told(passings: int, lives: bool) -> None:
-    """It passes its point so often, and other points as it likes; then it dies with an epitaph."""
+    """It passes its point so often, and other points too; then it dies with a line on stderr."""
     script = (
         "from tests.kit.crashes import CrashPoint\n"
-        "fate = CrashPoint('reply:3')\n"
+        "crash = CrashPoint('reply:3')\n"
         f"for _ in range({passings}):\n"
-        "    fate.passing('join', 'between')\n"
-        "    fate.passing('between', 'reply')\n"
+        "    crash.passing('join', 'between')\n"
+        "    crash.passing('between', 'reply')\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     done = subprocess.run(

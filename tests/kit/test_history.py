@@ -96,7 +96,7 @@ def logs(draw: st.DrawFn, owner: str, thread: str) -> tuple[Log, list[RunState],
     for number, plan in enumerate(draw(st.lists(PLANS, min_size=1, max_size=3))):
         name = f"{thread}-run{number}"
         made, run = make_run(owner, thread, name, plan, fold)
-        for event, tags in made:
+        for event, tags, _ in made:
             fold.feed(event)
             publications.append(Given(event=event, offset=len(publications) + 1, tags=tags))
         states.append(RunState(owner=owner, run=name, status=run.status.value, code=run.code))

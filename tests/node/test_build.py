@@ -198,6 +198,13 @@ async def test_p10_a_node_drains_before_it_closes_its_log() -> None:
     await serving
 
 
+def test_a_phase_is_the_text_that_health_shows() -> None:
+    """Code that compares a phase with a text goes on working."""
+    texts = ["stopped", "starting", "warming", "ready", "draining"]
+    assert [phase.value for phase in Phase] == texts
+    assert list(Phase) == texts
+
+
 async def test_draining_twice_is_draining_once() -> None:
     """A drained node is not ready, and can be drained again and closed."""
     async with built() as node:

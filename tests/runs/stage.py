@@ -17,9 +17,9 @@ from towpath.events.types import TERMINAL
 from towpath.identity import Principal
 from towpath.log.broker import Broker, Publication, Write, Written
 from towpath.log.sqlite_broker import SqliteBroker
-from towpath.runs.executor import RunLimits
-from towpath.runs.requests import StartRun
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.deps import RunLimits
+from towpath.runs.requests import RunRequest
+from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
 from towpath.telemetry import Telemetry, TelemetryEvent
@@ -76,13 +76,13 @@ class Stage:
         self.requests = itertools.count(1)
         self.bridge = self.new_bridge()
 
-    def new_bridge(self) -> AgentWebSocketBridge:
-        return AgentWebSocketBridge(
+    def new_bridge(self) -> RunService:
+        return RunService(
             self.broker,
             self.store,
             self.registry,
             telemetry=Telemetry([self.happened.append]),
-            clock=lambda: self.now,
+            now=lambda: self.now,
             limits=self.limits,
         )
 
@@ -102,15 +102,15 @@ class Stage:
         request = {"request_id": f"q{next(self.requests)}", "agent": "agent", **request}
         if "input" not in request:
             request.setdefault("message", "hello")
-        result = await self.bridge.start(who, StartRun(thread_id=thread, **request))
+        result = await self.bridge.start(who, RunRequest(thread_id=thread, **request))
         return str(msgspec.json.decode(result)["run_id"])
 
     async def done(self, run: str, *, who: Principal = ALICE) -> None:
         """Wait until a run is over in the store, its task has gone, and whoever waited was told."""
         while True:
             record = await self.store.find_run(who.tenant, who.user, run)
-            gone = (who.tenant, who.user, run) not in self.bridge._live
-            gone = gone and not self.bridge._queue._looking
+            gone = self.bridge._active.get((who.tenant, who.user, run)) is None
+            gone = gone and not self.bridge._queue._advancing
             if gone and record is not None and record.ended_at is not None:
                 return
             await asyncio.sleep(0.005)

@@ -20,7 +20,7 @@ from towpath.errors import BadRequest, Conflict, NotFound, Unavailable
 from towpath.events.digest import digest
 from towpath.identity import Principal
 from towpath.log.broker import Write, write
-from towpath.runs.executor import RunLimits
+from towpath.runs.deps import RunLimits
 from towpath.runs.interrupts import NotOpen
 from towpath.runs.requests import Decision
 from towpath.runs.tables.projection import ThreadDeleted, ThreadKey
@@ -93,8 +93,8 @@ async def decide(
 
 async def standing(stage: Stage, run: str) -> dict[str, str]:
     """Return what the store holds of a run's questions."""
-    questions = await stage.store.questions("acme", "alice", run)
-    return {one.id: one.answer.value for one in questions}
+    questions = await stage.store.interrupts("acme", "alice", run)
+    return {one.id: one.status.value for one in questions}
 
 
 async def told(stage: Stage, name: str) -> list[dict[str, Any]]:
@@ -132,8 +132,8 @@ async def test_r93_a_run_that_asks_is_over_and_holds_nothing(kind: str, place: P
         assert (record.status.value, record.code) == ("interrupted", None)
         assert stage.bridge.active == 0
         assert (await stage.notices())[-1] == ("towpath.run.interrupted", "interrupted")
-        (question,) = await stage.store.questions("acme", "alice", run)
-        assert (question.answer.value, question.expires) == ("open", 1_000.0 + DAY)
+        (question,) = await stage.store.interrupts("acme", "alice", run)
+        assert (question.status.value, question.expires) == ("open", 1_000.0 + DAY)
 
 
 @pytest.mark.parametrize("decision", ["approve", "refuse"])
@@ -328,7 +328,7 @@ async def test_r95_expiry_survives_a_log_that_refuses(kind: str, place: Path) ->
         run = await interrupted(stage.cast(asking("q1")))
         stage.broker.broken = True
         stage.now += 2.0
-        stage.bridge._approvals.look_again()
+        stage.bridge._approvals.wake()
         await eventually(stage.broker.refused_thrice)
         assert await standing(stage, run) == {"q1": "open"}
         stage.broker.broken = False
@@ -369,7 +369,7 @@ async def test_r96_a_run_that_ended_otherwise_stays_as_it_is(
         stage.cast(saying("a"), "finished")
         if how in ("cancelled", "lost"):
             run = await stage.start()
-            (live,) = stage.bridge._live.values()
+            (live,) = stage.bridge._active
             assert live.end(live.run.cancel() if how == "cancelled" else live.run.lose())
         else:
             run = await stage.start(agent=how)
@@ -736,7 +736,7 @@ async def test_the_demo_agent_buys_what_was_approved(
     """`buy …` asks about its call, and does what was decided, whatever words came with it."""
     async with staged(kind, place) as stage:
         run = await interrupted(stage.cast(demo.tools), message="buy a barge")
-        (question,) = await stage.store.questions("acme", "alice", run)
+        (question,) = await stage.store.interrupts("acme", "alice", run)
         assert question.interrupt["message"] == "Buy a barge?"
         asked = {"digest": digest(ARGUMENTS), "payload": payload}
         reply = await decide(stage, run, question.id, decision, **asked)
@@ -754,7 +754,7 @@ async def test_an_interrupted_run_and_its_continuation_are_legal(
     """AG-UI's validator accepts both runs together, live and as the prelude at each one's end."""
     async with staged(kind, place) as stage:
         run = await interrupted(stage.cast(demo.tools), message="buy a barge")
-        (question,) = await stage.store.questions("acme", "alice", run)
+        (question,) = await stage.store.interrupts("acme", "alice", run)
         waits = await stage.store.get("acme", "alice", "t1")
         asked = await decide(stage, run, question.id, decision, digest=digest(ARGUMENTS))
         await stage.done(asked["run_id"])
@@ -819,7 +819,7 @@ async def do(
     (newest,) = await stage.store.runs("acme", "alice", "t1", limit=1)
     if act == "wait":
         stage.now += 1.0 if what == "short" else 100.0
-        stage.bridge._approvals.look_again()
+        stage.bridge._approvals.wake()
     elif act == "decide":
         request = f"d{next(stage.requests)}-{number}"
         reply = await decide(stage, newest.run_id, what, how, request_id=request)

@@ -19,9 +19,9 @@ from towpath.channels import thread_channel, user_channel
 from towpath.errors import Conflict, LimitExceeded, NotFound, Unavailable
 from towpath.events.types import TERMINAL
 from towpath.log.broker import Write, Written, write
-from towpath.runs.executor import RunLimits
+from towpath.runs.deps import RunLimits
 from towpath.runs.model import RunKey, RunQueued
-from towpath.runs.requests import Decision, StartRun
+from towpath.runs.requests import Decision, RunRequest
 from towpath.runs.tables.projection import ThreadDeleted, ThreadKey
 from towpath.runs.tables.queue import MAX_QUEUED
 from towpath.telemetry import InternalError, RunEnded
@@ -121,13 +121,13 @@ async def line_up(stage: Stage, *runs: str, agent: str = "queue", thread: str = 
     """Let runs wait of which no bridge knows yet: the moment between one run and the next."""
 
     async def nobody_looks() -> bool:
-        return not stage.bridge._queue._looking
+        return not stage.bridge._queue._advancing
 
     await eventually(nobody_looks)
     for run in runs:
         key = RunKey(tenant="acme", user="alice", thread=thread, run=run, agent=agent)
         message = {"id": f"m-{run}", "role": "user", "content": run}
-        asked = StartRun(request_id=run, agent=agent, thread_id=thread, message=run, run_id=run)
+        asked = RunRequest(request_id=run, agent=agent, thread_id=thread, message=run, run_id=run)
         request = {"asked": asked, "messages": [message], "roles": []}
         fact = RunQueued(key=key, request=msgspec.json.encode(request), at=1_000.0)
         await write(stage.broker, Write(facts=(fact,)))
@@ -380,7 +380,7 @@ async def test_r91_the_position_of_a_queued_run_misses_nothing(kind: str, place:
         desk = Desk(stage)
         first = await desk.ask("one")
         await stage.logged(3)
-        asked = StartRun(request_id="r", agent="queue", thread_id="t1", message="two")
+        asked = RunRequest(request_id="r", agent="queue", thread_id="t1", message="two")
         result = msgspec.json.decode(await stage.bridge.start(ALICE, asked))
         desk.abandon("one", "two")
         await stage.done(result["run_id"])
@@ -446,7 +446,7 @@ async def test_r81_the_same_request_waits_once(kind: str, place: Path) -> None:
     async with staged(kind, place) as stage:
         desk = Desk(stage)
         await desk.ask("one")
-        asked = StartRun(request_id="same", agent="queue", thread_id="t1", message="two")
+        asked = RunRequest(request_id="same", agent="queue", thread_id="t1", message="two")
         answers = await asyncio.gather(*(stage.bridge.start(ALICE, asked) for _ in range(4)))
         assert len(set(answers)) == 1
         assert len(await stage.store.queued("acme", "alice", "t1")) == 1
@@ -684,7 +684,7 @@ async def test_r59_a_drain_does_not_wait_for_a_log_that_refuses(kind: str, place
         async with asyncio.timeout(5), stage.bridge:
             await line_up(stage, "first")
             stage.broker.broken = True
-            stage.bridge._queue.look("acme", "alice", "t1")
+            stage.bridge._queue.wake("acme", "alice", "t1")
             await eventually(stage.broker.refused_thrice)
         assert await status(stage, "first") == "pending"
         assert desk.begun == []
@@ -763,7 +763,7 @@ async def test_r91_a_thread_for_which_runs_wait_stays(kind: str, place: Path) ->
         await line_up(stage, "three")
         with pytest.raises(Conflict):
             await write(stage.broker, delete)
-        stage.bridge._queue.look("acme", "alice", "t1")
+        stage.bridge._queue.wake("acme", "alice", "t1")
         await stage.done("three")
         await stage.check()
         await write(stage.broker, delete)
@@ -782,10 +782,10 @@ async def test_p8_a_decision_is_not_lost_to_those_that_wait(kind: str, place: Pa
         said = Decision(request_id="d", run_id=run, interrupt_id="q1", decision="approve")
         with pytest.raises(Conflict):
             await stage.bridge.approve(ALICE, said)
-        (question,) = await stage.store.questions("acme", "alice", run)
-        assert question.answer.value == "open"
+        (question,) = await stage.store.interrupts("acme", "alice", run)
+        assert question.status.value == "open"
         desk.abandon("waits")
-        stage.bridge._queue.look("acme", "alice", "t1")
+        stage.bridge._queue.wake("acme", "alice", "t1")
         await stage.done("waits")
         gone = msgspec.json.decode(await stage.bridge.approve(ALICE, said))
         assert gone == {"status": "gone"}
@@ -831,7 +831,7 @@ class Play:
         else:
             record = await self.stage.store.find_run("acme", "alice", run)
             assert record is not None
-            live = self.stage.bridge._live.get(("acme", "alice", run))
+            live = self.stage.bridge._active.get(("acme", "alice", run))
             assert record.ended_at is not None or (live is not None and live.run.over)
 
 

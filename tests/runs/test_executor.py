@@ -13,6 +13,7 @@ import pytest
 
 from tests.runs.stage import ALICE, QUICK, Stage, saying, staged, waiting
 from towpath.agents.agent import AgentError, AgentFunction, AgentInput
+from towpath.runs import run as run_module
 from towpath.runs.executor import CURRENT_RUN
 from towpath.runs.model import RunKey
 from towpath.telemetry import InternalError, RunEnded
@@ -363,3 +364,22 @@ async def test_r121_an_exit_that_comes_by_two_ways_is_told_once(tmp_path: Path) 
         await stage.done(run)
         await stage.check()
         assert [one.error for one in faults(stage)] == [exited]
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_what_is_published_is_what_was_encoded(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log stores the very bytes of the one encoding of each event."""
+    encode, encoded = run_module._encoded, list[bytes]()
+
+    def counted(event: dict[str, Any]) -> bytes:
+        encoded.append(encode(event))
+        return encoded[-1]
+
+    monkeypatch.setattr(run_module, "_encoded", counted)
+    items = ("text", {"type": "CUSTOM", "name": "x", "value": [1]}, "more")
+    async with staged(kind, tmp_path) as stage:
+        await stage.played(saying(*items))
+        # The end of the run is encoded before what has to be closed for it.
+        assert sorted(one.data for one in await stage.log()) == sorted(encoded)

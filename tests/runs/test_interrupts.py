@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from towpath.errors import BadRequest, Conflict
 from towpath.events.digest import digest
-from towpath.events.interrupts import check_asked, expiry
+from towpath.events.interrupts import check_interrupts, expiry
 from towpath.events.types import IllegalEvent
 from towpath.runs.interrupts import (
     DECISIONS,
@@ -37,7 +37,7 @@ def question(
     """Return a question that expires at 100."""
     given = {"id": "q1", "reason": "tool_call", **asked}
     return Interrupt(
-        key=KEY, interrupt=given, answer=answer, payload=payload, expires=100.0, decided=None
+        key=KEY, interrupt=given, status=answer, payload=payload, expires=100.0, decided=None
     )
 
 
@@ -131,7 +131,7 @@ def test_r95_an_agent_can_tell_yes_from_no(answers: list[tuple[InterruptStatus, 
     assert {one["status"] for one in entries} <= {"resolved"}
     for one, entry in zip(asked, entries, strict=True):
         told = entry["payload"]
-        if one.answer is InterruptStatus.REFUSED:
+        if one.status is InterruptStatus.REFUSED:
             assert told["approved"] is False
         elif isinstance(told, dict):
             assert told["approved"] is True
@@ -155,5 +155,5 @@ def test_r95_an_agent_can_tell_yes_from_no(answers: list[tuple[InterruptStatus, 
 def test_r95_what_nobody_could_answer_is_not_asked(asked: list[dict[str, Any]]) -> None:
     """An id no decision can name, two questions of one id, a call nobody was shown: refused."""
     with pytest.raises(IllegalEvent):
-        check_asked({"interrupts": asked}, MESSAGES)
-    check_asked({"interrupts": [{"id": "q1", "toolCallId": "c1"}, {"id": "q2"}]}, MESSAGES)
+        check_interrupts({"interrupts": asked}, MESSAGES)
+    check_interrupts({"interrupts": [{"id": "q1", "toolCallId": "c1"}, {"id": "q2"}]}, MESSAGES)

@@ -11,9 +11,10 @@ from towpath import telemetry
 from towpath.channels import thread_channel
 from towpath.errors import StorageError
 from towpath.log.broker import Append, Item, Write, write
-from towpath.runs.executor import item
+from towpath.runs.active_runs import ActiveRuns
 from towpath.runs.leases import Leases
 from towpath.runs.model import RunKey, RunOpened
+from towpath.runs.publications import items_of
 from towpath.runs.run import Run
 
 pytestmark = pytest.mark.parametrize("kind", ["memory", "sqlite"])
@@ -32,13 +33,13 @@ def place(tmp_path: Path) -> Path:
 def another(stage: Stage, told: list[str]) -> Leases:
     """Return what another node would look after leases with."""
     deps = replace(stage.bridge._deps, holder="another")
-    return Leases(deps, tuple, tuple, lambda key: told.append(key.run))
+    return Leases(deps, ActiveRuns(), lambda key: told.append(key.run))
 
 
 def fall_silent(stage: Stage) -> None:
     """Let the bridge renew no lease any more, as if its process hung."""
-    assert stage.bridge._beating is not None
-    stage.bridge._beating.cancel()
+    assert stage.bridge._renewing is not None
+    stage.bridge._renewing.cancel()
 
 
 async def held(stage: Stage) -> list[tuple[str, float]]:
@@ -79,10 +80,10 @@ async def test_p5_r92_a_silent_holder_loses_its_run(kind: str, place: Path) -> N
         fall_silent(stage)
         run = await stage.cast(waiting("so", then=left.set, until=go)).start()
         await stage.logged(3)
-        await another(stage, told).beat()
+        await another(stage, told).renew()
         assert told == [], "the lease holds"
         stage.now += 1.0
-        await asyncio.gather(another(stage, told).beat(), another(stage, told).beat())
+        await asyncio.gather(another(stage, told).renew(), another(stage, told).renew())
         assert told == [run]
         log = await stage.log()
         assert (await stage.events())[-1]["code"] == "run.lost"
@@ -104,9 +105,9 @@ async def test_r92_late_words_meet_no_newer_run(kind: str, place: Path) -> None:
         fall_silent(stage)
         run = await stage.cast(waiting("so")).start()
         await stage.logged(3)
-        live = stage.bridge._live["acme", "alice", run]
+        (executor,) = stage.bridge._active
         stage.now += 1.0
-        await another(stage, []).beat()
+        await another(stage, []).renew()
         stage.cast(saying("new"), "newer")
         await stage.done(await stage.start(agent="newer"))
         fork = stage.cast(waiting("newest"), "newest")
@@ -119,12 +120,12 @@ async def test_r92_late_words_meet_no_newer_run(kind: str, place: Path) -> None:
 
         await eventually(says_something)
         log = await stage.log()
-        late = Append(channel, (Item(b"{}", {}),), after=len(log), fencing_offset=live._fence)
+        late = Append(channel, (Item(b"{}", {}),), after=len(log), fencing_offset=executor._fence)
         with pytest.raises(StorageError):
             await write(stage.broker, Write((late,)))
         assert await stage.log() == log
         assert await stage.bridge.cancel(ALICE, newest) == "accepted"
-        await stage.bridge._leases.beat()
+        await stage.bridge._leases.renew()
         await stage.done(run)
         await stage.check()
 
@@ -137,9 +138,9 @@ async def test_a_holder_that_comes_back_lets_its_agent_go(kind: str, place: Path
         run = await stage.cast(waiting("so", then=left.set)).start()
         await stage.logged(3)
         stage.now += 1.0
-        await another(stage, []).beat()
+        await another(stage, []).renew()
         assert not left.is_set()
-        await stage.bridge._leases.beat()
+        await stage.bridge._leases.renew()
         await asyncio.wait_for(left.wait(), 5)
         await stage.done(run)
         assert await stage.bridge.cancel(ALICE, run) == "too_late"
@@ -153,7 +154,7 @@ async def test_p5_a_stop_that_comes_too_late_says_so(kind: str, place: Path) -> 
         run = await stage.cast(waiting("so")).start()
         await stage.logged(3)
         stage.now += 1.0
-        await another(stage, []).beat()
+        await another(stage, []).renew()
         assert await stage.bridge.cancel(ALICE, run) == "too_late"
         await stage.done(run)
         assert (await stage.events())[-1]["code"] == "run.lost"
@@ -174,13 +175,13 @@ async def test_r93_what_waits_is_held_by_nobody(kind: str, place: Path) -> None:
         assert [run for run, _ in await held(stage)] == [active]
         fall_silent(stage)
         stage.now += 1e6
-        await another(stage, told).beat()
+        await another(stage, told).renew()
         assert told == [active]
         record = await stage.store.find_run("acme", "alice", queued)
         assert record is not None
         assert record.status.value in ("pending", "running")
-        (asked,) = await stage.store.asked_in("acme", "alice", "t1")
-        assert asked.answer.value == "open"
+        (asked,) = await stage.store.last_interrupts("acme", "alice", "t1")
+        assert asked.status.value == "open"
 
 
 async def test_p5_r53_a_start_does_not_wait_for_a_log_that_refuses(kind: str, place: Path) -> None:
@@ -215,4 +216,4 @@ def opened(stage: Stage) -> Write:
         lease=stage.now + 0.5,
     )
     channel = thread_channel("acme", "alice", "t1")
-    return Write((Append(channel, tuple(map(item, made)), fence=True),), (fact,))
+    return Write((Append(channel, items_of(made), fence=True),), (fact,))

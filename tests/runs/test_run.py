@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,9 +20,8 @@ from tests.events.legal import threads
 from towpath.events.digest import OFFSET_BASIS, digest, fnv1a
 from towpath.events.order import Order
 from towpath.events.types import TERMINAL, IllegalEvent
-from towpath.runs.model import RunKey
+from towpath.runs.model import OVER, TRANSITIONS, RunKey, Status, Transition
 from towpath.runs.run import Run, RunEvent, RunIsOver
-from towpath.runs.run_states import OVER, TRANSITIONS, Status, Transition
 
 KEY = RunKey(tenant="acme", user="alice", thread="t", run="r", agent="a")
 IDS = {"threadId": "t", "runId": "r"}
@@ -158,6 +158,82 @@ def test_text_opens_and_closes_by_itself() -> None:
     ]
     assert made[0].event["messageId"] != made[5].event["messageId"]
     assert [one["content"] for one in run.messages] == ["hi", "ab", "c"]
+
+
+ONE_OF_EACH: list[object] = [
+    "text ",
+    "and more",
+    {"type": "TOOL_CALL_CHUNK", "toolCallId": "c", "toolCallName": "f", "delta": "{}"},
+    {"type": "TEXT_MESSAGE_START", "messageId": "m", "role": "assistant"},
+    {"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": "a\ud83d"},
+    {"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": "\ude00"},
+    {"type": "TEXT_MESSAGE_END", "messageId": "m"},
+    {"type": "STATE_SNAPSHOT", "snapshot": {"a": 1}},
+    {"type": "STATE_DELTA", "delta": [{"op": "remove", "path": "/a"}]},
+    {"type": "STEP_STARTED", "stepName": "s"},
+    {"type": "REASONING_START", "messageId": "th"},
+    {"type": "UNKNOWN", "x": 1},
+]
+
+
+@pytest.mark.parametrize("ending", ["finish", "fail"])
+def test_each_event_is_encoded_once_and_checked_once(
+    ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is published is the bytes that showed that it is JSON; nothing is made in vain."""
+    encoded: list[bytes] = []
+    checked: list[str] = []
+    check, encode, encoder = Order.check, msgspec.json.encode, msgspec.json.Encoder()
+
+    class Counting:
+        def encode(self, event: dict[str, Any]) -> bytes:
+            encoded.append(encoder.encode(event))
+            return encoded[-1]
+
+    def encoded_elsewhere(value: Any) -> bytes:
+        assert not (isinstance(value, dict) and "type" in value)
+        return encode(value)
+
+    def counted(self: Order, event: dict[str, Any]) -> None:
+        checked.append(event["type"])
+        check(self, event)
+
+    monkeypatch.setattr("towpath.runs.run._ENCODER", Counting())
+    monkeypatch.setattr(msgspec.json, "encode", encoded_elsewhere)
+    monkeypatch.setattr(Order, "check", counted)
+    ids = itertools.count(1)
+    run = Run(KEY, history=[], new_id=lambda: f"id{next(ids)}")
+    made = run.begin({"messages": [QUESTION], "state": {"n": 1}}) + fed(run, *ONE_OF_EACH)
+    made += run.finish() if ending == "finish" else run.fail("x")
+    assert sorted(one.data for one in made) == sorted(encoded)
+    assert sorted(kinds(made)) == sorted(checked)
+    assert [msgspec.json.decode(one.data) for one in made] == [one.event for one in made]
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {"type": "CUSTOM", "name": "x", "value": "\ud83d"},
+        {"type": "STEP_STARTED", "stepName": "\ud83d"},
+        {"type": "TOOL_CALL_CHUNK", "toolCallId": "c", "toolCallName": "\ud83d", "delta": "{}"},
+        {"type": "TEXT_MESSAGE_START", "messageId": "streamed", "role": "assistant"},
+        {"type": "TEXT_MESSAGE_CONTENT", "messageId": "streamed", "delta": "no"},
+        {"type": "TEXT_MESSAGE_CONTENT", "messageId": "another", "delta": "no"},
+        {"type": "TEXT_MESSAGE_END", "messageId": "streamed"},
+        {"type": "RUN_FINISHED", "result": "\ud83d"},
+    ],
+)
+def test_a_refused_event_has_no_effect(refused: dict[str, Any]) -> None:
+    """It neither closes the text that streams nor takes a number; the run can go on and end."""
+    run = begun()
+    chunk = {"type": "TEXT_MESSAGE_CHUNK", "messageId": "streamed", "delta": "half \ud83d"}
+    assert len(fed(run, chunk)) == 2
+    with pytest.raises(IllegalEvent):
+        run.feed(refused)
+    made = fed(run, "\ude00") + run.finish()
+    assert kinds(made) == ["TEXT_MESSAGE_CONTENT", "TEXT_MESSAGE_END", "RUN_FINISHED"]
+    assert run.messages[-1]["content"] == "half 😀"
+    assert [one.tags["seq"] for one in made] == ["4", "5", "6"]
 
 
 def test_digests_are_of_the_whole_text() -> None:

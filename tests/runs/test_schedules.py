@@ -12,15 +12,14 @@ import pytest
 from tests.kit import run_scenarios
 from towpath.identity import Principal
 from towpath.log.broker import Append, IdempotencyKey, Write
-from towpath.runs import executor, queue, service
+from towpath.runs import executor, queue, requests, service
+from towpath.runs.active_runs import ActiveRuns
 from towpath.runs.approvals import Approvals
 from towpath.runs.executor import RunExecutor
 from towpath.runs.interrupts import Interrupt, InterruptDecided, InterruptStatus
-from towpath.runs.leases import Leases
-from towpath.runs.model import RunKey, RunOpened
-from towpath.runs.requests import Decision, StartRun
+from towpath.runs.model import OVER, RunKey, RunOpened
+from towpath.runs.requests import Decision, RunRequest
 from towpath.runs.run import RunEvent
-from towpath.runs.run_states import OVER
 from towpath.runs.tables import interrupts as stored
 from towpath.runs.tables import projection
 from towpath.runs.tables import queue as queue_table
@@ -124,7 +123,7 @@ def test_a_decision_on_what_was_decided_is_found(monkeypatch: pytest.MonkeyPatch
     def careless(db: sqlite3.Connection, fact: InterruptDecided) -> None:
         for one in questions_of(db, fact):
             if one.id == fact.id:
-                stored._set(db, one, fact.answer, fact.at, fact.payload)
+                stored._set(db, one, fact.status, fact.at, fact.payload)
 
     monkeypatch.setattr(stored, "decide", careless)
     with pytest.raises(detangle.BugFound):
@@ -136,7 +135,7 @@ def test_a_last_answer_that_does_not_know_it_is_found(monkeypatch: pytest.Monkey
     real = stored.decide
 
     def forgetful(db: sqlite3.Connection, fact: InterruptDecided) -> None:
-        open_ones = {one.id for one in questions_of(db, fact) if one.answer is InterruptStatus.OPEN}
+        open_ones = {one.id for one in questions_of(db, fact) if one.status is InterruptStatus.OPEN}
         real(db, replace(fact, others=frozenset(open_ones - {fact.id})))
 
     monkeypatch.setattr(stored, "decide", forgetful)
@@ -150,9 +149,9 @@ def test_an_expiry_that_is_told_before_it_is_written_is_found(
     """Where the clock alone says expired, a decision in flight undoes it, and it is seen."""
 
     async def unwritten(self: Approvals, asked: list[Interrupt], now: float) -> list[Interrupt]:
-        return [replace(one, answer=one.now(now)) for one in asked]
+        return [replace(one, status=one.now(now)) for one in asked]
 
-    monkeypatch.setattr(Approvals, "_noted", unwritten)
+    monkeypatch.setattr(Approvals, "_expired", unwritten)
     with pytest.raises(detangle.BugFound):
         explored(run_scenarios.decisions, runs=MANY)
 
@@ -187,9 +186,9 @@ def questions_of(db: sqlite3.Connection, fact: InterruptDecided) -> list[Interru
 def test_a_pause_between_making_and_submitting_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exploration is worth its name: awaiting where nothing may be awaited is found."""
 
-    async def carry(self: RunExecutor, items: AsyncGenerator[object, None]) -> None:
+    async def publish(self: RunExecutor, items: AsyncGenerator[object, None]) -> None:
         async for item in items:
-            await self._room()
+            await self._wait_for_room()
             made = self.run.feed(item)
             await asyncio.sleep(0)
             if self.run.status in OVER:
@@ -197,7 +196,7 @@ def test_a_pause_between_making_and_submitting_is_found(monkeypatch: pytest.Monk
             elif made:
                 self._in_flight.append(self._submit(made))
 
-    monkeypatch.setattr(RunExecutor, "_carry", carry)
+    monkeypatch.setattr(RunExecutor, "_publish", publish)
     with pytest.raises(detangle.BugFound):
         explored(run_scenarios.endings)
 
@@ -224,7 +223,7 @@ def test_a_stop_that_boasts_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_holder_that_ends_its_own_run_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a slow log makes a holder take its own run for abandoned, it is seen."""
-    monkeypatch.setattr(Leases, "_in_hand", lambda _: ())
+    monkeypatch.setattr(ActiveRuns, "keys", ())
     with pytest.raises(detangle.BugFound):
         explored(run_scenarios.hanging_holder, runs=4 * MANY)
 
@@ -235,17 +234,17 @@ def test_a_person_left_out_of_the_key_is_found(monkeypatch: pytest.MonkeyPatch) 
     def careless(**fields: Any) -> RunKey:
         return RunKey(**{**fields, "user": "anybody"})
 
-    monkeypatch.setattr(service, "RunKey", careless)
+    monkeypatch.setattr(requests, "RunKey", careless)
     with pytest.raises(detangle.BugFound):
         explored(run_scenarios.strangers)
 
 
 def test_a_request_without_its_key_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the request id is not part of the write, twins become two runs, and it is seen."""
-    real = service.AgentWebSocketBridge.start
+    real = service.RunService.start
 
-    async def forgetful(self: Any, who: Principal, asked: StartRun) -> bytes:
-        again = StartRun(
+    async def forgetful(self: Any, who: Principal, asked: RunRequest) -> bytes:
+        again = RunRequest(
             request_id=self._deps.new_id(),
             agent=asked.agent,
             thread_id=asked.thread_id,
@@ -253,7 +252,7 @@ def test_a_request_without_its_key_is_found(monkeypatch: pytest.MonkeyPatch) -> 
         )
         return await real(self, who, again)
 
-    monkeypatch.setattr(service.AgentWebSocketBridge, "start", forgetful)
+    monkeypatch.setattr(service.RunService, "start", forgetful)
     with pytest.raises(detangle.BugFound):
         explored(run_scenarios.twins)
 
@@ -264,7 +263,7 @@ def test_a_queued_run_nobody_looks_after_is_found(monkeypatch: pytest.MonkeyPatc
 
     async def careless(self: queue.RunQueue, *given: Any) -> bytes:
         with pytest.MonkeyPatch.context() as blind:
-            blind.setattr(self, "look", lambda *thread: None)
+            blind.setattr(self, "wake", lambda *thread: None)
             return await real(self, *given)
 
     monkeypatch.setattr(queue.RunQueue, "put", careless)
@@ -276,10 +275,10 @@ def test_a_stop_blind_to_what_is_beginning_is_found(monkeypatch: pytest.MonkeyPa
     """Where a stop looks only at runs whose beginning was answered, one slips through: found."""
 
     async def blind(self: Any, who: Principal, run: str) -> RunExecutor | None:
-        live: RunExecutor | None = self._live.get((who.tenant, who.user, run))
-        return live
+        executor: RunExecutor | None = self._active.get((who.tenant, who.user, run))
+        return executor
 
-    monkeypatch.setattr(service.AgentWebSocketBridge, "_begun", blind)
+    monkeypatch.setattr(service.RunService, "_find", blind)
     with pytest.raises(detangle.BugFound):
         explored(run_scenarios.second_thoughts, runs=MANY)
 

@@ -14,8 +14,8 @@ from towpath.agents.agent import AgentError, AgentInput
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, TooLarge, Unavailable
 from towpath.events.types import TYPES
 from towpath.log.broker import IdempotencyKey, Write
-from towpath.runs.executor import RunLimits
-from towpath.runs.requests import StartRun
+from towpath.runs.deps import RunLimits
+from towpath.runs.requests import RunRequest
 from towpath.telemetry import InternalError, RunEnded
 
 ENGINES = ("memory", "sqlite")
@@ -529,7 +529,7 @@ async def test_r81_the_same_request_is_the_same_run(kind: str, place: Path) -> N
 
     async with staged(kind, place) as stage:
         stage.cast(agent)
-        request = StartRun(request_id="r1", agent="agent", message="hi")
+        request = RunRequest(request_id="r1", agent="agent", message="hi")
         first, twin = await asyncio.gather(
             stage.bridge.start(ALICE, request), stage.bridge.start(ALICE, request)
         )
@@ -539,7 +539,7 @@ async def test_r81_the_same_request_is_the_same_run(kind: str, place: Path) -> N
         assert await stage.bridge.start(ALICE, request) == first
         assert begun == ["hi"]
         assert result["position"]["offset"] == 0
-        other = StartRun(request_id="r1", agent="agent", message="something else")
+        other = RunRequest(request_id="r1", agent="agent", message="something else")
         with pytest.raises(Conflict):
             await stage.bridge.start(ALICE, other)
         theirs = msgspec.json.decode(await stage.bridge.start(BOB, request))
@@ -763,7 +763,7 @@ async def test_p7_an_agent_waits_when_too_much_is_under_way(place: Path) -> None
 
         async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
             nonlocal most
-            (live,) = stage.bridge._live.values()
+            (live,) = stage.bridge._active
             for n in range(300):
                 yield f"{n} "
                 most = max(most, len(live._in_flight))
@@ -797,10 +797,10 @@ async def test_storage_errors_are_no_agents_business(place: Path) -> None:
             raise StorageError("unreadable")
 
     async with staged("memory", place) as stage:
-        object.__setattr__(stage.bridge._deps, "conversations", Blind())
+        object.__setattr__(stage.bridge._deps, "store", Blind())
         with pytest.raises(Unavailable):
             await stage.bridge.cancel(ALICE, "r1")
-        object.__setattr__(stage.bridge._deps, "conversations", stage.store)
+        object.__setattr__(stage.bridge._deps, "store", stage.store)
 
 
 def stop_request(text: str = "stop") -> IdempotencyKey:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from towpath import codes
 from towpath.channels import is_id
-from towpath.errors import TowpathError
+from towpath.errors import NotFound, TowpathError
 from towpath.events.types import Message
 from towpath.identity import UserExecutionContext
 
@@ -146,6 +146,17 @@ class AgentRegistry:
     def get(self, name: str) -> Agent | None:
         """Return the agent of that name."""
         return self._agents.get(name)
+
+    def named(self, name: str) -> Agent:
+        """Return the agent of that name.
+
+        Raises:
+            NotFound: there is none.
+        """
+        agent = self._agents.get(name)
+        if agent is None:
+            raise NotFound("no such agent")
+        return agent
 
     def __iter__(self) -> Iterator[Agent]:
         return iter(self._agents.values())

@@ -58,6 +58,14 @@ class Fold:
             IllegalEvent: it is not legal here; nothing has changed.
         """
         self.order.check(event)
+        self.apply(event)
+
+    def apply(self, event: Event) -> None:
+        """Take one event that `order.check` allowed just now.
+
+        Raises:
+            IllegalEvent: its content does not fit what is there; nothing has changed.
+        """
         apply = _APPLY.get(event["type"])
         if apply is not None:
             apply(self, event)

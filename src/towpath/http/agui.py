@@ -44,9 +44,8 @@ from towpath.identity import Principal
 from towpath.log.broker import Position
 from towpath.node.node import Node
 from towpath.protocol import codec_sse as codec
-from towpath.runs.executor import RunRecord
-from towpath.runs.requests import StartRun
-from towpath.runs.run_states import Status
+from towpath.runs.model import RunRecord, Status
+from towpath.runs.requests import RunRequest
 
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 """No proxy may hold events back."""
@@ -218,7 +217,7 @@ def _stream_request(
     return StreamRequest(channel=channel, recover_from=since, run=run)
 
 
-def _start(request: Request, run_input: RunAgentInput) -> StartRun:
+def _start(request: Request, run_input: RunAgentInput) -> RunRequest:
     """Return an AG-UI client's input as a request for a run; its run id is its request id too."""
     given = {
         "messages": run_input.messages,
@@ -228,7 +227,7 @@ def _start(request: Request, run_input: RunAgentInput) -> StartRun:
         "forwardedProps": run_input.forwarded_props,
         "resume": run_input.resume,
     }
-    return StartRun(
+    return RunRequest(
         request_id=run_input.run_id,
         agent=request.path_params["agent"],
         thread_id=run_input.thread_id,

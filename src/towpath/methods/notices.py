@@ -9,7 +9,7 @@ from towpath.errors import BadRequest
 from towpath.log.broker import Broker, Write
 from towpath.methods.idempotency import key_of, write_once
 from towpath.methods.method import Caller, Method, Mutation, Name, NoParams, ShortText
-from towpath.runs.executor import custom
+from towpath.runs.publications import custom
 
 RESERVED = "towpath."
 """How the names of the gateway's own notices begin."""

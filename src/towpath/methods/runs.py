@@ -23,8 +23,8 @@ from towpath.methods.method import (
 )
 from towpath.rate_limits import Rate, RateLimits
 from towpath.runs.interrupts import Interrupt
-from towpath.runs.requests import Decision, StartRun
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.requests import Decision, RunRequest
+from towpath.runs.service import RunService
 from towpath.runs.store import RunRow, ThreadStore, run_row
 
 
@@ -133,7 +133,7 @@ class StartLimit:
 class RunMethods:
     """The handlers, and the parts that they use."""
 
-    service: AgentWebSocketBridge
+    service: RunService
     broker: Broker
     store: ThreadStore
     start_limit: StartLimit
@@ -145,7 +145,7 @@ class RunMethods:
 
         Raises:
             TooManyRequests: this person starts runs too fast.
-            CommandError: see `AgentWebSocketBridge.start`.
+            CommandError: see `RunService.start`.
         """
         self.start_limit.take(caller.principal)
         started = await self.service.start(caller.principal, _start_request(params))
@@ -155,7 +155,7 @@ class RunMethods:
         """End a run of the caller's.
 
         Raises:
-            CommandError: see `AgentWebSocketBridge.cancel`.
+            CommandError: see `RunService.cancel`.
         """
         key = key_of(caller, "run.cancel", params)
         if (earlier := await stored_result(self.broker, key, Accepted)) is not None:
@@ -167,7 +167,7 @@ class RunMethods:
         """Answer an interrupt of a run of the caller's.
 
         Raises:
-            CommandError: see `AgentWebSocketBridge.approve`.
+            CommandError: see `RunService.approve`.
         """
         decided = await self.service.approve(caller.principal, _decision(params))
         return msgspec.json.decode(decided, type=Decided)
@@ -182,7 +182,7 @@ class RunMethods:
         found = await self.store.find_run(who.tenant, who.user, params.run_id)
         if found is None:
             raise NotFound("no such run")
-        interrupts = await self.store.questions(who.tenant, who.user, params.run_id)
+        interrupts = await self.store.interrupts(who.tenant, who.user, params.run_id)
         now = self.now()
         rows = [_interrupt_row(one, now) for one in interrupts]
         return RunView(**msgspec.structs.asdict(run_row(found)), interrupts=rows)
@@ -215,8 +215,8 @@ METHODS: tuple[Method[RunMethods], ...] = (
 )
 
 
-def _start_request(params: RunStart) -> StartRun:
-    return StartRun(
+def _start_request(params: RunStart) -> RunRequest:
+    return RunRequest(
         request_id=params.request_id,
         agent=params.agent,
         thread_id=params.thread_id,

@@ -19,7 +19,7 @@ from towpath.errors import BadRequest, MethodNotFound, StorageError, Unavailable
 from towpath.log.broker import Broker
 from towpath.methods import digests, meta, notices, runs, sessions, threads
 from towpath.methods.method import Caller, Handler, Method, Params, bind
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
 from towpath.telemetry import Telemetry
 
@@ -68,7 +68,7 @@ class Methods:
 
 def make_methods(
     *,
-    service: AgentWebSocketBridge,
+    service: RunService,
     start_limit: runs.StartLimit,
     broker: Broker,
     store: ThreadStore,

@@ -21,7 +21,7 @@ from towpath.methods.method import (
     Params,
     ThreadPosition,
 )
-from towpath.runs.executor import custom
+from towpath.runs.publications import custom
 from towpath.runs.store import ThreadRow, ThreadStore
 from towpath.runs.tables.projection import ThreadCreated, ThreadDeleted, ThreadKey, ThreadRenamed
 

@@ -30,8 +30,8 @@ from towpath.node.auth_setup import open_authentication
 from towpath.node.node import VERSION, Node, Phase
 from towpath.node.revocation_feed import RevocationFeed
 from towpath.rate_limits import Rate
-from towpath.runs.executor import RunLimits
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.deps import RunLimits
+from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
 from towpath.settings import Settings
@@ -72,7 +72,7 @@ async def build_node(
         settings=settings, agents=agents, telemetry=telemetry, now=now, monotonic=monotonic
     )
     async with contextlib.AsyncExitStack() as stack:
-        auth = await open_authentication(
+        connection_auth = await open_authentication(
             settings,
             telemetry,
             stack,
@@ -81,7 +81,7 @@ async def build_node(
             http_client=http_client,
             development_key=development_key,
         )
-        node = await builder.open(stack, auth, log or builder.sqlite_log)
+        node = await builder.open(stack, connection_auth, log or builder.sqlite_log)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         keys = group.create_task(node.keep_keys(), name="issuers' keys")
         stack.callback(keys.cancel)
@@ -134,14 +134,14 @@ class _Builder:
             clock=self.now,
         )
 
-    def runs(self, broker: Broker, store: ThreadStore) -> AgentWebSocketBridge:
+    def runs(self, broker: Broker, store: ThreadStore) -> RunService:
         settings = self.settings
-        return AgentWebSocketBridge(
+        return RunService(
             broker,
             store,
             self.agents,
             telemetry=self.telemetry,
-            clock=self.now,
+            now=self.now,
             limits=RunLimits(
                 deadline_seconds=settings.run_deadline,
                 cleanup_seconds=settings.cleanup_timeout,
@@ -160,7 +160,7 @@ class _Builder:
         feed: RevocationFeed,
         broker: Broker,
         store: ThreadStore,
-        runs: AgentWebSocketBridge,
+        runs: RunService,
         connection_auth: ConnectionAuth,
     ) -> Node:
         settings, service = self.settings, connection_auth.service

@@ -22,7 +22,7 @@ from towpath.delivery.encoding import Encoding
 from towpath.errors import StorageError
 from towpath.log.broker import Append, Item, Write, write
 from towpath.methods.runs import StartLimit
-from towpath.runs.service import AgentWebSocketBridge
+from towpath.runs.service import RunService
 
 VERSION = version("towpath")
 PROBE_TENANT = ""
@@ -52,7 +52,7 @@ class Node:
 
     parts: Parts
     auth_service: AuthService
-    runs: AgentWebSocketBridge
+    runs: RunService
     start_limit: StartLimit
     """How often a person may start a run, over RPC, REST and AG-UI together."""
     sse: Encoding
@@ -124,7 +124,7 @@ class Node:
             async with asyncio.timeout(self.parts.settings.drain_timeout):
                 await self.runs.drain()
         except TimeoutError:
-            self.runs.give_up()
+            self.runs.stop_retrying()
 
     async def _end_connections(self) -> None:
         """Send every client elsewhere, and wait a bounded time for the connections to end."""

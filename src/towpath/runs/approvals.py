@@ -1,8 +1,9 @@
-"""Decisions of people on what runs asked, carried out; and the questions nobody answers in time."""
+"""Applies approvals and refusals, starts the continuation run, expires unanswered interrupts."""
 
 import asyncio
 import contextlib
 from dataclasses import replace
+from typing import Final
 
 import msgspec
 
@@ -12,7 +13,7 @@ from towpath.channels import user_channel
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, Unavailable
 from towpath.identity import Principal
 from towpath.log.broker import Append, IdempotencyKey, Write, write
-from towpath.runs.executor import RunDeps, custom
+from towpath.runs.deps import RunDeps
 from towpath.runs.interrupts import (
     DECISIONS,
     LATE,
@@ -27,194 +28,210 @@ from towpath.runs.interrupts import (
     is_refusal,
     resume_entries,
 )
-from towpath.runs.model import RunKey
+from towpath.runs.model import OVER, RunKey, RunRecord, Status
+from towpath.runs.publications import custom
 from towpath.runs.requests import (
-    Begin,
     Decision,
-    Opening,
-    StartRun,
-    Wanted,
+    RunRequest,
+    Start,
+    StartOptions,
     approve_result,
     request_key,
 )
-from towpath.runs.run_states import OVER, Status
 
-ATTEMPTS = 3
-"""How often a decision is tried while other questions of the run are answered."""
-LOOK_AGAIN = 3600.0
-"""How long questions are left unlooked at, at the most, in seconds: wall clocks are set."""
+ATTEMPTS: Final = 3
+"""How often a decision is tried while other interrupts of the run are decided."""
+MAX_SLEEP: Final = 3600.0
+"""How long expiries are not checked, at the most, in seconds: wall clocks are set."""
 
 
 class Approvals:
-    """Answers what runs asked."""
+    """Decides and expires interrupts."""
 
-    def __init__(self, deps: RunDeps, registry: AgentRegistry, begin: Begin) -> None:
+    def __init__(self, deps: RunDeps, registry: AgentRegistry, start: Start) -> None:
         self._deps = deps
         self._registry = registry
-        self._begin = begin
-        self._news = asyncio.Event()
+        self._start = start
+        self._woken = asyncio.Event()
 
-    async def decide(self, principal: Principal, said: Decision) -> bytes:
-        """Note a decision, with the run that continues where it was the last one; see the bridge.
+    async def decide(self, principal: Principal, decision: Decision) -> bytes:
+        """Store a decision, and start the continuation where it was the run's last one.
+
+        Returns:
+            The result of `run.approve`; see `towpath.runs.service.RunService.approve`.
 
         Raises:
-            NotOpen: the question was answered, expired or left behind.
+            NotOpen: the interrupt was decided, expired or superseded.
         """
-        key = request_key(principal, "run.approve", said.request_id, said)
+        key = request_key(principal, "run.approve", decision.request_id, decision)
         for _ in range(ATTEMPTS):
             with contextlib.suppress(AnswersMoved):
-                return await self._decide(principal, said, key)
-        raise Conflict("the run's questions have too many answers")
+                return await self._decide(principal, decision, key)
+        raise Conflict("the run's interrupts are decided too often at once")
 
-    async def asked_in(self, key: RunKey, now: float) -> list[Interrupt]:
-        """Return what the run that ended last in a thread asked, and where that stands now."""
-        request = await self._deps.conversations.asked_in(*key.thread_key)
-        return await self._noted(request, now)
+    async def last_interrupts(self, key: RunKey, now: float) -> list[Interrupt]:
+        """Return the interrupts of the run that ended last in a thread, as they are now."""
+        interrupts = await self._deps.store.last_interrupts(*key.thread_key)
+        return await self._expired(interrupts, now)
 
-    def look_again(self) -> None:
-        """Take note that there may be questions that expire sooner than those known."""
-        self._news.set()
+    def wake(self) -> None:
+        """Check expiries again: there may be interrupts that expire sooner than those known."""
+        self._woken.set()
 
     async def watch(self) -> None:
-        """Note what nobody answered in time; does not end."""
+        """Expire the interrupts that nobody decided in time; does not end."""
         deps = self._deps
         while True:
             try:
-                for key in await deps.conversations.expired(deps.clock()):
+                for key in await deps.store.expired(deps.now()):
                     await self._expire(key)
-                due = await deps.conversations.next_expiry()
-                wait = LOOK_AGAIN if due is None else due - deps.clock()
+                due = await deps.store.next_expiry()
+                wait = MAX_SLEEP if due is None else due - deps.now()
             except StorageError as error:
                 deps.telemetry.emit(
                     telemetry.InternalError(where="expiring interrupts", error=error)
                 )
                 wait = deps.limits.retry_seconds
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(max(wait, 0.0), LOOK_AGAIN)):
-                    await self._news.wait()
-            self._news.clear()
+                async with asyncio.timeout(min(max(wait, 0.0), MAX_SLEEP)):
+                    await self._woken.wait()
+            self._woken.clear()
 
-    async def _decide(self, principal: Principal, said: Decision, key: IdempotencyKey) -> bytes:
-        deps, now = self._deps, self._deps.clock()
+    async def _decide(self, principal: Principal, decision: Decision, key: IdempotencyKey) -> bytes:
+        deps, now = self._deps, self._deps.now()
         tenant, user = principal.tenant, principal.user
-        record = await deps.conversations.find_run(tenant, user, said.run_id)
-        request = await deps.conversations.questions(tenant, user, said.run_id)
-        questions = await self._noted(request, now)
-        # After those looks: a twin of this request shows in them, or is met at the write.
+        record = await deps.store.find_run(tenant, user, decision.run_id)
+        stored = await deps.store.interrupts(tenant, user, decision.run_id)
+        interrupts = await self._expired(stored, now)
+        # After those lookups: a twin of this request shows in them, or is met at the write.
         if (earlier := await deps.broker.stored_result(key)) is not None:
             return earlier
         if record is None:
             raise NotFound("no such run")
-        if record.status in OVER - {Status.INTERRUPTED}:
-            raise NotOpen("gone")
-        mine = next((one for one in questions if one.id == said.interrupt_id), None)
-        if mine is None:
-            raise NotFound("no such interrupt")
-        if mine.answer is not InterruptStatus.OPEN:
-            raise NotOpen(LATE[mine.answer])
-        past = await deps.conversations.conversation(tenant, user, record.key.thread)
-        check_shown(mine, said.digest, past.messages)
-        answer = TRANSITIONS[InterruptStatus.OPEN, DECISIONS[said.decision]]
-        others = {one.id for one in questions if one.answer is InterruptStatus.OPEN} - {mine.id}
-        decided = InterruptDecided(
+        interrupt = _open_interrupt(record, interrupts, decision.interrupt_id)
+        past = await deps.store.conversation(tenant, user, record.key.thread)
+        check_shown(interrupt, decision.digest, past.messages)
+        decided = replace(
+            interrupt,
+            status=TRANSITIONS[InterruptStatus.OPEN, DECISIONS[decision.decision]],
+            payload=decision.payload,
+        )
+        others = frozenset(one.id for one in interrupts if one.is_open) - {interrupt.id}
+        fact = InterruptDecided(
             key=record.key,
-            id=mine.id,
-            answer=answer,
-            payload=said.payload,
-            others=frozenset(others),
+            id=decided.id,
+            status=decided.status,
+            payload=decided.payload,
+            others=others,
             at=now,
         )
         if others:
-            result = msgspec.json.encode({"status": "accepted"})
-            told = _notice(
-                record.key,
-                "towpath.interrupt.decided",
-                {"interrupt_id": mine.id, "status": answer.value},
-            )
-            change = Write((told,), (decided,), key=key, result=lambda _: result)
-            return (await write(deps.broker, change)).result
-        answered = [
-            replace(one, answer=answer, payload=said.payload) if one is mine else one
-            for one in questions
-        ]
-        return await self._continue(principal, record.key, answered, decided, key)
+            return await self._write_decision(fact, key)
+        answered = [decided if one is interrupt else one for one in interrupts]
+        return await self._continue(principal, record.key, answered, fact, key)
+
+    async def _write_decision(self, fact: InterruptDecided, key: IdempotencyKey) -> bytes:
+        """Store a decision that others of the run have to follow."""
+        result = msgspec.json.encode({"status": "accepted"})
+        change = {"interrupt_id": fact.id, "status": fact.status.value}
+        notice = _notice(fact.key, "towpath.interrupt.decided", change)
+        decided = Write((notice,), (fact,), key=key, result=lambda _: result)
+        return (await write(self._deps.broker, decided)).result
 
     async def _continue(
         self,
         principal: Principal,
         parent: RunKey,
         answered: list[Interrupt],
-        decided: InterruptDecided,
+        fact: InterruptDecided,
         key: IdempotencyKey,
     ) -> bytes:
-        """Note the last decision, and begin the run that continues, in one act."""
-        agent = self._registry.get(parent.agent)
-        if agent is None:
-            raise Unavailable("the agent that asked is not here any more")
-        request = StartRun(
+        """Store the last decision, and start the run that continues, in one transaction."""
+        if self._registry.get(parent.agent) is None:
+            raise Unavailable("the agent of the run is not registered any more")
+        request = RunRequest(
             request_id=key.request_id,
             agent=parent.agent,
             thread_id=parent.thread,
             input={"messages": [], "resume": resume_entries(answered)},
         )
-        opening = Opening(key=key, result=approve_result, parent=parent.run, facts=(decided,))
-        return await self._begin(Wanted(principal, agent, request, []), opening)
+        options = StartOptions(key=key, result=approve_result, parent=parent.run, facts=(fact,))
+        return await self._start(principal, request, options)
 
-    async def _noted(self, request: list[Interrupt], now: float) -> list[Interrupt]:
-        """Return a run's questions, those whose time is over written as expired.
+    async def _expired(self, interrupts: list[Interrupt], now: float) -> list[Interrupt]:
+        """Return a run's interrupts; those whose time is over are written as expired first.
 
-        Nobody is told `expired` before it is written: a decision that was made in time may be on
-        its way to the log, and whichever is there first counts.
+        Nobody gets `expired` as an answer before it is written: a decision that was made in time
+        may be on its way to the log, and whichever is there first counts.
         """
-        if all(one.now(now) is one.answer for one in request):
-            return request
-        key = request[0].key
+        if all(one.now(now) is one.status for one in interrupts):
+            return interrupts
+        key = interrupts[0].key
         await self._expire(key)
-        return await self._deps.conversations.questions(*key.run_id_key)
+        return await self._deps.store.interrupts(*key.run_id_key)
 
     async def _expire(self, key: RunKey) -> None:
-        told = _notice(key, "towpath.interrupt.expired", {})
-        fact = InterruptsExpired(key=key, at=self._deps.clock())
-        with contextlib.suppress(NotOpen):  # Somebody answered at the last moment.
-            await write(self._deps.broker, Write((told,), (fact,)))
+        notice = _notice(key, "towpath.interrupt.expired", {})
+        fact = InterruptsExpired(key=key, at=self._deps.now())
+        with contextlib.suppress(NotOpen):  # Somebody decided at the last moment.
+            await write(self._deps.broker, Write((notice,), (fact,)))
 
 
-def answering(opening: Opening, request: list[Interrupt], given: StartRun, at: float) -> Opening:
-    """Return how a run is opened that brings answers with it: all of them, each once.
+def _open_interrupt(record: RunRecord, interrupts: list[Interrupt], key: str) -> Interrupt:
+    """Return an open interrupt of a run.
+
+    Raises:
+        NotOpen: it is not open any more, or the run ended without interrupts.
+        NotFound: there is no such interrupt.
+    """
+    if record.status in OVER - {Status.INTERRUPTED}:
+        raise NotOpen("gone")
+    interrupt = next((one for one in interrupts if one.id == key), None)
+    if interrupt is None:
+        raise NotFound("no such interrupt")
+    if not interrupt.is_open:
+        raise NotOpen(LATE[interrupt.status])
+    return interrupt
+
+
+def answer_options(
+    options: StartOptions, interrupts: list[Interrupt], request: RunRequest, at: float
+) -> StartOptions:
+    """Return the options of a run whose request answers interrupts: all of them, each once.
 
     Args:
-        opening: how it would be opened without them.
-        asked: what the thread waits for, and where that stands.
-        given: what starts the run.
-        at: the time at which they stand there, in Unix seconds.
+        options: those of the run without the answers.
+        interrupts: what the thread waits for, and the status of each.
+        request: the request with the answers.
+        at: the time of those statuses, in Unix seconds.
 
     Raises:
         BadRequest: they are not the answers to what the agent asked in the thread.
-        NotOpen: what they answer is not open any more.
+        NotOpen: an interrupt that they answer is not open any more.
     """
-    answers = [one for one in given.answers if isinstance(one, dict)]
+    answers = [one for one in request.answers if isinstance(one, dict)]
     ids = [str(answer.get("interruptId")) for answer in answers]
-    by_id = {one.id: one for one in request if one.key.agent == given.agent}
-    if len(answers) < len(given.answers) or sorted(ids) != sorted(by_id):
+    by_id = {one.id: one for one in interrupts if one.key.agent == request.agent}
+    if len(answers) < len(request.answers) or sorted(ids) != sorted(by_id):
         raise BadRequest("resume has to answer each open interrupt once, and nothing else")
-    late = [one.answer for one in request if one.answer is not InterruptStatus.OPEN]
+    late = [one.status for one in interrupts if not one.is_open]
     if late:
         raise NotOpen(LATE[late[0]])
     facts = tuple(
         InterruptDecided(
             key=by_id[key].key,
             id=key,
-            answer=InterruptStatus.REFUSED if is_refusal(answer) else InterruptStatus.APPROVED,
+            status=InterruptStatus.REFUSED if is_refusal(answer) else InterruptStatus.APPROVED,
             payload=answer.get("payload"),
             others=frozenset(ids[place:]),
             at=at,
         )
         for place, (key, answer) in enumerate(zip(ids, answers, strict=True), 1)
     )
-    return replace(opening, parent=request[0].key.run, facts=facts)
+    return replace(options, parent=interrupts[0].key.run, facts=facts)
 
 
 def _notice(key: RunKey, name: str, more: dict[str, str]) -> Append:
-    """Return the small event by which a person's devices learn of a question's answer."""
+    """Return the notice of a decision or an expiry for the person's devices."""
     value = {"thread_id": key.thread, "run_id": key.run, "agent": key.agent, **more}
     return custom(user_channel(key.tenant, key.user), name, value)

@@ -1,163 +1,40 @@
-"""One run in progress: its agent at work, its events on their way, its ending.
+"""The executor of one run: lets its agent work, publishes its events, writes its ending.
 
-The agent works in a task of its own, so that a run can end while its agent still tidies up. Ending
-a run and stopping its agent are two things: the ending is a move of the run's table and happens at
-once; the agent is then cancelled and has `cleanup_seconds` to leave. What it yields after that is
-refused by the table.
+The agent works in a task of its own, so that a run can end while its agent still cleans up. Ending
+a run and stopping its agent are two things: the ending is a transition of the run's table and
+happens at once; the agent is then cancelled and has `cleanup_seconds` to return. The table refuses
+what the agent yields after that.
 
-Events are submitted in order and not waited for one by one: up to `in_flight` writes are under way
-while the agent goes on, each naming the offset it follows, so that none can stand in the log where
-an earlier one is missing. The terminal event is waited for, and repeated while the log refuses it,
-because a run without an ending is the one thing that may not be.
+Events are submitted in order and not awaited one by one: up to `in_flight` writes are in progress
+while the agent goes on. Each names the offset it follows, so that no event can be in the log where
+an earlier one is missing. The terminal event is awaited, and written again while the log refuses
+it, because every run has an ending.
 """
 
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Final
 
 import msgspec
 
 from towpath import codes, telemetry
 from towpath.agents.agent import Agent, AgentError, AgentInput
-from towpath.channels import Channel, thread_channel, user_channel
 from towpath.errors import Conflict, LogCorrupted, LogFenced, StorageError, WriteFailed
-from towpath.events.types import IllegalEvent, Message
-from towpath.log.broker import Append, Broker, IdempotencyKey, Item, Write, Written, failure
-from towpath.runs.interrupts import Interrupt
-from towpath.runs.model import LeaseHeld, Queued, RunKey
+from towpath.events.types import IllegalEvent
+from towpath.log.broker import Append, IdempotencyKey, Write, Written, failure
+from towpath.runs.deps import RunDeps
+from towpath.runs.model import OVER, LeaseHeld, LogRange, RunKey, Status
+from towpath.runs.publications import channel_of, items_of, notice
 from towpath.runs.run import Run, RunEvent, RunIsOver
-from towpath.runs.run_states import OVER, Status
-from towpath.telemetry import Telemetry
 
-ENDING_FAILURES = 3
-"""How often an ending may fail to be applied before it carries nothing of what the run has made."""
-BEATS = 3
-"""How often a lease is renewed in its time."""
+ENDING_FAILURES: Final = 3
+"""How often an ending may fail to be applied before it is written without the run's content."""
 
 CURRENT_RUN: ContextVar[RunKey] = ContextVar("CURRENT_RUN")
 """The run whose agent is at work; tasks, callbacks and threads that the agent starts inherit it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunLimits:
-    """The bounds of runs. Times in seconds, sizes in bytes."""
-
-    deadline_seconds: float = 600.0
-    """Until a run is ended with `run.deadline`, where its agent has no deadline of its own."""
-    cleanup_seconds: float = 5.0
-    """How long a stopped agent may tidy up before it is left behind."""
-    in_flight: int = 64
-    """How many writes of one run may be under way."""
-    message_bytes: int = 256 * 1024
-    """The input of one run."""
-    run_bytes: int = 64 * 1024 * 1024
-    """All events of one run together."""
-    ending_seconds: float = 4.0
-    """How long whoever stops a run waits for its ending in the log: clients wait for 5 s."""
-    drain_seconds: float = 8.0
-    """How long the endings of a drain may take; what is not written then is written as lost."""
-    interrupt_seconds: float = 24 * 3600.0
-    """How long a question waits for a person, where the agent does not say."""
-    lease_seconds: float = 15.0
-    """How long after its process fell silent a run is ended as lost, at the latest."""
-    retry_seconds: float = 1.0
-    """Between attempts to write an ending that the log refused."""
-    keep_raw: bool = False
-    """Whether RAW events and `rawEvent` fields are kept."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conversation:
-    """What is stored of a thread: everything up to its last terminal event."""
-
-    messages: list[Message] = field(default_factory=list)
-    state: Any = None
-    offset: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
-    """What is stored of a run."""
-
-    key: RunKey
-    status: Status
-    code: str | None
-    started_at: float
-    ended_at: float | None
-
-
-class Conversations(Protocol):
-    """What the bridge has to know of threads; the store of threads is handed in."""
-
-    async def conversation(self, tenant: str, user: str, thread: str) -> Conversation:
-        """Return what is stored of a thread; an empty one where there is none."""
-
-    async def find_run(self, tenant: str, user: str, run: str) -> RunRecord | None:
-        """Return what is stored of a run."""
-
-    async def unfinished(self) -> list[RunRecord]:
-        """Return every run that has begun and has no terminal event."""
-
-    async def abandoned(self, at: float) -> list[RunRecord]:
-        """Return those whose lease has run out by a time."""
-
-    async def held(self, holder: str) -> set[RunKey]:
-        """Return the runs that a holder holds."""
-
-    async def queued(self, tenant: str, user: str, thread: str) -> list[Queued]:
-        """Return the runs that wait for a thread, in the order of their turns."""
-
-    async def waiting_threads(self) -> list[tuple[str, str, str]]:
-        """Return the threads for which runs wait: tenant, user, thread."""
-
-    async def questions(self, tenant: str, user: str, run: str) -> list[Interrupt]:
-        """Return what a run asked, in its order."""
-
-    async def asked_in(self, tenant: str, user: str, thread: str) -> list[Interrupt]:
-        """Return what the run that ended last in a thread asked, if it ended with that."""
-
-    async def expired(self, at: float) -> list[RunKey]:
-        """Return the runs whose open questions have expired by a time."""
-
-    async def next_expiry(self) -> float | None:
-        """Return when the next open question expires, in Unix seconds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunDeps:
-    """What every run of a bridge works with."""
-
-    broker: Broker
-    conversations: Conversations
-    telemetry: Telemetry
-    limits: RunLimits
-    clock: Callable[[], float]
-    """Unix seconds."""
-    new_id: Callable[[], str]
-    holder: str
-    """The name under which leases are held."""
-    left_behind: set["asyncio.Task[None]"] = field(default_factory=set)
-    """Agents that ignore their cancellation; kept in sight until they go."""
-
-    def lease_end(self) -> float:
-        """Return until when a lease holds that is given or renewed now.
-
-        That is a beat less than `lease_seconds`, since the last beat may be that long ago.
-        """
-        return self.clock() + self.limits.lease_seconds * (1 - 1 / BEATS)
-
-
-class LogRange(NamedTuple):
-    """Where a run stands in its thread's channel."""
-
-    hold: int | None
-    """The offset of its first event; None where the log has none of it."""
-    top: int
-    """The offset of its last event."""
 
 
 class RunExecutor:
@@ -168,9 +45,9 @@ class RunExecutor:
 
         Args:
             run: its state.
-            place: where it stands in the thread's channel.
+            log_range: where it is in the log of its thread.
             began: when, in Unix seconds.
-            around: what it works with.
+            deps: what it works with.
         """
         self.run = run
         self._channel = channel_of(run.key)
@@ -182,20 +59,20 @@ class RunExecutor:
         self._size = 0
         self._ending: asyncio.Task[bool] | None = None
         self.overtaken = False
-        """Whether somebody else gave the run another ending than the one made here."""
+        """Whether the run got another ending elsewhere than the one made here."""
         self._request: tuple[IdempotencyKey, bytes] | None = None
-        self._leaving = False
-        """Whether its agent ended the run itself, or heard that it is over, and is tidying up: to
-        cancel it now would break that off."""
+        self._cleaning_up = False
+        """Whether the agent ended the run itself, or was refused because the run is over, and
+        cleans up: cancelling it now would break that off."""
         self._failure: BaseException | None = None
-        """What the agent raised last; one error may come by two ways, and is told once."""
+        """The agent's last error; one error may arrive in two ways, and is reported once."""
 
-    async def run_to_end(self, agent: Agent, given: AgentInput) -> None:
-        """See the run to its end, and its agent out of the house."""
+    async def run_to_end(self, agent: Agent, agent_input: AgentInput) -> None:
+        """Run the agent until the run ends, then cancel it and wait for its clean-up."""
         key, limits = self.run.key, self._deps.limits
-        work = asyncio.create_task(self._work(agent, given), name=f"agent {key.run}")
-        self._deps.left_behind.add(work)
-        work.add_done_callback(self._deps.left_behind.discard)
+        work = asyncio.create_task(self._work(agent, agent_input), name=f"agent {key.run}")
+        self._deps.agent_tasks.add(work)
+        work.add_done_callback(self._deps.agent_tasks.discard)
         over = asyncio.create_task(self._over.wait(), name=f"over {key.run}")
         try:
             deadline = limits.deadline_seconds if agent.deadline is None else agent.deadline
@@ -206,27 +83,28 @@ class RunExecutor:
             self.end(self.run.fail("run.failed" if work in done else "run.deadline"))
         finally:
             over.cancel()
-            if self._leaving:
+            if self._cleaning_up:
                 await asyncio.wait((work,), timeout=limits.cleanup_seconds)
-            self._tell_own_cancellation(work)
+            self._report_own_cancellation(work)
             work.cancel()
             await asyncio.wait((work,), timeout=limits.cleanup_seconds)
             await self.ended()
 
     def end(
-        self, made: list[RunEvent], *, request: tuple[IdempotencyKey, bytes] | None = None
+        self, events: list[RunEvent], *, request: tuple[IdempotencyKey, bytes] | None = None
     ) -> bool:
-        """Write the run's ending and let its agent go; return whether this call ended it.
+        """Write the run's ending and stop its agent; return whether this call ended the run.
 
-        `made` is empty where the run had ended already: then its ending is being written.
-        `request` is what asked for the ending, and its result, to be remembered in the same act.
+        Args:
+            events: the ending; empty where the run had ended already, and its ending is written.
+            request: the request for the ending, and its result, stored in the same transaction.
         """
-        if not made:
+        if not events:
             return False
         self._request = request
         self._over.set()
         self._ending = asyncio.create_task(
-            self._write_ending(made), name=f"ending {self.run.key.run}"
+            self._write_ending(events), name=f"ending {self.run.key.run}"
         )
         return True
 
@@ -238,7 +116,7 @@ class RunExecutor:
         """Wait until the ending is in the log, if there is one.
 
         Returns:
-            False where it was given up, or is not there within so many seconds.
+            False where the attempts were stopped, or the ending is not there in so many seconds.
         """
         if self._ending is None:
             return True
@@ -247,44 +125,44 @@ class RunExecutor:
         return ending.done() and not ending.cancelled() and ending.result()
 
     def abandon(self) -> None:
-        """Stop working on a run that is held no more: somebody else has ended it, or will."""
+        """Stop working on a run whose lease was lost: another holder has ended it, or will."""
         if not self.run.over:
             self.run.lose()
             self._over.set()
 
-    def give_up(self) -> None:
-        """Stop trying to write the ending; whoever opens the log next writes it."""
+    def stop_retrying(self) -> None:
+        """Stop trying to write the ending; the process that opens the log next writes it."""
         if self._ending is not None:
             self._ending.cancel()
 
     def fail(self, error: BaseException) -> None:
-        """End the run, if it is not over, because of what its agent raised, and tell of it."""
+        """Report an error of the agent, and end the run, if it is not over."""
         if error is not self._failure:
             self._failure = error
             self._deps.telemetry.emit(agent_fault(self.run.key, error))
         self.end(self.run.fail("run.failed"))
 
-    async def _work(self, agent: Agent, given: AgentInput) -> None:
-        """Ask the agent and carry what it says; whatever it raises, the run ends here once."""
+    async def _work(self, agent: Agent, agent_input: AgentInput) -> None:
+        """Run the agent and publish what it yields; whatever it raises, the run ends once."""
         CURRENT_RUN.set(self.run.key)
         try:
-            self.end(await self._answer(agent, given))
+            self.end(await self._ending_of(agent, agent_input))
         except asyncio.CancelledError:
-            raise  # Whether somebody asked for it is for `run_to_end` to say.
+            raise  # `run_to_end` decides whether the gateway asked for it.
         except BaseException as error:  # The outermost edge of somebody else's code.
             # SystemExit and KeyboardInterrupt too: from a task they would end the server.
             self.fail(error)
 
-    async def _answer(self, agent: Agent, given: AgentInput) -> list[RunEvent]:
-        """Carry what the agent says, and return the ending that it gives the run."""
+    async def _ending_of(self, agent: Agent, agent_input: AgentInput) -> list[RunEvent]:
+        """Publish what the agent yields, and return the ending that it gives the run."""
         try:
-            await self._carry(agent.function(given))
+            await self._publish(agent.function(agent_input))
         except AgentError as error:
             return self.run.fail(codes.agent_code(error.code), error.message)
         return self.run.finish()
 
-    def _tell_own_cancellation(self, work: "asyncio.Task[None]") -> None:
-        """Tell of an agent that raised CancelledError by itself: nobody has cancelled it yet."""
+    def _report_own_cancellation(self, work: "asyncio.Task[None]") -> None:
+        """Report an agent that raised CancelledError by itself: nobody has cancelled it yet."""
         this = asyncio.current_task()
         if work.cancelled() and this is not None and not this.cancelling():
             try:
@@ -292,41 +170,41 @@ class RunExecutor:
             except asyncio.CancelledError as error:
                 self.fail(error)
 
-    async def _carry(self, items: AsyncGenerator[object, None]) -> None:
-        """Take what the agent yields, one by one, and submit what it makes.
+    async def _publish(self, items: AsyncGenerator[object, None]) -> None:
+        """Take what the agent yields, one by one, and submit the events it becomes.
 
-        Between making events and submitting them nothing is awaited: so whoever ends the run
-        meanwhile can only come before or after, never between.
+        Nothing is awaited between making events and submitting them: so whoever ends the run
+        meanwhile comes before or after, never between.
         """
         async with contextlib.aclosing(items):
             async for item in items:
                 try:
-                    await self._room()
-                    made = self.run.feed(item)
+                    await self._wait_for_room()
+                    events = self.run.feed(item)
                 except RunIsOver:
-                    self._leaving = True
+                    self._cleaning_up = True
                     return
                 except IllegalEvent as error:
-                    self._leave(self.run.fail("run.illegal_event", str(error)))
+                    self._end_from_agent(self.run.fail("run.illegal_event", str(error)))
                     return
                 except StorageError:
-                    self._leave(self.run.fail("run.storage"))
+                    self._end_from_agent(self.run.fail("run.storage"))
                     return
                 if self.run.status in OVER:
-                    self._leave(made)
-                elif made:
-                    self._in_flight.append(self._submit(made))
+                    self._end_from_agent(events)
+                elif events:
+                    self._in_flight.append(self._submit(events))
                 if self._size > self._deps.limits.run_bytes:
-                    self._leave(self.run.fail("run.too_large"))
+                    self._end_from_agent(self.run.fail("run.too_large"))
                     return
 
-    def _leave(self, made: list[RunEvent]) -> None:
-        """End the run from within its agent's work; what is left to the agent is to tidy up."""
-        self._leaving = True
-        self.end(made)
+    def _end_from_agent(self, events: list[RunEvent]) -> None:
+        """End the run from within its agent's task; the agent may clean up before it returns."""
+        self._cleaning_up = True
+        self.end(events)
 
-    async def _room(self) -> None:
-        """Wait while too much is under way.
+    async def _wait_for_room(self) -> None:
+        """Wait while too many writes are in progress.
 
         Raises:
             StorageError: one of the run's earlier writes was refused.
@@ -337,32 +215,32 @@ class RunExecutor:
             waiting.popleft()
         await self._deps.broker.room()
 
-    def _submit(self, made: list[RunEvent]) -> "asyncio.Future[Written]":
-        items = tuple(map(item, made))
+    def _submit(self, events: list[RunEvent]) -> "asyncio.Future[Written]":
+        items = items_of(events)
         append = Append(self._channel, items, after=self._top, fencing_offset=self._fence)
         self._top += len(items)
         self._size += sum(len(one.data) for one in items)
         future = self._deps.broker.submit(Write((append,)))
-        future.add_done_callback(failure)  # Whoever waits for it is told; nobody has to.
+        future.add_done_callback(failure)  # Retrieves the error: perhaps nobody awaits the write.
         return future
 
-    async def _write_ending(self, made: list[RunEvent]) -> bool:
+    async def _write_ending(self, events: list[RunEvent]) -> bool:
         """Write the terminal event, as often as it takes; False where it can never be written.
 
-        Where the log refused it or anything before it, what the log holds is what counts: the run
-        is read back and ended from there. Where it cannot be written with what the run has made,
-        it is written without.
+        Where the log refused it or anything before it, the log decides: the run is read back and
+        ended from there. Where its ending cannot be written with the run's content, it is written
+        without.
         """
-        told, failures = False, 0
-        while made:
+        refused, failures = False, 0
+        while events:
             try:
-                if told:
-                    made = await self._make_again(failures)
-                if made:
-                    await self.close(made)
+                if refused:
+                    events = await self._make_again(failures)
+                if events:
+                    await self.close(events)
                 return True
             except (LogCorrupted, LogFenced):
-                return False  # For good: whoever opens the log says what became of the run.
+                return False  # For good: the process that opens the log next ends the run.
             except (StorageError, LeaseHeld) as error:
                 failures += isinstance(error, WriteFailed)
                 reason: Exception = error
@@ -372,42 +250,45 @@ class RunExecutor:
             except Exception as error:  # The outermost edge of a run: it has to end.
                 failures += 1
                 reason = error
-            if not told:
+            if not refused:
                 fault = run_fault("ending of a run", self.run.key, reason)
                 self._deps.telemetry.emit(fault)
-            told = True
+            refused = True
             await asyncio.sleep(self._deps.limits.retry_seconds)
         return True
 
-    async def close(self, made: list[RunEvent]) -> None:
-        """Write the terminal event, once, and tell that the run has ended.
+    async def close(self, events: list[RunEvent]) -> None:
+        """Write the terminal event, once, and report that the run has ended.
 
         Raises:
-            StorageError: it could not be written, or does not follow on what the log holds.
-            LeaseHeld: somebody else holds the run.
-            Conflict: the request that asked for it was answered already.
+            StorageError: it could not be written, or does not follow on what is in the log.
+            LeaseHeld: another holder has the run.
+            Conflict: the request for the ending was answered already.
         """
-        written = await self._deps.broker.submit(self._closing(made))
+        written = await self._deps.broker.submit(self._closing(events))
         if written.repeated:
             raise Conflict("the request was answered already")
-        self._tell_ended()
+        self._report_ended()
 
-    def _tell_ended(self) -> None:
-        seconds = self._deps.clock() - self._began
+    def _report_ended(self) -> None:
+        seconds = self._deps.now() - self._began
         self._deps.telemetry.emit(run_ended(self.run, seconds))
 
-    def _closing(self, made: list[RunEvent]) -> Write:
+    def _closing(self, events: list[RunEvent]) -> Write:
         """Return the write of the terminal event, and that the run has ended, in one act."""
-        items = tuple(map(item, made))
         last = Append(
-            self._channel, items, after=self._top, fencing_offset=self._fence, unfence=True
+            self._channel,
+            items_of(events),
+            after=self._top,
+            fencing_offset=self._fence,
+            unfence=True,
         )
-        now, limits = self._deps.clock(), self._deps.limits
+        now, limits = self._deps.now(), self._deps.limits
         closed = self.run.closed(
             now, holder=self._deps.holder, expires=now + limits.interrupt_seconds
         )
-        asks = self.run.status is Status.INTERRUPTED
-        name = "towpath.run.interrupted" if asks else "towpath.run.ended"
+        interrupted = self.run.status is Status.INTERRUPTED
+        name = "towpath.run.interrupted" if interrupted else "towpath.run.ended"
         appends = (last, notice(self.run, name))
         key, result = self._request or (None, b"")
         return Write(appends, (closed,), key=key, result=lambda _: result)
@@ -415,13 +296,13 @@ class RunExecutor:
     async def _make_again(self, failures: int) -> list[RunEvent]:
         """Read the run back from the log and end it there; nothing if its ending is there.
 
-        After too many failures the run is not read: its ending carries nothing of it.
+        After too many failures the run is not read: its ending is written without its content.
         """
         key, cancelled = self.run.key, self.run.status is Status.CANCELLED
-        record = await self._deps.conversations.find_run(*key.run_id_key)
+        record = await self._deps.store.find_run(*key.run_id_key)
         if record is not None and record.ended_at is not None:
             if (record.status, record.code) == (self.run.status, self.run.code):
-                self._tell_ended()  # It was this one, and only its answer was lost.
+                self._report_ended()  # It was this one, and only its answer was lost.
             else:
                 self.overtaken = True
             return []
@@ -432,29 +313,29 @@ class RunExecutor:
         return self.run.cancel() if cancelled else self.run.fail("run.storage")
 
 
-async def without_content(key: RunKey, hold: int | None, deps: RunDeps) -> tuple[Run, int]:
-    """Return an unfinished run whose events are not looked at, and the top of its channel.
+async def without_content(key: RunKey, first: int | None, deps: RunDeps) -> tuple[Run, int]:
+    """Return an unfinished run whose events are not read, and the top of its channel.
 
     Args:
         key: the run.
-        hold: the offset of its first event; None where that is not known.
-        around: what it works with.
+        first: the offset of its first event; None where that is not known.
+        deps: what it works with.
 
     Raises:
         StorageError: the log cannot be read now.
     """
     top = (await deps.broker.read(channel_of(key), None, limit=0)).top
-    events = 1 if hold is None else top - hold + 1
+    events = 1 if first is None else top - first + 1
     return Run.of_unknown_content(key, events=events, new_id=deps.new_id), top
 
 
 async def read_back(key: RunKey, deps: RunDeps) -> tuple[Run, LogRange]:
-    """Return an unfinished run as the log knows it, and where it stands there.
+    """Return an unfinished run as it is in the log, and where it is there.
 
     Raises:
         StorageError: the log cannot be read now.
     """
-    past = await deps.conversations.conversation(*key.thread_key)
+    past = await deps.store.conversation(*key.thread_key)
     run = Run(key, history=past.messages, state=past.state, new_id=deps.new_id)
     replay = await deps.broker.read(channel_of(key), past.offset)
     for publication in replay.publications:
@@ -475,18 +356,8 @@ def run_fault(where: str, key: RunKey, error: BaseException) -> telemetry.Intern
     return telemetry.InternalError(where=where, error=error, thread=key.thread, run=key.run)
 
 
-def channel_of(key: RunKey) -> Channel:
-    """Return the channel of a run's thread."""
-    return thread_channel(*key.thread_key)
-
-
-def item(made: RunEvent) -> Item:
-    """Return an event as it is published."""
-    return Item(msgspec.json.encode(made.event), made.tags)
-
-
 def run_ended(run: Run, seconds: float) -> telemetry.RunEnded:
-    """Return what watchers hear of a run that is over, so many seconds after it began."""
+    """Return what observers get of a run that ended, so many seconds after it began."""
     key = run.key
     return telemetry.RunEnded(
         tenant=key.tenant,
@@ -499,21 +370,3 @@ def run_ended(run: Run, seconds: float) -> telemetry.RunEnded:
         events=run.events,
         seconds=seconds,
     )
-
-
-def notice(run: Run, name: str) -> Append:
-    """Return the small event by which a person's other devices learn of a run."""
-    key = run.key
-    value = {
-        "thread_id": key.thread,
-        "run_id": key.run,
-        "agent": key.agent,
-        "status": run.status.value,
-    }
-    return custom(user_channel(key.tenant, key.user), name, value)
-
-
-def custom(channel: Channel, name: str, value: object) -> Append:
-    """Return what tells the readers of a channel something by AG-UI's CUSTOM event."""
-    event = {"type": "CUSTOM", "name": name, "value": value}
-    return Append(channel, (Item(msgspec.json.encode(event), {}),))

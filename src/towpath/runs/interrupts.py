@@ -1,18 +1,18 @@
-"""Interrupts: what a run asked a person before it ended, and what became of each question.
+"""Interrupts: what a run asks a person when it ends, and the status of each.
 
 How to think about it
 =====================
 
-A run that needs a person ends, with the outcome `interrupt` and a list of questions. It holds
-nothing while it waits: no task, no lease, no deadline. Each question is a row in the store, `OPEN`
+A run that needs a person ends, with the outcome `interrupt` and a list of interrupts. It holds
+nothing while it waits: no task, no lease, no deadline. Each interrupt is a row in the store, `OPEN`
 until one of four things happens to it, whichever is first: a person approves, a person refuses, it
-expires, or the thread goes on without it. The table holds these moves from `OPEN` only; so a
-decision is a fact that nobody takes back, and who comes second is told what happened.
+expires, or the thread goes on without it. The table holds these transitions from `OPEN` only. So a
+decision is final, and a later one gets the status as its answer.
 
-Once every question of a run is decided, and none expired, a new run continues it: `parentRunId`
+Once every interrupt of a run is decided, and none expired, a new run continues it: `parentRunId`
 names it and `resume` carries the answers, all of them, each once. The last decision and the
-beginning of that run are one write. A question that expired is not a refusal: nobody said no, and
-nothing goes on.
+beginning of that run are one write. An interrupt that expired is not a refusal: nobody said no, and
+no run continues.
 
 No I/O, no time.
 
@@ -32,7 +32,7 @@ from towpath.runs.model import RunKey
 
 
 class InterruptStatus(Enum):
-    """Where a question stands; the values are what `run.get` shows."""
+    """The status of an interrupt; the values are what `run.get` shows."""
 
     OPEN = "open"
     APPROVED = "approved"
@@ -42,7 +42,7 @@ class InterruptStatus(Enum):
 
 
 class Transition(Enum):
-    """What can happen to a question."""
+    """What can happen to an interrupt."""
 
     APPROVE = "approve"
     REFUSE = "refuse"
@@ -56,21 +56,21 @@ TRANSITIONS: Final[dict[tuple[InterruptStatus, Transition], InterruptStatus]] = 
     (InterruptStatus.OPEN, Transition.EXPIRE): InterruptStatus.EXPIRED,
     (InterruptStatus.OPEN, Transition.SUPERSEDE): InterruptStatus.GONE,
 }
-"""Every legal move; the diagram in the documentation is drawn from it."""
+"""Every legal transition; the diagram in the documentation is drawn from it."""
 
 DECISIONS: Final = {"approve": Transition.APPROVE, "refuse": Transition.REFUSE}
-"""What a person may say."""
+"""What a person may decide."""
 LATE: Final = {
     InterruptStatus.APPROVED: "already",
     InterruptStatus.REFUSED: "already",
     InterruptStatus.EXPIRED: "expired",
     InterruptStatus.GONE: "gone",
 }
-"""What whoever comes later is told."""
+"""The answer to a decision that comes later."""
 
 
 class NotOpen(CommandError):
-    """The question is not open any more; nothing was done. `status` is the answer to the caller."""
+    """The interrupt is not open any more; nothing was done. `status` is the caller's answer."""
 
     code = codes.GONE
 
@@ -80,7 +80,7 @@ class NotOpen(CommandError):
 
 
 class AnswersMoved(Conflict):
-    """Another question of the run was answered meanwhile; looking again helps."""
+    """Another interrupt of the run was decided meanwhile; read them again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,14 +88,14 @@ class Interrupt:
     """One interrupt as it is stored."""
 
     key: RunKey
-    """Of the run that asked."""
+    """Of the run that ended with it."""
     interrupt: Event
     """AG-UI's Interrupt."""
-    answer: InterruptStatus
+    status: InterruptStatus
     payload: Any
     """What came with the decision."""
     expires: float
-    """Unix seconds; of the run's first question that expires, since they are answered together."""
+    """Unix seconds; of the run's first interrupt that expires, since they are answered together."""
     decided: float | None
 
     @property
@@ -103,49 +103,50 @@ class Interrupt:
         """Unique in its run."""
         return str(self.interrupt["id"])
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing has happened to it, as far as the store says."""
+        return self.status is InterruptStatus.OPEN
+
     def now(self, at: float) -> InterruptStatus:
-        """Return where it stands at a time: what expired counts as that, noted or not."""
-        return (
-            InterruptStatus.EXPIRED
-            if self.answer is InterruptStatus.OPEN and at >= self.expires
-            else self.answer
-        )
+        """Return its status at a time: expired from `expires` on, whether that is stored or not."""
+        return InterruptStatus.EXPIRED if self.is_open and at >= self.expires else self.status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterruptDecided:
-    """Fact: a person answered; refused where the question is not open."""
+    """Fact: a person decided; NotOpen where the interrupt is not open."""
 
     key: RunKey
     id: str
-    answer: InterruptStatus
+    status: InterruptStatus
     payload: Any
     others: frozenset[str]
-    """The run's other open questions, as whoever made this saw them; AnswersMoved otherwise."""
+    """The run's other open interrupts when the fact was made; AnswersMoved where they differ."""
     at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterruptsExpired:
-    """Fact: the open questions of a run expired; refused where none was open."""
+    """Fact: the open interrupts of a run expired; NotOpen where none was open."""
 
     key: RunKey
     at: float
 
 
-def check_shown(question: Interrupt, shown: str | None, messages: Iterable[Message]) -> None:
-    """Refuse a decision on other arguments than those the run asked about.
+def check_shown(interrupt: Interrupt, shown: str | None, messages: Iterable[Message]) -> None:
+    """Refuse a decision on other arguments than those of the interrupt's tool call.
 
     Args:
-        question: what is decided.
+        interrupt: what is decided.
         shown: the digest of the arguments the person saw, as WIRE section 6 makes digests.
         messages: of the thread.
 
     Raises:
-        BadRequest: the question is about a tool call, and no digest was given.
+        BadRequest: the interrupt is about a tool call, and no digest was given.
         Conflict: the digest is of other arguments.
     """
-    call = question.interrupt.get("toolCallId")
+    call = interrupt.interrupt.get("toolCallId")
     if call is None and shown is None:
         return
     if shown is None:
@@ -156,24 +157,21 @@ def check_shown(question: Interrupt, shown: str | None, messages: Iterable[Messa
         raise Conflict("the arguments that were shown are not those the run asked about")
 
 
-def resume_entries(questions: Iterable[Interrupt]) -> list[Event]:
-    """Return AG-UI's `resume`: one answer for each question of a run, all of them decided."""
+def resume_entries(interrupts: Iterable[Interrupt]) -> list[Event]:
+    """Return AG-UI's `resume`: one answer for each interrupt of a run, all of them decided."""
     return [
-        {
-            "interruptId": one.id,
-            "status": "resolved",
-            "payload": _told(one.payload, approved=one.answer is InterruptStatus.APPROVED),
-        }
-        for one in questions
+        {"interruptId": one.id, "status": "resolved", "payload": _answer_payload(one)}
+        for one in interrupts
     ]
 
 
-def _told(payload: Any, *, approved: bool) -> Any:
-    """Return what the agent is told: the person's own words, which never turn the decision round.
+def _answer_payload(interrupt: Interrupt) -> Any:
+    """Return what the agent gets: the person's payload, which never reverses the decision.
 
-    An approval with words that are no object is those words alone, since that is what an agent
-    asked for that wants a text or a number.
+    The payload of an approval that is no object is passed alone: an agent that asks for a text or
+    a number expects just that.
     """
+    payload, approved = interrupt.payload, interrupt.status is InterruptStatus.APPROVED
     if payload is None or isinstance(payload, dict):
         return {**(payload or {}), "approved": approved}
     return payload if approved else {"payload": payload, "approved": False}

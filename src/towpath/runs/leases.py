@@ -1,137 +1,124 @@
-"""Leases: who holds a run in progress, and what becomes of one that nobody holds any more.
+"""Leases: who holds a run in progress, and how a run ends that nobody holds any more.
 
-Whoever begins a run holds it for a while and says so again and again. Where that stops, because
-its process died or hangs, the lease runs out, and whoever notices gives the run its one ending. A
-holder that comes to life again finds that it has lost the run, and lets its agent go.
+The process that begins a run holds its lease and renews it. Where the renewals stop, because the
+process died or hangs, the lease expires, and another process gives the run its one ending. A holder
+that continues after that finds that it has lost the lease, and stops its agent.
 
-What a dead producer says late cannot stand in the log. Two things fence it off. In the channel,
-each write of a run names the hold it belongs to, which is the offset of the run's first event, and
-the ending that somebody else wrote has released that. And a log is open in one place at a time:
-each opening raises its number, and who has an older one can write nothing
-(`towpath.log.log_file`).
+Late writes of a former holder are refused by two fences. In the channel, each write of a run names
+the offset of the run's first event, and the ending that another process wrote has lifted that
+fence. And a log is open in one place at a time: each opening raises its number, and a process with
+an older number can write nothing (`towpath.log.log_file`).
 
-A run that waits, for its turn or for a person, has no lease: nobody holds it, and nobody can find
-that it was abandoned.
+A run that waits, for its turn or for a person, has no lease.
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from towpath import telemetry
 from towpath.errors import Conflict, OffsetConflict, StorageError, WriteFailed
 from towpath.log.broker import Write, write
-from towpath.runs.executor import (
-    BEATS,
+from towpath.runs.active_runs import ActiveRuns
+from towpath.runs.deps import RENEWALS, RunDeps
+from towpath.runs.executor import RunExecutor, read_back, run_fault, without_content
+from towpath.runs.model import (
+    LeasesInherited,
+    LeasesRenewed,
     LogRange,
-    RunDeps,
-    RunExecutor,
+    RunKey,
     RunRecord,
-    read_back,
-    run_fault,
-    without_content,
+    Status,
 )
-from towpath.runs.model import LeasesInherited, LeasesRenewed, RunKey
-from towpath.runs.run_states import Status
 
 
 class Leases:
-    """Renews the leases of one bridge, and ends the runs that nobody holds."""
+    """Renews the leases of one service, and ends the runs that nobody holds."""
 
     def __init__(
-        self,
-        deps: RunDeps,
-        live: Callable[[], Collection[RunExecutor]],
-        opening: Callable[[], Collection[RunKey]],
-        ended: Callable[[RunKey], None],
+        self, deps: RunDeps, active: ActiveRuns, on_ended: Callable[[RunKey], None]
     ) -> None:
         """Take charge of leases.
 
         Args:
-            around: what runs work with.
-            live: the runs in progress here.
-            opening: the runs whose first event is on its way to the log.
-            ended: hears of each run that was ended because nobody held it.
+            deps: what runs work with.
+            active: the runs that are worked on here.
+            on_ended: called with each run that was ended because nobody held it.
         """
         self._deps = deps
-        self._live = live
-        self._opening = opening
-        self._ended = ended
+        self._active = active
+        self._on_ended = on_ended
 
     async def take_over(self) -> None:
-        """Hold whatever was held when the log was last open, and end it: nobody works on it.
+        """Take over the leases of the process that had the log open last, and end their runs.
 
-        What cannot be ended now, because the log refuses it, is ended as its lease runs out.
+        A run that cannot be ended now, because the log refuses it, is ended as its lease expires.
         """
         deps = self._deps
-        everything = LeasesInherited(holder=deps.holder, expires=deps.clock())
+        inherited = LeasesInherited(holder=deps.holder, expires=deps.now())
         try:
-            await write(deps.broker, Write(facts=(everything,)))
-            await self._end(await deps.conversations.unfinished())
+            await write(deps.broker, Write(facts=(inherited,)))
+            await self._end(await deps.store.unfinished())
         except StorageError as error:
             deps.telemetry.emit(telemetry.InternalError(where="leases", error=error))
 
     async def watch(self) -> None:
-        """Beat, `BEATS` times in a lease; does not end."""
+        """Renew leases and end abandoned runs, `RENEWALS` times in a lease; does not end."""
         while True:
-            await asyncio.sleep(self._deps.limits.lease_seconds / BEATS)
+            await asyncio.sleep(self._deps.limits.lease_seconds / RENEWALS)
             try:
-                await self.beat()
+                await self.renew()
             except StorageError as error:
                 self._deps.telemetry.emit(telemetry.InternalError(where="leases", error=error))
 
-    async def beat(self) -> None:
-        """Renew what is held here, and end what nobody holds any more.
+    async def renew(self) -> None:
+        """Renew the leases held here, and end the runs that nobody holds any more.
 
         Raises:
             StorageError: the log cannot be used now.
         """
         await self._renew()
-        now = self._deps.clock()
-        await self._end(await self._deps.conversations.abandoned(now))
-
-    def _in_hand(self) -> tuple[RunKey, ...]:
-        """Return the runs that are worked on here, whatever their leases say."""
-        return (*(live.run.key for live in self._live()), *self._opening())
+        now = self._deps.now()
+        await self._end(await self._deps.store.abandoned(now))
 
     async def _renew(self) -> None:
-        """Go on holding what is in progress here; let go of what somebody else has ended."""
-        deps, lives, keys = self._deps, list(self._live()), self._in_hand()
+        """Renew the leases of the runs here; abandon those that another process has ended."""
+        deps, executors, keys = self._deps, list(self._active), self._active.keys
         if not keys:
             return
         renewed = LeasesRenewed(holder=deps.holder, keys=keys, expires=deps.lease_end())
         await write(deps.broker, Write(facts=(renewed,)))
-        held = await deps.conversations.held(deps.holder)
-        for live in lives:
-            if live.run.key not in held:
-                live.abandon()
+        held = await deps.store.held(deps.holder)
+        for executor in executors:
+            if executor.run.key not in held:
+                executor.abandon()
 
     async def _end(self, records: list[RunRecord]) -> None:
-        """Give runs that nobody works on their one ending.
+        """End runs that nobody works on.
 
         Raises:
             StorageError: the log cannot be used now.
         """
         for record in records:
-            if record.key in self._in_hand():
-                continue  # The log was slow to say that it is held.
+            if record.key in self._active.keys:
+                continue  # The log was slow to renew its lease.
             try:
                 await self._end_one(record)
             except (Conflict, OffsetConflict):
-                continue  # Somebody was faster, or its holder has come back.
-            self._ended(record.key)
+                continue  # Another process was faster, or the holder has renewed the lease.
+            self._on_ended(record.key)
 
     async def _end_one(self, record: RunRecord) -> None:
-        """End a run with what its events amount to, or without, where that cannot be written.
+        """End a run with its content, or without, where that cannot be written.
 
         Raises:
-            Conflict, OffsetConflict: it has ended, or somebody holds it.
+            Conflict, OffsetConflict: it has ended, or another process holds it.
             StorageError: the log cannot be used now.
         """
         deps = self._deps
         try:
             run, log_range = await read_back(record.key, deps)
-            made = run.begin({"messages": []}) if run.status is Status.PENDING else []
-            await RunExecutor(run, log_range, record.started_at, deps).close([*made, *run.lose()])
+            events = run.begin({"messages": []}) if run.status is Status.PENDING else []
+            await RunExecutor(run, log_range, record.started_at, deps).close([*events, *run.lose()])
         except Exception as error:
             if isinstance(error, Conflict | StorageError) and not isinstance(error, WriteFailed):
                 raise

@@ -1,15 +1,58 @@
-"""What becomes of runs: facts for the log, and the conflicts for which it refuses them.
+"""The model of runs: their keys, the table of their states, and the facts that the log stores.
 
-A fact is written in one act with the events it stands for. What it demands of the tables of runs,
-and what is raised where they are otherwise, is in its docstring.
+A fact is written in one transaction with the events it stands for. Its docstring says what it
+demands of the tables of runs, and which conflict is raised where they are otherwise.
+
+No I/O, no time.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum
+from typing import Any, Final, NamedTuple
 
 from towpath.errors import Conflict
 from towpath.events.types import Event, Message
-from towpath.runs.run_states import Status
+
+
+class Status(Enum):
+    """Where a run is; the values are what `run.get` shows."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+class Transition(Enum):
+    """What can happen to a run."""
+
+    BEGIN = "begin"
+    EVENT = "event"
+    FINISH = "finish"
+    INTERRUPT = "interrupt"
+    CANCEL = "cancel"
+    FAIL = "fail"
+    LOSE = "lose"
+
+
+TRANSITIONS: Final[dict[tuple[Status, Transition], Status]] = {
+    (Status.PENDING, Transition.BEGIN): Status.RUNNING,
+    (Status.RUNNING, Transition.EVENT): Status.RUNNING,
+    (Status.RUNNING, Transition.FINISH): Status.FINISHED,
+    (Status.RUNNING, Transition.INTERRUPT): Status.INTERRUPTED,
+    (Status.RUNNING, Transition.CANCEL): Status.CANCELLED,
+    (Status.RUNNING, Transition.FAIL): Status.FAILED,
+    (Status.RUNNING, Transition.LOSE): Status.LOST,
+}
+"""Every legal transition; the diagram in the documentation is drawn from it."""
+
+OVER: Final = frozenset(
+    status for status in Status if (status, Transition.EVENT) not in TRANSITIONS
+) - {Status.PENDING}
+"""The states in which a run has ended."""
 
 
 class ThreadBusy(Conflict):
@@ -17,15 +60,15 @@ class ThreadBusy(Conflict):
 
 
 class ThreadMoved(Conflict):
-    """The thread has gone on since its history was read; reading it again helps."""
+    """The thread has changed since its history was read; read it again."""
 
 
 class TurnMoved(Conflict):
-    """What waits for the thread is not what it was when it was looked at; looking again helps."""
+    """The queue of the thread has changed since it was read; read it again."""
 
 
 class LeaseHeld(Conflict):
-    """A run is to be ended that somebody else holds, or that nobody holds any more."""
+    """The run that is to be ended is held by another holder, or by nobody any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,21 +83,42 @@ class RunKey:
 
     @property
     def run_id_key(self) -> tuple[str, str, str]:
-        """What tells the run from all others: tenant, user, run."""
+        """What identifies the run: tenant, user, run."""
         return (self.tenant, self.user, self.run)
 
     @property
     def thread_key(self) -> tuple[str, str, str]:
-        """What tells its thread from all others: tenant, user, thread."""
+        """What identifies its thread: tenant, user, thread."""
         return (self.tenant, self.user, self.thread)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """What is stored of a run. Times are Unix seconds."""
+
+    key: RunKey
+    status: Status
+    code: str | None
+    started_at: float
+    ended_at: float | None
+
+
+class LogRange(NamedTuple):
+    """Where a run is in the log of its thread."""
+
+    first: int | None
+    """The offset of its first event; None where the log has none of it."""
+    last: int
+    """The offset of its last event."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Queued:
-    """A run that waits."""
+    """A run that waits for its thread."""
 
     key: RunKey
     request: bytes
+    """See `towpath.runs.requests.QueuedRequest`."""
     withdrawn: bool
     """Whether it was cancelled."""
 
@@ -66,16 +130,16 @@ class RunOpened:
     key: RunKey
     started: Event
     title: str
-    """For the thread, if the run makes it."""
+    """Of the thread, if the run creates it."""
     thread_offset: int
-    """The offset of the thread at which its history was read; another one is a conflict."""
+    """The offset of the thread at which its history was read; ThreadMoved where it is another."""
     at: float
     holder: str
-    """Who holds it from now on."""
+    """Who holds the run from now on."""
     lease: float
-    """Until when, in Unix seconds, unless it is renewed."""
+    """When the lease expires, in Unix seconds, unless it is renewed."""
     queued: Queued | None = None
-    """The run as it waited, if it did; TurnMoved where that is not the next one any more."""
+    """The run as it waited, if it did; TurnMoved where it is not the next one any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +148,7 @@ class RunQueued:
 
     key: RunKey
     request: bytes
-    """What was asked, by whom, as whoever begins it reads it."""
+    """See `towpath.runs.requests.QueuedRequest`."""
     at: float
 
 
@@ -97,7 +161,7 @@ class RunWithdrawn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasesRenewed:
-    """Fact: a holder goes on holding those of these runs that it still holds."""
+    """Fact: a holder renews its leases of these runs, those that it still holds."""
 
     holder: str
     keys: tuple[RunKey, ...]
@@ -106,7 +170,7 @@ class LeasesRenewed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasesInherited:
-    """Fact: a holder has everything that was held, since the log is open for it alone."""
+    """Fact: a holder takes over every lease, since the log is open for it alone."""
 
     holder: str
     expires: float
@@ -114,7 +178,7 @@ class LeasesInherited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunClosed:
-    """Fact: a run's terminal event is in the log; LeaseHeld where somebody else holds the run."""
+    """Fact: a run's terminal event is in the log; LeaseHeld where another holder has the run."""
 
     key: RunKey
     status: Status
@@ -128,4 +192,4 @@ class RunClosed:
     holder: str
     """Who ends it."""
     expires: float
-    """When the questions it ended with expire, if it ended with some."""
+    """When its interrupts expire, if it ended with interrupts."""

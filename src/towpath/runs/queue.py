@@ -1,25 +1,22 @@
-"""Runs that wait for their thread: accepted, stored, and begun one after the other.
+"""The queue of runs that wait for their thread: accepted, stored, and begun one after the other.
 
-A queued run is a promise like any other: it is in the store before anybody is told, survives a
-restart, and gets its one ending also when it never starts (it was cancelled meanwhile, or its agent
-is gone). Whoever frees a thread begins the next one; whoever queues one looks whether the thread is
-free already. Any number may look at once: the log lets only the first in line begin, once, and as
-it was when it was looked at.
+A queued run is in the store before its client gets the answer. It survives a restart, and gets its
+one ending also when it never starts (it was cancelled meanwhile, or its agent is gone). Who frees a
+thread begins the next run; who queues a run checks whether the thread is free already. Several may
+do so at once: the log lets only the first in line begin, once, and only as it was read.
 """
 
 import asyncio
 import contextlib
-from dataclasses import replace
 
 import msgspec
 
 from towpath import telemetry
-from towpath.agents.agent import AgentRegistry
-from towpath.errors import CommandError, Conflict, NotFound, StorageError
-from towpath.events.types import Message
+from towpath.errors import BadRequest, CommandError, Conflict, NotFound, StorageError
 from towpath.identity import Principal
 from towpath.log.broker import Append, IdempotencyKey, Span, Write, write
-from towpath.runs.executor import RunDeps, channel_of, item, notice, run_ended
+from towpath.runs.deps import RunDeps
+from towpath.runs.executor import run_ended
 from towpath.runs.model import (
     Queued,
     RunKey,
@@ -30,77 +27,53 @@ from towpath.runs.model import (
     ThreadMoved,
     TurnMoved,
 )
-from towpath.runs.requests import Begin, Opening, StartRun, Wanted, start_result
-from towpath.runs.run import Run, RunEvent
+from towpath.runs.publications import channel_of, items_of, notice
+from towpath.runs.requests import QueuedRequest, RunRequest, Start, StartOptions, start_result
+from towpath.runs.run import Run
 
 
-class _Request(msgspec.Struct, frozen=True):
-    """What is stored of what was asked."""
-
-    asked: StartRun
-    messages: list[Message]
-    roles: list[str]
-
-
-def _read(head: Queued) -> _Request | None:
-    """Return what was asked; None where it cannot be read, which is no reason to stop the rest."""
+def _read(head: Queued) -> QueuedRequest | None:
+    """Return a stored request; None where it cannot be read: its run ends, the others begin."""
     try:
-        return msgspec.json.decode(head.request, type=_Request)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return msgspec.json.decode(head.request, type=QueuedRequest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, BadRequest):
         return None
 
 
 class RunQueue:
     """Queues runs and begins them."""
 
-    def __init__(
-        self,
-        deps: RunDeps,
-        registry: AgentRegistry,
-        begin: Begin,
-        group: asyncio.TaskGroup,
-    ) -> None:
+    def __init__(self, deps: RunDeps, open_run: Start, group: asyncio.TaskGroup) -> None:
         self._deps = deps
-        self._registry = registry
-        self._begin = begin
+        self._open_run = open_run
         self._group = group
         self._stopped = asyncio.Event()
-        self._looking: set[asyncio.Task[None]] = set()
+        self._advancing: set[asyncio.Task[None]] = set()
 
-    async def put(self, wanted: Wanted, opening: Opening) -> bytes:
+    async def put(self, principal: Principal, request: RunRequest, options: StartOptions) -> bytes:
         """Queue a run on a busy thread and return the result of its `run.start`.
 
         Raises:
             Conflict: there is a run of this id.
             LimitExceeded: too many wait already.
         """
-        principal, asked = wanted.principal, wanted.request
-        assert asked.thread_id is not None, "a busy thread has a name"
-        key = RunKey(
-            tenant=principal.tenant,
-            user=principal.user,
-            thread=asked.thread_id,
-            run=asked.run_id or self._deps.new_id(),
-            agent=wanted.agent.name,
-        )
+        key = request.run_key(principal)
         top = await self._deps.broker.read(channel_of(key), None, limit=0)
-        request = _Request(replace(asked, run_id=key.run), wanted.messages, sorted(principal.roles))
-        fact = RunQueued(
-            key=key,
-            request=msgspec.json.encode(request),
-            at=self._deps.clock(),
+        stored = QueuedRequest(
+            request=request, messages=request.messages, roles=sorted(principal.roles)
         )
-        # What its reader has to read from: all that is published from now on.
+        fact = RunQueued(key=key, request=msgspec.json.encode(stored), at=self._deps.now())
+        # A reader of the run reads from here: everything that is published from now on.
         span = Span(channel_of(key), top.epoch, top.top + 1, top.top)
         run = Run(key, history=[], new_id=self._deps.new_id)
         change = Write(
             (notice(run, "towpath.run.queued"),),
             (fact,),
-            key=opening.key,
+            key=options.key,
             result=lambda _: start_result(key, span),
         )
         result = (await write(self._deps.broker, change)).result
-        self.look(*key.thread_key)
+        self.wake(*key.thread_key)
         return result
 
     async def withdraw(
@@ -108,13 +81,15 @@ class RunQueue:
     ) -> bool:
         """Cancel a run that waits; its ending follows when its turn comes.
 
-        `request` is what asked for it, and its result, to be remembered in the same act.
+        Args:
+            key: the run.
+            request: the request for it, and its result, stored in the same transaction.
 
         Returns:
             False where it does not wait any more.
         """
-        asked, result = request or (None, b"")
-        change = Write(facts=(RunWithdrawn(key=key),), key=asked, result=lambda _: result)
+        request_key, result = request or (None, b"")
+        change = Write(facts=(RunWithdrawn(key=key),), key=request_key, result=lambda _: result)
         try:
             await write(self._deps.broker, change)
         except NotFound:
@@ -122,44 +97,44 @@ class RunQueue:
         return True
 
     async def clear(self, tenant: str, user: str, thread: str) -> None:
-        """Cancel all that waits for a thread."""
-        for waiting in await self._deps.conversations.queued(tenant, user, thread):
+        """Cancel all runs that wait for a thread."""
+        for waiting in await self._deps.store.queued(tenant, user, thread):
             await self.withdraw(waiting.key)
 
     async def resume(self) -> None:
-        """Begin what the last process left waiting."""
-        for tenant, user, thread in await self._deps.conversations.waiting_threads():
-            self.look(tenant, user, thread)
+        """Begin the runs that the last process left waiting."""
+        for tenant, user, thread in await self._deps.store.waiting_threads():
+            self.wake(tenant, user, thread)
 
     async def stop(self) -> None:
-        """Begin nothing more; what is being begun is begun when this returns."""
+        """Begin no more runs; a run that is being begun has begun when this returns."""
         self._stopped.set()
-        if self._looking:
-            await asyncio.wait(self._looking)
+        if self._advancing:
+            await asyncio.wait(self._advancing)
 
-    def look(self, tenant: str, user: str, thread: str) -> None:
-        """See to it that what is next in a thread begins if it is free, and wait for nothing."""
+    def wake(self, tenant: str, user: str, thread: str) -> None:
+        """Begin the next run of a thread if the thread is free, and wait for nothing."""
         if self._stopped.is_set():
             return
-        looking = self._group.create_task(
-            self._look(tenant, user, thread), name=f"queue of {thread}"
+        advancing = self._group.create_task(
+            self._advance(tenant, user, thread), name=f"queue of {thread}"
         )
-        self._looking.add(looking)
-        looking.add_done_callback(self._looking.discard)
+        self._advancing.add(advancing)
+        advancing.add_done_callback(self._advancing.discard)
 
     async def advance(self, tenant: str, user: str, thread: str) -> None:
-        """Begin what is next in a thread, if it is free.
+        """Begin the next run of a thread, if the thread is free.
 
         Raises:
             StorageError: the log cannot be used now.
         """
         while not self._stopped.is_set():
-            waiting = await self._deps.conversations.queued(tenant, user, thread)
-            if not waiting or await self._begin_next(waiting[0]):
+            waiting = await self._deps.store.queued(tenant, user, thread)
+            if not waiting or await self._take_next(waiting[0]):
                 return
 
-    async def _look(self, tenant: str, user: str, thread: str) -> None:
-        """Ask the log until it answers."""
+    async def _advance(self, tenant: str, user: str, thread: str) -> None:
+        """Begin the next run of a thread, as soon as the log can be used."""
         while not self._stopped.is_set():
             try:
                 await self.advance(tenant, user, thread)
@@ -170,52 +145,53 @@ class RunQueue:
                 async with asyncio.timeout(self._deps.limits.retry_seconds):
                     await self._stopped.wait()
 
-    async def _begin_next(self, head: Queued) -> bool:
+    async def _take_next(self, head: Queued) -> bool:
         """Begin a run, or end it where it cannot begin; return whether its thread is busy now."""
-        request = _read(head)
+        stored = _read(head)
         try:
-            if await self._set_going(head, request):
+            if await self._begin(head, stored):
                 return True
-            await self._end_unbegun(head, request)
+            await self._end_unbegun(head, stored)
         except ThreadBusy:
             return True
         except (ThreadMoved, TurnMoved):
-            pass  # Somebody else was faster, or it was cancelled at the last moment.
+            pass  # Another task was faster, or the run was cancelled at the last moment.
         return False
 
-    async def _set_going(self, head: Queued, request: _Request | None) -> bool:
+    async def _begin(self, head: Queued, stored: QueuedRequest | None) -> bool:
         """Open a run whose turn it is; return False where it cannot begin."""
-        agent = self._registry.get(head.key.agent)
-        if head.withdrawn or agent is None or request is None:
+        if head.withdrawn or stored is None:
             return False
         principal = Principal(
-            tenant=head.key.tenant, user=head.key.user, roles=frozenset(request.roles)
+            tenant=head.key.tenant, user=head.key.user, roles=frozenset(stored.roles)
         )
-        opening = Opening(key=None, result=start_result, queued=head)
+        # Versions before this one stored the text of a message without making it one.
+        request = stored.request.with_ids(self._deps.new_id)
+        options = StartOptions(key=None, result=start_result, queued=head)
         try:
-            await self._begin(Wanted(principal, agent, request.asked, request.messages), opening)
+            await self._open_run(principal, request, options)
         except Conflict:
             raise
         except CommandError:
-            return False  # What it was asked is not possible any more.
+            return False  # Its agent is gone, or the request is not valid any more.
         return True
 
-    async def _end_unbegun(self, head: Queued, request: _Request | None) -> None:
+    async def _end_unbegun(self, head: Queued, stored: QueuedRequest | None) -> None:
         """Write the beginning and the ending of a run that never works, in one act.
 
         Raises:
             ThreadBusy, ThreadMoved, TurnMoved: it is not its turn now.
         """
         deps, key = self._deps, head.key
-        past = await deps.conversations.conversation(*key.thread_key)
+        past = await deps.store.conversation(*key.thread_key)
         run = Run(key, history=past.messages, state=past.state, new_id=deps.new_id)
-        made: list[RunEvent] = run.begin({"messages": request.messages if request else []})
-        first = made[0]
-        made += run.cancel() if head.withdrawn else run.fail("run.failed", "it could not begin")
-        now = deps.clock()
+        events = run.begin({"messages": stored.messages if stored else []})
+        started = events[0].event
+        events += run.cancel() if head.withdrawn else run.fail("run.failed", "it could not begin")
+        now = deps.now()
         opened = RunOpened(
             key=key,
-            started=first.event,
+            started=started,
             title="",
             thread_offset=past.offset,
             at=now,
@@ -223,7 +199,7 @@ class RunQueue:
             lease=now,
             queued=head,
         )
-        append = Append(channel_of(key), tuple(map(item, made)))
+        append = Append(channel_of(key), items_of(events))
         facts = (opened, run.closed(now, holder=deps.holder, expires=now))
         await write(deps.broker, Write((append, notice(run, "towpath.run.ended")), facts))
         deps.telemetry.emit(run_ended(run, 0.0))

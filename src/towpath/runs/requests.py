@@ -1,29 +1,41 @@
-"""What people ask of the bridge: its shape, its bounds, and how a run comes of it."""
+"""Requests to runs: what a person asks of an agent, and what a person decides on an interrupt.
+
+A `RunRequest` is valid from birth: whoever holds one need not check it. Only its size is compared
+with a bound of the settings, when the service accepts it.
+"""
 
 import copy
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from towpath.agents.agent import Agent, AgentInput
+from towpath.agents.agent import AgentInput
 from towpath.channels import is_id, is_thread_id
-from towpath.errors import BadRequest, TooLarge
+from towpath.errors import BadRequest
 from towpath.events.types import Event, Message
 from towpath.identity import Principal, UserExecutionContext
 from towpath.log.broker import IdempotencyKey, Span
 from towpath.runs.model import Queued, RunKey
 from towpath.runs.run import Run
 
-TITLE_LENGTH = 60
-"""How much of the first message becomes a thread's title, in characters."""
+TITLE_LENGTH: Final = 60
+"""How much of the newest message becomes a thread's title, in characters."""
+WIRE_PARTS: Final = ("state", "tools", "context", "forwardedProps", "resume")
+"""The parts of an input, beside its messages, that RUN_STARTED carries."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartRun:
-    """What a person asks of an agent."""
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person asks of an agent.
+
+    Its JSON form is stored, in the queue and as part of idempotency keys: the names and the order
+    of its fields stay.
+
+    Raises:
+        BadRequest: an id is malformed, or the content is not one message or one AG-UI input.
+    """
 
     request_id: str
     agent: str
@@ -32,29 +44,119 @@ class StartRun:
     input: dict[str, Any] | None = None
     """Instead of `message`: AG-UI `messages`, `state`, `context`, `tools`, `forwardedProps`."""
     run_id: str | None = None
-    """What the run is to be called; None lets the gateway choose. One of this person's that is
-    there already is refused with Conflict."""
+    """The id of the run; None lets the gateway choose. An id that this person has used already is
+    refused with Conflict."""
+
+    def __post_init__(self) -> None:
+        if not is_id(self.request_id):
+            raise BadRequest("request_id must be 1 to 128 printable characters")
+        if self.run_id is not None and not is_id(self.run_id):
+            raise BadRequest("run_id must be 1 to 128 printable characters")
+        if self.thread_id is not None and not is_thread_id(self.thread_id):
+            raise BadRequest("thread_id must be 1 to 128 printable characters, 248 bytes at most")
+        if (self.message is None) == (self.input is None):
+            raise BadRequest("give either message or input")
+        if self.message is not None and not self.message.strip():
+            raise BadRequest("the message is empty")
+        if self.input is not None and not _are_messages(self.input.get("messages")):
+            raise BadRequest("input.messages must be a list of AG-UI messages")
+
+    @property
+    def size(self) -> int:
+        """The size of its message or input, in bytes."""
+        return len(msgspec.json.encode((self.message, self.input)))
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages of its input; a `message` becomes one by `with_ids`."""
+        messages: list[Message] = (self.input or {}).get("messages", [])
+        return messages
 
     @property
     def answers(self) -> list[Event]:
-        """The answers to what an earlier run asked: AG-UI's `resume`."""
-        given = (self.input or {}).get("resume")
-        return given if isinstance(given, list) else []
+        """Its answers to the interrupts of an earlier run: AG-UI's `resume`."""
+        answers = (self.input or {}).get("resume")
+        return answers if isinstance(answers, list) else []
+
+    @property
+    def run_input(self) -> dict[str, Any]:
+        """The input that the run's RUN_STARTED carries."""
+        parts = {name: (self.input or {}).get(name) for name in WIRE_PARTS}
+        given = {name: part for name, part in parts.items() if part is not None}
+        return {**given, "messages": self.messages}
+
+    def with_ids(self, new_id: Callable[[], str]) -> "RunRequest":
+        """Return the same request with every id: those it leaves to the gateway are made now."""
+        run_input = self.input
+        if self.message is not None:
+            message = {"id": new_id(), "role": "user", "content": self.message}
+            run_input = {"messages": [message]}
+        return RunRequest(
+            request_id=self.request_id,
+            agent=self.agent,
+            thread_id=self.thread_id or new_id(),
+            input=run_input,
+            run_id=self.run_id or new_id(),
+        )
+
+    def run_key(self, principal: Principal) -> RunKey:
+        """Return the key of the run that a person asks for; the request has its ids."""
+        assert self.thread_id is not None, "with_ids was called"
+        assert self.run_id is not None, "with_ids was called"
+        return RunKey(
+            tenant=principal.tenant,
+            user=principal.user,
+            thread=self.thread_id,
+            run=self.run_id,
+            agent=self.agent,
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A run that somebody wants: of which agent, what they asked, and the messages that brings."""
+def _are_messages(items: object) -> bool:
+    return isinstance(items, list) and all(
+        isinstance(item, dict) and isinstance(item.get("id"), str) and "role" in item
+        for item in items
+    )
 
-    principal: Principal
-    agent: Agent
-    request: StartRun
+
+class QueuedRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that waits for its thread, as the column `queued.request` holds it.
+
+    Data directories hold these names: they stay.
+    """
+
+    request: RunRequest = msgspec.field(name="asked")
     messages: list[Message]
+    """Those of the request."""
+    roles: list[str]
+    """Of the person who asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartOptions:
+    """How a run is opened: as a repetition of what, after which run, together with which facts."""
+
+    key: IdempotencyKey | None
+    result: Callable[[RunKey, Span], bytes]
+    """Makes the result that is stored under the key."""
+    parent: str | None = None
+    """The run that this one continues."""
+    facts: tuple[object, ...] = ()
+    """Written in the same transaction, before the run's own."""
+    queued: Queued | None = None
+    """The run as it waited, if it did."""
+
+
+Start = Callable[[Principal, RunRequest, StartOptions], Awaitable[bytes]]
+"""Opens a run and returns the result of its opening."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What a person says to something a run asked."""
+    """What a person decides on an interrupt.
+
+    Its JSON form is part of idempotency keys: the names and the order of its fields stay.
+    """
 
     request_id: str
     run_id: str
@@ -62,26 +164,9 @@ class Decision:
     decision: str
     """`approve` or `refuse`."""
     payload: Any = None
-    """What the agent is told beside it."""
+    """What the agent gets beside the decision."""
     digest: str | None = None
-    """Of the arguments the person was shown; needed where the question is about a tool call."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
-    """How a run is opened beside what was asked: by whom, after what, and what is remembered."""
-
-    key: IdempotencyKey | None
-    result: Callable[[RunKey, Span], bytes]
-    parent: str | None = None
-    facts: tuple[object, ...] = ()
-    """Told in the same write, before the run's own."""
-    queued: Queued | None = None
-    """The run as it waited, if it did."""
-
-
-Begin = Callable[[Wanted, Opening], Awaitable[bytes]]
-"""Opens a run and returns the result that its opening makes."""
+    """Of the arguments the person was shown; required where the interrupt is about a tool call."""
 
 
 def request_key(who: Principal, method: str, request_id: str, request: object) -> IdempotencyKey:
@@ -92,12 +177,12 @@ def request_key(who: Principal, method: str, request_id: str, request: object) -
 
 def start_result(key: RunKey, span: Span) -> bytes:
     """Return the result of `run.start`."""
-    return msgspec.json.encode(_where(key, span))
+    return msgspec.json.encode(_position(key, span))
 
 
 def approve_result(key: RunKey, span: Span) -> bytes:
     """Return the result of the decision that a run continues with."""
-    return msgspec.json.encode({"status": "accepted", **_where(key, span)})
+    return msgspec.json.encode({"status": "accepted", **_position(key, span)})
 
 
 def cancel_result(status: str) -> bytes:
@@ -105,59 +190,19 @@ def cancel_result(status: str) -> bytes:
     return msgspec.json.encode({"status": status})
 
 
-def _where(key: RunKey, span: Span) -> dict[str, Any]:
+def _position(key: RunKey, span: Span) -> dict[str, Any]:
     position = {"epoch": span.before.epoch, "offset": span.before.offset}
     return {"thread_id": key.thread, "run_id": key.run, "position": position}
 
 
-def check_ids(request: StartRun) -> None:
-    """Refuse ids that are none.
-
-    Raises:
-        BadRequest: one is.
-    """
-    if not is_id(request.request_id):
-        raise BadRequest("request_id must be 1 to 128 printable characters")
-    if request.run_id is not None and not is_id(request.run_id):
-        raise BadRequest("run_id must be 1 to 128 printable characters")
-    if request.thread_id is not None and not is_thread_id(request.thread_id):
-        raise BadRequest("thread_id must be 1 to 128 printable characters, 248 bytes at most")
-
-
-def new_messages(request: StartRun, *, bound: int, new_id: Callable[[], str]) -> list[Message]:
-    """Return the messages that a request brings.
-
-    Args:
-        asked: the request.
-        bound: how large its message or input may be, in bytes.
-        new_id: makes the id of a message that is given as text.
-
-    Raises:
-        BadRequest: it is not what a request may be.
-        TooLarge: it is larger than the bound.
-    """
-    if (request.message is None) == (request.input is None):
-        raise BadRequest("give either message or input")
-    if len(msgspec.json.encode((request.message, request.input))) > bound:
-        raise TooLarge(f"a message may have {bound} bytes")
-    if request.message is not None:
-        if not request.message.strip():
-            raise BadRequest("the message is empty")
-        return [{"id": new_id(), "role": "user", "content": request.message}]
-    messages = (request.input or {}).get("messages")
-    if not isinstance(messages, list) or not all(_is_message(item) for item in messages):
-        raise BadRequest("input.messages must be a list of AG-UI messages")
-    return messages
-
-
-def agent_input(run: Run, wanted: Wanted) -> AgentInput:
-    """Return what an agent is given."""
-    given = wanted.request.input or {}
+def agent_input(run: Run, principal: Principal, request: RunRequest) -> AgentInput:
+    """Return the input of the agent of a run that has begun."""
+    given = request.input or {}
     # The agent's own copies: what it does to them is no event.
-    messages, state = copy.deepcopy((_to_answer(run.messages, wanted.messages), run.state))
+    messages, state = copy.deepcopy((_to_answer(run.messages, request.messages), run.state))
     newest = next((item for item in reversed(messages) if item["role"] == "user"), None)
     return AgentInput(
-        context=UserExecutionContext.of(wanted.principal, thread=run.key.thread, run=run.key.run),
+        context=UserExecutionContext.of(principal, thread=run.key.thread, run=run.key.run),
         message=_text_of(newest) if newest else "",
         messages=messages,
         state=state,
@@ -168,31 +213,21 @@ def agent_input(run: Run, wanted: Wanted) -> AgentInput:
     )
 
 
-def _to_answer(conversation: list[Message], given: list[Message]) -> list[Message]:
-    """Return the conversation up to what is to be answered.
+def _to_answer(conversation: list[Message], messages: list[Message]) -> list[Message]:
+    """Return the conversation up to the message that is to be answered.
 
-    Where the last message of a request is one the thread has already, it is to be answered once
-    more: what came after it is left out, because it was said without that answer in mind.
+    Where the last message of a request is in the thread already, it is to be answered once more:
+    the messages after it are left out, because they were written without that answer.
     """
-    if not given:
+    if not messages:
         return conversation
-    ids = {message["id"] for message in given}
-    last = next(at for at, one in enumerate(conversation) if one["id"] == given[-1]["id"])
+    ids = {message["id"] for message in messages}
+    last = next(at for at, one in enumerate(conversation) if one["id"] == messages[-1]["id"])
     return [one for at, one in enumerate(conversation) if at <= last or one["id"] in ids]
 
 
-def wire_parts(given: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the parts of a run's input that stand in its RUN_STARTED."""
-    names = ("state", "tools", "context", "forwardedProps", "resume")
-    return {name: given[name] for name in names if given and given.get(name) is not None}
-
-
-def _is_message(item: object) -> bool:
-    return isinstance(item, dict) and isinstance(item.get("id"), str) and "role" in item
-
-
 def title_of(messages: list[Message]) -> str:
-    """Return what a thread is called whose first messages these are."""
+    """Return the title of a thread whose first messages these are."""
     return " ".join(_text_of(messages[-1]).split())[:TITLE_LENGTH] if messages else ""
 
 

@@ -5,14 +5,17 @@ How to think about it
 
 A run is `PENDING` until its RUN_STARTED is made, `RUNNING` while its agent works, and then it is
 over, once, in one of the ways a run can end. What comes first wins: success, failure, deadline,
-cancel and loss all try to make the same move, and the table holds it from `RUNNING` only. Whoever
-is late is told so, and nothing happens; so there is exactly one terminal event, and nothing
+cancel and loss are transitions that the table holds from `RUNNING` only. A transition that
+comes later is refused, and nothing happens; so there is exactly one terminal event, and nothing
 follows it.
 
 Agents may yield text, AG-UI events, or both. Text becomes a message of its own that is closed
-when something else comes. Agents that tell the lifecycle themselves are taken at their word, once:
-their RUN_STARTED is ours, their terminal event ends the run. Everything passes the legal order;
-an event that does not is refused, and refusing it is what ends the run.
+when something else comes. An agent may yield the lifecycle events itself: its RUN_STARTED is
+dropped, since the run has one, and its terminal event ends the run.
+
+Each event is checked against the legal order once and encoded once, when it is made: an event that
+has no encoding is refused like one that is not legal. Its bytes are what the log stores and every
+reader gets. The executor ends the run whose agent yields an event that is refused.
 
 No I/O, no time; ids are an argument.
 """
@@ -27,7 +30,8 @@ from towpath import codes
 from towpath.errors import TowpathError
 from towpath.events.digest import Growing
 from towpath.events.fold import Fold
-from towpath.events.interrupts import check_asked, expiry
+from towpath.events.interrupts import check_interrupts, expiry
+from towpath.events.order import RULES
 from towpath.events.types import (
     DELTAS,
     LEGACY_REASONING_ID,
@@ -38,8 +42,9 @@ from towpath.events.types import (
     parse,
 )
 from towpath.json_bounds import MAX_EVENT_DEPTH, nests_deeper
-from towpath.runs.model import RunClosed, RunKey
-from towpath.runs.run_states import TRANSITIONS, Status, Transition
+from towpath.runs.model import TRANSITIONS, RunClosed, RunKey, Status, Transition
+
+_ENCODER = msgspec.json.Encoder()
 
 
 class RunIsOver(TowpathError):
@@ -47,10 +52,13 @@ class RunIsOver(TowpathError):
 
 
 class RunEvent(NamedTuple):
-    """An event to publish and the metadata it carries (WIRE section 6)."""
+    """An event to publish."""
 
     event: Event
     tags: dict[str, str]
+    """The metadata it carries (WIRE section 6)."""
+    data: bytes
+    """Its encoding as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,7 @@ CHUNKS: dict[str, tuple[str, str]] = {
 
 
 class Run:
-    """One run; every method returns what is to be published, in order."""
+    """One run; each method returns the events to publish, in order."""
 
     def __init__(
         self,
@@ -83,6 +91,7 @@ class Run:
         keep_raw: bool = False,
     ) -> None:
         self.key = key
+        self._tags_of_run = {"thread": key.thread, "run": key.run, "agent": key.agent}
         self.status = Status.PENDING
         self.code: str | None = None
         """The code of the RUN_ERROR, once there is one."""
@@ -92,11 +101,11 @@ class Run:
         self._digests = Growing()
         self._new_id = new_id
         self._keep_raw = keep_raw
-        self._made: list[RunEvent] = []
+        self._new_events: list[RunEvent] = []
         self._content_known = True
         self._stream: _Stream | None = None
         self._thought = LEGACY_REASONING_ID
-        """The id of what an older agent thinks now; its events carry none."""
+        """The id of what an older agent thinks now; its own events carry no id."""
         self._halves: dict[str, str] = {}
         """By item, the first half of a surrogate pair that a delta was cut in."""
 
@@ -126,9 +135,10 @@ class Run:
         if parent is not None:
             event["parentRunId"] = parent
         started = parse({**event, "input": {**self._ids, **run_input}})
+        data = _encoded(started)
         self._move(Transition.BEGIN)
         self._fold.bound = True
-        self._make(started)
+        self._make(started, data)
         if (state := run_input.get("state")) is not None:
             self._make({"type": "STATE_SNAPSHOT", "snapshot": state})
         return self._out()
@@ -147,7 +157,7 @@ class Run:
             return self._out()
         event = parse(self._named(item))
         kind = event["type"]
-        _check_writable(event)
+        _check_depth(event)
         self._name_thoughts(event)
         self._check_ids(event)
         if kind == "RUN_STARTED" or (kind == "RAW" and not self._keep_raw):
@@ -240,23 +250,35 @@ class Run:
         except KeyError:
             raise RunIsOver from None
 
-    def _make(self, event: Event) -> None:
-        """Let an event happen, and keep it until the caller takes it."""
-        self._fold.feed(event)
+    def _make(self, event: Event, data: bytes | None = None) -> None:
+        """Let an event of the run's own happen.
+
+        Args:
+            event: the event.
+            data: its encoding, where that was made before.
+
+        Raises:
+            IllegalEvent: it is not legal here, or not JSON; it has had no effect.
+        """
+        self._fold.order.check(event)
+        self._apply(event, _encoded(event) if data is None else data)
+
+    def _apply(self, event: Event, data: bytes) -> None:
+        """Apply an event that is legal, and keep it until the caller takes it."""
+        self._fold.apply(event)
         if event["type"] == "TEXT_MESSAGE_CONTENT":
             self._digests.grow(event["messageId"], event["delta"])
         elif event["type"] == "MESSAGES_SNAPSHOT":
             self._digests.forget()
         self.events += 1
-        self._made.append(RunEvent(event, self._tags(event)))
+        self._new_events.append(RunEvent(event, self._tags(event), data))
 
     def _out(self) -> list[RunEvent]:
-        made, self._made = self._made, []
-        return made
+        events, self._new_events = self._new_events, []
+        return events
 
     def _tags(self, event: Event) -> dict[str, str]:
-        key = self.key
-        tags = {"thread": key.thread, "run": key.run, "agent": key.agent, "seq": str(self.events)}
+        tags = {**self._tags_of_run, "seq": str(self.events)}
         if event["type"] == "TEXT_MESSAGE_END":
             message = event["messageId"]
             tags["digest"] = self._digests.of(message, self._fold.text(message))
@@ -266,13 +288,36 @@ class Run:
         return tags
 
     def _take(self, event: Event) -> None:
-        self._fold.order.check(event)
-        self._close_stream()
+        """Let an event of the agent's happen, and close the stream before it.
+
+        Raises:
+            IllegalEvent: it is not legal here, or not JSON; the stream stays open.
+        """
+        self._check(event)
         if event["type"] in DELTAS:
-            event["delta"] = self._whole(event[DELTAS[event["type"]]], event["delta"])
-            if not event["delta"]:
-                return
-        self._make(event)
+            self._take_delta(event, event[DELTAS[event["type"]]])
+            return
+        data = _encoded(event)
+        self._close_stream()
+        self._apply(event, data)
+
+    def _take_delta(self, event: Event, key: str) -> None:
+        event["delta"], half = self._joined(key, event["delta"])
+        data = _encoded(event)
+        self._close_stream()
+        self._keep_half(key, half)
+        if event["delta"]:
+            self._apply(event, data)
+
+    def _check(self, event: Event) -> None:
+        """Refuse an event of the agent's that is not legal once the stream is closed."""
+        self._fold.order.check(event)
+        stream, rule = self._stream, RULES.get(event["type"])
+        if stream is None or rule is None:
+            return
+        opened_by = RULES[f"{stream.prefix}_START"]
+        if (rule.bracket, event[rule.field]) == (opened_by.bracket, stream.id):
+            raise IllegalEvent(event["type"], f"{rule.bracket} {stream.id} is not open")
 
     def _take_chunk(self, event: Event) -> None:
         prefix, name = CHUNKS[event["type"]]
@@ -291,11 +336,12 @@ class Run:
                 raise IllegalEvent(f"{prefix}_CHUNK", f"the first one needs a {name}")
             if prefix == "TOOL_CALL" and "toolCallName" not in start:
                 raise IllegalEvent(f"{prefix}_CHUNK", "the first one needs a toolCallName")
-            self._close_stream()
             streaming = _Stream(prefix, key or self._new_id())
-            self._make({"type": f"{prefix}_START", name: streaming.id, **start})
+            self._take({"type": f"{prefix}_START", name: streaming.id, **start})
             self._stream = streaming
-        if text := self._whole(streaming.id, delta):
+        text, half = self._joined(streaming.id, delta)
+        self._keep_half(streaming.id, half)
+        if text:
             suffix = "ARGS" if prefix == "TOOL_CALL" else "CONTENT"
             self._make({"type": f"{prefix}_{suffix}", name: streaming.id, "delta": text})
 
@@ -306,15 +352,23 @@ class Run:
             name = "toolCallId" if prefix == "TOOL_CALL" else "messageId"
             self._make({"type": f"{prefix}_END", name: key})
 
-    def _whole(self, key: str, delta: str) -> str:
-        """Return the delta with halves of surrogate pairs joined; a half at its end waits."""
-        delta = self._halves.pop(key, "") + delta
+    def _joined(self, key: str, delta: str) -> tuple[str, str]:
+        """Return a delta with halves of surrogate pairs joined, and the half at its end, if any.
+
+        That half is no text by itself: it waits for the next delta of its item.
+        """
+        if self._halves:
+            delta = self._halves.get(key, "") + delta
         if delta.isascii():
-            return delta
-        if 0xD800 <= ord(delta[-1]) <= 0xDBFF:
-            self._halves[key] = delta[-1]
-            delta = delta[:-1]
-        return _unicode(delta)
+            return delta, ""
+        half = delta[-1] if 0xD800 <= ord(delta[-1]) <= 0xDBFF else ""
+        return _unicode(delta.removesuffix(half)), half
+
+    def _keep_half(self, key: str, half: str) -> None:
+        if half:
+            self._halves[key] = half
+        elif self._halves:
+            self._halves.pop(key, None)
 
     def _name_thoughts(self, event: Event) -> None:
         """Give what an older agent thinks an id: a new one for each time it begins to think."""
@@ -341,7 +395,7 @@ class Run:
     def _agent_finished(self, event: Event) -> list[RunEvent]:
         outcome = event.get("outcome") or {"type": "success"}
         if outcome["type"] == "interrupt":
-            check_asked(outcome, self._fold.messages)
+            check_interrupts(outcome, self._fold.messages)
         moves = {"interrupt": Transition.INTERRUPT, "cancelled": Transition.CANCEL}
         return self._end(
             moves.get(outcome["type"], Transition.FINISH), outcome, event.get("result")
@@ -350,14 +404,16 @@ class Run:
     def _end(self, move: Transition, outcome: Event, result: Any = None) -> list[RunEvent]:
         if self.status is not Status.RUNNING:
             return []
-        self._stream = None
-        for event in self._fold.order.closing():
-            self._make(event)
         ended: Event = {"type": "RUN_FINISHED", **self._ids, "outcome": outcome}
         if result is not None:
             ended["result"] = result
+        # An ending that is not JSON is refused here, while the run can still end another way.
+        data = _encoded(ended)
+        self._stream = None
+        for event in self._fold.order.closing():
+            self._make(event)
         self._move(move)
-        self._make(ended)
+        self._make(ended, data)
         return self._out()
 
     def _break(self, move: Transition, code: str, message: str | None) -> list[RunEvent]:
@@ -376,15 +432,14 @@ def _unicode(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _check_writable(event: Event) -> None:
-    """Refuse an event that is no JSON before it has any effect.
-
-    Text deltas are left out: they may end in half a surrogate pair, which waits for the other one.
-    """
-    text = isinstance(event.get("delta"), str)
+def _check_depth(event: Event) -> None:
     if nests_deeper(event, MAX_EVENT_DEPTH):
         raise IllegalEvent(_unicode(event["type"]), f"nests deeper than {MAX_EVENT_DEPTH} levels")
+
+
+def _encoded(event: Event) -> bytes:
+    """Return the encoding of an event, or refuse it because it has none."""
     try:
-        msgspec.json.encode({**event, "delta": ""} if text else event)
+        return _ENCODER.encode(event)
     except (TypeError, ValueError, RecursionError) as error:
         raise IllegalEvent(_unicode(event["type"]), f"is not JSON: {error}") from None

@@ -1,8 +1,8 @@
-"""The bridge: starts agents for people, stops them, and knows which runs are in progress.
+"""The service of runs: starts agents for people, stops them, and finds the runs in progress.
 
-It knows no connection: a run is started by a person and belongs to a thread, and goes on whoever
-listens. Starting one is a single write (the run's first event, the fact that there is a run, and
-the request id), carried through even when whoever asked for it leaves meanwhile.
+It has no connection to a client: a run is started by a person and belongs to a thread, and goes on
+whoever reads it. A start is one transaction (the run's first event, the fact that there is a run,
+and the request id). It is completed even when the client that asked for it leaves meanwhile.
 """
 
 import asyncio
@@ -10,102 +10,81 @@ import contextlib
 import uuid
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import msgspec
 
 from towpath import telemetry
 from towpath.agents.agent import Agent, AgentInput, AgentRegistry, DoubleTexting
-from towpath.errors import BadRequest, Conflict, NotFound, StorageError, Unavailable
-from towpath.events.types import IllegalEvent
+from towpath.errors import BadRequest, Conflict, NotFound, StorageError, TooLarge, Unavailable
 from towpath.identity import Principal
-from towpath.log.broker import Append, Broker, IdempotencyKey, Write, failure, write
-from towpath.runs.approvals import Approvals, answering
-from towpath.runs.executor import (
-    Conversations,
-    LogRange,
-    RunDeps,
-    RunExecutor,
-    RunLimits,
-    RunRecord,
-    agent_fault,
-    channel_of,
-    item,
-    notice,
-)
+from towpath.log.broker import Broker, IdempotencyKey, failure
+from towpath.runs.active_runs import ActiveRuns
+from towpath.runs.approvals import Approvals
+from towpath.runs.deps import RunDeps, RunLimits
+from towpath.runs.executor import RunExecutor, agent_fault
 from towpath.runs.interrupts import DECISIONS, NotOpen
 from towpath.runs.leases import Leases
-from towpath.runs.model import RunKey, RunOpened, ThreadBusy, ThreadMoved
+from towpath.runs.model import OVER, RunKey, RunRecord, Status, ThreadBusy
+from towpath.runs.opener import ATTEMPTS, RunOpener
 from towpath.runs.queue import RunQueue
 from towpath.runs.requests import (
     Decision,
-    Opening,
-    StartRun,
-    Wanted,
-    agent_input,
+    RunRequest,
+    StartOptions,
     cancel_result,
-    check_ids,
-    new_messages,
     request_key,
     start_result,
-    title_of,
-    wire_parts,
 )
-from towpath.runs.run import Run, RunEvent
-from towpath.runs.run_states import OVER, Status
+from towpath.runs.store import ThreadStore
 from towpath.telemetry import Telemetry
 
-ATTEMPTS = 10
-"""How often something is tried on a thread that moves on meanwhile."""
-LOOKS = 2
-"""How often a run that is to be cancelled is looked for: it may begin between two looks."""
+LOOKUPS: Final = 2
+"""How often a run that is to be cancelled is looked up: it may begin between two lookups."""
 
 
-class AgentWebSocketBridge:
-    """Starts, watches and stops runs; an async context manager whose exit stops them all."""
+class RunService:
+    """Starts and stops runs; an async context manager whose exit ends them all."""
 
     def __init__(
         self,
         broker: Broker,
-        conversations: Conversations,
+        store: ThreadStore,
         registry: AgentRegistry,
         *,
         telemetry: Telemetry,
-        clock: Callable[[], float],
+        now: Callable[[], float],
         limits: RunLimits | None = None,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self._registry = registry
         self._deps = RunDeps(
             broker=broker,
-            conversations=conversations,
+            store=store,
             telemetry=telemetry,
             limits=limits or RunLimits(),
-            clock=clock,
+            now=now,
             new_id=new_id,
             holder=uuid.uuid4().hex,
         )
-        self._live: dict[tuple[str, str, str], RunExecutor] = {}
-        self._opening: dict[asyncio.Event, RunKey] = {}
-        """Runs whose first event is on its way to the log; the event says that it has an answer."""
-        self._starting: set[asyncio.Task[bytes]] = set()
+        self._active = ActiveRuns()
+        self._commands: set[asyncio.Task[bytes]] = set()
+        """Starts and decisions in progress."""
         self._draining = False
         self._approvals = Approvals(self._deps, registry, self._start)
         self._group = asyncio.TaskGroup()
-        self._queue = RunQueue(self._deps, registry, self._open_settled, self._group)
+        self._opener = RunOpener(self._deps, registry, self._active, self._approvals, self._launch)
+        self._queue = RunQueue(self._deps, self._opener.open, self._group)
         self._leases = Leases(
-            self._deps,
-            self._live.values,
-            self._opening.values,
-            lambda key: self._queue.look(*key.thread_key),
+            self._deps, self._active, lambda key: self._queue.wake(*key.thread_key)
         )
         self._expiring: asyncio.Task[None] | None = None
-        self._beating: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         await self._leases.take_over()
-        self._beating = self._group.create_task(self._leases.watch(), name="leases")
+        self._renewing = self._group.create_task(self._leases.watch(), name="leases")
         self._expiring = self._group.create_task(
             self._approvals.watch(), name="expiring interrupts"
         )
@@ -124,89 +103,94 @@ class AgentWebSocketBridge:
             async with asyncio.timeout(self._deps.limits.drain_seconds):
                 await self.drain()
         except TimeoutError:
-            self.give_up()
-        if self._beating is not None:
-            self._beating.cancel()
+            self.stop_retrying()
+        if self._renewing is not None:
+            self._renewing.cancel()
         await self._group.__aexit__(kind, error, traceback)
 
-    def give_up(self) -> None:
-        """Stop trying to write endings; whoever opens the log next writes them."""
-        for live in self._live.values():
-            live.give_up()
+    def stop_retrying(self) -> None:
+        """Stop trying to write endings; the process that opens the log next writes them."""
+        for executor in self._active:
+            executor.stop_retrying()
 
     @property
     def active(self) -> int:
         """How many runs are in progress."""
-        return len(self._live)
+        return len(self._active)
 
-    async def start(self, principal: Principal, request: StartRun) -> bytes:
-        """Begin a run, or let it wait for its turn; it goes on whoever listens.
+    async def start(self, principal: Principal, request: RunRequest) -> bytes:
+        """Start a run; it goes on whoever reads it. Where its thread is busy it may wait.
 
         Returns:
             The JSON result of `run.start`: thread_id, run_id and a position before the run's
             first event. The same for the same request again.
 
         Raises:
-            BadRequest, TooLarge, NotFound: the request is none that can be carried out.
+            NotFound: there is no such agent.
+            TooLarge: the request is larger than `message_bytes`.
+            BadRequest: its messages are not AG-UI's, or its answers do not fit the interrupts.
             Conflict: the thread has an active run, or the request id was used for another request.
             LimitExceeded: too many runs wait for the thread.
             Unavailable: the server drains, or the log cannot be written.
         """
-        wanted = self._wanted(principal, request)
-        # A new thread's id is not part of what was asked: a repetition must not make another one.
-        opening = Opening(
-            key=request_key(principal, "run.start", request.request_id, request),
-            result=start_result,
-        )
-        return await self._carry_through(self._start(wanted, opening))
+        self._refuse_while_draining()
+        self._registry.named(request.agent)
+        bound = self._deps.limits.message_bytes
+        if request.size > bound:
+            raise TooLarge(f"a message may have {bound} bytes")
+        # The key is made of the request as it came, without the ids that the gateway chooses: a
+        # repetition must not make another thread.
+        key = request_key(principal, "run.start", request.request_id, request)
+        options = StartOptions(key=key, result=start_result)
+        return await self._complete(self._start(principal, request, options))
 
-    async def approve(self, principal: Principal, said: Decision) -> bytes:
-        """Answer something a run asked; the last answer begins the run that continues it.
+    async def approve(self, principal: Principal, decision: Decision) -> bytes:
+        """Apply a decision on an interrupt; the last decision of a run starts its continuation.
 
         Returns:
             The JSON result of `run.approve`: `status` is `accepted`, `already`, `expired` or
-            `gone`; with `accepted` and no other question open, `run_id` and `position` of the
+            `gone`; with `accepted` and no other interrupt open, `run_id` and `position` of the
             continuation. The same for the same request again.
 
         Raises:
             BadRequest: no such decision, or the digest of the arguments is missing.
-            NotFound: no such run or question, or somebody else's.
+            NotFound: no such run or interrupt, or another person's.
             Conflict: other arguments were shown, or the request id was used for something else.
             Unavailable: the server drains, or the log cannot be used.
         """
-        if self._draining:
-            raise Unavailable("the server is being taken out of service")
-        if said.decision not in DECISIONS:
+        self._refuse_while_draining()
+        if decision.decision not in DECISIONS:
             raise BadRequest("decision must be approve or refuse")
         try:
-            return await self._carry_through(self._approvals.decide(principal, said))
+            return await self._complete(self._approvals.decide(principal, decision))
         except NotOpen as late:
             return msgspec.json.encode({"status": late.status})
 
     async def cancel(
         self, principal: Principal, run_id: str, *, key: IdempotencyKey | None = None
     ) -> str:
-        """End a run of this person because they said stop.
+        """End a run of this person because they asked for it.
 
-        With a key, `accepted` is remembered under it in the act that ends the run: so whoever did
-        not get the answer gets the same one when they ask again.
+        With a key, `accepted` is stored under it in the transaction that ends the run: a client
+        that did not get the answer gets the same one when it asks again.
 
         Returns:
             `accepted` once the ending is durable, or `too_late` for a run that is over. For a run
             that waits, `accepted` once it is durable that it ends when its turn comes.
 
         Raises:
-            NotFound: no such run, or somebody else's.
+            NotFound: no such run, or another person's.
             Unavailable: the log cannot be used now.
         """
         request = None if key is None else (key, cancel_result("accepted"))
-        for _ in range(LOOKS):
-            live = await self._begun(principal, run_id)
-            if live is not None:
-                if not live.end(live.run.cancel(), request=request) and not live.ends_for(key):
+        for _ in range(LOOKUPS):
+            executor = await self._find(principal, run_id)
+            if executor is not None:
+                ends = executor.end(executor.run.cancel(), request=request)
+                if not ends and not executor.ends_for(key):
                     break
-                await self._until_ended(live)
-                if live.overtaken:
+                await self._wait_ended(executor)
+                if executor.overtaken:
                     break
                 return "accepted"
             record = await self._record(principal, run_id)
@@ -219,13 +203,13 @@ class AgentWebSocketBridge:
         return "too_late"
 
     def agent_exited(self, key: RunKey, error: BaseException) -> None:
-        """End the run of an agent whose own task or callback exited, and tell of it.
+        """End the run of an agent whose own task or callback exited, and report the error.
 
         The run may be over: what an agent starts can outlive its run.
         """
-        live = self._live.get(key.run_id_key)
-        if live is not None:
-            live.fail(error)
+        executor = self._active.get(key.run_id_key)
+        if executor is not None:
+            executor.fail(error)
         else:
             self._deps.telemetry.emit(agent_fault(key, error))
 
@@ -234,29 +218,40 @@ class AgentWebSocketBridge:
         if not self._draining:
             self._group.create_task(self._stop(principal, run_id), name=f"stop {run_id}")
 
+    async def drain(self) -> None:
+        """Accept no new runs; end each run in progress and wait until its ending is written.
+
+        Runs that wait for their turn go on waiting, and begin when the log is opened next.
+        """
+        self._draining = True
+        await self._queue.stop()
+        await asyncio.gather(*self._commands, return_exceptions=True)
+        executors = list(self._active)
+        for executor in executors:
+            executor.end(executor.run.fail("run.drained"))
+        await asyncio.gather(*(executor.ended() for executor in executors))
+
+    def _refuse_while_draining(self) -> None:
+        if self._draining:
+            raise Unavailable("the server is being taken out of service")
+
     async def _stop(self, principal: Principal, run_id: str) -> None:
         with contextlib.suppress(NotFound, Unavailable):
             await self.cancel(principal, run_id)
 
-    async def _begun(self, principal: Principal, run_id: str) -> RunExecutor | None:
-        """Return a run in progress; where its beginning is being written, once that is done."""
+    async def _find(self, principal: Principal, run_id: str) -> RunExecutor | None:
+        """Return a run in progress; where it is being opened, once the log has answered."""
         mine = (principal.tenant, principal.user, run_id)
-        await self._opened(lambda key: key.run_id_key == mine)
-        return self._live.get(mine)
+        await self._active.opened(lambda key: key.run_id_key == mine)
+        return self._active.get(mine)
 
-    async def _opened(self, wanted: Callable[[RunKey], bool]) -> None:
-        """Wait until the log has answered the beginnings of such runs that are on their way."""
-        for answered, key in list(self._opening.items()):
-            if wanted(key):
-                await answered.wait()
-
-    async def _until_ended(self, live: RunExecutor) -> None:
+    async def _wait_ended(self, executor: RunExecutor) -> None:
         """Wait until the ending of a run that is over is in the log.
 
         Raises:
             Unavailable: it cannot be written now. It will be, and asking again is right.
         """
-        if not await live.ended(within=self._deps.limits.ending_seconds):
+        if not await executor.ended(within=self._deps.limits.ending_seconds):
             raise Unavailable("the run is stopped, and its ending cannot be written now")
 
     async def _withdraw(self, key: RunKey, request: tuple[IdempotencyKey, bytes] | None) -> bool:
@@ -265,179 +260,81 @@ class AgentWebSocketBridge:
         except StorageError:
             raise Unavailable("the log cannot be written now") from None
 
-    async def drain(self) -> None:
-        """Take no new runs; give each one in progress its ending and wait until it is written.
-
-        Runs that wait for their turn go on waiting, and begin when the log is opened next.
-        """
-        self._draining = True
-        await self._queue.stop()
-        await asyncio.gather(*self._starting, return_exceptions=True)
-        lives = list(self._live.values())
-        for live in lives:
-            live.end(live.run.fail("run.drained"))
-        await asyncio.gather(*(live.ended() for live in lives))
-
-    def _wanted(self, principal: Principal, request: StartRun) -> Wanted:
-        """Return what a request wants, where it can be wanted now."""
-        if self._draining:
-            raise Unavailable("the server is being taken out of service")
-        check_ids(request)
-        agent = self._registry.get(request.agent)
-        if agent is None:
-            raise NotFound("no such agent")
-        deps = self._deps
-        bound = deps.limits.message_bytes
-        messages = new_messages(request, bound=bound, new_id=deps.new_id)
-        return Wanted(principal, agent, request, messages)
-
     async def _record(self, principal: Principal, run_id: str) -> RunRecord | None:
         try:
-            return await self._deps.conversations.find_run(principal.tenant, principal.user, run_id)
+            return await self._deps.store.find_run(principal.tenant, principal.user, run_id)
         except StorageError:
             raise Unavailable("the store cannot be read now") from None
 
-    async def _carry_through(self, work: Coroutine[Any, Any, bytes]) -> bytes:
-        """See something through to its answer, also when whoever asked for it leaves meanwhile.
+    async def _complete(self, command: Coroutine[Any, Any, bytes]) -> bytes:
+        """Run a command to its result, also when the client that sent it leaves meanwhile.
 
         Raises:
             Unavailable: the log cannot be used now.
         """
-        starting = asyncio.create_task(work)
-        self._starting.add(starting)
-        starting.add_done_callback(self._starting.discard)
-        starting.add_done_callback(failure)  # Nobody may be there to be told.
+        task = asyncio.create_task(command)
+        self._commands.add(task)
+        task.add_done_callback(self._commands.discard)
+        task.add_done_callback(failure)  # Retrieves the error: perhaps nobody awaits the command.
         try:
-            return await asyncio.shield(starting)
+            return await asyncio.shield(task)
         except StorageError as error:
             raise Unavailable(str(error)) from None
 
-    async def _start(self, wanted: Wanted, opening: Opening) -> bytes:
+    async def _start(
+        self, principal: Principal, request: RunRequest, options: StartOptions
+    ) -> bytes:
         """Open a run; where its thread is busy, do what its agent's policy says."""
+        request = request.with_ids(self._deps.new_id)
         for _ in range(ATTEMPTS):
             try:
-                return await self._open_settled(wanted, opening)
+                return await self._opener.open(principal, request, options)
             except ThreadBusy:
-                # What answers a run's questions goes on at once or not at all: a thread that goes
-                # on without it leaves them behind.
-                answers = opening.parent is not None or bool(wanted.request.answers)
-                policy = wanted.agent.double_texting
+                # A run that answers interrupts goes on at once or not at all: a thread that goes
+                # on without it supersedes them.
+                answers = options.parent is not None or bool(request.answers)
+                policy = self._registry.named(request.agent).double_texting
                 if policy is DoubleTexting.REJECT or answers:
                     raise
                 if policy is DoubleTexting.QUEUE:
-                    return await self._queue.put(wanted, opening)
-                assert wanted.request.thread_id is not None, "a busy thread has a name"
-                await self._make_way(wanted.principal, wanted.request.thread_id)
-                if self._draining:
-                    raise Unavailable("the server is being taken out of service") from None
+                    return await self._queue.put(principal, request, options)
+                await self._free_thread(request.run_key(principal).thread_key)
+                self._refuse_while_draining()
         raise Conflict("the thread has too many writers")
 
-    async def _open_settled(self, wanted: Wanted, opening: Opening) -> bytes:
-        """Open a run on what its thread is now; where that moves on meanwhile, look again."""
-        for _ in range(ATTEMPTS):
-            with contextlib.suppress(ThreadMoved):
-                return await self._open(wanted, opening)
-        raise ThreadMoved("the thread has too many writers")
-
-    async def _make_way(self, principal: Principal, thread: str) -> None:
-        """End what is active on a thread and what waits for it; their endings are in the log then.
+    async def _free_thread(self, thread_key: tuple[str, str, str]) -> None:
+        """End the active run of a thread and those that wait for it; their endings are written.
 
         Raises:
             StorageError, Unavailable: the log cannot be used now.
         """
-        mine = (principal.tenant, principal.user, thread)
+        await self._queue.clear(*thread_key)
+        await self._active.opened(lambda key: key.thread_key == thread_key)
+        executors = self._active.of_thread(thread_key)
+        for executor in executors:
+            executor.end(executor.run.cancel())
+        for executor in executors:
+            await self._wait_ended(executor)
+        await self._queue.advance(*thread_key)
 
-        def is_there(key: RunKey) -> bool:
-            return key.thread_key == mine
-
-        await self._queue.clear(*mine)
-        await self._opened(is_there)
-        lives = [live for live in self._live.values() if is_there(live.run.key)]
-        for live in lives:
-            live.end(live.run.cancel())
-        for live in lives:
-            await self._until_ended(live)
-        await self._queue.advance(*mine)
-
-    async def _open(self, wanted: Wanted, opening: Opening) -> bytes:
-        """Write the run's first event, and that there is a run, in one act; then set it going."""
-        deps, principal, request = self._deps, wanted.principal, wanted.request
-        key = RunKey(
-            tenant=principal.tenant,
-            user=principal.user,
-            thread=request.thread_id or deps.new_id(),
-            run=request.run_id or deps.new_id(),
-            agent=wanted.agent.name,
-        )
-        past = await deps.conversations.conversation(*key.thread_key)
-        if opening.parent is None and request.answers:
-            now = deps.clock()
-            waiting = await self._approvals.asked_in(key, now)
-            # After that look: a twin of this request shows in it, or is met at the write.
-            earlier = await deps.broker.stored_result(opening.key) if opening.key else None
-            if earlier is not None:
-                return earlier
-            opening = answering(opening, waiting, request, now)
-        run = Run(
-            key,
-            history=past.messages,
-            state=past.state,
-            new_id=deps.new_id,
-            keep_raw=deps.limits.keep_raw,
-        )
-        try:
-            given = {**wire_parts(request.input), "messages": wanted.messages}
-            made = run.begin(given, parent=opening.parent)
-        except IllegalEvent as error:
-            raise BadRequest(error.reason) from None
-        answered = asyncio.Event()
-        self._opening[answered] = key
-        try:
-            written = await write(deps.broker, self._beginning(run, made, past.offset, opening))
-            if not written.repeated:
-                first, last = written.spans[0].first, written.spans[0].last
-                live = RunExecutor(run, LogRange(first, last), deps.clock(), deps)
-                self._launch(live, wanted.agent, agent_input(run, wanted))
-        finally:
-            del self._opening[answered]
-            answered.set()
-        return written.result
-
-    def _beginning(self, run: Run, made: list[RunEvent], offset: int, opening: Opening) -> Write:
-        key = run.key
-        opened = RunOpened(
-            key=key,
-            started=made[0].event,
-            title=title_of(made[0].event["input"]["messages"]),
-            thread_offset=offset,
-            at=self._deps.clock(),
-            holder=self._deps.holder,
-            lease=self._deps.lease_end(),
-            queued=opening.queued,
-        )
-        first = Append(channel_of(key), tuple(map(item, made)), fence=True)
-        return Write(
-            (first, notice(run, "towpath.run.started")),
-            (*opening.facts, opened),
-            key=opening.key,
-            result=lambda spans: opening.result(key, spans[0]),
-        )
-
-    def _launch(self, live: RunExecutor, agent: Agent, given: AgentInput) -> None:
-        key = live.run.key
-        self._live[key.run_id_key] = live
+    def _launch(self, executor: RunExecutor, agent: Agent, agent_input: AgentInput) -> None:
+        key = executor.run.key
+        self._active.add(executor)
         self._deps.telemetry.emit(
             telemetry.RunBegan(
                 tenant=key.tenant, user=key.user, thread=key.thread, run=key.run, agent=key.agent
             )
         )
-        self._group.create_task(self._run_to_end(live, agent, given), name=f"run {key.run}")
+        self._group.create_task(
+            self._run_to_end(executor, agent, agent_input), name=f"run {key.run}"
+        )
 
-    async def _run_to_end(self, live: RunExecutor, agent: Agent, given: AgentInput) -> None:
-        key = live.run.key
+    async def _run_to_end(
+        self, executor: RunExecutor, agent: Agent, agent_input: AgentInput
+    ) -> None:
         try:
-            await live.run_to_end(agent, given)
+            await executor.run_to_end(agent, agent_input)
         finally:
-            del self._live[key.run_id_key]
-            self._approvals.look_again()
-        self._queue.look(*key.thread_key)
+            self._active.remove(executor)
+            self._approvals.wake()
+        self._queue.wake(*executor.run.key.thread_key)

@@ -1,7 +1,11 @@
-"""Asking about threads, messages and runs. Whoever asks names the person; nobody else's is seen."""
+"""The store: reads threads, messages and runs from the projection.
+
+Each query names the person, or is the gateway's own; nobody else's rows are returned.
+"""
 
 import sqlite3
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -9,10 +13,8 @@ import msgspec
 from towpath.errors import LogCorrupted
 from towpath.events.fold import Fold
 from towpath.events.types import Message
-from towpath.runs.executor import Conversation, RunRecord
 from towpath.runs.interrupts import Interrupt
-from towpath.runs.model import Queued, RunKey
-from towpath.runs.run_states import Status
+from towpath.runs.model import Queued, RunKey, RunRecord, Status
 from towpath.runs.tables import interrupts, queue
 from towpath.runs.tables.projection import ThreadKey, has_active_run
 
@@ -20,10 +22,19 @@ T = TypeVar("T")
 
 
 class Tables(Protocol):
-    """Where questions to the projection are put."""
+    """Reads the tables of the projection."""
 
     async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        """Ask in one read transaction; StorageError where it cannot be answered now."""
+        """Call a function in one read transaction; StorageError where that is impossible now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """What is stored of a thread: everything up to its last terminal event."""
+
+    messages: list[Message] = field(default_factory=list)
+    state: Any = None
+    offset: int = 0
 
 
 class ThreadRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,14 +132,14 @@ class ThreadStore:
         return await self._tables.query(lambda db: has_active_run(db, key))
 
     async def conversation(self, tenant: str, user: str, thread: str) -> Conversation:
-        """See `towpath.runs.executor.Conversations`."""
+        """Return what is stored of a thread; an empty conversation where there is none."""
         stored = await self.get(tenant, user, thread)
         if stored is None:
             return Conversation()
         return Conversation(messages=stored.messages, state=stored.state, offset=stored.offset)
 
     async def find_run(self, tenant: str, user: str, run: str) -> RunRecord | None:
-        """See `towpath.runs.executor.Conversations`."""
+        """Return what is stored of a run."""
 
         def question(db: sqlite3.Connection) -> RunRecord | None:
             row = db.execute(
@@ -139,47 +150,47 @@ class ThreadStore:
         return await self._tables.query(question)
 
     async def unfinished(self) -> list[RunRecord]:
-        """See `towpath.runs.executor.Conversations`."""
+        """Return every run that has begun and has no terminal event."""
         return await self._tables.query(
             lambda db: [_record(row) for row in db.execute(f"{_RUN} runs WHERE {_BEGUN}")]
         )
 
     async def abandoned(self, at: float) -> list[RunRecord]:
-        """See `towpath.runs.executor.Conversations`."""
+        """Return the unfinished runs whose lease has expired by a time."""
         over = f"{_LEASED} AND leases.expires <= ?"
         return await self._tables.query(
             lambda db: [_record(row) for row in db.execute(over, (at,))]
         )
 
     async def held(self, holder: str) -> set[RunKey]:
-        """See `towpath.runs.executor.Conversations`."""
+        """Return the runs that a holder holds."""
         held = f"{_LEASED} AND leases.holder = ?"
         return await self._tables.query(
             lambda db: {_record(row).key for row in db.execute(held, (holder,))}
         )
 
     async def queued(self, tenant: str, user: str, thread: str) -> list[Queued]:
-        """See `towpath.runs.executor.Conversations`."""
+        """Return the runs that wait for a thread, first in, first out."""
         return await self._tables.query(lambda db: queue.waiting(db, tenant, user, thread))
 
     async def waiting_threads(self) -> list[tuple[str, str, str]]:
-        """See `towpath.runs.executor.Conversations`."""
+        """Return the threads for which runs wait: tenant, user, thread."""
         return await self._tables.query(queue.threads)
 
-    async def questions(self, tenant: str, user: str, run: str) -> list[Interrupt]:
-        """See `towpath.runs.executor.Conversations`."""
+    async def interrupts(self, tenant: str, user: str, run: str) -> list[Interrupt]:
+        """Return the interrupts of a run, in its order."""
         return await self._tables.query(lambda db: interrupts.of_run(db, tenant, user, run))
 
-    async def asked_in(self, tenant: str, user: str, thread: str) -> list[Interrupt]:
-        """See `towpath.runs.executor.Conversations`."""
-        return await self._tables.query(lambda db: interrupts.asked_in(db, tenant, user, thread))
+    async def last_interrupts(self, tenant: str, user: str, thread: str) -> list[Interrupt]:
+        """Return the interrupts of the run that ended last in a thread."""
+        return await self._tables.query(lambda db: interrupts.of_last_run(db, tenant, user, thread))
 
     async def expired(self, at: float) -> list[RunKey]:
-        """See `towpath.runs.executor.Conversations`."""
+        """Return the runs whose open interrupts have expired by a time."""
         return await self._tables.query(lambda db: interrupts.expired(db, at))
 
     async def next_expiry(self) -> float | None:
-        """See `towpath.runs.executor.Conversations`."""
+        """Return when the next open interrupt expires, in Unix seconds."""
         return await self._tables.query(interrupts.next_expiry)
 
     async def runs(self, tenant: str, user: str, thread: str, *, limit: int) -> list[RunRow]:

@@ -30,8 +30,8 @@ from towpath.runs.model import (
     RunOpened,
     RunQueued,
     RunWithdrawn,
+    Status,
 )
-from towpath.runs.run_states import Status
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import (
     ThreadCreated,
@@ -64,7 +64,7 @@ PLANS: dict[str, list[tuple[str, ...]]] = {
     "interrupts._set": [
         ("SEARCH interrupts USING PRIMARY KEY (tenant=? AND user=? AND run=? AND id=?)",)
     ],
-    "interrupts.asked_in": [(THREAD,)],
+    "interrupts.of_last_run": [(THREAD,)],
     "interrupts.expired": [("SEARCH interrupts USING INDEX interrupts_open (expires<?)",)],
     # The first entry of the index is the answer.
     "interrupts.next_expiry": [("SEARCH interrupts USING INDEX interrupts_open",)],
@@ -277,7 +277,7 @@ class World:
         decided = InterruptDecided(
             key=key("mine", "one"),
             id="q1",
-            answer=InterruptStatus.APPROVED,
+            status=InterruptStatus.APPROVED,
             payload=None,
             others=frozenset({"q2"}),
             at=self.at,
@@ -308,8 +308,8 @@ class World:
             ("held", lambda: store.held("me"), {key("mine", "one")}),
             ("queued", lambda: store.queued(*mine), anything),
             ("waiting_threads", store.waiting_threads, anything),
-            ("questions", lambda: store.questions("acme", "alice", "one"), []),
-            ("asked_in", lambda: store.asked_in(*mine), []),
+            ("interrupts", lambda: store.interrupts("acme", "alice", "one"), []),
+            ("last_interrupts", lambda: store.last_interrupts(*mine), []),
             ("next_expiry", store.next_expiry, anything),
             ("runs", lambda: store.runs(*mine, limit=50), anything),
         ]

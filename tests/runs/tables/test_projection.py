@@ -273,12 +273,12 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path)
         old = await stage.store.find_run("acme", "alice", "id5")
         assert old is not None
         assert old.status.value == "interrupted"
-        assert await stage.store.questions("acme", "alice", "id5") == []
-        assert await stage.store.asked_in("acme", "alice", "t1") == []
+        assert await stage.store.interrupts("acme", "alice", "id5") == []
+        assert await stage.store.last_interrupts("acme", "alice", "t1") == []
         run = await stage.cast(asking).start(request_id="new")
         await stage.done(run)
-        (question,) = await stage.store.questions("acme", "alice", run)
-        assert (question.id, question.answer.value) == ("q1", "open")
+        (question,) = await stage.store.interrupts("acme", "alice", run)
+        assert (question.id, question.status.value) == ("q1", "open")
         await stage.check()
     with closing(sqlite3.connect(tmp_path / "log.sqlite3")) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (7,)
@@ -382,7 +382,7 @@ def decided(run: str, thread: str = "t1", **changed: Any) -> InterruptDecided:
     key = RunKey(tenant="acme", user="alice", thread=thread, run=run, agent="agent")
     said = {
         "id": "q1",
-        "answer": InterruptStatus.APPROVED,
+        "status": InterruptStatus.APPROVED,
         "payload": None,
         "at": 1_000.0,
         **changed,
@@ -405,7 +405,7 @@ async def test_p5_r96_only_an_open_question_can_be_decided(kind: str, tmp_path: 
             at = 1_000.0 + 24 * 3600.0 if thread == "expired" else 1_000.0
             with pytest.raises(NotOpen) as refusal:
                 await emit(
-                    stage, decided(runs[thread], thread, at=at, answer=InterruptStatus.REFUSED)
+                    stage, decided(runs[thread], thread, at=at, status=InterruptStatus.REFUSED)
                 )
             assert refusal.value.status == status
         with pytest.raises(NotFound):
@@ -414,8 +414,8 @@ async def test_p5_r96_only_an_open_question_can_be_decided(kind: str, tmp_path: 
             await emit(stage, decided(runs["expired"], "expired", id="q2"))
         with pytest.raises(AnswersMoved):
             await emit(stage, decided(runs["expired"], "expired", others=frozenset({"q2"})))
-        (one,) = await stage.store.questions("acme", "alice", runs["decided"])
-        assert (one.answer, one.payload, one.decided) == (
+        (one,) = await stage.store.interrupts("acme", "alice", runs["decided"])
+        assert (one.status, one.payload, one.decided) == (
             InterruptStatus.APPROVED,
             {"a": [1]},
             1_000.0,
@@ -435,8 +435,8 @@ async def test_p5_a_refused_decision_leaves_no_trace(kind: str, tmp_path: Path) 
         append = Append(channel, (Item(b"{}", {}),))
         with pytest.raises(ThreadMoved):
             await write(stage.broker, Write((append,), (decided(run), opened)))
-        (one,) = await stage.store.questions("acme", "alice", run)
-        assert one.answer is InterruptStatus.OPEN
+        (one,) = await stage.store.interrupts("acme", "alice", run)
+        assert one.status is InterruptStatus.OPEN
         assert await stage.store.find_run("acme", "alice", "r2") is None
         await stage.check()
 
@@ -475,11 +475,11 @@ async def test_p1_a_question_belongs_to_one_person(kind: str, tmp_path: Path) ->
             await stage.start(who=who, run_id="same")
             await stage.done("same", who=who)
         await emit(stage, decided("same"))
-        (alices,) = await stage.store.questions("acme", "alice", "same")
-        (bobs,) = await stage.store.questions("acme", "bob", "same")
-        assert (alices.answer, bobs.answer) == (InterruptStatus.APPROVED, InterruptStatus.OPEN)
-        assert await stage.store.questions("other", "alice", "same") == []
-        assert await stage.store.asked_in("other", "alice", "t1") == []
+        (alices,) = await stage.store.interrupts("acme", "alice", "same")
+        (bobs,) = await stage.store.interrupts("acme", "bob", "same")
+        assert (alices.status, bobs.status) == (InterruptStatus.APPROVED, InterruptStatus.OPEN)
+        assert await stage.store.interrupts("other", "alice", "same") == []
+        assert await stage.store.last_interrupts("other", "alice", "t1") == []
         await stage.done(await stage.start(), who=ALICE)
-        (bobs,) = await stage.store.questions("acme", "bob", "same")
-        assert bobs.answer is InterruptStatus.OPEN
+        (bobs,) = await stage.store.interrupts("acme", "bob", "same")
+        assert bobs.status is InterruptStatus.OPEN

@@ -333,5 +333,5 @@ async def test_runs_that_wait_leave_a_question_open(kind: str, tmp_path: Path) -
         said = Decision(request_id="d1", run_id=run, interrupt_id="q1", decision="approve")
         with pytest.raises(Conflict):
             await stage.bridge.approve(ALICE, said)
-        (asked,) = await stage.store.asked_in("acme", "alice", "t1")
-        assert (asked.key.run, asked.id, asked.answer) == (run, "q1", InterruptStatus.OPEN)
+        (asked,) = await stage.store.last_interrupts("acme", "alice", "t1")
+        assert (asked.key.run, asked.id, asked.status) == (run, "q1", InterruptStatus.OPEN)

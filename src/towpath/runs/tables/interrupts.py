@@ -1,7 +1,7 @@
-"""The questions runs asked, as a table of the projection; written where runs are.
+"""The interrupts of runs as a table of the projection, written in the transactions of runs.
 
-Deciding whether a question is still open happens here, inside the transaction of the decision,
-since only here it can be decided without a race.
+Whether an interrupt is still open is decided here, inside the transaction of the decision, since
+only here it can be decided without a race.
 """
 
 import sqlite3
@@ -41,14 +41,14 @@ CREATE TABLE interrupts (
 CREATE INDEX interrupts_thread ON interrupts (tenant, user, thread);
 CREATE INDEX interrupts_open ON interrupts (expires) WHERE answer = 'open'
 """
-_QUESTION = (
+_INTERRUPT = (
     "SELECT tenant, user, thread, run, agent, asked, answer, payload, expires, decided"
     " FROM interrupts"
 )
 
 
-def ask(db: sqlite3.Connection, fact: RunClosed) -> None:
-    """Store the questions of a run that ended with some."""
+def put(db: sqlite3.Connection, fact: RunClosed) -> None:
+    """Store the interrupts of a run that ended with some."""
     key = fact.key
     for place, interrupt in enumerate(fact.ended["outcome"]["interrupts"]):
         db.execute(
@@ -68,61 +68,62 @@ def ask(db: sqlite3.Connection, fact: RunClosed) -> None:
 
 
 def decide(db: sqlite3.Connection, fact: InterruptDecided) -> None:
-    """Answer a question.
+    """Decide an interrupt.
 
     Raises:
-        NotFound: the run asked no such thing.
-        NotOpen: it was answered, expired or left behind.
-        AnswersMoved: another question of the run is not what the fact says it is.
+        NotFound: the run has no such interrupt.
+        NotOpen: it was decided, expired or superseded.
+        AnswersMoved: the run's other open interrupts are not those that the fact names.
     """
     key = fact.key
-    questions = of_run(db, *key.run_id_key)
-    mine = next((one for one in questions if one.id == fact.id), None)
-    if mine is None:
+    interrupts = of_run(db, *key.run_id_key)
+    interrupt = next((one for one in interrupts if one.id == fact.id), None)
+    if interrupt is None:
         raise NotFound("no such interrupt")
-    if (standing := mine.now(fact.at)) is not InterruptStatus.OPEN:
-        raise NotOpen(LATE[standing])
-    others = {one.id for one in questions if one.answer is InterruptStatus.OPEN} - {fact.id}
+    if (status := interrupt.now(fact.at)) is not InterruptStatus.OPEN:
+        raise NotOpen(LATE[status])
+    others = {one.id for one in interrupts if one.is_open} - {fact.id}
     if others != fact.others:
         raise AnswersMoved
-    _set(db, mine, fact.answer, fact.at, fact.payload)
+    _set(db, interrupt, fact.status, fact.at, fact.payload)
 
 
 def expire(db: sqlite3.Connection, fact: InterruptsExpired) -> None:
-    """Note that what is open of a run has expired.
+    """Expire the open interrupts of a run.
 
     Raises:
-        NotOpen: nothing is.
+        NotOpen: none is open.
     """
     key = fact.key
-    questions = of_run(db, *key.run_id_key)
-    open_ones = [one for one in questions if one.answer is InterruptStatus.OPEN]
+    interrupts = of_run(db, *key.run_id_key)
+    open_ones = [one for one in interrupts if one.is_open]
     if not open_ones:
         raise NotOpen("already")
     for one in open_ones:
-        _set(db, one, TRANSITIONS[one.answer, Transition.EXPIRE], fact.at)
+        _set(db, one, TRANSITIONS[one.status, Transition.EXPIRE], fact.at)
 
 
 def supersede(db: sqlite3.Connection, key: RunKey, at: float) -> None:
-    """Leave behind what is open in a thread, since the thread goes on."""
-    # Each run that begins does this, so only the run that ended last has open questions.
-    for one in asked_in(db, *key.thread_key):
-        if one.answer is not InterruptStatus.OPEN:
+    """Supersede the open interrupts of a thread, since the thread goes on."""
+    # Each run that begins does this, so only the run that ended last has open interrupts.
+    for one in of_last_run(db, *key.thread_key):
+        if not one.is_open:
             continue
-        move = Transition.EXPIRE if one.now(at) is InterruptStatus.EXPIRED else Transition.SUPERSEDE
-        _set(db, one, TRANSITIONS[one.answer, move], at)
+        over = one.now(at) is InterruptStatus.EXPIRED
+        transition = Transition.EXPIRE if over else Transition.SUPERSEDE
+        _set(db, one, TRANSITIONS[one.status, transition], at)
 
 
 def of_run(db: sqlite3.Connection, tenant: str, user: str, run: str) -> list[Interrupt]:
-    """Return what a run asked, in its order."""
+    """Return the interrupts of a run, in its order."""
     rows = db.execute(
-        f"{_QUESTION} WHERE tenant=? AND user=? AND run=? ORDER BY place", (tenant, user, run)
+        f"{_INTERRUPT} WHERE tenant=? AND user=? AND run=? ORDER BY place", (tenant, user, run)
     )
-    return [_question(row) for row in rows]
+    return [_interrupt(row) for row in rows]
 
 
-def asked_in(db: sqlite3.Connection, tenant: str, user: str, thread: str) -> list[Interrupt]:
-    """Return what the run that ended last in a thread asked, in its order."""
+def of_last_run(db: sqlite3.Connection, tenant: str, user: str, thread: str) -> list[Interrupt]:
+    """Return the interrupts of the run that ended last in a thread, in its order."""
     latest = "SELECT last_started FROM threads WHERE tenant=? AND user=? AND id=?"
     row = db.execute(latest, (tenant, user, thread)).fetchone()
     if row is None or row[0] is None:
@@ -131,7 +132,7 @@ def asked_in(db: sqlite3.Connection, tenant: str, user: str, thread: str) -> lis
 
 
 def expired(db: sqlite3.Connection, at: float) -> list[RunKey]:
-    """Return the runs whose open questions have expired by a time."""
+    """Return the runs whose open interrupts have expired by a time."""
     rows = db.execute(
         "SELECT tenant, user, thread, run, agent FROM interrupts"
         " WHERE answer='open' AND expires <= ? ORDER BY expires",
@@ -142,7 +143,7 @@ def expired(db: sqlite3.Connection, at: float) -> list[RunKey]:
 
 
 def next_expiry(db: sqlite3.Connection) -> float | None:
-    """Return when the next open question expires, in Unix seconds."""
+    """Return when the next open interrupt expires, in Unix seconds."""
     row = db.execute("SELECT MIN(expires) FROM interrupts WHERE answer='open'").fetchone()
     return float(row[0]) if row[0] is not None else None
 
@@ -150,7 +151,7 @@ def next_expiry(db: sqlite3.Connection) -> float | None:
 def _set(
     db: sqlite3.Connection,
     one: Interrupt,
-    answer: InterruptStatus,
+    status: InterruptStatus,
     at: float,
     payload: object = None,
 ) -> None:
@@ -158,7 +159,7 @@ def _set(
         "UPDATE interrupts SET answer=?, payload=?, decided=?"
         " WHERE tenant=? AND user=? AND run=? AND id=?",
         (
-            answer.value,
+            status.value,
             None if payload is None else msgspec.json.encode(payload),
             at,
             *one.key.run_id_key,
@@ -167,14 +168,14 @@ def _set(
     )
 
 
-def _question(row: tuple[object, ...]) -> Interrupt:
-    tenant, user, thread, run, agent, interrupt, answer, payload, expires, decided = row
+def _interrupt(row: tuple[object, ...]) -> Interrupt:
+    tenant, user, thread, run, agent, interrupt, status, payload, expires, decided = row
     assert isinstance(interrupt, bytes), "the column holds JSON"
     assert isinstance(expires, float), "the column holds seconds"
     return Interrupt(
         key=_key(tenant, user, thread, run, agent),
         interrupt=msgspec.json.decode(interrupt),
-        answer=InterruptStatus(answer),
+        status=InterruptStatus(status),
         payload=msgspec.json.decode(payload) if isinstance(payload, bytes) else None,
         expires=expires,
         decided=decided if isinstance(decided, float) else None,

@@ -26,11 +26,11 @@ from towpath.runs.model import (
     RunOpened,
     RunQueued,
     RunWithdrawn,
+    Status,
     ThreadBusy,
     ThreadMoved,
     TurnMoved,
 )
-from towpath.runs.run_states import Status
 from towpath.runs.tables import interrupts, leases, queue, salvage
 
 _SCHEMA = """
@@ -254,7 +254,7 @@ def _close_run(db: sqlite3.Connection, fact: RunClosed, span: Span) -> None:
     if fact.messages is not None:
         _store_conversation(db, thread, fact.messages, fact.state)
     if fact.status is Status.INTERRUPTED:
-        interrupts.ask(db, fact)
+        interrupts.put(db, fact)
 
 
 def _store_conversation(
@@ -321,7 +321,7 @@ def _delete_thread(db: sqlite3.Connection, fact: ThreadDeleted) -> None:
 
 
 def _delete_parts(db: sqlite3.Connection, thread: ThreadKey) -> None:
-    """Delete what belongs to a thread; runs last, since they name the questions."""
+    """Delete what belongs to a thread; runs last, since they name the interrupts."""
     for table, part in (
         ("messages", "thread=?3"),
         ("interrupts", f"run IN ({_RUNS_OF_THREAD})"),

@@ -3,8 +3,7 @@
 import sqlite3
 
 from towpath.errors import Conflict, LimitExceeded, NotFound
-from towpath.runs.model import Queued, RunKey, RunQueued, RunWithdrawn
-from towpath.runs.run_states import Status
+from towpath.runs.model import Queued, RunKey, RunQueued, RunWithdrawn, Status
 
 MAX_QUEUED = 16
 """How many runs may wait for one thread."""

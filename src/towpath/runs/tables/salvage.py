@@ -14,7 +14,7 @@ from towpath.channels import thread_channel
 from towpath.log.health import ERRORS
 from towpath.log.integrity import checksums
 from towpath.log.integrity.quarantine import Row, put, readable, table_of
-from towpath.runs.run_states import Status
+from towpath.runs.model import Status
 
 Key = tuple[object, object, object]
 """Tenant, user, thread."""

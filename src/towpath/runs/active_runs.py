@@ -1,0 +1,63 @@
+"""The active runs of one service: those in progress, and those that are being opened."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+
+from towpath.runs.executor import RunExecutor
+from towpath.runs.model import RunKey
+
+
+class ActiveRuns:
+    """Finds the runs that this service works on."""
+
+    def __init__(self) -> None:
+        self._executors: dict[tuple[str, str, str], RunExecutor] = {}
+        self._opening: dict[asyncio.Event, RunKey] = {}
+        """Runs whose first event is being written; the event says that the log has answered."""
+
+    def __len__(self) -> int:
+        """Return how many runs are in progress."""
+        return len(self._executors)
+
+    def __iter__(self) -> Iterator[RunExecutor]:
+        """Yield the runs in progress as they are now."""
+        return iter(list(self._executors.values()))
+
+    def get(self, run_id_key: tuple[str, str, str]) -> RunExecutor | None:
+        """Return a run in progress."""
+        return self._executors.get(run_id_key)
+
+    def of_thread(self, thread_key: tuple[str, str, str]) -> list[RunExecutor]:
+        """Return the runs in progress of a thread."""
+        return [one for one in self if one.run.key.thread_key == thread_key]
+
+    @property
+    def keys(self) -> tuple[RunKey, ...]:
+        """The runs that are worked on here, whatever their leases say."""
+        return (*(one.run.key for one in self), *self._opening.values())
+
+    def add(self, executor: RunExecutor) -> None:
+        """Note that a run is in progress."""
+        self._executors[executor.run.key.run_id_key] = executor
+
+    def remove(self, executor: RunExecutor) -> None:
+        """Note that a run has ended and its agent is gone."""
+        del self._executors[executor.run.key.run_id_key]
+
+    @contextlib.contextmanager
+    def opening(self, key: RunKey) -> Iterator[None]:
+        """Note that a run's first event is being written, as long as the context is open."""
+        answered = asyncio.Event()
+        self._opening[answered] = key
+        try:
+            yield
+        finally:
+            del self._opening[answered]
+            answered.set()
+
+    async def opened(self, matches: Callable[[RunKey], bool]) -> None:
+        """Wait until the log has answered the openings of such runs."""
+        for answered, key in list(self._opening.items()):
+            if matches(key):
+                await answered.wait()

@@ -158,7 +158,7 @@ def _keys(key: Key, fetches: SingleFlight[str, None]) -> tuple[Keys, RemoteKeys 
     if isinstance(key, OctKey):
         return FixedKey(key), None
     source = Published(ISSUER, KeyRing([key]))
-    remote = RemoteKeys(source, fetches, clock=time.monotonic, random=random.random)
+    remote = RemoteKeys(source, fetches, monotonic=time.monotonic, random=random.random)
     return remote, remote
 
 
@@ -166,13 +166,13 @@ def _service(issuer: TrustedIssuer, fetches: SingleFlight[str, None]) -> AuthSer
     verdicts: SingleFlight[Digest, Verdict] = SingleFlight(lambda _: None)
     return AuthService(
         [issuer],
-        cache=VerdictCache(clock=time.monotonic, wall_clock=time.time),
-        tickets=Tickets(clock=time.monotonic),
+        cache=VerdictCache(monotonic=time.monotonic, now=time.time),
+        tickets=Tickets(monotonic=time.monotonic),
         revocations=Revocations(3600.0),
         verdicts=verdicts,
         fetches=fetches,
-        clock=time.monotonic,
-        wall_clock=time.time,
+        monotonic=time.monotonic,
+        now=time.time,
         random=random.random,
     )
 

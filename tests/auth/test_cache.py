@@ -26,7 +26,7 @@ class Kept:
 
     def __init__(self, **options: Any) -> None:
         self.clock, self.wall = Clock(), Clock(NOW)
-        self.cache = VerdictCache(clock=self.clock, wall_clock=self.wall, **options)
+        self.cache = VerdictCache(monotonic=self.clock, now=self.wall, **options)
 
     def put(self, verdict: Verdict, credential: str = "token") -> "Kept":
         self.cache.put(digest(credential), verdict)

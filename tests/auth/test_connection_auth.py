@@ -84,21 +84,21 @@ class Door:
                 TrustedIssuer(issuer=name, verifier=self.verifier, breaker=breaker)
                 for name, breaker in zip(names, self.breakers, strict=True)
             ],
-            cache=VerdictCache(clock=self.clock, wall_clock=self.wall, invalid_seconds=0.0),
-            tickets=Tickets(clock=self.clock),
+            cache=VerdictCache(monotonic=self.clock, now=self.wall, invalid_seconds=0.0),
+            tickets=Tickets(monotonic=self.clock),
             revocations=Revocations(86_400),
             verdicts=SingleFlight(lambda _: None),
             fetches=SingleFlight(lambda _: None),
-            clock=self.clock,
-            wall_clock=self.wall,
+            monotonic=self.clock,
+            now=self.wall,
             random=lambda: 0.0,
             retry=Retry(attempts=1),
         )
         self.auth = ConnectionAuth(
             self.service,
             telemetry=Telemetry([self.told.append]),
-            clock=self.clock,
-            wall_clock=self.wall,
+            monotonic=self.clock,
+            now=self.wall,
             **options,
         )
 

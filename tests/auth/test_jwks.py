@@ -58,7 +58,9 @@ class World:
     def __init__(self, flights: SingleFlight[str, None], jitter: float) -> None:
         self.provider = Provider()
         self.flights = flights
-        self.keys = RemoteKeys(self.provider, flights, clock=detangle.now, random=lambda: jitter)
+        self.keys = RemoteKeys(
+            self.provider, flights, monotonic=detangle.now, random=lambda: jitter
+        )
 
     async def find(self, kid: str | None = "old", algorithm: str = "ES256") -> Key | None:
         """Ask for a key, a moment after whatever happened before."""

@@ -48,7 +48,7 @@ class Asking:
             client,
             self.breaker,
             telemetry=Telemetry([self.told.append]),
-            clock=self.clock,
+            monotonic=self.clock,
             **options,
         )
 

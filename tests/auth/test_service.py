@@ -83,7 +83,7 @@ def trusted(name: str, verifier: Any, keys: RemoteKeys | None = None, **fields: 
 
 
 def remote(source: Keys, fetches: SingleFlight[str, None]) -> RemoteKeys:
-    return RemoteKeys(source, fetches, clock=detangle.now, random=lambda: 0.5)
+    return RemoteKeys(source, fetches, monotonic=detangle.now, random=lambda: 0.5)
 
 
 class Made:
@@ -94,18 +94,18 @@ class Made:
         self.fetches = SingleFlight[str, None](self.lost.append)
         self.random = random
         self.retry = retry
-        self.tickets = Tickets(clock=detangle.now)
+        self.tickets = Tickets(monotonic=detangle.now)
 
     def service(self, *issuers: TrustedIssuer) -> AuthService:
         return AuthService(
             issuers,
-            cache=VerdictCache(clock=detangle.now, wall_clock=wall_clock),
+            cache=VerdictCache(monotonic=detangle.now, now=wall_clock),
             tickets=self.tickets,
             revocations=Revocations(86_400),
             verdicts=SingleFlight(self.lost.append),
             fetches=self.fetches,
-            clock=detangle.now,
-            wall_clock=wall_clock,
+            monotonic=detangle.now,
+            now=wall_clock,
             random=lambda: self.random,
             retry=self.retry,
         )

@@ -25,7 +25,7 @@ class Office:
 
     def __init__(self, **options: Any) -> None:
         self.clock = Clock()
-        self.tickets = Tickets(clock=self.clock, **options)
+        self.tickets = Tickets(monotonic=self.clock, **options)
 
     def issue(self, principal: Principal = MIA, origin: str | None = HERE) -> str:
         return self.tickets.issue(principal, origin)

@@ -119,11 +119,11 @@ class AuthWorld:
             telemetry=self.telemetry,
             jwks_url=f"{ISSUER}/jwks",
             timeout=keys_timeout,
-            clock=self.clock,
+            monotonic=self.clock,
         )
         self.fetches: SingleFlight[str, None] = SingleFlight(self.lost.append)
         self.keys = RemoteKeys(
-            self.source, self.fetches, clock=self.clock, random=_random, freshness=freshness
+            self.source, self.fetches, monotonic=self.clock, random=_random, freshness=freshness
         )
         self.verdicts: SingleFlight[Digest, Verdict] = SingleFlight(self.lost.append)
         self.verifier = WatchedVerifier(TokenVerifier(_issuer(), self.keys))
@@ -131,8 +131,8 @@ class AuthWorld:
         self.auth = ConnectionAuth(
             self.service,
             telemetry=self.telemetry,
-            clock=self.clock,
-            wall_clock=self.wall_clock,
+            monotonic=self.clock,
+            now=self.wall_clock,
             grace=grace,
         )
 
@@ -164,17 +164,17 @@ class AuthWorld:
         return AuthService(
             [issuer],
             cache=VerdictCache(
-                clock=self.clock,
-                wall_clock=self.wall_clock,
+                monotonic=self.clock,
+                now=self.wall_clock,
                 valid_seconds=seconds,
                 invalid_seconds=seconds,
             ),
-            tickets=Tickets(clock=self.clock),
+            tickets=Tickets(monotonic=self.clock),
             revocations=Revocations(3600.0),
             verdicts=self.verdicts,
             fetches=self.fetches,
-            clock=self.clock,
-            wall_clock=self.wall_clock,
+            monotonic=self.clock,
+            now=self.wall_clock,
             random=_random,
             retry=retry,
         )

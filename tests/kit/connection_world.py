@@ -100,7 +100,7 @@ class ConnectionWorld(AuthWorld):
         super().__init__(freshness=freshness, grace=grace, keys_timeout=0.7)
         self.hub = RememberingHub(max_connections=connections)
         self.control = RevocationFeed(self.service, self.hub, self.telemetry)
-        self.broker = LateLog(self._deliver, ThreadProjection(), clock=self.wall_clock)
+        self.broker = LateLog(self._deliver, ThreadProjection(), now=self.wall_clock)
         store = ThreadStore(self.broker)
         recovery = Recovery(self.broker, store, snapshot_max_bytes=1024)
         self.methods = self._methods(store, recovery)

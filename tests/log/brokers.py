@@ -92,11 +92,9 @@ class Engine:
         notes = projection or Notes()
         broker: Broker
         if self.kind == "memory":
-            broker = MemoryBroker(self.deliveries, notes, retention=retention, clock=clock)
+            broker = MemoryBroker(self.deliveries, notes, retention=retention, now=clock)
         else:
-            broker = SqliteBroker(
-                self.path, self.deliveries, notes, retention=retention, clock=clock
-            )
+            broker = SqliteBroker(self.path, self.deliveries, notes, retention=retention, now=clock)
         await broker.start()
         try:
             yield broker

@@ -27,7 +27,7 @@ CHANNELS = (TALK, OTHER, NOTICES, Channel("acme", "thread:bob:t1"))
 @contextmanager
 def opened_file(path: Path, **changed: Any) -> Iterator[LogFile]:
     """Open a log for writing, without the thread that writes to it."""
-    given = {"retention": lambda _: AMPLE, "clock": lambda: 1_000.0, **changed}
+    given = {"retention": lambda _: AMPLE, "now": lambda: 1_000.0, **changed}
     log = LogFile(path, Notes(), synchronous="NORMAL", boot_id="life", **given)
     try:
         yield log

@@ -50,14 +50,14 @@ class Clock:
 @contextmanager
 def kept_for(path: Path, keep: Retention) -> Iterator[tuple[LogFile, Clock]]:
     clock = Clock()
-    with opened_file(path, retention=lambda _: keep, clock=clock) as log:
+    with opened_file(path, retention=lambda _: keep, now=clock) as log:
         yield log, clock
 
 
 def swept(log: LogFile) -> int:
     """Sweep to the end; return in how many slices, 0 where there was nothing to look at."""
     slices = 0
-    while retention.is_due(log._db, log._clock()):
+    while retention.is_due(log._db, log._now()):
         log.sweep()
         slices += 1
         assert slices < 1_000
@@ -228,7 +228,7 @@ def test_control_is_never_due(tmp_path: Path) -> None:
     """What counts as long as credentials live is dropped by nobody but its reader."""
     assert retention_of(CONTROL) is None
     clock = Clock()
-    with opened_file(tmp_path / "log", retention=retention_of, clock=clock) as log:
+    with opened_file(tmp_path / "log", retention=retention_of, now=clock) as log:
         for n in range(300):
             log.commit([said(str(n), channel=CONTROL)])
         clock.now += 400 * DAY

@@ -96,13 +96,13 @@ class MethodStage:
     def _auth_service(self) -> AuthService:
         return AuthService(
             (),
-            cache=VerdictCache(clock=lambda: 0.0, wall_clock=lambda: NOW),
-            tickets=Tickets(clock=lambda: 0.0),
+            cache=VerdictCache(monotonic=lambda: 0.0, now=lambda: NOW),
+            tickets=Tickets(monotonic=lambda: 0.0),
             revocations=Revocations(KEEP_SECONDS),
             verdicts=SingleFlight(_never),
             fetches=SingleFlight(_never),
-            clock=lambda: 0.0,
-            wall_clock=lambda: NOW,
+            monotonic=lambda: 0.0,
+            now=lambda: NOW,
             random=lambda: 0.0,
         )
 

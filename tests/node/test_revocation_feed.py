@@ -75,13 +75,13 @@ class Node:
         self.revocations = Revocations(KEEP_SECONDS)
         service = AuthService(
             (),
-            cache=VerdictCache(clock=lambda: 0.0, wall_clock=lambda: NOW),
-            tickets=Tickets(clock=lambda: 0.0),
+            cache=VerdictCache(monotonic=lambda: 0.0, now=lambda: NOW),
+            tickets=Tickets(monotonic=lambda: 0.0),
             revocations=self.revocations,
             verdicts=SingleFlight(_no_longer),
             fetches=SingleFlight(_no_longer),
-            clock=lambda: 0.0,
-            wall_clock=lambda: NOW,
+            monotonic=lambda: 0.0,
+            now=lambda: NOW,
             random=lambda: 0.0,
         )
         hub = Hub(may_read, max_connections=9)
@@ -129,9 +129,9 @@ async def opened(kind: str, path: Path, keep: Keep = retention_of) -> AsyncItera
 
     broker: Broker
     if kind == "memory":
-        broker = MemoryBroker(deliver, Notes(), retention=keep, clock=lambda: NOW)
+        broker = MemoryBroker(deliver, Notes(), retention=keep, now=lambda: NOW)
     else:
-        broker = SqliteBroker(path / "log", deliver, Notes(), retention=keep, clock=lambda: NOW)
+        broker = SqliteBroker(path / "log", deliver, Notes(), retention=keep, now=lambda: NOW)
     await broker.start()
     try:
         yield Log(broker, heard)

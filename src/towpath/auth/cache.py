@@ -42,8 +42,8 @@ class VerdictCache:
     def __init__(
         self,
         *,
-        clock: Callable[[], float],
-        wall_clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        now: Callable[[], float],
         max_entries: int = 10_000,
         valid_seconds: float = 300.0,
         invalid_seconds: float = 10.0,
@@ -51,18 +51,18 @@ class VerdictCache:
         """Make an empty cache.
 
         Args:
-            clock: seconds of a monotonic clock, by which entries age.
-            wall_clock: Unix seconds, by which credentials end.
+            monotonic: seconds of a monotonic clock, by which entries age.
+            now: Unix seconds, by which credentials end.
             max_entries: the least recently used one makes room.
             valid_seconds: how long a good verdict is kept at most.
             invalid_seconds: how long a bad one is.
         """
-        self._clock = clock
-        self._wall_clock = wall_clock
+        self._monotonic = monotonic
+        self._now = now
         self._valid_seconds = valid_seconds
         self._invalid_seconds = invalid_seconds
         self._entries: TLRUCache[Digest, Remembered] = TLRUCache(
-            max_entries, ttu=self._kept_until, timer=clock
+            max_entries, ttu=self._kept_until, timer=monotonic
         )
 
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ class VerdictCache:
 
     def put(self, key: Digest, verdict: Verdict) -> None:
         """Remember a verdict, where it is one to be remembered."""
-        self._entries[key] = Remembered(verdict, self._clock())
+        self._entries[key] = Remembered(verdict, self._monotonic())
 
     def forget(self, named: Callable[[Principal], bool]) -> None:
         """Drop the good verdicts about these principals."""
@@ -101,4 +101,4 @@ class VerdictCache:
     def _left(self, good: Valid) -> float:
         """Return how many seconds the credential has to live."""
         ends = good.principal.expires_at
-        return self._valid_seconds if ends is None else ends - self._wall_clock()
+        return self._valid_seconds if ends is None else ends - self._now()

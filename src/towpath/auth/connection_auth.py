@@ -74,8 +74,8 @@ class ConnectionAuth:
         service: AuthService,
         *,
         telemetry: Telemetry,
-        clock: Callable[[], float],
-        wall_clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        now: Callable[[], float],
         grace: Grace | None = None,
         source_failures: Rate | None = None,
         credential_failures: Rate | None = None,
@@ -86,8 +86,8 @@ class ConnectionAuth:
         Args:
             service: judges credentials.
             hooks: hear what was accepted and refused.
-            clock: seconds of a monotonic clock.
-            wall_clock: Unix seconds.
+            monotonic: seconds of a monotonic clock.
+            now: Unix seconds.
             grace: how long a connection outlives its credential.
             source_failures: how often one source address may fail.
             credential_failures: how often one credential may.
@@ -95,8 +95,8 @@ class ConnectionAuth:
         """
         self.service = service
         self._telemetry = telemetry
-        self._clock = clock
-        self._wall_clock = wall_clock
+        self._monotonic = monotonic
+        self._now = now
         self._grace = grace or Grace()
         self._limited_delay = limited_delay
         self._held = 0
@@ -155,7 +155,7 @@ class ConnectionAuth:
         if ends is None or not self.service.in_outage(principal):
             return None
         until = ends + self._grace.outage
-        return until if until > self._wall_clock() else None
+        return until if until > self._now() else None
 
     def auth_state(self, issuer: str | None = None) -> dict[str, Any]:
         """Return the state of authentication as nine plain values; no credential is in them.
@@ -225,7 +225,7 @@ class ConnectionAuth:
     ) -> Refused:
         """Refuse what is no good, and hold it against whoever presented it."""
         self._charge(handshake.address)
-        self._credentials.take(digest(credential.token), self._clock())
+        self._credentials.take(digest(credential.token), self._monotonic())
         if bad.expired:
             return self._refuse(codes.TOKEN_EXPIRED, "expired", bad.reason, connection)
         if bad.revoked:
@@ -244,11 +244,11 @@ class ConnectionAuth:
     def _over(self, principal: Principal) -> bool:
         """Whether a connection would end at once: clocks may differ by more than the grace."""
         ends = self.expires_at(principal)
-        return ends is not None and self._wall_clock() >= ends
+        return ends is not None and self._now() >= ends
 
     def _limited(self, credential: Credential, handshake: UpgradeInfo) -> bool:
         """Whether so much failed that only what is known to be good is looked at."""
-        now = self._clock()
+        now = self._monotonic()
         if self._credentials.empty(digest(credential.token), now):
             return True
         if not self._sources.empty(handshake.address, now):
@@ -266,4 +266,4 @@ class ConnectionAuth:
             self._held -= 1
 
     def _charge(self, address: str) -> None:
-        self._sources.take(address, self._clock())
+        self._sources.take(address, self._monotonic())

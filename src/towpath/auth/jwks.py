@@ -77,7 +77,7 @@ class RemoteKeys:
         source: Source,
         flights: SingleFlight[str, None],
         *,
-        clock: Callable[[], float],
+        monotonic: Callable[[], float],
         random: Callable[[], float],
         freshness: Freshness | None = None,
     ) -> None:
@@ -86,13 +86,13 @@ class RemoteKeys:
         Args:
             source: where they are fetched.
             flights: in which fetches fly, under the issuer's name.
-            clock: seconds of a monotonic clock.
+            monotonic: seconds of a monotonic clock.
             random: from 0 to below 1, for pauses.
             freshness: how long keys are believed.
         """
         self._source = source
         self._flights = flights
-        self._clock = clock
+        self._monotonic = monotonic
         self._random = random
         self._freshness = freshness or Freshness()
         self._fetched: _Fetched | None = None
@@ -100,7 +100,7 @@ class RemoteKeys:
         self._next_revalidation = 0.0
         self._next_search = 0.0
         self._absent: TTLCache[tuple[str | None, str], None] = TTLCache(
-            MAX_ABSENT, self._freshness.absent, timer=clock
+            MAX_ABSENT, self._freshness.absent, timer=monotonic
         )
 
     @property
@@ -121,7 +121,7 @@ class RemoteKeys:
     @property
     def _age(self) -> float:
         assert self._fetched is not None, "keys have an age once they are there"
-        return self._clock() - self._fetched.began
+        return self._monotonic() - self._fetched.began
 
     @property
     def _believed(self) -> float:
@@ -182,43 +182,43 @@ class RemoteKeys:
 
     def _revalidate(self) -> None:
         """Fetch in the background, unless that failed a moment ago."""
-        if self._clock() >= self._next_revalidation:
+        if self._monotonic() >= self._next_revalidation:
             self._flights.begin(self.issuer, self._fetch)
 
     async def _search(
         self, kid: str | None, algorithm: str, *, beyond: Key | None = None
     ) -> Key | None:
         """Look for a key nobody has seen, or for another one, in keys fetched from now on."""
-        asked = self._clock()
+        looked_at = self._monotonic()
         known = self._ring.find(kid, algorithm) if beyond is not None else None
         if beyond is not None and known is not None and not _same(known, beyond):
             return known  # It was replaced while the token was looked at.
         if self.issuer not in self._flights:
-            if asked < self._next_search:
+            if looked_at < self._next_search:
                 raise self._not_now()
-            self._next_search = asked + self._freshness.cooldown
+            self._next_search = looked_at + self._freshness.cooldown
         await self.fetch()
         key = self._ring.find(kid, algorithm)
         if key is None or (beyond is not None and _same(key, beyond)):
             assert self._fetched is not None, "a fetch that does not raise leaves keys"
-            if self._fetched.began < asked:
+            if self._fetched.began < looked_at:
                 raise self._not_now()  # The keys on their way left before the question.
             if key is None:
                 self._absent[kid, algorithm] = None
         return key
 
     def _not_now(self) -> KeysUnavailable:
-        wait = max(0.0, self._next_search - self._clock())
+        wait = max(0.0, self._next_search - self._monotonic())
         return KeysUnavailable("a key nobody has seen", wait, suspect=True)
 
     async def _fetch(self) -> None:
-        began = self._clock()
+        began = self._monotonic()
         try:
             ring = await self._source.fetch()
         except KeysUnavailable:
             self._failures += 1
             pause = min(MAX_BACKOFF, 2.0 ** min(self._failures, 10))
-            self._next_revalidation = self._clock() + pause * (0.5 + self._random() / 2)
+            self._next_revalidation = self._monotonic() + pause * (0.5 + self._random() / 2)
             raise
         self._failures = 0
         self._fetched = _Fetched(ring, began)

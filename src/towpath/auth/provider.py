@@ -56,7 +56,7 @@ class IdentityProvider:
         telemetry: Telemetry,
         jwks_url: str | None = None,
         timeout: float = 1.0,
-        clock: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Describe a provider; nothing is fetched yet.
 
@@ -67,7 +67,7 @@ class IdentityProvider:
             hooks: hear of each call.
             jwks_url: where its keys are; None looks into the discovery document.
             timeout: seconds one call may take, from connecting to the last byte.
-            clock: seconds of a monotonic clock.
+            monotonic: seconds of a monotonic clock.
 
         Raises:
             ConfigurationError: an address may not be asked.
@@ -77,7 +77,7 @@ class IdentityProvider:
         self._client = client
         self._telemetry = telemetry
         self._timeout = timeout
-        self._clock = clock
+        self._monotonic = monotonic
         self._configured = jwks_url
         self._discovered: tuple[str, float] | None = None
         if not may_ask(jwks_url or issuer):
@@ -108,10 +108,10 @@ class IdentityProvider:
     async def _discover(self) -> str:
         if self._discovered is not None:
             url, at = self._discovered
-            if self._clock() < at + DISCOVERY_SECONDS:
+            if self._monotonic() < at + DISCOVERY_SECONDS:
                 return url
         url = await self._get(self.issuer.rstrip("/") + DISCOVERY_PATH, self._read_document)
-        self._discovered = (url, self._clock())
+        self._discovered = (url, self._monotonic())
         return url
 
     def _read_document(self, document: Any) -> str:
@@ -125,7 +125,7 @@ class IdentityProvider:
 
     async def _get(self, url: str, read: Callable[[Any], T]) -> T:
         """Make one call and return what its JSON answer reads as."""
-        began, failure = self._clock(), ABANDONED
+        began, failure = self._monotonic(), ABANDONED
         try:
             async with asyncio.timeout(self._timeout):
                 body = await self._body(url)
@@ -141,7 +141,7 @@ class IdentityProvider:
             failure = type(error).__name__
             self._telemetry.emit(InternalError(where="identity provider", error=error))
         finally:
-            seconds = self._clock() - began
+            seconds = self._monotonic() - began
             self._telemetry.emit(KeysFetched(issuer=self.issuer, failure=failure, seconds=seconds))
         raise KeysUnavailable(f"no keys from {self.issuer}: {failure}")
 

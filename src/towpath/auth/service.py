@@ -110,8 +110,8 @@ class AuthService:
         revocations: Revocations,
         verdicts: SingleFlight[Digest, Verdict],
         fetches: SingleFlight[str, None],
-        clock: Callable[[], float],
-        wall_clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        now: Callable[[], float],
         random: Callable[[], float],
         retry: Retry | None = None,
     ) -> None:
@@ -124,8 +124,8 @@ class AuthService:
             revocations: what was taken back.
             verdicts: verifications under way.
             fetches: keys under way, in which the issuers' keys fly.
-            clock: seconds of a monotonic clock.
-            wall_clock: Unix seconds.
+            monotonic: seconds of a monotonic clock.
+            now: Unix seconds.
             random: from 0 to below 1, for pauses.
             retry: how often an answer is sought.
         """
@@ -136,8 +136,8 @@ class AuthService:
         self.revocations = revocations
         self._verdicts = verdicts
         self._fetches = fetches
-        self._clock = clock
-        self._wall_clock = wall_clock
+        self._monotonic = monotonic
+        self._now = now
         self._random = random
         self._stack = contextlib.AsyncExitStack()
 
@@ -167,11 +167,11 @@ class AuthService:
             origin: of the page that presents it; a ticket may be bound to it.
         """
         if is_ticket(credential):
-            redeemed = self.tickets.redeem(credential, origin, self._wall_clock())
+            redeemed = self.tickets.redeem(credential, origin, self._now())
             return Judged(self._unless_revoked(redeemed))
         key = digest(credential)
         if (found := self.cache.get(key)) is not None:
-            return Judged(self._unless_revoked(found.verdict), self._clock() - found.at)
+            return Judged(self._unless_revoked(found.verdict), self._monotonic() - found.at)
         try:
             async with asyncio.timeout(self.retry.deadline):
                 work = functools.partial(self._find_out, key, credential)
@@ -268,15 +268,15 @@ class AuthService:
 
     async def _persist(self, verifier: Verifier, credential: str) -> Verdict:
         """Ask a verifier until it can tell, or there is no time or no try left."""
-        until, attempt = self._clock() + self.retry.deadline, 1
-        verdict = await verifier.verify(credential, self._wall_clock())
+        until, attempt = self._monotonic() + self.retry.deadline, 1
+        verdict = await verifier.verify(credential, self._now())
         while isinstance(verdict, Unknown) and attempt < self.retry.attempts:
             pause = verdict.retry_after + self._pause(attempt)
-            if self._clock() + pause >= until:
+            if self._monotonic() + pause >= until:
                 break
             await asyncio.sleep(pause)
             attempt += 1
-            verdict = await verifier.verify(credential, self._wall_clock())
+            verdict = await verifier.verify(credential, self._now())
         return verdict
 
     def _pause(self, attempt: int) -> float:

@@ -40,21 +40,21 @@ class Tickets:
     def __init__(
         self,
         *,
-        clock: Callable[[], float],
+        monotonic: Callable[[], float],
         new_secret: Callable[[], str] = lambda: secrets.token_urlsafe(TICKET_BYTES),
         max_tickets: int = 10_000,
     ) -> None:
         """Have issued none.
 
         Args:
-            clock: seconds of a monotonic clock.
+            monotonic: seconds of a monotonic clock.
             new_secret: returns 43 characters of base64url.
             max_tickets: how many may wait to be used; more are refused, never pushed out.
         """
         self._new_secret = new_secret
         self._max_tickets = max_tickets
         self._waiting: TTLCache[Digest, _Issued] = TTLCache(
-            max_tickets + 1, TICKET_SECONDS, timer=clock
+            max_tickets + 1, TICKET_SECONDS, timer=monotonic
         )
 
     def __len__(self) -> int:

@@ -60,7 +60,7 @@ class LogFile:
         retention: Callable[[Channel], Retention | None],
         synchronous: str,
         boot_id: str,
-        clock: Callable[[], float],
+        now: Callable[[], float],
     ) -> None:
         """Open or create the file.
 
@@ -71,7 +71,7 @@ class LogFile:
         self.path = path
         self._projection = projection
         self._keep = retention
-        self._clock = clock
+        self._now = now
         self._heads = Heads()
         self._db = connect(path, synchronous)
         try:
@@ -108,7 +108,7 @@ class LogFile:
             self._projection,
             epoch=self.epoch,
             retention=self._keep,
-            now=self._clock(),
+            now=self._now(),
         )
         outcomes = [batch.write(write) for write in writes]
         batch.store()
@@ -130,7 +130,7 @@ class LogFile:
         """
         with self._impatient():
             self._begin()
-        set_note(self._db, "probed", str(self._clock()))
+        set_note(self._db, "probed", str(self._now()))
         self._db.execute("COMMIT")
 
     def make_room(self) -> None:
@@ -160,7 +160,7 @@ class LogFile:
             sqlite3.Error: nothing was dropped; call `undo`.
             LogFenced: the log was opened elsewhere since; call `undo`.
         """
-        now = self._clock()
+        now = self._now()
         if not retention.is_due(self._db, now):
             return None
         if not self._wal_has_room():

@@ -85,7 +85,7 @@ class SqliteBroker:
         reserve_bytes: int = 0,
         lost_control: Callable[[], Item] | None = None,
         boot_id: str | None = None,
-        clock: Callable[[], float] = time.time,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """Name the file; nothing is touched before `start`.
 
@@ -99,7 +99,7 @@ class SqliteBroker:
             reserve_bytes: room that is kept on the disk for what ends something; 0 keeps none.
             lost_control: makes what the control channel says where damage took some of it.
             boot_id: which life of the machine this is; None asks the kernel.
-            clock: wall time in seconds, for retention.
+            now: wall time in seconds, for retention.
         """
         self._path = path
         self._deliver = deliver
@@ -109,7 +109,7 @@ class SqliteBroker:
         self._synchronous = synchronous
         self._life = directory_lock.kernel_boot_id() if boot_id is None else boot_id
         self._lost_control = lost_control
-        self._clock = clock
+        self._now = now
         self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
         self._waiting = 0
         self._has_room = asyncio.Event()
@@ -177,8 +177,8 @@ class SqliteBroker:
         reverse: bool = False,
     ) -> Replay:
         here = channel_epoch(self._log.epoch, channel)
-        asked = ReadRequest(channel, here, after, epoch, limit, reverse)
-        return await self.query(lambda db: replay.read(db, asked))
+        request = ReadRequest(channel, here, after, epoch, limit, reverse)
+        return await self.query(lambda db: replay.read(db, request))
 
     async def stored_result(self, key: IdempotencyKey) -> bytes | None:
         return await self.query(lambda db: replay.stored_result(db, key))
@@ -213,7 +213,7 @@ class SqliteBroker:
             self._reserve,
             boot_id=self._life,
             lost_control=self._lost_control,
-            now=self._clock,
+            now=self._now,
             quarantined=self._emit,
         )
         try:
@@ -238,7 +238,7 @@ class SqliteBroker:
             retention=self._retention,
             synchronous=self._synchronous,
             boot_id=self._life,
-            clock=self._clock,
+            now=self._now,
         )
 
     def _emit(self, event: telemetry.TelemetryEvent) -> None:

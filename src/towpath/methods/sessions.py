@@ -141,8 +141,8 @@ class SessionMethods:
         key = key_of(caller, "session.disconnect", params)
         if (earlier := await stored_result(self.broker, key, NoParams)) is not None:
             return earlier
-        for member in self.hub.subscribers(tenant, params.user):
-            member.close(codes.FORCED)
+        for subscriber in self.hub.subscribers(tenant, params.user):
+            subscriber.close(codes.FORCED)
         return await write_once(self.broker, key, NoParams())
 
 
@@ -166,10 +166,10 @@ METHODS: tuple[Method[SessionMethods], ...] = (
 )
 
 
-def _session_row(member: Subscriber) -> SessionRow:
+def _session_row(subscriber: Subscriber) -> SessionRow:
     return SessionRow(
-        connection=member.id,
-        user=member.principal.user,
-        expires_at=member.principal.expires_at,
-        channels=sorted(channel.visible for channel in member.subscriptions),
+        connection=subscriber.id,
+        user=subscriber.principal.user,
+        expires_at=subscriber.principal.expires_at,
+        channels=sorted(channel.visible for channel in subscriber.subscriptions),
     )

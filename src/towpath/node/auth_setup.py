@@ -82,13 +82,13 @@ def _auth_service(
     settings, monotonic = deps.settings, deps.monotonic
     return AuthService(
         issuers,
-        cache=VerdictCache(clock=monotonic, wall_clock=now, valid_seconds=settings.verdict_seconds),
-        tickets=Tickets(clock=monotonic),
+        cache=VerdictCache(monotonic=monotonic, now=now, valid_seconds=settings.verdict_seconds),
+        tickets=Tickets(monotonic=monotonic),
         revocations=Revocations(KEEP_SECONDS),
         verdicts=verdicts,
         fetches=deps.fetches,
-        clock=monotonic,
-        wall_clock=now,
+        monotonic=monotonic,
+        now=now,
         random=deps.random,
         retry=Retry(attempts=settings.auth_attempts, deadline=settings.auth_timeout),
     )
@@ -101,8 +101,8 @@ def _connection_auth(
     return ConnectionAuth(
         auth_service,
         telemetry=deps.telemetry,
-        clock=deps.monotonic,
-        wall_clock=now,
+        monotonic=deps.monotonic,
+        now=now,
         grace=Grace(expiry=settings.expiry_grace, outage=settings.outage_grace),
         source_failures=Rate(
             per_second=settings.failures_per_second, burst=settings.failures_burst

@@ -131,7 +131,7 @@ class _Builder:
             synchronous=self.settings.synchronous,
             reserve_bytes=self.settings.reserve_bytes,
             lost_control=lambda: revoke_everybody(self.now()),
-            clock=self.now,
+            now=self.now,
         )
 
     def runs(self, broker: Broker, store: ThreadStore) -> RunService:

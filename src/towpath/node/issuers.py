@@ -194,12 +194,12 @@ def _remote_keys(
         telemetry=deps.telemetry,
         jwks_url=one.jwks_url,
         timeout=settings.keys_timeout,
-        clock=deps.monotonic,
+        monotonic=deps.monotonic,
     )
     return RemoteKeys(
         provider,
         deps.fetches,
-        clock=deps.monotonic,
+        monotonic=deps.monotonic,
         random=deps.random,
         freshness=Freshness(
             fresh=settings.keys_fresh, stale=settings.keys_stale, cooldown=settings.keys_cooldown

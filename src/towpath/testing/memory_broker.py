@@ -52,12 +52,12 @@ class MemoryBroker:
         projection: Projection,
         *,
         retention: Callable[[Channel], Retention | None] = retention_of,
-        clock: Callable[[], float] = time.time,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._deliver = deliver
         self._projection = projection
         self._retention = retention
-        self._clock = clock
+        self._now = now
         self._log_epoch = uuid.uuid4().hex
         self._logs: dict[Channel, _Log] = {}
         self._results: dict[tuple[tuple[str, str, str], str], tuple[str, bytes, float]] = {}
@@ -93,7 +93,7 @@ class MemoryBroker:
         result = self._apply(write, spans)
         if write.key is not None:
             key = (write.key.scope, write.key.request_id)
-            self._results[key] = (write.key.digest, result, self._clock())
+            self._results[key] = (write.key.digest, result, self._now())
         for channel in write.truncate:
             if (log := self._logs.get(channel)) is not None:
                 log.kept.clear()
@@ -131,7 +131,7 @@ class MemoryBroker:
 
     def _append(self, append: Append, span: Span) -> None:
         log = self._logs.setdefault(append.channel, _Log())
-        now = self._clock()
+        now = self._now()
         published = [
             Publication(offset, item.data, item.tags)
             for offset, item in enumerate(append.items, span.first)
@@ -196,7 +196,7 @@ class MemoryBroker:
 
     def _forget_requests(self) -> None:
         """Forget what was remembered long enough; the oldest come first."""
-        limit = self._clock() - KEY_SECONDS
+        limit = self._now() - KEY_SECONDS
         while self._results and next(iter(self._results.values()))[2] < limit:
             del self._results[next(iter(self._results))]
 

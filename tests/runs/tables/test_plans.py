@@ -176,7 +176,7 @@ class World:
             retention=retention_of,
             synchronous="OFF",
             boot_id="",
-            clock=lambda: 1_000.0,
+            now=lambda: 1_000.0,
         )
         self.writer = self.log._db
         self.reader = file_schema.connect(path, "OFF")

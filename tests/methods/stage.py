@@ -65,7 +65,7 @@ class MethodStage:
         store: Any = runs.store
         broker: Any = runs.broker
         self.methods = make_methods(
-            service=runs.bridge,
+            service=runs.service,
             start_limit=StartLimit(Rate(per_second=0.0, burst=BURST), lambda: 0.0),
             broker=broker,
             store=store,

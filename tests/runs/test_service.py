@@ -207,7 +207,7 @@ async def test_r47_an_agent_without_a_deadline_meets_that_of_the_limits(
         stage.cast(waiting("x"), "patient", deadline=10.0)
         patient = await stage.start("t2", agent="patient")
         assert (await stage.played(waiting("x"), deadline=None))[-1]["code"] == "run.deadline"
-        assert await stage.bridge.cancel(ALICE, patient) == "accepted"
+        assert await stage.service.cancel(ALICE, patient) == "accepted"
 
 
 async def test_r47_an_agent_that_hangs_meets_its_deadline(kind: str, place: Path) -> None:

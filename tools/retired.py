@@ -144,10 +144,8 @@ RETIRED: tuple[Retired, ...] = (
 """What is gone from the code, and must not come back."""
 
 SOON: tuple[Retired, ...] = (
-    Retired("Parts", "Node"),
     Retired("doors", "routes", ("tests", "benchmarks")),
     Retired("door", "route", ("tests", "benchmarks")),
-    Retired("member", "subscriber", (METHODS,)),
     Retired("Wanted", "RunRequest"),
     Retired("StartRun", "RunRequest"),
     Retired("Opening", "StartOptions", (RUNS, METHODS, HTTP, "tests/runs")),

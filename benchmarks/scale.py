@@ -229,14 +229,14 @@ async def _starts(broker: SqliteBroker, store: ThreadStore, name: str) -> float:
     registry = AgentRegistry()
     registry.register("brief", _brief, deadline=60.0)
     alice, times = Principal(tenant="acme", user="alice"), []
-    async with RunService(broker, store, registry, telemetry=Telemetry(), now=time.time) as bridge:
+    async with RunService(broker, store, registry, telemetry=Telemetry(), now=time.time) as service:
         for at in range(REPEATS):
             thread = f"{name}-{at}"
             request = RunRequest(request_id=thread, agent="brief", thread_id=thread, message="?")
             began = time.perf_counter()
-            await bridge.start(alice, request)
+            await service.start(alice, request)
             times.append(time.perf_counter() - began)
-            while bridge.active:  # noqa: ASYNC110 - the next one is timed alone
+            while service.active:  # noqa: ASYNC110 - the next one is timed alone
                 await asyncio.sleep(0.001)
     return statistics.median(times)
 

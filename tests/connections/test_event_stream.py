@@ -96,10 +96,10 @@ class Post:
 
 @asynccontextmanager
 async def post(**settings: Any) -> AsyncIterator[Post]:
-    """Open a post whose bridge is running."""
+    """Open a post whose service is running."""
     made = Post(**settings)
     await made.broker.start()
-    async with made.stage.bridge:
+    async with made.stage.service:
         yield made
     await made.broker.stop()
 
@@ -236,7 +236,7 @@ async def test_r59_what_waits_is_still_told_when_the_server_drains() -> None:
     async with post() as here:
         await here.stage.cast(waiting("a")).start()
         stream = await here.reading()
-        await here.stage.bridge.drain()
+        await here.stage.service.drain()
         stream.end(codes.MOVE_ELSEWHERE)
         last = events_in(await told(stream))[-1][1]
         assert (last["type"], last["code"]) == ("RUN_ERROR", "run.drained")

@@ -196,7 +196,7 @@ async def test_r80_past_retention_is_not_recovered(kind: str, tmp_path: Path) ->
             for row in await stage.store.runs("acme", "alice", "t1", limit=9)
             if row.ended_at is None
         ]
-        await stage.bridge.cancel(ALICE, run.run_id)
+        await stage.service.cancel(ALICE, run.run_id)
         whole = await stage.events()
         epoch = (await there.ask(None)).epoch
         await write(stage.broker, Write(truncate=(TALK,)))

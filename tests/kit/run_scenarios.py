@@ -1,6 +1,6 @@
 """Scenarios for explored schedules: small worlds in which whatever may be late is.
 
-Each is a coroutine function without arguments for `detangle.explore`. It builds a bridge over a
+Each is a coroutine function without arguments for `detangle.explore`. It builds a service over a
 log in memory, lets people and agents act at once, and checks what must hold whoever was first. The
 explorer decides which task runs next, how long an agent takes, and when and in which order the log
 answers, or that it refuses.
@@ -92,7 +92,7 @@ class LateBroker(MemoryBroker):
 
 
 class World:
-    """A bridge, its log and what its agents were asked."""
+    """A service, its log and what its agents were asked."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class World:
         registry = AgentRegistry()
         registry.register("agent", self._agent, deadline=deadline, double_texting=double_texting)
         registry.register("asks", self._asks, deadline=deadline)
-        self.bridge = RunService(
+        self.service = RunService(
             self.broker,
             self.store,
             registry,
@@ -130,11 +130,11 @@ class World:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["World"]:
-        """Run the bridge until everything in it is over."""
+        """Run the service until everything in it is over."""
         await self.broker.start()
-        async with self.bridge:
+        async with self.service:
             yield self
-            while self.bridge.active:  # noqa: ASYNC110 - the time is virtual
+            while self.service.active:  # noqa: ASYNC110 - the time is virtual
                 await asyncio.sleep(0.1)
         assert self.faults == []
 
@@ -143,7 +143,7 @@ class World:
     ) -> str:
         """Ask the agent something and return the id of the run."""
         request = RunRequest(request_id=request_id, agent=agent, thread_id=thread, message=who.user)
-        return str(msgspec.json.decode(await self.bridge.start(who, request))["run_id"])
+        return str(msgspec.json.decode(await self.service.start(who, request))["run_id"])
 
     async def over(self, *runs: str) -> None:
         """Wait until runs of alice's are over, as long as that may take."""
@@ -159,7 +159,7 @@ class World:
 
     def ending(self, run: str) -> bool:
         """Whether the terminal event of a run of alice's is on its way to the log."""
-        live = self.bridge._active.get((ALICE.tenant, ALICE.user, run))
+        live = self.service._active.get((ALICE.tenant, ALICE.user, run))
         return live is not None and live.run.over
 
     async def turns(self) -> list[tuple[str, str]]:
@@ -183,7 +183,7 @@ class World:
         """Decide for Alice at some moment, and return the status of the reply."""
         await asyncio.sleep(detangle.choice((0.0, 0.1, 0.3, 0.5, 0.7)))
         said = Decision(request_id=request_id, run_id=run, interrupt_id=question, decision=decision)
-        return str(msgspec.json.decode(await self.bridge.approve(ALICE, said))["status"])
+        return str(msgspec.json.decode(await self.service.approve(ALICE, said))["status"])
 
     async def check(self, who: Principal, thread: str = "t") -> list[dict[str, Any]]:
         """Check a thread's log, and return its events.
@@ -258,7 +258,7 @@ async def endings() -> None:
 
         async def stop() -> str:
             await asyncio.sleep(detangle.choice((0.0, 0.1, 0.3, 0.4, 0.5)))
-            return await world.bridge.cancel(ALICE, run)
+            return await world.service.cancel(ALICE, run)
 
         answers = await asyncio.gather(stop(), stop())
     last = (await world.check(ALICE))[-1]
@@ -277,10 +277,10 @@ async def hanging_holder() -> None:
     """
     async with World(lease=0.3).open() as world:
         run = await world.start(ALICE, "r1")
-        beating = world.bridge._renewing
-        assert beating is not None, "the bridge is open"
+        beating = world.service._renewing
+        assert beating is not None, "the service is open"
         beating.cancel()
-        deps = replace(world.bridge._deps, holder="another")
+        deps = replace(world.service._deps, holder="another")
         told: list[str] = []
 
         async def look() -> None:
@@ -289,11 +289,11 @@ async def hanging_holder() -> None:
 
         async def stop() -> str:
             await asyncio.sleep(detangle.choice((0.1, 0.3, 0.5)))
-            return await world.bridge.cancel(ALICE, run)
+            return await world.service.cancel(ALICE, run)
 
         async def come_back() -> None:
             await asyncio.sleep(detangle.choice((0.2, 0.4, 0.6)))
-            await world.bridge._leases.renew()
+            await world.service._leases.renew()
 
         _, _, answer, _ = await asyncio.gather(look(), look(), stop(), come_back())
         await world.over(run)
@@ -319,7 +319,7 @@ async def truths() -> None:
 
         async def stop() -> None:
             await asyncio.sleep(detangle.choice((0.0, 0.1, 0.3, 0.5)))
-            await world.bridge.cancel(ALICE, first)
+            await world.service.cancel(ALICE, first)
 
         async def look() -> None:
             for _ in range(20):
@@ -338,7 +338,7 @@ async def refusals() -> None:
         except Unavailable:
             return
         await asyncio.sleep(detangle.choice(MOMENTS))
-        await world.bridge.cancel(ALICE, run)
+        await world.service.cancel(ALICE, run)
     await world.check(ALICE)
 
 
@@ -427,7 +427,7 @@ async def second_thoughts() -> None:
 
         async def stop() -> str:
             await asyncio.sleep(detangle.choice((0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)))
-            answer = await world.bridge.cancel(ALICE, second)
+            answer = await world.service.cancel(ALICE, second)
             assert answer == "accepted" or world.ending(second) or await world.ended(second)
             return answer
 
@@ -493,7 +493,7 @@ def _check_replies(questions: Sequence[Interrupt], replies: Sequence[str | None]
 async def _asked_by(world: World) -> str:
     """Let a run ask its two questions, and return its id."""
     run = await world.start(ALICE, "r1", agent="asks")
-    while world.bridge.active:  # noqa: ASYNC110 - the time is virtual
+    while world.service.active:  # noqa: ASYNC110 - the time is virtual
         await asyncio.sleep(0.1)
     return run
 
@@ -517,7 +517,7 @@ async def answers() -> None:
         await asyncio.sleep(detangle.choice((0.0, 0.1, 0.3)))
         given = {"messages": [], "resume": answered}
         started = RunRequest(request_id=request_id, agent="asks", thread_id="t", input=given)
-        return str(msgspec.json.decode(await world.bridge.start(ALICE, started))["run_id"])
+        return str(msgspec.json.decode(await world.service.start(ALICE, started))["run_id"])
 
     async with World(stale=True).open() as world:
         run = await _asked_by(world)

@@ -1,4 +1,4 @@
-"""A stage for agents: a bridge over a real log and its projection, and what was said on it."""
+"""A stage for agents: a service over a real log and its projection, and what was said on it."""
 
 import asyncio
 import itertools
@@ -63,7 +63,7 @@ class Faulty:
 
 
 class Stage:
-    """One bridge with its log; agents are registered as they are needed."""
+    """One service with its log; agents are registered as they are needed."""
 
     def __init__(self, broker: Broker, limits: RunLimits) -> None:
         self.broker = Faulty(broker)
@@ -74,9 +74,9 @@ class Stage:
         self.now = 1_000.0
         """What every clock says."""
         self.requests = itertools.count(1)
-        self.bridge = self.new_bridge()
+        self.service = self.new_service()
 
-    def new_bridge(self) -> RunService:
+    def new_service(self) -> RunService:
         return RunService(
             self.broker,
             self.store,
@@ -102,15 +102,15 @@ class Stage:
         request = {"request_id": f"q{next(self.requests)}", "agent": "agent", **request}
         if "input" not in request:
             request.setdefault("message", "hello")
-        result = await self.bridge.start(who, RunRequest(thread_id=thread, **request))
+        result = await self.service.start(who, RunRequest(thread_id=thread, **request))
         return str(msgspec.json.decode(result)["run_id"])
 
     async def done(self, run: str, *, who: Principal = ALICE) -> None:
         """Wait until a run is over in the store, its task has gone, and whoever waited was told."""
         while True:
             record = await self.store.find_run(who.tenant, who.user, run)
-            gone = self.bridge._active.get((who.tenant, who.user, run)) is None
-            gone = gone and not self.bridge._queue._advancing
+            gone = self.service._active.get((who.tenant, who.user, run)) is None
+            gone = gone and not self.service._queue._advancing
             if gone and record is not None and record.ended_at is not None:
                 return
             await asyncio.sleep(0.005)
@@ -177,7 +177,7 @@ class Stage:
 async def staged(
     kind: str, place: Path, *, limits: RunLimits = QUICK, enter: bool = True
 ) -> AsyncIterator[Stage]:
-    """Open a stage over one of the engines; with `enter` its bridge is running."""
+    """Open a stage over one of the engines; with `enter` its service is running."""
 
     def unheard(channel: Channel, publications: Sequence[Publication]) -> None:
         """Nobody listens: runs go on all the same."""
@@ -191,7 +191,7 @@ async def staged(
     try:
         stage = Stage(broker, limits)
         if enter:
-            async with stage.bridge:
+            async with stage.service:
                 yield stage
         else:
             yield stage

@@ -87,7 +87,7 @@ async def decide(
     stage: Stage, run: str, *asked: str, who: Principal = ALICE, **more: Any
 ) -> dict[str, Any]:
     """Decide and return the reply."""
-    reply = await stage.bridge.approve(who, said(run, *asked, **more))
+    reply = await stage.service.approve(who, said(run, *asked, **more))
     return msgspec.json.decode(reply)  # type: ignore[no-any-return]
 
 
@@ -130,7 +130,7 @@ async def test_r93_a_run_that_asks_is_over_and_holds_nothing(kind: str, place: P
         record = await stage.store.find_run("acme", "alice", run)
         assert record is not None
         assert (record.status.value, record.code) == ("interrupted", None)
-        assert stage.bridge.active == 0
+        assert stage.service.active == 0
         assert (await stage.notices())[-1] == ("towpath.run.interrupted", "interrupted")
         (question,) = await stage.store.interrupts("acme", "alice", run)
         assert (question.status.value, question.expires) == ("open", 1_000.0 + DAY)
@@ -167,12 +167,12 @@ async def test_p8_r81_the_same_decision_again_gets_the_same_reply(kind: str, pla
     """A repeated request id gets the first answer, at once or later; another use is a conflict."""
     async with staged(kind, place) as stage:
         run = await interrupted(stage.cast(asking("q1")))
-        twins = [stage.bridge.approve(ALICE, said(run, request_id="d")) for _ in range(3)]
+        twins = [stage.service.approve(ALICE, said(run, request_id="d")) for _ in range(3)]
         first, *others = await asyncio.gather(*twins)
         assert others == [first, first]
         assert msgspec.json.decode(first)["status"] == "accepted"
         await stage.done(msgspec.json.decode(first)["run_id"])
-        assert await stage.bridge.approve(ALICE, said(run, request_id="d")) == first
+        assert await stage.service.approve(ALICE, said(run, request_id="d")) == first
         with pytest.raises(Conflict):
             await decide(stage, run, "q1", "refuse", request_id="d")
         assert await runs(stage) == 2
@@ -283,12 +283,12 @@ async def test_r95_what_expired_unnoticed_is_noticed_at_the_next_start(
 ) -> None:
     """A question whose time came while no server ran expires when one runs again."""
     async with staged(kind, place, enter=False) as stage:
-        async with stage.bridge:
+        async with stage.service:
             run = await interrupted(stage.cast(asking("q1")))
         stage.now += 2 * DAY
         assert await standing(stage, run) == {"q1": "open"}
-        stage.bridge = stage.new_bridge()
-        async with stage.bridge:
+        stage.service = stage.new_service()
+        async with stage.service:
 
             async def expired() -> bool:
                 return await standing(stage, run) == {"q1": "expired"}
@@ -328,7 +328,7 @@ async def test_r95_expiry_survives_a_log_that_refuses(kind: str, place: Path) ->
         run = await interrupted(stage.cast(asking("q1")))
         stage.broker.broken = True
         stage.now += 2.0
-        stage.bridge._approvals.wake()
+        stage.service._approvals.wake()
         await eventually(stage.broker.refused_thrice)
         assert await standing(stage, run) == {"q1": "open"}
         stage.broker.broken = False
@@ -369,7 +369,7 @@ async def test_r96_a_run_that_ended_otherwise_stays_as_it_is(
         stage.cast(saying("a"), "finished")
         if how in ("cancelled", "lost"):
             run = await stage.start()
-            (live,) = stage.bridge._active
+            (live,) = stage.service._active
             assert live.end(live.run.cancel() if how == "cancelled" else live.run.lose())
         else:
             run = await stage.start(agent=how)
@@ -394,7 +394,7 @@ async def test_r96_a_continued_run_that_is_cancelled_is_not_revived(kind: str, p
     async with staged(kind, place) as stage:
         run = await interrupted(stage.cast(agent))
         going_on = (await decide(stage, run))["run_id"]
-        assert await stage.bridge.cancel(ALICE, going_on) == "accepted"
+        assert await stage.service.cancel(ALICE, going_on) == "accepted"
         before = await stage.events()
         assert await decide(stage, run, request_id="again") == {"status": "already"}
         assert await decide(stage, going_on) == {"status": "gone"}
@@ -601,13 +601,13 @@ async def test_r59_a_draining_server_decides_nothing_and_the_next_one_does(
 ) -> None:
     """While it drains a decision is temporary; the question waits for whoever comes next."""
     async with staged(kind, place, enter=False) as stage:
-        async with stage.bridge:
+        async with stage.service:
             run = await interrupted(stage.cast(asking("q1")))
-            await stage.bridge.drain()
+            await stage.service.drain()
             with pytest.raises(Unavailable):
                 await decide(stage, run, request_id="d")
-        stage.bridge = stage.new_bridge()
-        async with stage.bridge:
+        stage.service = stage.new_service()
+        async with stage.service:
             assert await standing(stage, run) == {"q1": "open"}
             reply = await decide(stage, run, request_id="d")
             assert reply["status"] == "accepted"
@@ -618,12 +618,12 @@ async def test_r59_a_draining_server_decides_nothing_and_the_next_one_does(
 async def test_r93_a_new_process_leaves_waiting_runs_alone(kind: str, place: Path) -> None:
     """Looking for lost runs at a start finds those that ran, not those that wait for a person."""
     async with staged(kind, place, enter=False) as stage:
-        async with stage.bridge:
+        async with stage.service:
             run = await interrupted(stage.cast(asking("q1")))
             before = await stage.events()
         for _ in range(3):
-            stage.bridge = stage.new_bridge()
-            async with stage.bridge:
+            stage.service = stage.new_service()
+            async with stage.service:
                 assert await stage.store.unfinished() == []
                 assert await stage.events() == before
                 assert await standing(stage, run) == {"q1": "open"}
@@ -652,7 +652,7 @@ async def test_p6_a_log_that_refuses_decides_nothing(kind: str, place: Path) -> 
             with pytest.raises(Unavailable):
                 await decide(stage, run, interrupt, request_id=interrupt)
             assert (await standing(stage, run))[interrupt] == "open"
-            assert stage.bridge.active == 0
+            assert stage.service.active == 0
             stage.broker.broken = False
             reply = await decide(stage, run, interrupt, request_id=interrupt)
             assert reply["status"] == "accepted"
@@ -819,7 +819,7 @@ async def do(
     (newest,) = await stage.store.runs("acme", "alice", "t1", limit=1)
     if act == "wait":
         stage.now += 1.0 if what == "short" else 100.0
-        stage.bridge._approvals.wake()
+        stage.service._approvals.wake()
     elif act == "decide":
         request = f"d{next(stage.requests)}-{number}"
         reply = await decide(stage, newest.run_id, what, how, request_id=request)

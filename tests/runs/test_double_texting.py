@@ -118,10 +118,10 @@ async def status(stage: Stage, run: str) -> str:
 
 
 async def line_up(stage: Stage, *runs: str, agent: str = "queue", thread: str = "t1") -> None:
-    """Let runs wait of which no bridge knows yet: the moment between one run and the next."""
+    """Let runs wait of which no service knows yet: the moment between one run and the next."""
 
     async def nobody_looks() -> bool:
-        return not stage.bridge._queue._advancing
+        return not stage.service._queue._advancing
 
     await eventually(nobody_looks)
     for run in runs:
@@ -381,7 +381,7 @@ async def test_r91_the_position_of_a_queued_run_misses_nothing(kind: str, place:
         first = await desk.ask("one")
         await stage.logged(3)
         asked = RunRequest(request_id="r", agent="queue", thread_id="t1", message="two")
-        result = msgspec.json.decode(await stage.bridge.start(ALICE, asked))
+        result = msgspec.json.decode(await stage.service.start(ALICE, asked))
         desk.abandon("one", "two")
         await stage.done(result["run_id"])
         position = result["position"]
@@ -447,15 +447,15 @@ async def test_r81_the_same_request_waits_once(kind: str, place: Path) -> None:
         desk = Desk(stage)
         await desk.ask("one")
         asked = RunRequest(request_id="same", agent="queue", thread_id="t1", message="two")
-        answers = await asyncio.gather(*(stage.bridge.start(ALICE, asked) for _ in range(4)))
+        answers = await asyncio.gather(*(stage.service.start(ALICE, asked) for _ in range(4)))
         assert len(set(answers)) == 1
         assert len(await stage.store.queued("acme", "alice", "t1")) == 1
-        assert await stage.bridge.start(ALICE, asked) == answers[0]
+        assert await stage.service.start(ALICE, asked) == answers[0]
         with pytest.raises(Conflict):
             await desk.ask("something else", request_id="same")
         desk.abandon("one", "two")
         await stage.done(msgspec.json.decode(answers[0])["run_id"])
-        assert await stage.bridge.start(ALICE, asked) == answers[0]
+        assert await stage.service.start(ALICE, asked) == answers[0]
         assert desk.begun == ["one", "two"]
         await stage.check()
 
@@ -519,7 +519,7 @@ async def test_r47_a_run_that_fails_or_hangs_lets_the_next_begin(kind: str, plac
             return await status(stage, runs[-1]) == "running"
 
         await eventually(stopped_runs)
-        assert await stage.bridge.cancel(ALICE, runs[-1]) == "accepted"
+        assert await stage.service.cancel(ALICE, runs[-1]) == "accepted"
         await stage.done(last)
         assert await played(stage) == [
             (first, "success"),
@@ -542,11 +542,11 @@ async def test_r88_a_queued_run_can_be_cancelled(kind: str, place: Path) -> None
         first = await desk.ask("one")
         second = await desk.ask("two")
         third = await desk.ask("three")
-        assert await stage.bridge.cancel(ALICE, second) == "accepted"
-        assert await stage.bridge.cancel(ALICE, second) == "accepted"
+        assert await stage.service.cancel(ALICE, second) == "accepted"
+        assert await stage.service.cancel(ALICE, second) == "accepted"
         assert await status(stage, second) == "pending"
         with pytest.raises(NotFound):
-            await stage.bridge.cancel(BOB, second)
+            await stage.service.cancel(BOB, second)
         assert await status(stage, first) == "running"
         desk.abandon("one", "three")
         await stage.done(third)
@@ -557,7 +557,7 @@ async def test_r88_a_queued_run_can_be_cancelled(kind: str, place: Path) -> None
         assert kinds == ["RUN_STARTED", "RUN_FINISHED"]
         assert desk.begun == ["one", "three"]
         assert await status(stage, second) == "cancelled"
-        assert await stage.bridge.cancel(ALICE, second) == "too_late"
+        assert await stage.service.cancel(ALICE, second) == "too_late"
         ended = [one for one in stage.happened if isinstance(one, RunEnded) and one.run == second]
         assert [one.status for one in ended] == ["cancelled"]
         await stage.check()
@@ -574,7 +574,7 @@ async def test_r88_a_stop_that_races_the_turn_is_kept(kind: str, place: Path) ->
             desk.abandon(one)
             for _ in range(turns):
                 await asyncio.sleep(0)
-            assert await stage.bridge.cancel(ALICE, run) == "accepted"
+            assert await stage.service.cancel(ALICE, run) == "accepted"
             await stage.done(run)
             assert (await played(stage))[-1] == (run, "cancelled")
         await stage.check()
@@ -586,8 +586,8 @@ async def test_r87_whoever_leaves_takes_a_queued_run_along(kind: str, place: Pat
         desk = Desk(stage)
         first = await desk.ask("one")
         second = await desk.ask("two")
-        stage.bridge.stop(ALICE, second)
-        stage.bridge.stop(ALICE, "nothing")
+        stage.service.stop(ALICE, second)
+        stage.service.stop(ALICE, "nothing")
 
         async def withdrawn() -> bool:
             return all(one.withdrawn for one in await stage.store.queued("acme", "alice", "t1"))
@@ -595,7 +595,7 @@ async def test_r87_whoever_leaves_takes_a_queued_run_along(kind: str, place: Pat
         await eventually(withdrawn)
         desk.abandon("one", "two")
         await stage.done(second)
-        stage.bridge.stop(ALICE, first)
+        stage.service.stop(ALICE, first)
         assert await played(stage) == [(first, "success"), (second, "cancelled")]
 
 
@@ -607,7 +607,7 @@ async def test_p6_a_stop_that_cannot_be_written_is_temporary(kind: str, place: P
         run = await desk.ask("two")
         stage.broker.broken = True
         with pytest.raises(Unavailable):
-            await stage.bridge.cancel(ALICE, run)
+            await stage.service.cancel(ALICE, run)
         stage.broker.broken = False
         desk.abandon("one", "two")
         await stage.done(run)
@@ -622,7 +622,7 @@ async def test_p6_a_log_that_refuses_for_a_while_delays_the_turn(kind: str, plac
     async with staged(kind, place) as stage:
         desk = Desk(stage)
         runs = [await desk.ask(name) for name in ("one", "two", "three")]
-        assert await stage.bridge.cancel(ALICE, runs[1]) == "accepted"
+        assert await stage.service.cancel(ALICE, runs[1]) == "accepted"
         stage.broker.broken = True
         desk.abandon("one", "three")
         await eventually(stage.broker.refused_thrice)
@@ -639,15 +639,15 @@ async def test_r92_queued_runs_outlive_a_drain(kind: str, place: Path) -> None:
     """A drain ends the active run and leaves those that wait; the next start begins them."""
     async with staged(kind, place, enter=False) as stage:
         desk = Desk(stage)
-        async with stage.bridge:
+        async with stage.service:
             runs = [await desk.ask(name) for name in ("one", "two", "three")]
-            await stage.bridge.drain()
+            await stage.service.drain()
             with pytest.raises(Unavailable):
                 await desk.ask("four")
         assert [await status(stage, run) for run in runs] == ["failed", "pending", "pending"]
         desk.abandon("two", "three")
-        stage.bridge = stage.new_bridge()
-        async with stage.bridge:
+        stage.service = stage.new_service()
+        async with stage.service:
             await stage.done(runs[-1])
         endings = ["run.drained", "success", "success"]
         assert await played(stage) == list(zip(runs, endings, strict=True))
@@ -659,10 +659,10 @@ async def test_r92_queued_runs_outlive_a_drain(kind: str, place: Path) -> None:
 async def test_r59_a_drain_that_races_a_turn_leaves_nothing_running(
     kind: str, place: Path, turns: int
 ) -> None:
-    """A run that begins while a drain does is drained, or waits; the bridge ends either way."""
+    """A run that begins while a drain does is drained, or waits; the service ends either way."""
     async with staged(kind, place, enter=False) as stage:
         desk = Desk(stage)
-        async with asyncio.timeout(5), stage.bridge:
+        async with asyncio.timeout(5), stage.service:
             runs = [await desk.ask(name) for name in ("one", "two", "three")]
             desk.abandon("one")
             for _ in range(turns):
@@ -670,21 +670,21 @@ async def test_r59_a_drain_that_races_a_turn_leaves_nothing_running(
         assert await stage.store.unfinished() == []
         assert await status(stage, runs[2]) == "pending"
         desk.abandon("two", "three")
-        stage.bridge = stage.new_bridge()
-        async with stage.bridge:
+        stage.service = stage.new_service()
+        async with stage.service:
             await stage.done(runs[-1])
         assert [run for run, _ in await played(stage)] == runs
         await stage.check()
 
 
 async def test_r59_a_drain_does_not_wait_for_a_log_that_refuses(kind: str, place: Path) -> None:
-    """While a turn is tried on a log that refuses, the bridge can be left."""
+    """While a turn is tried on a log that refuses, the service can be left."""
     async with staged(kind, place, enter=False) as stage:
         desk = Desk(stage)
-        async with asyncio.timeout(5), stage.bridge:
+        async with asyncio.timeout(5), stage.service:
             await line_up(stage, "first")
             stage.broker.broken = True
-            stage.bridge._queue.wake("acme", "alice", "t1")
+            stage.service._queue.wake("acme", "alice", "t1")
             await eventually(stage.broker.refused_thrice)
         assert await status(stage, "first") == "pending"
         assert desk.begun == []
@@ -694,7 +694,7 @@ async def test_r92_a_crash_loses_the_active_run_and_no_other(kind: str, place: P
     """What a dead process was running is lost, what waited runs: each has one ending, in order."""
     async with staged(kind, place, enter=False) as stage:
         desk = Desk(stage)
-        await asyncio.create_task(stage.bridge.__aenter__())
+        await asyncio.create_task(stage.service.__aenter__())
         runs = [await desk.ask(name) for name in ("one", "two", "three")]
         await stage.logged(3)
         dying = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -703,9 +703,9 @@ async def test_r92_a_crash_loses_the_active_run_and_no_other(kind: str, place: P
         stage.broker.refuse_next = 99  # A dead process writes nothing more.
         await asyncio.wait(dying)
         stage.broker.refuse_next = 0
-        stage.bridge = stage.new_bridge()
+        stage.service = stage.new_service()
         desk.abandon("two", "three")
-        async with stage.bridge:
+        async with stage.service:
             await stage.done(runs[-1])
         endings = ["run.lost", "success", "success"]
         assert await played(stage) == list(zip(runs, endings, strict=True))
@@ -717,14 +717,14 @@ async def test_r47_a_queued_run_whose_agent_is_gone_ends(kind: str, place: Path)
     async with staged(kind, place, enter=False) as stage:
         desk = Desk(stage)
         stage.cast(saying("a"), "leaves", double_texting="queue")
-        async with stage.bridge:
+        async with stage.service:
             one = await desk.ask("one")
             gone = await stage.start(agent="leaves")
             last = await desk.ask("last")
         del stage.registry._agents["leaves"]
-        stage.bridge = stage.new_bridge()
+        stage.service = stage.new_service()
         desk.abandon("last")
-        async with stage.bridge:
+        async with stage.service:
             await stage.done(last)
         expected = [(one, "run.drained"), (gone, "run.failed"), (last, "success")]
         assert await played(stage) == expected
@@ -763,7 +763,7 @@ async def test_r91_a_thread_for_which_runs_wait_stays(kind: str, place: Path) ->
         await line_up(stage, "three")
         with pytest.raises(Conflict):
             await write(stage.broker, delete)
-        stage.bridge._queue.wake("acme", "alice", "t1")
+        stage.service._queue.wake("acme", "alice", "t1")
         await stage.done("three")
         await stage.check()
         await write(stage.broker, delete)
@@ -781,13 +781,13 @@ async def test_p8_a_decision_is_not_lost_to_those_that_wait(kind: str, place: Pa
         await line_up(stage, "waits")
         said = Decision(request_id="d", run_id=run, interrupt_id="q1", decision="approve")
         with pytest.raises(Conflict):
-            await stage.bridge.approve(ALICE, said)
+            await stage.service.approve(ALICE, said)
         (question,) = await stage.store.interrupts("acme", "alice", run)
         assert question.status.value == "open"
         desk.abandon("waits")
-        stage.bridge._queue.wake("acme", "alice", "t1")
+        stage.service._queue.wake("acme", "alice", "t1")
         await stage.done("waits")
-        gone = msgspec.json.decode(await stage.bridge.approve(ALICE, said))
+        gone = msgspec.json.decode(await stage.service.approve(ALICE, said))
         assert gone == {"status": "gone"}
         assert [how for _, how in await played(stage)] == ["interrupt", "success"]
 
@@ -826,12 +826,12 @@ class Play:
         if not self.runs:
             return
         run = self.runs[number % len(self.runs)]
-        if await self.stage.bridge.cancel(ALICE, run) == "accepted":
+        if await self.stage.service.cancel(ALICE, run) == "accepted":
             self.stopped.add(run)
         else:
             record = await self.stage.store.find_run("acme", "alice", run)
             assert record is not None
-            live = self.stage.bridge._active.get(("acme", "alice", run))
+            live = self.stage.service._active.get(("acme", "alice", run))
             assert record.ended_at is not None or (live is not None and live.run.over)
 
 
@@ -864,13 +864,13 @@ async def play(kind: str, where: Path, taken: list[tuple[str, int, int]]) -> Non
     limits = RunLimits(cleanup_seconds=0.01, retry_seconds=0.01)
     async with staged(kind, where, limits=limits, enter=False) as stage:
         now = Play(stage)
-        await stage.bridge.__aenter__()
+        await stage.service.__aenter__()
         for what, number, pause in taken:
             if what == "drain":
                 await asyncio.gather(*now.tasks)
-                await stage.bridge.__aexit__(None, None, None)
-                stage.bridge = stage.new_bridge()
-                await stage.bridge.__aenter__()
+                await stage.service.__aexit__(None, None, None)
+                stage.service = stage.new_service()
+                await stage.service.__aenter__()
             else:
                 now.do(what, number)
             for _ in range(pause):
@@ -879,7 +879,7 @@ async def play(kind: str, where: Path, taken: list[tuple[str, int, int]]) -> Non
         now.desk.abandon(*(f"{n}" for n in range(len(now.tasks) + 1)))
         for run in now.runs:
             await stage.done(run)
-        await stage.bridge.__aexit__(None, None, None)
+        await stage.service.__aexit__(None, None, None)
         endings = await played(stage) if now.runs else []
         assert [run for run, _ in endings] == await accepted(stage)
         assert sorted(run for run, _ in endings) == sorted(now.runs)

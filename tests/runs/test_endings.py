@@ -119,7 +119,7 @@ async def test_p5_r92_a_lost_run_that_cannot_be_stored_is_ended_and_so_are_the_o
 
 async def _abandon(stage: Stage) -> None:
     """Let runs go without an ending, as a process does that dies."""
-    for live in list(stage.bridge._active):
+    for live in list(stage.service._active):
         live.run.lose()
         live._over.set()
     await asyncio.sleep(0.1)

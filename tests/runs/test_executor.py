@@ -13,7 +13,7 @@ import pytest
 
 from tests.runs.stage import ALICE, QUICK, Stage, saying, staged, waiting
 from towpath.agents.agent import AgentError, AgentFunction, AgentInput
-from towpath.runs import run as run_module
+from towpath.runs.encoding import encoded
 from towpath.runs.executor import CURRENT_RUN
 from towpath.runs.model import RunKey
 from towpath.telemetry import InternalError, RunEnded
@@ -161,7 +161,7 @@ async def test_r121_an_agent_that_exits_when_it_is_stopped_leaves_a_trace(
         stage.cast(leaving("a", error=error))
         run = await stage.start()
         await stage.logged(3)
-        await stage.bridge.cancel(ALICE, run)
+        await stage.service.cancel(ALICE, run)
         await stage.done(run)
         await stage.check()
         assert (await stage.events())[-1]["outcome"] == {"type": "cancelled"}
@@ -207,12 +207,12 @@ async def test_r121_an_agent_that_is_stopped_and_leaves_is_no_fault(tmp_path: Pa
         stage.cast(waiting("a")).cast(waiting("a"), "late", deadline=0.05)
         stopped, late = await stage.start("t1"), await stage.start("t2", agent="late")
         await stage.logged(3, "t1")
-        await stage.bridge.cancel(ALICE, stopped)
+        await stage.service.cancel(ALICE, stopped)
         await stage.done(stopped)
         await stage.done(late)
         drained = await stage.start("t3")
         await stage.logged(3, "t3")
-        await stage.bridge.drain()
+        await stage.service.drain()
         await stage.done(drained)
         ends = [one.code for one in stage.happened if isinstance(one, RunEnded)]
         assert sorted(map(str, ends)) == ["None", "run.deadline", "run.drained"]
@@ -333,13 +333,13 @@ async def test_r121_an_exit_of_what_an_agent_started_ends_its_run(tmp_path: Path
         await stage.logged(3)
         exited = SystemExit(3)
         key = RunKey(tenant="acme", user="alice", thread="t1", run=run, agent="agent")
-        stage.bridge.agent_exited(key, exited)
+        stage.service.agent_exited(key, exited)
         await stage.done(run)
         assert (await stage.events())[-1]["code"] == "run.failed"
         assert [(one.where, one.error) for one in faults(stage)] == [("agent agent", exited)]
-        stage.bridge.agent_exited(key, exited)  # The run is over by now.
+        stage.service.agent_exited(key, exited)  # The run is over by now.
         assert len(faults(stage)) == 2
-        await stage.bridge.cancel(ALICE, other)
+        await stage.service.cancel(ALICE, other)
         await stage.done(other)
         assert (await stage.events("t2"))[-1]["outcome"] == {"type": "cancelled"}
 
@@ -360,7 +360,7 @@ async def test_r121_an_exit_that_comes_by_two_ways_is_told_once(tmp_path: Path) 
         run = await stage.start()
         await stage.logged(3)
         key = RunKey(tenant="acme", user="alice", thread="t1", run=run, agent="agent")
-        stage.bridge.agent_exited(key, exited)
+        stage.service.agent_exited(key, exited)
         await stage.done(run)
         await stage.check()
         assert [one.error for one in faults(stage)] == [exited]
@@ -371,15 +371,15 @@ async def test_what_is_published_is_what_was_encoded(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log stores the very bytes of the one encoding of each event."""
-    encode, encoded = run_module._encoded, list[bytes]()
+    made = list[bytes]()
 
     def counted(event: dict[str, Any]) -> bytes:
-        encoded.append(encode(event))
-        return encoded[-1]
+        made.append(encoded(event))
+        return made[-1]
 
-    monkeypatch.setattr(run_module, "_encoded", counted)
+    monkeypatch.setattr("towpath.runs.run.encoded", counted)
     items = ("text", {"type": "CUSTOM", "name": "x", "value": [1]}, "more")
     async with staged(kind, tmp_path) as stage:
         await stage.played(saying(*items))
         # The end of the run is encoded before what has to be closed for it.
-        assert sorted(one.data for one in await stage.log()) == sorted(encoded)
+        assert sorted(one.data for one in await stage.log()) == sorted(made)

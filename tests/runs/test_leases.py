@@ -32,14 +32,14 @@ def place(tmp_path: Path) -> Path:
 
 def another(stage: Stage, told: list[str]) -> Leases:
     """Return what another node would look after leases with."""
-    deps = replace(stage.bridge._deps, holder="another")
+    deps = replace(stage.service._deps, holder="another")
     return Leases(deps, ActiveRuns(), lambda key: told.append(key.run))
 
 
 def fall_silent(stage: Stage) -> None:
-    """Let the bridge renew no lease any more, as if its process hung."""
-    assert stage.bridge._renewing is not None
-    stage.bridge._renewing.cancel()
+    """Let the service renew no lease any more, as if its process hung."""
+    assert stage.service._renewing is not None
+    stage.service._renewing.cancel()
 
 
 async def held(stage: Stage) -> list[tuple[str, float]]:
@@ -105,7 +105,7 @@ async def test_r92_late_words_meet_no_newer_run(kind: str, place: Path) -> None:
         fall_silent(stage)
         run = await stage.cast(waiting("so")).start()
         await stage.logged(3)
-        (executor,) = stage.bridge._active
+        (executor,) = stage.service._active
         stage.now += 1.0
         await another(stage, []).renew()
         stage.cast(saying("new"), "newer")
@@ -124,8 +124,8 @@ async def test_r92_late_words_meet_no_newer_run(kind: str, place: Path) -> None:
         with pytest.raises(StorageError):
             await write(stage.broker, Write((late,)))
         assert await stage.log() == log
-        assert await stage.bridge.cancel(ALICE, newest) == "accepted"
-        await stage.bridge._leases.renew()
+        assert await stage.service.cancel(ALICE, newest) == "accepted"
+        await stage.service._leases.renew()
         await stage.done(run)
         await stage.check()
 
@@ -140,10 +140,10 @@ async def test_a_holder_that_comes_back_lets_its_agent_go(kind: str, place: Path
         stage.now += 1.0
         await another(stage, []).renew()
         assert not left.is_set()
-        await stage.bridge._leases.renew()
+        await stage.service._leases.renew()
         await asyncio.wait_for(left.wait(), 5)
         await stage.done(run)
-        assert await stage.bridge.cancel(ALICE, run) == "too_late"
+        assert await stage.service.cancel(ALICE, run) == "too_late"
         await stage.check()
 
 
@@ -155,7 +155,7 @@ async def test_p5_a_stop_that_comes_too_late_says_so(kind: str, place: Path) -> 
         await stage.logged(3)
         stage.now += 1.0
         await another(stage, []).renew()
-        assert await stage.bridge.cancel(ALICE, run) == "too_late"
+        assert await stage.service.cancel(ALICE, run) == "too_late"
         await stage.done(run)
         assert (await stage.events())[-1]["code"] == "run.lost"
         await stage.check()
@@ -185,11 +185,11 @@ async def test_r93_what_waits_is_held_by_nobody(kind: str, place: Path) -> None:
 
 
 async def test_p5_r53_a_start_does_not_wait_for_a_log_that_refuses(kind: str, place: Path) -> None:
-    """The bridge opens all the same, says so, and ends what was left as soon as it can."""
+    """The service opens all the same, says so, and ends what was left as soon as it can."""
     async with staged(kind, place, limits=BRISK, enter=False) as stage:
         await write(stage.broker, opened(stage))
         stage.broker.broken = True
-        async with stage.bridge:
+        async with stage.service:
             assert [
                 one.where for one in stage.happened if isinstance(one, telemetry.InternalError)
             ] == ["leases"]

@@ -93,7 +93,7 @@ async def test_r91_a_run_that_an_earlier_version_queued_begins(
         fact = RunQueued(key=key, request=stored, at=1_000.0)
         await write(stage.broker, Write(facts=(fact,)))
         stage.cast(saying("answer"))
-        async with stage.bridge:
+        async with stage.service:
             await stage.done(key.run)
         started = (await stage.events())[0]
         assert (started["type"], started["runId"]) == ("RUN_STARTED", key.run)

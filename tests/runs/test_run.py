@@ -198,7 +198,7 @@ def test_each_event_is_encoded_once_and_checked_once(
         checked.append(event["type"])
         check(self, event)
 
-    monkeypatch.setattr("towpath.runs.run._ENCODER", Counting())
+    monkeypatch.setattr("towpath.runs.encoding._ENCODER", Counting())
     monkeypatch.setattr(msgspec.json, "encode", encoded_elsewhere)
     monkeypatch.setattr(Order, "check", counted)
     ids = itertools.count(1)

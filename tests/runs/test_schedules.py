@@ -1,4 +1,4 @@
-"""The bridge under explored schedules: whoever comes first, the promises hold."""
+"""The service under explored schedules: whoever comes first, the promises hold."""
 
 import asyncio
 import sqlite3

@@ -1,4 +1,4 @@
-"""The bridge over both engines: whatever an agent does, its run is told whole and ends once."""
+"""The service over both engines: whatever an agent does, its run is told whole and ends once."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -220,7 +220,7 @@ async def test_r59_a_log_that_refuses_does_not_hold_the_exit_up(kind: str, place
     """Endings that cannot be written are given up after a bound, for the next start to write."""
     limits = replace(QUICK, drain_seconds=0.2)
     async with staged(kind, place, limits=limits, enter=False) as stage:
-        async with stage.bridge:
+        async with stage.service:
             stage.cast(waiting("thinking"))
             run = await stage.start()
             stage.broker.broken = True
@@ -228,7 +228,7 @@ async def test_r59_a_log_that_refuses_does_not_hold_the_exit_up(kind: str, place
         assert record is not None
         assert record.ended_at is None
         stage.broker.broken = False
-        async with stage.new_bridge():
+        async with stage.new_service():
             assert (await stage.events())[-1]["code"] == "run.lost"
 
 
@@ -254,7 +254,7 @@ async def test_r89_an_agent_that_ignores_its_cancellation_is_left_behind(
         stage.cast(stubborn)
         run = await stage.start()
         await stage.logged(3)
-        assert await stage.bridge.cancel(ALICE, run) == "accepted"
+        assert await stage.service.cancel(ALICE, run) == "accepted"
         await stage.done(run)
         before = await stage.log()
         late.set()
@@ -270,7 +270,7 @@ async def test_r89_stop_reaches_the_agent(kind: str, place: Path) -> None:
     async with staged(kind, place) as stage:
         stage.cast(waiting("a", then=lambda: left.append(True)))
         run = await stage.start()
-        assert await stage.bridge.cancel(ALICE, run) == "accepted"
+        assert await stage.service.cancel(ALICE, run) == "accepted"
         assert (await stage.events())[-1]["outcome"] == {"type": "cancelled"}
         await stage.done(run)
         assert left == [True]
@@ -335,13 +335,13 @@ async def test_r90_a_late_stop_touches_nothing(kind: str, place: Path) -> None:
         first = await stage.start()
         await stage.done(first)
         second = await stage.start(agent="waits")
-        assert await stage.bridge.cancel(ALICE, first) == "too_late"
-        assert stage.bridge.active == 1
+        assert await stage.service.cancel(ALICE, first) == "too_late"
+        assert stage.service.active == 1
         with pytest.raises(NotFound):
-            await stage.bridge.cancel(BOB, second)
+            await stage.service.cancel(BOB, second)
         with pytest.raises(NotFound):
-            await stage.bridge.cancel(ALICE, "nothing")
-        assert await stage.bridge.cancel(ALICE, second) == "accepted"
+            await stage.service.cancel(ALICE, "nothing")
+        assert await stage.service.cancel(ALICE, second) == "accepted"
 
 
 async def test_r88_stop_and_end_at_once_leave_one_ending(kind: str, place: Path) -> None:
@@ -355,7 +355,7 @@ async def test_r88_stop_and_end_at_once_leave_one_ending(kind: str, place: Path)
             go.set()
             for _ in range(turns):
                 await asyncio.sleep(0)
-            answers = await asyncio.gather(*(stage.bridge.cancel(ALICE, run) for _ in range(3)))
+            answers = await asyncio.gather(*(stage.service.cancel(ALICE, run) for _ in range(3)))
             await stage.done(run)
             outcome = (await stage.events())[-1]["outcome"]["type"]
             accepted = answers.count("accepted")
@@ -394,7 +394,7 @@ async def test_r43_r47_garbage_ends_the_run_and_nothing_else(
         stage.cast(saying("before", item, "after"))
         run = await stage.start()
         await stage.logged(4)
-        await stage.bridge.cancel(ALICE, other)
+        await stage.service.cancel(ALICE, other)
         await stage.done(run)
         await stage.check()
         await stage.check("t2")
@@ -520,18 +520,18 @@ async def test_r81_the_same_request_is_the_same_run(kind: str, place: Path) -> N
         stage.cast(agent)
         request = RunRequest(request_id="r1", agent="agent", message="hi")
         first, twin = await asyncio.gather(
-            stage.bridge.start(ALICE, request), stage.bridge.start(ALICE, request)
+            stage.service.start(ALICE, request), stage.service.start(ALICE, request)
         )
         assert first == twin
         result = msgspec.json.decode(first)
         await stage.done(result["run_id"])
-        assert await stage.bridge.start(ALICE, request) == first
+        assert await stage.service.start(ALICE, request) == first
         assert begun == ["hi"]
         assert result["position"]["offset"] == 0
         other = RunRequest(request_id="r1", agent="agent", message="something else")
         with pytest.raises(Conflict):
-            await stage.bridge.start(ALICE, other)
-        theirs = msgspec.json.decode(await stage.bridge.start(BOB, request))
+            await stage.service.start(ALICE, other)
+        theirs = msgspec.json.decode(await stage.service.start(BOB, request))
         assert theirs["run_id"] != result["run_id"]
         await stage.done(theirs["run_id"], who=BOB)
 
@@ -545,7 +545,7 @@ async def test_r91_a_busy_thread_takes_no_second_run(kind: str, place: Path) -> 
             await stage.start()
         await stage.start("t2")
         await stage.start("t1", who=BOB)
-        await stage.bridge.cancel(ALICE, run)
+        await stage.service.cancel(ALICE, run)
         again = await stage.start()
         assert again != run
         assert (await stage.events())[-1]["type"] in (
@@ -583,7 +583,7 @@ async def test_what_cannot_be_asked_is_refused_without_a_trace(
         stage.cast(saying("a"))
         with pytest.raises(error):
             await stage.start(**{"thread": "t1", **question})
-        assert stage.bridge.active == 0
+        assert stage.service.active == 0
         assert await stage.store.threads("acme", "alice", limit=10) == []
 
 
@@ -612,8 +612,8 @@ async def test_r92_lost_runs_get_their_ending_at_start(kind: str, place: Path) -
     async with staged(kind, place, enter=False) as stage:
         crashed = asyncio.create_task(crash(stage))
         runs = await crashed
-        stage.bridge = stage.new_bridge()
-        async with stage.bridge:
+        stage.service = stage.new_service()
+        async with stage.service:
             for thread, run in runs.items():
                 await stage.check(thread)
                 last = (await stage.events(thread))[-1]
@@ -621,15 +621,15 @@ async def test_r92_lost_runs_get_their_ending_at_start(kind: str, place: Path) -
                 record = await stage.store.find_run("acme", "alice", run)
                 assert record is not None
                 assert (record.status.value, record.code) == ("lost", "run.lost")
-                assert await stage.bridge.cancel(ALICE, run) == "too_late"
+                assert await stage.service.cancel(ALICE, run) == "too_late"
             again = await stage.start("t1")
-            await stage.bridge.cancel(ALICE, again)
+            await stage.service.cancel(ALICE, again)
         await stage.check("t1")
 
 
 async def crash(stage: Stage) -> dict[str, str]:
     """Start two runs, the second on a thread with a past, and lose their producer."""
-    await stage.bridge.__aenter__()
+    await stage.service.__aenter__()
     text = {"type": "TEXT_MESSAGE_START", "messageId": "m", "role": "assistant"}
     stage.cast(waiting(text)).cast(saying("past"), "quick")
     await stage.done(await stage.start("t2", agent="quick"))
@@ -653,7 +653,7 @@ async def test_p10_r59_drain_gives_each_run_its_ending(kind: str, place: Path) -
     async with staged(kind, place) as stage:
         stage.cast(waiting("a"))
         runs = [await stage.start(f"t{n}") for n in range(5)]
-        await stage.bridge.drain()
+        await stage.service.drain()
         for n, run in enumerate(runs):
             assert (await stage.events(f"t{n}"))[-1]["code"] == "run.drained"
             record = await stage.store.find_run("acme", "alice", run)
@@ -662,7 +662,7 @@ async def test_p10_r59_drain_gives_each_run_its_ending(kind: str, place: Path) -
         with pytest.raises(Unavailable):
             await stage.start("new")
     for n in range(5):
-        assert stage.bridge.active == 0, n
+        assert stage.service.active == 0, n
 
 
 async def test_r42_a_run_goes_on_without_listeners(kind: str, place: Path) -> None:
@@ -721,10 +721,10 @@ async def test_p5_a_stop_during_an_outage_is_still_a_stop(kind: str, place: Path
         run = await stage.start()
         await stage.logged(3)
         stage.broker.broken = True
-        stopping = asyncio.create_task(stage.bridge.cancel(ALICE, run))
+        stopping = asyncio.create_task(stage.service.cancel(ALICE, run))
         await asyncio.sleep(0.05)
         assert not stopping.done()
-        assert await stage.bridge.cancel(ALICE, run) == "too_late"
+        assert await stage.service.cancel(ALICE, run) == "too_late"
         stage.broker.broken = False
         assert await stopping == "accepted"
         assert (await stage.events())[-1]["outcome"] == {"type": "cancelled"}
@@ -739,7 +739,7 @@ async def test_p6_an_outage_at_start_is_temporary(kind: str, place: Path) -> Non
         stage.broker.broken = True
         with pytest.raises(Unavailable):
             await stage.start(request_id="r1")
-        assert stage.bridge.active == 0
+        assert stage.service.active == 0
         stage.broker.broken = False
         await stage.done(await stage.start(request_id="r1"))
         await stage.check()
@@ -752,7 +752,7 @@ async def test_p7_an_agent_waits_when_too_much_is_under_way(place: Path) -> None
 
         async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
             nonlocal most
-            (live,) = stage.bridge._active
+            (live,) = stage.service._active
             for n in range(300):
                 yield f"{n} "
                 most = max(most, len(live._in_flight))
@@ -786,10 +786,10 @@ async def test_storage_errors_are_no_agents_business(place: Path) -> None:
             raise StorageError("unreadable")
 
     async with staged("memory", place) as stage:
-        object.__setattr__(stage.bridge._deps, "store", Blind())
+        object.__setattr__(stage.service._deps, "store", Blind())
         with pytest.raises(Unavailable):
-            await stage.bridge.cancel(ALICE, "r1")
-        object.__setattr__(stage.bridge._deps, "store", stage.store)
+            await stage.service.cancel(ALICE, "r1")
+        object.__setattr__(stage.service._deps, "store", stage.store)
 
 
 def stop_request(text: str = "stop") -> IdempotencyKey:
@@ -804,9 +804,9 @@ async def test_p8_r81_a_stop_that_is_asked_twice_at_once_is_one_stop(
     async with staged(kind, place) as stage:
         run = await stage.cast(waiting("a")).start()
         stage.broker.refuse_next = 2
-        stops = [stage.bridge.cancel(ALICE, run, key=stop_request()) for _ in range(3)]
+        stops = [stage.service.cancel(ALICE, run, key=stop_request()) for _ in range(3)]
         assert await asyncio.gather(*stops) == ["accepted"] * 3
-        assert await stage.bridge.cancel(ALICE, run) == "too_late"
+        assert await stage.service.cancel(ALICE, run) == "too_late"
         await stage.done(run)
         await stage.check()
 
@@ -816,16 +816,16 @@ async def test_p8_r81_a_stop_is_remembered_though_its_asker_left(kind: str, plac
     async with staged(kind, place) as stage:
         stage.cast(waiting("a"), double_texting="queue")
         run = await stage.start()
-        asking = asyncio.create_task(stage.bridge.cancel(ALICE, run, key=stop_request()))
+        asking = asyncio.create_task(stage.service.cancel(ALICE, run, key=stop_request()))
         await asyncio.sleep(0)
         asking.cancel()
         await stage.done(run)
         assert await stage.broker.stored_result(stop_request()) == b'{"status":"accepted"}'
         busy, waits = await stage.start(), await stage.start()
         queued = replace(stop_request(), request_id="another")
-        assert await stage.bridge.cancel(ALICE, waits, key=queued) == "accepted"
+        assert await stage.service.cancel(ALICE, waits, key=queued) == "accepted"
         assert await stage.broker.stored_result(queued) == b'{"status":"accepted"}'
-        await stage.bridge.cancel(ALICE, busy)
+        await stage.service.cancel(ALICE, busy)
 
 
 @pytest.mark.parametrize("used_for", ["stop", "something else"])
@@ -837,7 +837,7 @@ async def test_p5_a_request_that_was_used_meanwhile_does_not_keep_a_run_from_end
         run = await stage.cast(waiting("a")).start()
         used = Write(key=stop_request(used_for), result=lambda _: b"{}")
         await stage.broker.submit(used)
-        assert await stage.bridge.cancel(ALICE, run, key=stop_request()) == "accepted"
+        assert await stage.service.cancel(ALICE, run, key=stop_request()) == "accepted"
         await stage.done(run)
         assert (await stage.events())[-1]["outcome"] == {"type": "cancelled"}
         await stage.check()
@@ -862,7 +862,7 @@ async def test_r89_an_agent_that_hears_of_a_stop_by_itself_tidies_up(
     async with staged(kind, place) as stage:
         run = await stage.cast(busy).start()
         await stage.logged(3)
-        assert await stage.bridge.cancel(ALICE, run) == "accepted"
+        assert await stage.service.cancel(ALICE, run) == "accepted"
         await stage.done(run)
         assert left.is_set()
         await stage.check()

@@ -1,1 +1,1 @@
-"""Agents and their runs: one run as a table, who may be asked, and who carries the events."""
+"""Agents: what an agent author meets, the adapters of frameworks, and the agents that ship."""

@@ -1,4 +1,4 @@
-"""Who may be asked: agents by name, refused at once when they could not answer.
+"""Agents: their input, their error, and the registry that refuses an agent that cannot work.
 
 An agent is an async generator function of one argument. It gets an `AgentInput` and yields text,
 AG-UI events, or mappings in wire form; it never sees a connection.
@@ -19,33 +19,33 @@ from towpath.identity import UserExecutionContext
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentInput:
-    """What an agent is asked: AG-UI's RunAgentInput, and for whom."""
+    """The input of an agent: AG-UI's RunAgentInput, and for whom it works."""
 
     context: UserExecutionContext
     """Whose run this is, in which thread."""
     message: str
     """The text of the newest user message."""
     messages: list[Message]
-    """The conversation, oldest first, up to what is to be answered; AG-UI wire form.
+    """The conversation, oldest first, up to the message that is to be answered; AG-UI wire form.
 
-    Where somebody asks for another answer to a message, what came after it is left out.
+    Where a person requests another answer to a message, the messages after it are left out.
     """
     state: Any = None
     """The shared state of the thread."""
     tools: list[Mapping[str, Any]] = field(default_factory=list)
     """Tools the client offers, in AG-UI wire form."""
     client_context: list[Mapping[str, Any]] = field(default_factory=list)
-    """What the client tells about its surroundings (AG-UI's `context`)."""
+    """What the client describes of its environment (AG-UI's `context`)."""
     forwarded_props: Any = None
     """What the client forwards uninterpreted."""
     resume: list[Mapping[str, Any]] = field(default_factory=list)
-    """Decisions on open interrupts."""
+    """The answers to the interrupts of an earlier run."""
 
 
 class AgentError(TowpathError):
-    """Raised by an agent to end its run with words a person may read.
+    """Raised by an agent to end its run with a message that a person may read.
 
-    Any other exception ends it too, with a general sentence, because its own may hold secrets.
+    Any other exception ends it too, with a general message, because its own may hold secrets.
     A code that begins with `run.` is the gateway's: the run then ends with `agent.failed`.
     """
 
@@ -59,21 +59,21 @@ class AgentError(TowpathError):
 
 
 class DoubleTexting(Enum):
-    """What becomes of a run that is asked for while another one is active on its thread."""
+    """How a run starts that is requested while another run is active on its thread."""
 
     REJECT = "reject"
-    """It is refused; the person may stop the other one, or wait."""
+    """It is refused; the person may stop the other run, or wait."""
     QUEUE = "queue"
-    """It begins when the other one has ended, and those queued before it."""
+    """It begins when the other run has ended, and those queued before it."""
     INTERRUPT = "interrupt"
-    """The other one is cancelled first."""
+    """The other run is cancelled first."""
 
 
 AgentFunction = Callable[[AgentInput], AsyncGenerator[object, None]]
 
 
 class InvalidAgent(TowpathError):
-    """What was registered cannot be asked; the sentence says why."""
+    """The function or its registration is invalid; `reason` says why."""
 
     def __init__(self, name: object, reason: str) -> None:
         super().__init__(name, reason)
@@ -94,7 +94,7 @@ class Agent:
     deadline: float
     """Seconds until a run of it is ended with `run.deadline`."""
     double_texting: DoubleTexting = DoubleTexting.REJECT
-    """What becomes of a run that is asked for while another one is active on its thread."""
+    """How a run starts that is requested while another run is active on its thread."""
 
 
 class AgentRegistry:
@@ -112,11 +112,11 @@ class AgentRegistry:
         description: str = "",
         double_texting: str = DoubleTexting.REJECT.value,
     ) -> None:
-        """Take an agent.
+        """Register an agent.
 
         Raises:
-            InvalidAgent: the name is taken or no id, or the function is not an async generator
-                function of one argument. The other agents are untouched.
+            InvalidAgent: the name is taken or malformed, or the function is not an async generator
+                function of one argument. The other agents stay registered.
         """
         if not isinstance(name, str) or not is_id(name):
             raise InvalidAgent(name, "needs a name of 1 to 128 printable characters")

@@ -1,6 +1,6 @@
-"""The two agents a newcomer meets: `echo` says it back, `tools` shows every kind of event.
+"""The two demo agents: `echo` repeats the message, `tools` shows every kind of event.
 
-They are real agents on the public interface; nothing about them is special to the gateway.
+They use the public interface of agents only.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ _COUNT = re.compile(r"^\s*count\s+(\d{1,6})(?:\s+at\s+(\d+(?:\.\d+)?)\s*/\s*s)?\
 
 
 async def echo(request: AgentInput) -> AsyncGenerator[object, None]:
-    """Say the message back, word by word."""
+    """Repeat the message, word by word."""
     for word in re.findall(r"\S+\s*|\s+", request.message):
         yield word
         await asyncio.sleep(0)
@@ -55,13 +55,13 @@ async def _ask_to_buy(what: str) -> AsyncGenerator[object, None]:
     yield {"type": "TOOL_CALL_START", "toolCallId": key, "toolCallName": "buy"}
     yield {"type": "TOOL_CALL_ARGS", "toolCallId": key, "delta": json.dumps({"what": what})}
     yield {"type": "TOOL_CALL_END", "toolCallId": key}
-    question = {
+    interrupt = {
         "id": uuid.uuid4().hex,
         "reason": "tool_call",
         "message": f"Buy {what}?",
         "toolCallId": key,
     }
-    outcome = {"type": "interrupt", "interrupts": [question]}
+    outcome = {"type": "interrupt", "interrupts": [interrupt]}
     yield {"type": "RUN_FINISHED", "outcome": outcome}
 
 

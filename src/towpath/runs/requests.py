@@ -82,8 +82,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     def run_input(self) -> dict[str, Any]:
         """The input that the run's RUN_STARTED carries."""
         parts = {name: (self.input or {}).get(name) for name in WIRE_PARTS}
-        given = {name: part for name, part in parts.items() if part is not None}
-        return {**given, "messages": self.messages}
+        present = {name: part for name, part in parts.items() if part is not None}
+        return {**present, "messages": self.messages}
 
     def with_ids(self, new_id: Callable[[], str]) -> "RunRequest":
         """Return the same request with every id: those it leaves to the gateway are made now."""
@@ -197,7 +197,7 @@ def _position(key: RunKey, span: Span) -> dict[str, Any]:
 
 def agent_input(run: Run, principal: Principal, request: RunRequest) -> AgentInput:
     """Return the input of the agent of a run that has begun."""
-    given = request.input or {}
+    run_input = request.input or {}
     # The agent's own copies: what it does to them is no event.
     messages, state = copy.deepcopy((_to_answer(run.messages, request.messages), run.state))
     newest = next((item for item in reversed(messages) if item["role"] == "user"), None)
@@ -206,10 +206,10 @@ def agent_input(run: Run, principal: Principal, request: RunRequest) -> AgentInp
         message=_text_of(newest) if newest else "",
         messages=messages,
         state=state,
-        tools=given.get("tools") or [],
-        client_context=given.get("context") or [],
-        forwarded_props=given.get("forwardedProps"),
-        resume=given.get("resume") or [],
+        tools=run_input.get("tools") or [],
+        client_context=run_input.get("context") or [],
+        forwarded_props=run_input.get("forwardedProps"),
+        resume=run_input.get("resume") or [],
     )
 
 

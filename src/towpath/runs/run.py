@@ -24,8 +24,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import msgspec
-
 from towpath import codes
 from towpath.errors import TowpathError
 from towpath.events.digest import Growing
@@ -41,10 +39,8 @@ from towpath.events.types import (
     Message,
     parse,
 )
-from towpath.json_bounds import MAX_EVENT_DEPTH, nests_deeper
+from towpath.runs.encoding import SurrogateHalves, as_unicode, check_depth, encoded
 from towpath.runs.model import TRANSITIONS, RunClosed, RunKey, Status, Transition
-
-_ENCODER = msgspec.json.Encoder()
 
 
 class RunIsOver(TowpathError):
@@ -106,14 +102,13 @@ class Run:
         self._stream: _Stream | None = None
         self._thought = LEGACY_REASONING_ID
         """The id of what an older agent thinks now; its own events carry no id."""
-        self._halves: dict[str, str] = {}
-        """By item, the first half of a surrogate pair that a delta was cut in."""
+        self._halves = SurrogateHalves()
 
     @classmethod
     def of_unknown_content(cls, key: RunKey, *, events: int, new_id: Callable[[], str]) -> "Run":
-        """Return a run of which only this is known: it has begun and made so many events.
+        """Return a run of which only the number of its events is known.
 
-        Its ending carries nothing else, so it can be written whatever the run has made.
+        Its ending carries no content, so it can be written whatever the content of the run is.
         """
         run = cls(key, history=[], new_id=new_id)
         run.replay({"type": "RUN_STARTED", **run._ids})
@@ -122,10 +117,10 @@ class Run:
         return run
 
     def begin(self, run_input: Mapping[str, Any], *, parent: str | None = None) -> list[RunEvent]:
-        """Make RUN_STARTED, with what the person said in it, and the state they gave.
+        """Make RUN_STARTED with its input, and the state of the input, if it has one.
 
         Args:
-            run_input: the new messages and what else the agent is given, in wire form.
+            run_input: the new messages, and the rest of the agent's input, in wire form.
             parent: the run this one continues.
 
         Raises:
@@ -135,7 +130,7 @@ class Run:
         if parent is not None:
             event["parentRunId"] = parent
         started = parse({**event, "input": {**self._ids, **run_input}})
-        data = _encoded(started)
+        data = encoded(started)
         self._move(Transition.BEGIN)
         self._fold.bound = True
         self._make(started, data)
@@ -157,13 +152,13 @@ class Run:
             return self._out()
         event = parse(self._named(item))
         kind = event["type"]
-        _check_depth(event)
+        check_depth(event)
         self._name_thoughts(event)
         self._check_ids(event)
         if kind == "RUN_STARTED" or (kind == "RAW" and not self._keep_raw):
             return []
         if kind == "RUN_FINISHED":
-            return self._agent_finished(event)
+            return self._finish_as_agent(event)
         if kind == "RUN_ERROR":
             return self.fail(codes.agent_code(str(event.get("code") or "")), str(event["message"]))
         if kind == "SUBAGENT_ERROR" and "code" in event:
@@ -181,7 +176,7 @@ class Run:
         return self._end(Transition.FINISH, {"type": "success"}, result)
 
     def cancel(self) -> list[RunEvent]:
-        """End because somebody said stop; nothing if the run is over already."""
+        """End because a stop was requested; nothing if the run is over already."""
         return self._end(Transition.CANCEL, {"type": "cancelled"})
 
     def fail(self, code: str, message: str | None = None) -> list[RunEvent]:
@@ -193,19 +188,19 @@ class Run:
         return self._break(Transition.LOSE, "run.lost", None)
 
     def replay(self, event: Event) -> None:
-        """Take an event from the log, to know where a lost run stood."""
+        """Take an event of a lost run from the log."""
         if event["type"] == "RUN_STARTED":
             self._move(Transition.BEGIN)
         self._fold.feed(event)
         self.events += 1
 
     def closed(self, at: float, *, holder: str, expires: float) -> RunClosed:
-        """Return the fact that the run has ended, with what the conversation has become.
+        """Return the fact that the run has ended, with the conversation as it is now.
 
         Args:
             at: when, in Unix seconds.
             holder: who ends it.
-            expires: when the questions it ended with expire, where they do not say so themselves.
+            expires: when its interrupts expire, where they do not say so themselves.
         """
         started, ended = self._fold.started, self._fold.ended
         assert started is not None, "the run has begun"
@@ -244,24 +239,16 @@ class Run:
     def _ids(self) -> dict[str, str]:
         return {"threadId": self.key.thread, "runId": self.key.run}
 
-    def _move(self, move: Transition) -> None:
+    def _move(self, transition: Transition) -> None:
         try:
-            self.status = TRANSITIONS[self.status, move]
+            self.status = TRANSITIONS[self.status, transition]
         except KeyError:
             raise RunIsOver from None
 
     def _make(self, event: Event, data: bytes | None = None) -> None:
-        """Let an event of the run's own happen.
-
-        Args:
-            event: the event.
-            data: its encoding, where that was made before.
-
-        Raises:
-            IllegalEvent: it is not legal here, or not JSON; it has had no effect.
-        """
+        """Let an event of the run's own happen; `data` is its encoding, if that was made before."""
         self._fold.order.check(event)
-        self._apply(event, _encoded(event) if data is None else data)
+        self._apply(event, encoded(event) if data is None else data)
 
     def _apply(self, event: Event, data: bytes) -> None:
         """Apply an event that is legal, and keep it until the caller takes it."""
@@ -288,24 +275,20 @@ class Run:
         return tags
 
     def _take(self, event: Event) -> None:
-        """Let an event of the agent's happen, and close the stream before it.
-
-        Raises:
-            IllegalEvent: it is not legal here, or not JSON; the stream stays open.
-        """
+        """Close the stream and let an event of the agent's happen; a refused one has no effect."""
         self._check(event)
         if event["type"] in DELTAS:
             self._take_delta(event, event[DELTAS[event["type"]]])
             return
-        data = _encoded(event)
+        data = encoded(event)
         self._close_stream()
         self._apply(event, data)
 
     def _take_delta(self, event: Event, key: str) -> None:
-        event["delta"], half = self._joined(key, event["delta"])
-        data = _encoded(event)
+        event["delta"], half = self._halves.join(key, event["delta"])
+        data = encoded(event)
         self._close_stream()
-        self._keep_half(key, half)
+        self._halves.keep(key, half)
         if event["delta"]:
             self._apply(event, data)
 
@@ -339,8 +322,8 @@ class Run:
             streaming = _Stream(prefix, key or self._new_id())
             self._take({"type": f"{prefix}_START", name: streaming.id, **start})
             self._stream = streaming
-        text, half = self._joined(streaming.id, delta)
-        self._keep_half(streaming.id, half)
+        text, half = self._halves.join(streaming.id, delta)
+        self._halves.keep(streaming.id, half)
         if text:
             suffix = "ARGS" if prefix == "TOOL_CALL" else "CONTENT"
             self._make({"type": f"{prefix}_{suffix}", name: streaming.id, "delta": text})
@@ -351,24 +334,6 @@ class Run:
             self._stream = None
             name = "toolCallId" if prefix == "TOOL_CALL" else "messageId"
             self._make({"type": f"{prefix}_END", name: key})
-
-    def _joined(self, key: str, delta: str) -> tuple[str, str]:
-        """Return a delta with halves of surrogate pairs joined, and the half at its end, if any.
-
-        That half is no text by itself: it waits for the next delta of its item.
-        """
-        if self._halves:
-            delta = self._halves.get(key, "") + delta
-        if delta.isascii():
-            return delta, ""
-        half = delta[-1] if 0xD800 <= ord(delta[-1]) <= 0xDBFF else ""
-        return _unicode(delta.removesuffix(half)), half
-
-    def _keep_half(self, key: str, half: str) -> None:
-        if half:
-            self._halves[key] = half
-        elif self._halves:
-            self._halves.pop(key, None)
 
     def _name_thoughts(self, event: Event) -> None:
         """Give what an older agent thinks an id: a new one for each time it begins to think."""
@@ -392,54 +357,35 @@ class Run:
             if event["type"].startswith("RUN_") and event.get(name, value) != value:
                 raise IllegalEvent(event["type"], f"{name} is another run's")
 
-    def _agent_finished(self, event: Event) -> list[RunEvent]:
+    def _finish_as_agent(self, event: Event) -> list[RunEvent]:
         outcome = event.get("outcome") or {"type": "success"}
         if outcome["type"] == "interrupt":
             check_interrupts(outcome, self._fold.messages)
-        moves = {"interrupt": Transition.INTERRUPT, "cancelled": Transition.CANCEL}
-        return self._end(
-            moves.get(outcome["type"], Transition.FINISH), outcome, event.get("result")
-        )
+        transitions = {"interrupt": Transition.INTERRUPT, "cancelled": Transition.CANCEL}
+        transition = transitions.get(outcome["type"], Transition.FINISH)
+        return self._end(transition, outcome, event.get("result"))
 
-    def _end(self, move: Transition, outcome: Event, result: Any = None) -> list[RunEvent]:
+    def _end(self, transition: Transition, outcome: Event, result: Any = None) -> list[RunEvent]:
         if self.status is not Status.RUNNING:
             return []
         ended: Event = {"type": "RUN_FINISHED", **self._ids, "outcome": outcome}
         if result is not None:
             ended["result"] = result
         # An ending that is not JSON is refused here, while the run can still end another way.
-        data = _encoded(ended)
+        data = encoded(ended)
         self._stream = None
         for event in self._fold.order.closing():
             self._make(event)
-        self._move(move)
+        self._move(transition)
         self._make(ended, data)
         return self._out()
 
-    def _break(self, move: Transition, code: str, message: str | None) -> list[RunEvent]:
+    def _break(self, transition: Transition, code: str, message: str | None) -> list[RunEvent]:
         if self.status is not Status.RUNNING:
             return []
         # What cannot be written raises here, while the run can still end another way.
-        code, sentence = _unicode(code), _unicode(message or codes.RUN_CODES.get(code, code))
+        code, sentence = as_unicode(code), as_unicode(message or codes.RUN_CODES.get(code, code))
         self.code = code
-        self._move(move)
+        self._move(transition)
         self._make({"type": "RUN_ERROR", "code": self.code, "message": sentence})
         return self._out()
-
-
-def _unicode(text: str) -> str:
-    """Return the text with surrogate pairs joined and half ones replaced, so it can be written."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _check_depth(event: Event) -> None:
-    if nests_deeper(event, MAX_EVENT_DEPTH):
-        raise IllegalEvent(_unicode(event["type"]), f"nests deeper than {MAX_EVENT_DEPTH} levels")
-
-
-def _encoded(event: Event) -> bytes:
-    """Return the encoding of an event, or refuse it because it has none."""
-    try:
-        return _ENCODER.encode(event)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise IllegalEvent(_unicode(event["type"]), f"is not JSON: {error}") from None

@@ -102,14 +102,14 @@ class ThreadStore:
     ) -> list[ThreadRow]:
         """Return a person's threads, the latest first, those updated before a time."""
 
-        def question(db: sqlite3.Connection) -> list[ThreadRow]:
+        def read(db: sqlite3.Connection) -> list[ThreadRow]:
             rows = db.execute(
                 f"{_THREAD} AND updated < ? ORDER BY updated DESC LIMIT ?",
                 (tenant, user, before if before is not None else 1e18, limit),
             )
             return [_thread_row(row) for row in rows]
 
-        return await self._tables.query(question)
+        return await self._tables.query(read)
 
     async def get(self, tenant: str, user: str, thread: str) -> StoredThread | None:
         """Return a thread with all its messages, oldest first; None where there is none."""
@@ -118,13 +118,13 @@ class ThreadStore:
     async def exists(self, tenant: str, user: str, thread: str) -> bool:
         """Whether this person has such a thread."""
 
-        def question(db: sqlite3.Connection) -> bool:
+        def read(db: sqlite3.Connection) -> bool:
             row = db.execute(
                 "SELECT 1 FROM threads WHERE tenant=? AND user=? AND id=?", (tenant, user, thread)
             )
             return row.fetchone() is not None
 
-        return await self._tables.query(question)
+        return await self._tables.query(read)
 
     async def has_active_run(self, tenant: str, user: str, thread: str) -> bool:
         """Whether a run goes on in this thread."""
@@ -141,13 +141,13 @@ class ThreadStore:
     async def find_run(self, tenant: str, user: str, run: str) -> RunRecord | None:
         """Return what is stored of a run."""
 
-        def question(db: sqlite3.Connection) -> RunRecord | None:
+        def read(db: sqlite3.Connection) -> RunRecord | None:
             row = db.execute(
                 f"{_RUN} runs WHERE tenant=? AND user=? AND id=?", (tenant, user, run)
             ).fetchone()
             return _record(row) if row else None
 
-        return await self._tables.query(question)
+        return await self._tables.query(read)
 
     async def unfinished(self) -> list[RunRecord]:
         """Return every run that has begun and has no terminal event."""
@@ -196,14 +196,14 @@ class ThreadStore:
     async def runs(self, tenant: str, user: str, thread: str, *, limit: int) -> list[RunRow]:
         """Return the runs of a thread, the latest first."""
 
-        def question(db: sqlite3.Connection) -> list[RunRow]:
+        def read(db: sqlite3.Connection) -> list[RunRow]:
             rows = db.execute(
                 f"{_RUN} runs WHERE tenant=? AND user=? AND thread=? ORDER BY started DESC LIMIT ?",
                 (tenant, user, thread, limit),
             )
             return [run_row(_record(row)) for row in rows]
 
-        return await self._tables.query(question)
+        return await self._tables.query(read)
 
 
 def run_row(record: RunRecord) -> RunRow:

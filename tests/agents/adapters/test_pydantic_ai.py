@@ -335,7 +335,7 @@ async def test_r121_clean_up_that_exits_in_the_adapters_task_leaves_a_trace(tmp_
         stage.cast(carried(stream))
         run = await stage.start()
         await stage.logged(3)
-        await stage.bridge.cancel(ALICE, run)
+        await stage.service.cancel(ALICE, run)
         await stage.done(run)
         faults = [one for one in stage.happened if isinstance(one, InternalError)]
         assert (await stage.events())[-1]["outcome"] == {"type": "cancelled"}
@@ -365,7 +365,7 @@ async def test_cancel_reaches_the_model(tmp_path: Path) -> None:
         run = await stage.start()
         await stage.logged(5)
         began = asyncio.get_running_loop().time()
-        await stage.bridge.cancel(ALICE, run)
+        await stage.service.cancel(ALICE, run)
         await server.hung_up.wait()
         assert asyncio.get_running_loop().time() - began < 1.0
         sent = server.sent
@@ -381,7 +381,7 @@ async def test_cancel_reaches_a_model_that_says_nothing(tmp_path: Path) -> None:
         stage.cast(from_pydantic_ai(agent))
         run = await stage.start()
         await server.was_asked.wait()
-        await stage.bridge.cancel(ALICE, run)
+        await stage.service.cancel(ALICE, run)
         await server.hung_up.wait()
         await stage.done(run)
         await stage.check()

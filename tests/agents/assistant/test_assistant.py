@@ -130,7 +130,7 @@ async def test_cancel_hangs_up(tmp_path: Path) -> None:
     async with assisted(tmp_path, answer) as (server, stage):
         run = await stage.start()
         await stage.logged(5)
-        await stage.bridge.cancel(ALICE, run)
+        await stage.service.cancel(ALICE, run)
         async with asyncio.timeout(1):
             await server.hung_up.wait()
         await stage.done(run)

@@ -142,7 +142,7 @@ async def test_cancel_ends_the_generation(tmp_path: Path) -> None:
         await stage.logged(8)
         endpoint = await model.endpoint()
         assert await busy(endpoint) == 1
-        await stage.bridge.cancel(ALICE, run)
+        await stage.service.cancel(ALICE, run)
         async with asyncio.timeout(5):
             await eventually(functools.partial(idle, endpoint))
         await stage.done(run)
@@ -165,7 +165,7 @@ async def test_a_long_conversation_fits(tmp_path: Path) -> None:
         stage.cast(assistant.answer, deadline=50.0)
         run = await stage.start(input={"messages": messages})
         await stage.logged(8)
-        await stage.bridge.cancel(ALICE, run)
+        await stage.service.cancel(ALICE, run)
         await stage.done(run)
         kinds = {event["type"] for event in await stage.events()}
     await assistant.aclose()

@@ -58,9 +58,9 @@ async def test_r89_the_upstream_request_ends_with_the_run(tmp_path: Path, how: s
         await stage.logged(3)
         assert not upstream.left.is_set()
         if how == "stop":
-            await stage.bridge.cancel(ALICE, run)
+            await stage.service.cancel(ALICE, run)
         elif how == "drain":
-            await stage.bridge.drain()
+            await stage.service.drain()
         async with asyncio.timeout(5):
             await upstream.left.wait()
         await stage.done(run)

@@ -73,7 +73,7 @@ async def play(played: list[Act]) -> None:
             agent = performing(act, number, stage)
             run = await stage.cast(agent, f"a{number}").start(agent=f"a{number}")
             if act.ending == "cancel":
-                await stage.bridge.cancel(ALICE, run)
+                await stage.service.cancel(ALICE, run)
             await stage.done(run)
             await stage.check()
 
@@ -193,7 +193,7 @@ async def test_a_thread_with_an_active_run_stays(kind: str, tmp_path: Path) -> N
         with pytest.raises(Conflict):
             await emit(stage, ThreadDeleted(key=KEY), truncate=True)
         assert await stage.log()
-        await stage.bridge.cancel(ALICE, run)
+        await stage.service.cancel(ALICE, run)
         (row,) = await stage.store.threads("acme", "alice", limit=9)
         assert row.active_run is None
         await emit(stage, ThreadDeleted(key=KEY), truncate=True)
@@ -235,7 +235,7 @@ async def test_a_deleted_thread_begins_clean(kind: str, tmp_path: Path, made: bo
         replay = await stage.broker.read(channel, before)
         assert not replay.gone
         assert b"RUN_STARTED" in replay.publications[0].data
-        await stage.bridge.cancel(ALICE, run)
+        await stage.service.cancel(ALICE, run)
         stored = await stage.store.get("acme", "alice", "t1")
         assert stored is not None
         assert [message["content"] for message in stored.messages] == ["hello", "new"]
@@ -368,7 +368,7 @@ async def test_p5_a_second_active_run_is_impossible(
         with pytest.raises((sqlite3.IntegrityError, StorageError)):
             await write(stage.broker, Write((append,), (opened,)))
         assert [one.key.run for one in await stage.store.unfinished()] == [run]
-        await stage.bridge.cancel(ALICE, run)
+        await stage.service.cancel(ALICE, run)
 
 
 async def asking(asked: AgentInput) -> AsyncGenerator[object, None]:

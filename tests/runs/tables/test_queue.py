@@ -285,7 +285,7 @@ async def test_a_log_of_version_1_learns_to_wait(tmp_path: Path) -> None:
     async with staged("sqlite", tmp_path, enter=False) as stage:
         stage.cast(patient("new answer", until=go), double_texting="queue")
         assert [record.key.run for record in await stage.store.unfinished()] == ["id6"]
-        async with stage.bridge:
+        async with stage.service:
             await stage.check()
             rows = await stage.store.runs("acme", "alice", "t1", limit=9)
             assert {row.run_id: row.status for row in rows} == {
@@ -332,6 +332,6 @@ async def test_runs_that_wait_leave_a_question_open(kind: str, tmp_path: Path) -
         await put(stage, "later")
         said = Decision(request_id="d1", run_id=run, interrupt_id="q1", decision="approve")
         with pytest.raises(Conflict):
-            await stage.bridge.approve(ALICE, said)
+            await stage.service.approve(ALICE, said)
         (asked,) = await stage.store.last_interrupts("acme", "alice", "t1")
         assert (asked.key.run, asked.id, asked.status) == (run, "q1", InterruptStatus.OPEN)

@@ -1,8 +1,8 @@
 """Agents of pydantic-ai behind a gateway: `gateway.agent("helper")(from_pydantic_ai(agent))`.
 
-pydantic-ai tells its runs in AG-UI by itself, text, thoughts, tool calls and questions for approval
-included; what is left to do here is to hand it the conversation, to name its failures, and to let
-go of the model when a run is cancelled.
+pydantic-ai emits AG-UI events itself: text, reasoning, tool calls and requests for approval. The
+adapter passes it the conversation, names its failures, and closes the connection to the model when
+a run is cancelled.
 """
 
 import asyncio
@@ -42,10 +42,10 @@ CODES: tuple[tuple[type[failures.AgentRunError], str], ...] = (
     (failures.ModelConnectionError, "model.unreachable"),
     (failures.AgentRunError, "model.failed"),
 )
-"""The code of each failure; the first class that fits says it."""
+"""The code of each failure; the first class that fits counts."""
 
 TOO_LONG = "exceed_context_size_error"
-"""What llama.cpp calls a conversation that is too long; pydantic-ai takes it for any refusal."""
+"""llama.cpp's code for a conversation that is too long; pydantic-ai has no class for it."""
 
 
 def from_pydantic_ai(
@@ -57,19 +57,18 @@ def from_pydantic_ai(
     count. Tools that the client offers are offered to the model too.
 
     Args:
-        agent: any agent of pydantic-ai. What its model's service may ask, and how often it is asked
-            again, is its own business.
+        agent: any agent of pydantic-ai. It keeps its own timeouts and retries.
         deps: returns its dependencies for one run. If they have a `state`, it is the thread's.
 
     Returns:
-        what `gateway.agent(name)` takes. A failing model ends the run with one of
-        `codes.MODEL_CODES`; what else the agent raises ends it as it would from any agent.
+        a function for `gateway.agent(name)`. A failing model ends the run with one of
+        `codes.MODEL_CODES`; any other exception ends it as that of any agent does.
     """
 
     async def answer(request: AgentInput) -> AsyncGenerator[object, None]:
         adapter = _Adapter(agent, run_input(request, state=deps is not None))
-        given: Any = deps(request) if deps is not None else None
-        async with contextlib.aclosing(_from_a_task(adapter.run_stream(deps=given))) as events:
+        run_deps: Any = deps(request) if deps is not None else None
+        async with contextlib.aclosing(_from_a_task(adapter.run_stream(deps=run_deps))) as events:
             async for event in events:
                 yield event
 
@@ -78,7 +77,7 @@ def from_pydantic_ai(
 
 
 def run_input(request: AgentInput, *, state: bool = True) -> RunAgentInput:
-    """Return what an agent is asked as AG-UI has it, with the thread's state or without."""
+    """Return the input of an agent as AG-UI has it, with the thread's state or without."""
     return RunAgentInput.model_validate(
         {
             "threadId": request.context.thread,
@@ -95,7 +94,7 @@ def run_input(request: AgentInput, *, state: bool = True) -> RunAgentInput:
 
 
 def model_error(error: BaseException) -> AgentError:
-    """Return a failure of a model in words for the person who waits: not those of its service."""
+    """Return a failure of a model with a message of ours: that of its service may hold secrets."""
     if isinstance(error, failures.FallbackExceptionGroup) and error.exceptions:
         return model_error(error.exceptions[-1])
     code = _code(error)
@@ -115,8 +114,8 @@ def _code(error: BaseException) -> str:
 async def _from_a_task(events: Any) -> AsyncGenerator[BaseEvent, None]:
     """Yield what a stream yields in a task of its own, which is cancelled once and then left alone.
 
-    A stream of pydantic-ai that is being closed and is cancelled in the middle of that keeps its
-    connection, and the model goes on. A run that is stopped can do both to its agent.
+    A stream of pydantic-ai that is cancelled while it is closed keeps its connection, and the model
+    goes on. A run that is stopped can do both to its agent.
 
     What the stream raises is raised here: SystemExit that leaves a task ends the event loop.
     """
@@ -147,7 +146,7 @@ async def _from_a_task(events: Any) -> AsyncGenerator[BaseEvent, None]:
 
 
 class _Events(AGUIEventStream[Deps, Any]):
-    """What pydantic-ai tells, but that a failure is raised and not told in the service's words."""
+    """The events of pydantic-ai; a failure is raised, without the message of the service."""
 
     async def on_error(self, error: Exception) -> AsyncIterator[BaseEvent]:
         if isinstance(error, failures.AgentRunError | failures.FallbackExceptionGroup):

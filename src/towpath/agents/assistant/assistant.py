@@ -1,7 +1,7 @@
 """The agent `assistant`: a language model answers, the local one or one of a service.
 
-It is a plain agent of pydantic-ai behind the adapter. What is added here is where the model is, and
-that it is given no more of a conversation than it can read.
+It is a plain agent of pydantic-ai behind the adapter. Added here: where the model is, and that it
+gets no more of a conversation than its context window holds.
 """
 
 import asyncio
@@ -32,22 +32,22 @@ except ImportError as error:
     ) from error
 
 INSTRUCTIONS = "You are a helpful assistant. Answer briefly."
-"""What a service's model is told before the conversation."""
+"""The instructions of a service's model."""
 LOCAL_INSTRUCTIONS = (
     "You are a helpful assistant who speaks English and gives short, correct answers."
 )
-"""What the local model is told: asked about France, it otherwise falls into a kind of French."""
+"""The instructions of the local model. Without them it answers questions about France in French."""
 LOCAL_SETTINGS = ModelSettings(
     temperature=0.2, top_p=0.9, max_tokens=512, extra_body={"repeat_penalty": 1.1}
 )
-"""What suits the local model, by its makers; and what keeps it from saying one thing for ever."""
+"""The settings that its makers recommend, and a penalty against endless repetition."""
 LOCAL_TOKENS = 1_500
-"""Of a conversation, for the local model: what two slow cores read in a few seconds. It can read
-more than that, so an estimate that is too low does no harm."""
+"""How much of a conversation the local model gets: what two slow cores read in a few seconds. Its
+context window is larger, so an estimate that is too low does no harm."""
 SERVICE_TOKENS = 32_000
-"""Of a conversation, for another model, where nothing else is set."""
+"""How much of a conversation another model gets, where nothing else is set."""
 ATTEMPTS = 3
-"""How often a service is asked that is busy or cannot be reached, before the run fails."""
+"""How often a request is sent to a service that is busy or unreachable, before the run fails."""
 TIMEOUT = httpx2.Timeout(120.0, connect=5.0)
 """Seconds until a service must be reached, and between two pieces of its answer."""
 
@@ -56,21 +56,21 @@ LOADING = "load the model"
 
 
 class Assistant:
-    """One model and the function that asks it; close it when no run goes on any more."""
+    """One model and the function that calls it; close it when no run is in progress any more."""
 
     def __init__(self, source: Endpoint | LocalModel, *, tokens: int | None = None) -> None:
-        """Describe an assistant; nothing is asked or started yet.
+        """Describe an assistant; nothing is sent or started yet.
 
         Args:
             source: where the model is.
-            tokens: how much of a conversation it is given; None takes what suits the source.
+            tokens: how much of a conversation the model gets; None takes what suits the source.
         """
         self._source = source
         local = isinstance(source, LocalModel)
         self._tokens = tokens or (LOCAL_TOKENS if local else SERVICE_TOKENS)
         self._endpoint: Endpoint | None = None
         self._client: AsyncOpenAI | None = None
-        self._ask: AgentFunction | None = None
+        self._model: AgentFunction | None = None
         self._connecting = asyncio.Lock()
 
     @property
@@ -83,39 +83,37 @@ class Assistant:
 
     async def answer(self, request: AgentInput) -> AsyncGenerator[object, None]:
         """A language model answers."""
-        source, given = (
-            self._source,
-            replace(request, messages=recent(request.messages, self._tokens)),
-        )
+        source = self._source
+        request = replace(request, messages=recent(request.messages, self._tokens))
         if isinstance(source, LocalModel):
             if not source.runs:
                 yield {"type": "STEP_STARTED", "stepName": LOADING}
                 await source.endpoint()
                 yield {"type": "STEP_FINISHED", "stepName": LOADING}
-            # So small a model makes nothing of tools.
-            given = replace(given, tools=[])
+            # A model of this size cannot use tools.
+            request = replace(request, tools=[])
             source = await source.endpoint()
-        ask = await self._asking(source)
-        async with contextlib.aclosing(ask(given)) as items:
+        model = await self._model_at(source)
+        async with contextlib.aclosing(model(request)) as items:
             async for item in items:
                 yield item
 
     async def aclose(self) -> None:
-        """Let go of the service, or end the local model."""
+        """Close the connections to the service, or end the local model."""
         if self._client is not None:
             await self._client.close()
         if isinstance(self._source, LocalModel):
             await self._source.aclose()
 
-    async def _asking(self, endpoint: Endpoint) -> AgentFunction:
-        """Return what asks this endpoint; the local model is at another one after a crash."""
+    async def _model_at(self, endpoint: Endpoint) -> AgentFunction:
+        """Return the function that calls this endpoint; a crashed local model gets another one."""
         async with self._connecting:
-            if self._ask is not None and endpoint == self._endpoint:
-                return self._ask
-            # Reading certificates takes a moment in which nobody else should wait.
-            client, ask = await asyncio.to_thread(self._connect, endpoint)
-            self._client, self._ask, self._endpoint = client, ask, endpoint
-            return ask
+            if self._model is not None and endpoint == self._endpoint:
+                return self._model
+            # Reading certificates blocks for a moment, so it happens in a thread.
+            client, model = await asyncio.to_thread(self._connect, endpoint)
+            self._client, self._model, self._endpoint = client, model, endpoint
+            return model
 
     def _connect(self, endpoint: Endpoint) -> tuple[AsyncOpenAI, AgentFunction]:
         client = _client(endpoint, trust_env=isinstance(self._source, Endpoint))
@@ -138,7 +136,7 @@ class Assistant:
 def _client(endpoint: Endpoint, *, trust_env: bool) -> AsyncOpenAI:
     return AsyncOpenAI(
         base_url=endpoint.base_url,
-        # A service that asks for no key takes any; without one the library would look for another.
+        # Without a key the library would look for another one; a service without keys ignores it.
         api_key=endpoint.key or "none",
         max_retries=ATTEMPTS - 1,
         timeout=TIMEOUT,

@@ -1,7 +1,7 @@
 """Which model answers as the agent `assistant`, by the settings.
 
-`TOWPATH_MODEL` or `OPENAI_BASE_URL` choose a service; a key alone does not, since one that lies in
-the environment is no wish to spend it. Where nothing is chosen it is the local model.
+`TOWPATH_MODEL` or `OPENAI_BASE_URL` choose a service. `OPENAI_API_KEY` is never used unless one of
+them is set too. Where nothing is chosen the local model answers.
 """
 
 from typing import TYPE_CHECKING
@@ -19,15 +19,15 @@ NONE = "none"
 
 
 def model_chosen(settings: Settings) -> bool:
-    """Whether the operator asked for a model; otherwise one that is not installed is left out."""
+    """Whether the settings name a model; the default one is left out if it is not installed."""
     return settings.model is not None or settings.openai_base_url is not None
 
 
 def model_endpoint(settings: Settings) -> Endpoint | None:
-    """Return where the model that is chosen is asked; None where that is no service.
+    """Return the endpoint of the chosen model; None where no service was chosen.
 
     Raises:
-        ConfigurationError: it can never be asked; the sentence says why.
+        ConfigurationError: the settings cannot work; the message says why.
     """
     model, url, key = settings.model, settings.openai_base_url, settings.openai_api_key
     if model in (LOCAL, NONE) or not model_chosen(settings):
@@ -38,8 +38,8 @@ def model_endpoint(settings: Settings) -> Endpoint | None:
         )
     if url is None and key is None:
         raise ConfigurationError(
-            f"TOWPATH_MODEL={model} is asked at OpenAI and needs OPENAI_API_KEY; "
-            "OPENAI_BASE_URL names another service"
+            f"TOWPATH_MODEL={model} needs OPENAI_API_KEY, or OPENAI_BASE_URL of another service "
+            "than OpenAI"
         )
     secret = key.get_secret_value() if key is not None else ""
     return Endpoint(model=model, base_url=(url or OPENAI).rstrip("/"), key=secret)
@@ -49,8 +49,8 @@ def make_assistant(settings: Settings) -> "Assistant | None":
     """Return the assistant of the settings; None where they say `none`. Nothing is started.
 
     Raises:
-        ConfigurationError: the model that is chosen cannot be asked.
-        MissingExtra: what it needs is not installed.
+        ConfigurationError: the settings of the model cannot work.
+        MissingExtra: a package that it needs is not installed.
     """
     endpoint = model_endpoint(settings)
     if settings.model == NONE:

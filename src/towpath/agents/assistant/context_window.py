@@ -1,4 +1,4 @@
-"""What of a conversation a model is given, because it can read only so much."""
+"""The part of a conversation that fits into a model's context window."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -8,29 +8,29 @@ import msgspec
 from towpath.events.types import Message
 
 ASCII_PER_TOKEN = 3
-"""Characters of plain English or code that make a token, rather too few than too many."""
+"""Characters of English or code in one token; the estimate is rather too low than too high."""
 BYTES_PER_TOKEN = 2
-"""Bytes of other writing that do; small models spend more on it."""
+"""Bytes of other scripts in one token; small models need more tokens for them."""
 TOKENS_PER_MESSAGE = 8
-"""What a message costs beside its text."""
+"""Tokens of a message beside those of its text."""
 
 
 def recent(messages: Sequence[Message], tokens: int) -> list[Message]:
     """Return the newest turns of a conversation that fit into so many tokens.
 
-    A turn is what a person said and all that came of it, so a tool's result never stands without
-    its call. The newest turn is there whatever its size: a model that cannot read it says so, and
-    nobody is answered who asked something else.
+    A turn is a person's message and everything up to the next one, so a tool's result always comes
+    with its call. The newest turn is there whatever its size: a model that cannot read it reports
+    that, instead of answering an older message.
 
     Args:
         messages: the conversation, oldest first, in AG-UI wire form.
         tokens: the bound, estimated: what is sent may be a little more or, mostly, less.
     """
     kept: list[Message] = []
-    left = tokens
+    remaining = tokens
     for turn in reversed(_turns(messages)):
-        left -= sum(map(_tokens, turn))
-        if kept and left < 0:
+        remaining -= sum(map(_tokens, turn))
+        if kept and remaining < 0:
             break
         kept[:0] = turn
     return kept
@@ -46,7 +46,7 @@ def _turns(messages: Iterable[Message]) -> list[list[Message]]:
 
 
 def _tokens(message: Message) -> int:
-    """Estimate what a message costs the model."""
+    """Estimate the tokens of a message."""
     text = "".join(_texts(message.get("content"))) + "".join(_texts(message.get("toolCalls")))
     plain = sum(map(str.isascii, text))
     other = len(text.encode("utf-8", "surrogatepass")) - plain

@@ -1,4 +1,4 @@
-"""Where a model is asked: one model behind an OpenAI-compatible API."""
+"""The endpoint of a model: one model behind an OpenAI-compatible API."""
 
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -14,17 +14,17 @@ class Endpoint:
     """One model of one service."""
 
     model: str
-    """What the service calls it."""
+    """Its name at the service."""
     base_url: str = OPENAI
-    """What stands before `/chat/completions`."""
+    """The URL before `/chat/completions`."""
     key: str = field(default="", repr=False)
-    """The key the service asks for; empty where it asks for none."""
+    """The API key; empty for a service without keys."""
 
     def __post_init__(self) -> None:
-        """Refuse what no request could be sent to.
+        """Validate the URL.
 
         Raises:
-            ConfigurationError: the base URL is none, or holds a password, which would be logged.
+            ConfigurationError: it is malformed, or holds a password, which would be logged.
         """
         try:
             url = urlsplit(self.base_url)
@@ -41,5 +41,5 @@ class Endpoint:
 
     @property
     def host(self) -> str:
-        """Whom to call it in one line."""
+        """The host, for one line."""
         return urlsplit(self.base_url).netloc

@@ -1,8 +1,8 @@
-"""The local model: SmolLM2-135M in a process of its own, which lives no longer than this one.
+"""The local model: SmolLM2-135M in a process of its own, which ends with this one.
 
-The process is started by the first question and serves the OpenAI-compatible API on a free loopback
-port, with a key that nobody else knows. It ends when the pipe to it does: when it is closed, and
-also when this process is killed. One that crashed is started again by the next question.
+The first request starts the process. It serves the OpenAI-compatible API on a free loopback port,
+with a key that no other process knows. It ends when the pipe to it is closed, which also happens
+when this process is killed. After a crash the next request starts it again.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from towpath.errors import MissingExtra
 START_SECONDS = 60.0
 """How long loading it may take; a second is usual."""
 STOP_SECONDS = 2.0
-"""How long it may take to go before it is killed."""
+"""How long it may take to end before it is killed."""
 WITHHELD = ("TOWPATH_", "OPENAI_")
-"""Variables of the environment that are none of its business."""
+"""Prefixes of environment variables that the process does not get."""
 
 _log = logging.getLogger("towpath.local_model")
 
@@ -64,7 +64,7 @@ class LocalModel:
         return self._process.pid if self._process and self._process.returncode is None else None
 
     async def endpoint(self) -> Endpoint:
-        """Return where to ask it, once it is loaded; all who ask meanwhile wait for one start.
+        """Return its endpoint, once it is loaded; requests meanwhile wait for one start.
 
         Raises:
             AgentError: it cannot be loaded; the log says why.
@@ -107,7 +107,7 @@ class LocalModel:
         return Endpoint(model="local", base_url=f"{url}/v1", key=key)
 
     async def _introduce(self, process: Process, key: str) -> dict[str, str]:
-        """Tell the process what to load, and return what it says when it has."""
+        """Send the process what to load, and return its answer when the model is loaded."""
         assert process.stdin is not None, "it is a pipe"
         assert process.stdout is not None, "it is a pipe"
         request = {"model": str(self._weights), "key": key}

@@ -1,9 +1,9 @@
 """The process in which the local model runs; a script that imports nothing of Towpath.
 
-It is told everything on standard input, so that nothing of it shows in a list of processes: one
-line of JSON with the path of the model and the key it shall ask for. It answers with one line on
-standard output, the address it listens on or why it cannot. Standard input then stays open as long
-as the gateway lives; that it ends, however the gateway ended, is the sign to go.
+It reads one line of JSON from standard input, so that nothing of it shows in a list of processes:
+the path of the model and the API key of its server. It answers with one line on standard output:
+its URL, or an error. Standard input then stays open while the gateway runs. When it ends, however
+the gateway ended, this process ends too.
 """
 
 import importlib
@@ -24,15 +24,15 @@ spinning, so that with all of them it is twenty times slower where somebody else
 
 
 def main() -> None:
-    """Load the model, serve it, and be gone when the gateway is."""
+    """Load the model, serve it, and end when the gateway does."""
     answers = os.fdopen(os.dup(1), "w")
-    # What the library prints is nobody's answer.
+    # What the library prints must not reach the gateway.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     request = json.loads(_line())
     threading.Thread(target=_leave_with_the_gateway, daemon=True).start()
     try:
         server = _serve(request["model"], request["key"])
-    except Exception as error:  # Whatever it is, the gateway is told.
+    except Exception as error:  # The outermost edge: the gateway gets it as the answer.
         answer = {"error": f"{type(error).__name__}: {error}"}
     else:
         answer = {"url": server.listening_address}

@@ -1,7 +1,7 @@
 """Who holds which run, and until when, as a table of the projection; written where runs are.
 
-A run has a row here from its first event to its terminal one. What waits, for its turn or for a
-person, has none: so nothing that looks for abandoned runs can find it.
+A run has a row here from its first event to its terminal one. A run that waits, for its turn or
+for a person, has none: it cannot be found as abandoned.
 """
 
 import sqlite3
@@ -22,12 +22,12 @@ CREATE INDEX leases_expires ON leases (expires);
 INSERT INTO leases (tenant, user, run, holder, expires) SELECT tenant, user, id, '', 0.0 FROM runs
     WHERE ended IS NULL AND status!='pending'
 """
-"""Runs that were going on before there were leases are held by nobody."""
+"""Runs that were in progress before there were leases are held by nobody."""
 _RUN = "tenant=? AND user=? AND run=?"
 
 
 def grant(db: sqlite3.Connection, key: RunKey, holder: str, expires: float) -> None:
-    """Give a run that begins to whoever begins it."""
+    """Grant the lease of a run to the process that begins it."""
     db.execute(
         "INSERT OR REPLACE INTO leases (tenant, user, run, holder, expires) VALUES (?, ?, ?, ?, ?)",
         (*key.run_id_key, holder, expires),
@@ -35,7 +35,7 @@ def grant(db: sqlite3.Connection, key: RunKey, holder: str, expires: float) -> N
 
 
 def renew(db: sqlite3.Connection, fact: LeasesRenewed) -> None:
-    """Let a holder hold on to what it still holds."""
+    """Renew those of the leases that the holder still holds."""
     db.executemany(
         f"UPDATE leases SET expires=? WHERE {_RUN} AND holder=?",
         [(fact.expires, *key.run_id_key, fact.holder) for key in fact.keys],
@@ -43,15 +43,15 @@ def renew(db: sqlite3.Connection, fact: LeasesRenewed) -> None:
 
 
 def inherit(db: sqlite3.Connection, fact: LeasesInherited) -> None:
-    """Give all that is held to one holder."""
+    """Give every lease to one holder."""
     db.execute("UPDATE leases SET holder=?, expires=?", (fact.holder, fact.expires))
 
 
 def release(db: sqlite3.Connection, key: RunKey, holder: str, at: float) -> None:
-    """Let go of a run that ends.
+    """Delete the lease of a run that ends.
 
     Raises:
-        LeaseHeld: somebody else holds it.
+        LeaseHeld: another holder has it.
     """
     run = key.run_id_key
     row = db.execute(f"SELECT holder, expires FROM leases WHERE {_RUN}", run).fetchone()

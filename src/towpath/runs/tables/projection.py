@@ -95,7 +95,7 @@ CREATE UNIQUE INDEX runs_active ON runs (tenant, user, thread)
 """
 """An index of the active runs only: it stays small, however many runs a person has.
 
-A question uses the index if the question has both conditions word for word. The index is unique
+A query uses the index if the query has both conditions word for word. The index is unique
 because a thread has at most one active run. Were it not, SQLite would take the first two columns of
 the primary key instead, which are all runs of the person.
 
@@ -120,7 +120,7 @@ class ThreadKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadCreated:
-    """Fact: a thread was made; NotFound never, Conflict if there is one of that id."""
+    """Fact: a thread was created; Conflict if there is one of that id."""
 
     key: ThreadKey
     title: str
@@ -129,7 +129,7 @@ class ThreadCreated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadRenamed:
-    """Fact: a thread got another title; refused with NotFound where there is none."""
+    """Fact: a thread got another title; NotFound where there is none."""
 
     key: ThreadKey
     title: str
@@ -138,7 +138,7 @@ class ThreadRenamed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadDeleted:
-    """Fact: a thread and all of it is gone; Conflict while a run is active or waits."""
+    """Fact: a thread was deleted with its content; Conflict while a run is active or waits."""
 
     key: ThreadKey
 

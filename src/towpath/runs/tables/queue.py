@@ -25,7 +25,7 @@ _THREAD = "tenant=? AND user=? AND thread=?"
 
 
 def put(db: sqlite3.Connection, fact: RunQueued) -> None:
-    """Let a run wait.
+    """Queue a run.
 
     Raises:
         Conflict: there is a run of this id.
@@ -61,10 +61,10 @@ def refuse_known(db: sqlite3.Connection, key: RunKey) -> None:
 
 
 def withdraw(db: sqlite3.Connection, fact: RunWithdrawn) -> None:
-    """Note that a run is to be cancelled when its turn comes.
+    """Mark a run as cancelled; it ends when its turn comes.
 
     Raises:
-        NotFound: it does not wait.
+        NotFound: it is not queued.
     """
     key = fact.key
     changed = db.execute(
@@ -99,7 +99,7 @@ def waiting(
 
 
 def leave(db: sqlite3.Connection, key: RunKey) -> None:
-    """Take a run out of the queue, since it begins."""
+    """Remove a run from the queue, since it begins."""
     db.execute(
         f"DELETE FROM queued WHERE {_THREAD} AND run=?",
         (*key.thread_key, key.run),

@@ -1,9 +1,9 @@
-"""What is certain of the tables of a damaged log, taken into a new one.
+"""Copies the intact rows of a damaged log's tables into a new one.
 
-A thread is taken whole or not at all: its row and every one of its messages are what was written,
-and none is missing. With it go its runs, their questions, and the runs that wait for it. A run
-that was going on has lost its log, and with it its ending: it is `lost`, without an event; people
-learn it by the new epoch.
+A thread is copied whole or not at all: its row and every one of its messages are intact, and none
+is missing. With it go its runs, their interrupts, and the runs that wait for it. A run that was in
+progress has lost its log, and with it its ending: it is `lost`, without an event; clients learn it
+by the new epoch.
 """
 
 import sqlite3
@@ -48,9 +48,9 @@ def carry_over(old: sqlite3.Connection, new: sqlite3.Connection, at: float) -> M
         put(new, "runs", run)
         count["runs"] += 1
     known = set(new.execute("SELECT tenant, user, id FROM runs"))
-    for question in _of(taken, readable(old, new, "interrupts")[0]):
-        if (question["tenant"], question["user"], question["run"]) in known:
-            put(new, "interrupts", question)
+    for interrupt in _of(taken, readable(old, new, "interrupts")[0]):
+        if (interrupt["tenant"], interrupt["user"], interrupt["run"]) in known:
+            put(new, "interrupts", interrupt)
             count["interrupts"] += 1
     return count
 

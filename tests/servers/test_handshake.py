@@ -549,6 +549,18 @@ async def test_unknown_fields_and_flags_are_ignored_and_not_confirmed(
     assert not {"delta", "join_leave", "flag"} & set(answer["subscribe"])
 
 
+async def test_a_gone_position_in_connect_is_unrecovered_whatever_its_flag(
+    server: ServerProcess,
+) -> None:
+    """Flag 2 refuses a subscribe command; connect refuses nobody for one gone position."""
+    gone = {"recover": True, "offset": 1, "epoch": "gone", "flag": 2}
+    async with wire_client(server.ws) as client:
+        connected = await client.connect(server.token("back"), subs={"user": gone})
+        sub = connected["connect"]["subs"]["user"]
+        assert not sub.get("recovered")
+        assert sub["was_recovering"] is True
+
+
 async def test_the_subprotocol_is_answered_when_offered(server: ServerProcess) -> None:
     """`centrifuge-json` is echoed; a missing or unknown one is accepted without an answer."""
     for offered, answered in (

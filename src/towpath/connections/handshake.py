@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from towpath import codes
 from towpath.auth.connection_auth import Authenticated, Refused
@@ -154,7 +155,8 @@ class ConnectHandler:
             assert channel is not None, "the settings name channels that exist"
             commands.session.joined(channel)
             self._parts.hub.subscribe(subscriber, channel)
-            request = requests.get(name, frames.SubscribeRequest())
+            # One gone position is no reason to refuse the connection: the answer is unrecovered.
+            request = replace(requests.get(name, frames.SubscribeRequest()), flag=0)
             subs[channel] = await first_answer(
                 self._parts.recovery, channel, principal.user, request
             )

@@ -47,11 +47,11 @@ def place(tmp_path: Path) -> Path:
 def asking(*ids: str, told: list[Any] | None = None, **fields: Any) -> AgentFunction:
     """Return an agent that ends with these questions, and says what it was answered."""
 
-    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
         """Ask, or go on."""
-        if asked.resume:
+        if request.resume:
             if told is not None:
-                told.append(asked.resume)
+                told.append(request.resume)
             yield "going on"
             return
         yield "may I? "
@@ -65,29 +65,31 @@ def calling(**question: Any) -> AgentFunction:
     """Return an agent that asks about a tool call."""
     start = {"type": "TOOL_CALL_START", "toolCallId": "c1", "toolCallName": "buy"}
     pieces = [{"type": "TOOL_CALL_ARGS", "toolCallId": "c1", "delta": one} for one in ARGUMENTS]
-    asked = {"id": "q1", "reason": "tool_call", "toolCallId": "c1", **question}
-    outcome = {"type": "interrupt", "interrupts": [asked]}
+    interrupt = {"id": "q1", "reason": "tool_call", "toolCallId": "c1", **question}
+    outcome = {"type": "interrupt", "interrupts": [interrupt]}
     return saying(start, *pieces, {"type": "RUN_FINISHED", "outcome": outcome})
 
 
-async def interrupted(stage: Stage, thread: str = "t1", **asked: Any) -> str:
+async def interrupted(stage: Stage, thread: str = "t1", **fields: Any) -> str:
     """Start a run and wait until it has ended with its questions."""
-    run = await stage.start(thread, **asked)
+    run = await stage.start(thread, **fields)
     await stage.done(run)
     return run
 
 
-def said(run: str, interrupt: str = "q1", decision: str = "approve", **more: Any) -> Decision:
+def decision_on(
+    run: str, interrupt: str = "q1", decision: str = "approve", **more: Any
+) -> Decision:
     """Return a decision with a request id of its own, unless it is given."""
     more.setdefault("request_id", f"{run}-{interrupt}-{decision}")
     return Decision(run_id=run, interrupt_id=interrupt, decision=decision, **more)
 
 
 async def decide(
-    stage: Stage, run: str, *asked: str, who: Principal = ALICE, **more: Any
+    stage: Stage, run: str, *interrupt: str, who: Principal = ALICE, **more: Any
 ) -> dict[str, Any]:
     """Decide and return the reply."""
-    reply = await stage.service.approve(who, said(run, *asked, **more))
+    reply = await stage.service.approve(who, decision_on(run, *interrupt, **more))
     return msgspec.json.decode(reply)  # type: ignore[no-any-return]
 
 
@@ -144,10 +146,10 @@ async def test_p5_the_first_decision_stands_and_the_run_goes_on(
     heard: list[Any] = []
     async with staged(kind, place) as stage:
         run = await interrupted(stage.cast(asking("q1", told=heard)))
-        asked = await stage.log()
+        log = await stage.log()
         reply = await decide(stage, run, "q1", decision)
         assert reply["status"] == "accepted"
-        assert reply["position"]["offset"] == len(asked)
+        assert reply["position"]["offset"] == len(log)
         for other in ("approve", "refuse"):
             late = await decide(stage, run, "q1", other, request_id=f"late-{other}")
             assert late == {"status": "already"}
@@ -167,12 +169,12 @@ async def test_p8_r81_the_same_decision_again_gets_the_same_reply(kind: str, pla
     """A repeated request id gets the first answer, at once or later; another use is a conflict."""
     async with staged(kind, place) as stage:
         run = await interrupted(stage.cast(asking("q1")))
-        twins = [stage.service.approve(ALICE, said(run, request_id="d")) for _ in range(3)]
+        twins = [stage.service.approve(ALICE, decision_on(run, request_id="d")) for _ in range(3)]
         first, *others = await asyncio.gather(*twins)
         assert others == [first, first]
         assert msgspec.json.decode(first)["status"] == "accepted"
         await stage.done(msgspec.json.decode(first)["run_id"])
-        assert await stage.service.approve(ALICE, said(run, request_id="d")) == first
+        assert await stage.service.approve(ALICE, decision_on(run, request_id="d")) == first
         with pytest.raises(Conflict):
             await decide(stage, run, "q1", "refuse", request_id="d")
         assert await runs(stage) == 2
@@ -386,9 +388,9 @@ async def test_r96_a_run_that_ended_otherwise_stays_as_it_is(
 async def test_r96_a_continued_run_that_is_cancelled_is_not_revived(kind: str, place: Path) -> None:
     """After a decision the continuation was stopped; deciding again begins no other."""
 
-    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
         """Ask; then work for ever."""
-        async for one in (waiting("working") if asked.resume else asking("q1"))(asked):
+        async for one in (waiting("working") if request.resume else asking("q1"))(request):
             yield one
 
     async with staged(kind, place) as stage:
@@ -415,9 +417,9 @@ async def test_p1_r35_a_foreign_question_looks_like_none(kind: str, place: Path)
         run = await interrupted(stage.cast(asking("q1")))
         stranger = Principal(tenant="other", user="alice")
         refusals = []
-        for who, asked in ((BOB, run), (stranger, run), (ALICE, "nothing")):
+        for who, other in ((BOB, run), (stranger, run), (ALICE, "nothing")):
             with pytest.raises(NotFound) as refusal:
-                await decide(stage, asked, who=who)
+                await decide(stage, other, who=who)
             refusals.append(str(refusal.value))
         assert len(set(refusals)) == 1
         with pytest.raises(NotFound):
@@ -562,21 +564,21 @@ async def test_a_clock_that_is_set_back_hides_no_question(
     """What was asked last is known by the log's order, not by the time of day."""
     async with staged(kind, place) as stage:
         stage.cast(asking("q1"))
-        asked = []
+        interrupted_runs = []
         for _ in range(4):
-            asked.append(await interrupted(stage))
+            interrupted_runs.append(await interrupted(stage))
             stage.now += step
         going_on = await stage.start(input=resumed(YES))
         await stage.done(going_on)
-        assert (await stage.events())[-5]["parentRunId"] == asked[-1]
+        assert (await stage.events())[-5]["parentRunId"] == interrupted_runs[-1]
 
 
 async def test_a_question_may_lead_to_another(kind: str, place: Path) -> None:
     """A continuation may ask again, with the same id: each run's question is its own."""
 
-    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
         """Ask twice."""
-        times = asked.state or 0
+        times = request.state or 0
         yield {"type": "STATE_SNAPSHOT", "snapshot": times + 1}
         if times < 2:
             question = {"id": "q1", "reason": "confirmation"}
@@ -615,7 +617,9 @@ async def test_r59_a_draining_server_decides_nothing_and_the_next_one_does(
             await stage.check()
 
 
-async def test_r93_a_new_process_leaves_waiting_runs_alone(kind: str, place: Path) -> None:
+async def test_r93_a_new_process_leaves_waiting_interrupted_runsalone(
+    kind: str, place: Path
+) -> None:
     """Looking for lost runs at a start finds those that ran, not those that wait for a person."""
     async with staged(kind, place, enter=False) as stage:
         async with stage.service:
@@ -666,10 +670,10 @@ async def test_r47_an_interrupt_the_log_refuses_asks_nothing(kind: str, place: P
     """Where the ending with its questions cannot be written, a run fails and has asked nothing."""
     async with staged(kind, place) as stage:
 
-        async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+        async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
             """Ask into a log that refuses."""
             stage.broker.refuse_next = 1
-            async for one in asking("q1")(asked):
+            async for one in asking("q1")(request):
                 if isinstance(one, dict):
                     yield one
 
@@ -738,8 +742,8 @@ async def test_the_demo_agent_buys_what_was_approved(
         run = await interrupted(stage.cast(demo.tools), message="buy a barge")
         (question,) = await stage.store.interrupts("acme", "alice", run)
         assert question.interrupt["message"] == "Buy a barge?"
-        asked = {"digest": digest(ARGUMENTS), "payload": payload}
-        reply = await decide(stage, run, question.id, decision, **asked)
+        fields = {"digest": digest(ARGUMENTS), "payload": payload}
+        reply = await decide(stage, run, question.id, decision, **fields)
         await stage.done(reply["run_id"])
         await stage.check()
         stored = await stage.store.get("acme", "alice", "t1")
@@ -756,8 +760,8 @@ async def test_an_interrupted_run_and_its_continuation_are_legal(
         run = await interrupted(stage.cast(demo.tools), message="buy a barge")
         (question,) = await stage.store.interrupts("acme", "alice", run)
         waits = await stage.store.get("acme", "alice", "t1")
-        asked = await decide(stage, run, question.id, decision, digest=digest(ARGUMENTS))
-        await stage.done(asked["run_id"])
+        reply = await decide(stage, run, question.id, decision, digest=digest(ARGUMENTS))
+        await stage.done(reply["run_id"])
         ended = await stage.store.get("acme", "alice", "t1")
         streams = [await stage.events(), *(one.fold().snapshot() for one in (waits, ended) if one)]
         assert len(streams) == 3
@@ -794,8 +798,8 @@ async def live_through(acts: list[list[tuple[str, str, str]]]) -> None:
         final: dict[tuple[str, str], str] = {}
         accepted: list[tuple[str, str]] = []
         for act in acts:
-            asked = [do(stage, step, number, accepted) for number, step in enumerate(act)]
-            await asyncio.gather(*asked)
+            steps = [do(stage, step, number, accepted) for number, step in enumerate(act)]
+            await asyncio.gather(*steps)
             for row in await stage.store.runs("acme", "alice", "t1", limit=99):
                 await stage.done(row.run_id)
                 for name, answer in (await standing(stage, row.run_id)).items():

@@ -55,9 +55,9 @@ class Desk:
         for policy in POLICIES:
             stage.cast(self._agent, policy, double_texting=policy)
 
-    async def ask(self, message: str, policy: str = "queue", **asked: Any) -> str:
+    async def ask(self, message: str, policy: str = "queue", **request: Any) -> str:
         """Start a run and return its id."""
-        return await self.stage.start(agent=policy, message=message, **asked)
+        return await self.stage.start(agent=policy, message=message, **request)
 
     def abandon(self, *messages: str) -> None:
         """Let runs end."""
@@ -72,15 +72,15 @@ class Desk:
 
         await eventually(begun)
 
-    async def _agent(self, asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def _agent(self, request: AgentInput) -> AsyncGenerator[object, None]:
         """Repeat what it was asked, and wait to be let go."""
-        self.begun.append(asked.message)
+        self.begun.append(request.message)
         try:
-            yield asked.message
-            await self._gates[asked.message].wait()
+            yield request.message
+            await self._gates[request.message].wait()
             yield "."
         finally:
-            self.left.append(asked.message)
+            self.left.append(request.message)
 
 
 async def played(stage: Stage, thread: str = "t1") -> list[tuple[str, str]]:
@@ -127,9 +127,9 @@ async def line_up(stage: Stage, *runs: str, agent: str = "queue", thread: str = 
     for run in runs:
         key = RunKey(tenant="acme", user="alice", thread=thread, run=run, agent=agent)
         message = {"id": f"m-{run}", "role": "user", "content": run}
-        asked = RunRequest(request_id=run, agent=agent, thread_id=thread, message=run, run_id=run)
-        request = {"asked": asked, "messages": [message], "roles": []}
-        fact = RunQueued(key=key, request=msgspec.json.encode(request), at=1_000.0)
+        request = RunRequest(request_id=run, agent=agent, thread_id=thread, message=run, run_id=run)
+        stored = {"asked": request, "messages": [message], "roles": []}
+        fact = RunQueued(key=key, request=msgspec.json.encode(stored), at=1_000.0)
         await write(stage.broker, Write(facts=(fact,)))
 
 
@@ -231,7 +231,7 @@ async def test_r91_interrupt_sees_past_an_agent_that_tidies_up(kind: str, place:
         desk = Desk(stage)
         go = asyncio.Event()
 
-        async def slow(asked: AgentInput) -> AsyncGenerator[object, None]:
+        async def slow(request: AgentInput) -> AsyncGenerator[object, None]:
             try:
                 yield "a"
                 await asyncio.Event().wait()
@@ -380,8 +380,8 @@ async def test_r91_the_position_of_a_queued_run_misses_nothing(kind: str, place:
         desk = Desk(stage)
         first = await desk.ask("one")
         await stage.logged(3)
-        asked = RunRequest(request_id="r", agent="queue", thread_id="t1", message="two")
-        result = msgspec.json.decode(await stage.service.start(ALICE, asked))
+        request = RunRequest(request_id="r", agent="queue", thread_id="t1", message="two")
+        result = msgspec.json.decode(await stage.service.start(ALICE, request))
         desk.abandon("one", "two")
         await stage.done(result["run_id"])
         position = result["position"]
@@ -446,16 +446,16 @@ async def test_r81_the_same_request_waits_once(kind: str, place: Path) -> None:
     async with staged(kind, place) as stage:
         desk = Desk(stage)
         await desk.ask("one")
-        asked = RunRequest(request_id="same", agent="queue", thread_id="t1", message="two")
-        answers = await asyncio.gather(*(stage.service.start(ALICE, asked) for _ in range(4)))
+        request = RunRequest(request_id="same", agent="queue", thread_id="t1", message="two")
+        answers = await asyncio.gather(*(stage.service.start(ALICE, request) for _ in range(4)))
         assert len(set(answers)) == 1
         assert len(await stage.store.queued("acme", "alice", "t1")) == 1
-        assert await stage.service.start(ALICE, asked) == answers[0]
+        assert await stage.service.start(ALICE, request) == answers[0]
         with pytest.raises(Conflict):
             await desk.ask("something else", request_id="same")
         desk.abandon("one", "two")
         await stage.done(msgspec.json.decode(answers[0])["run_id"])
-        assert await stage.service.start(ALICE, asked) == answers[0]
+        assert await stage.service.start(ALICE, request) == answers[0]
         assert desk.begun == ["one", "two"]
         await stage.check()
 
@@ -482,9 +482,9 @@ async def test_a_queued_run_sees_what_was_said_before_it(kind: str, place: Path)
     """Its agent gets the conversation as it is when it begins, and the roles of who asked."""
     seen: list[tuple[list[str], frozenset[str]]] = []
 
-    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
-        seen.append(([one["content"] for one in asked.messages], asked.context.roles))
-        yield f"re {asked.message}"
+    async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
+        seen.append(([one["content"] for one in request.messages], request.context.roles))
+        yield f"re {request.message}"
 
     async with staged(kind, place) as stage:
         desk = Desk(stage)
@@ -779,15 +779,15 @@ async def test_p8_a_decision_is_not_lost_to_those_that_wait(kind: str, place: Pa
         run = await stage.start()
         await stage.done(run)
         await line_up(stage, "waits")
-        said = Decision(request_id="d", run_id=run, interrupt_id="q1", decision="approve")
+        decision = Decision(request_id="d", run_id=run, interrupt_id="q1", decision="approve")
         with pytest.raises(Conflict):
-            await stage.service.approve(ALICE, said)
+            await stage.service.approve(ALICE, decision)
         (question,) = await stage.store.interrupts("acme", "alice", run)
         assert question.status.value == "open"
         desk.abandon("waits")
         stage.service._queue.wake("acme", "alice", "t1")
         await stage.done("waits")
-        gone = msgspec.json.decode(await stage.service.approve(ALICE, said))
+        gone = msgspec.json.decode(await stage.service.approve(ALICE, decision))
         assert gone == {"status": "gone"}
         assert [how for _, how in await played(stage)] == ["interrupt", "success"]
 

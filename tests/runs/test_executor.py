@@ -55,7 +55,7 @@ def faults(stage: Stage) -> list[InternalError]:
 def leaving(*items: object, error: BaseException) -> AgentFunction:
     """Return an agent that yields these, waits, and raises while it tidies up."""
 
-    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
         """Say it, and go badly."""
         try:
             for item in items:
@@ -99,7 +99,7 @@ async def test_r121_a_program_that_parses_its_arguments_exits_its_run_only(tmp_p
     for options in (["--no-such-option"], ["--help"]):
 
         async def parses(
-            asked: AgentInput, options: list[str] = options
+            request: AgentInput, options: list[str] = options
         ) -> AsyncGenerator[object, None]:
             yield "a"
             argparse.ArgumentParser(prog="tool").parse_args(options)
@@ -112,7 +112,7 @@ async def test_r121_a_program_that_parses_its_arguments_exits_its_run_only(tmp_p
 async def test_r121_an_agent_may_handle_the_exit_of_a_tool(tmp_path: Path) -> None:
     """SystemExit that an agent catches is its own affair."""
 
-    async def handles(asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def handles(request: AgentInput) -> AsyncGenerator[object, None]:
         with suppress(SystemExit):
             raise SystemExit(2)
         yield "it said no"
@@ -127,7 +127,7 @@ async def test_r121_an_agent_whose_call_raises_has_failed(
 ) -> None:
     """So for what is called an agent and raises before it is one."""
 
-    def raises(asked: AgentInput) -> NoReturn:
+    def raises(request: AgentInput) -> NoReturn:
         raise error
 
     async with staged("memory", tmp_path) as stage:
@@ -235,7 +235,7 @@ async def test_r121_a_loop_that_cancels_everything_is_no_agents_fault(tmp_path: 
 async def test_r121_an_agent_that_cancels_its_own_task_has_failed(tmp_path: Path) -> None:
     """`current_task().cancel()` is the agent's doing, not a stop."""
 
-    async def cancels(asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def cancels(request: AgentInput) -> AsyncGenerator[object, None]:
         yield "a"
         task = asyncio.current_task()
         assert task is not None
@@ -251,7 +251,7 @@ async def test_r121_an_agent_that_cancels_its_own_task_has_failed(tmp_path: Path
 async def test_r121_a_timeout_of_the_agents_own_is_no_fault(tmp_path: Path) -> None:
     """A cancel scope that ends inside the agent is none of the run's business."""
 
-    async def patient(asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def patient(request: AgentInput) -> AsyncGenerator[object, None]:
         with anyio.move_on_after(0.01):
             yield "before "
             await anyio.sleep_forever()
@@ -312,7 +312,7 @@ async def test_r121_what_an_agent_starts_knows_its_run(tmp_path: Path) -> None:
     async def task() -> None:
         look()
 
-    async def starts(asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def starts(request: AgentInput) -> AsyncGenerator[object, None]:
         yield "a"
         await asyncio.create_task(task())
         asyncio.get_running_loop().call_soon(look)
@@ -348,7 +348,7 @@ async def test_r121_an_exit_that_comes_by_two_ways_is_told_once(tmp_path: Path) 
     """An agent that awaits its task raises what the loop has told of already."""
     exited, told = SystemExit(3), asyncio.Event()
 
-    async def awaits(asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def awaits(request: AgentInput) -> AsyncGenerator[object, None]:
         yield "a"
         try:
             await told.wait()

@@ -32,10 +32,10 @@ MESSAGES: list[dict[str, Any]] = [
 
 
 def question(
-    answer: InterruptStatus = InterruptStatus.OPEN, payload: Any = None, **asked: Any
+    answer: InterruptStatus = InterruptStatus.OPEN, payload: Any = None, **fields: Any
 ) -> Interrupt:
     """Return a question that expires at 100."""
-    given = {"id": "q1", "reason": "tool_call", **asked}
+    given = {"id": "q1", "reason": "tool_call", **fields}
     return Interrupt(
         key=KEY, interrupt=given, status=answer, payload=payload, expires=100.0, decided=None
     )
@@ -86,19 +86,19 @@ def test_r95_time_moves_an_open_question_only(answer: InterruptStatus, at: float
 )
 def test_r95_the_first_named_moment_counts(named: list[Any], expected: float) -> None:
     """Questions of a run expire when the first of them says; text that is no time says nothing."""
-    asked = [{"id": str(n), "expiresAt": moment} for n, moment in enumerate(named)]
-    assert expiry({"interrupts": asked}, 7.0) == expected
+    interrupts = [{"id": str(n), "expiresAt": moment} for n, moment in enumerate(named)]
+    assert expiry({"interrupts": interrupts}, 7.0) == expected
 
 
 def test_what_was_shown_is_what_was_asked() -> None:
     """The digest of the call's arguments passes; of others, or none, it does not."""
-    asked = question(toolCallId="c1")
-    check_shown(asked, digest(ARGUMENTS), MESSAGES)
+    one = question(toolCallId="c1")
+    check_shown(one, digest(ARGUMENTS), MESSAGES)
     with pytest.raises(BadRequest):
-        check_shown(asked, None, MESSAGES)
+        check_shown(one, None, MESSAGES)
     for shown in (digest('{"what": "two barges"}'), digest(ARGUMENTS).upper(), ""):
         with pytest.raises(Conflict):
-            check_shown(asked, shown, MESSAGES)
+            check_shown(one, shown, MESSAGES)
 
 
 def test_a_question_about_no_call_needs_no_digest() -> None:
@@ -125,11 +125,13 @@ payloads |= st.builds(lambda said: {"approved": said}, st.booleans() | st.none()
 )
 def test_r95_an_agent_can_tell_yes_from_no(answers: list[tuple[InterruptStatus, Any]]) -> None:
     """Each question is answered once, in order; words beside a decision never turn it round."""
-    asked = [question(answer, payload, id=f"q{n}") for n, (answer, payload) in enumerate(answers)]
-    entries = resume_entries(asked)
-    assert [one["interruptId"] for one in entries] == [one.id for one in asked]
+    interrupts = [
+        question(answer, payload, id=f"q{n}") for n, (answer, payload) in enumerate(answers)
+    ]
+    entries = resume_entries(interrupts)
+    assert [one["interruptId"] for one in entries] == [one.id for one in interrupts]
     assert {one["status"] for one in entries} <= {"resolved"}
-    for one, entry in zip(asked, entries, strict=True):
+    for one, entry in zip(interrupts, entries, strict=True):
         told = entry["payload"]
         if one.status is InterruptStatus.REFUSED:
             assert told["approved"] is False
@@ -142,7 +144,7 @@ def test_r95_an_agent_can_tell_yes_from_no(answers: list[tuple[InterruptStatus, 
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "interrupts",
     [
         [{"id": ""}],
         [{"id": "x" * 129}],
@@ -152,8 +154,8 @@ def test_r95_an_agent_can_tell_yes_from_no(answers: list[tuple[InterruptStatus, 
         [{"id": "q1", "toolCallId": "c2"}],
     ],
 )
-def test_r95_what_nobody_could_answer_is_not_asked(asked: list[dict[str, Any]]) -> None:
+def test_r95_what_nobody_could_answer_is_not_asked(interrupts: list[dict[str, Any]]) -> None:
     """An id no decision can name, two questions of one id, a call nobody was shown: refused."""
     with pytest.raises(IllegalEvent):
-        check_interrupts({"interrupts": asked}, MESSAGES)
+        check_interrupts({"interrupts": interrupts}, MESSAGES)
     check_interrupts({"interrupts": [{"id": "q1", "toolCallId": "c1"}, {"id": "q2"}]}, MESSAGES)

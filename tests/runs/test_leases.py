@@ -180,8 +180,8 @@ async def test_r93_what_waits_is_held_by_nobody(kind: str, place: Path) -> None:
         record = await stage.store.find_run("acme", "alice", queued)
         assert record is not None
         assert record.status.value in ("pending", "running")
-        (asked,) = await stage.store.last_interrupts("acme", "alice", "t1")
-        assert asked.status.value == "open"
+        (interrupt,) = await stage.store.last_interrupts("acme", "alice", "t1")
+        assert interrupt.status.value == "open"
 
 
 async def test_p5_r53_a_start_does_not_wait_for_a_log_that_refuses(kind: str, place: Path) -> None:

@@ -148,8 +148,10 @@ def test_an_expiry_that_is_told_before_it_is_written_is_found(
 ) -> None:
     """Where the clock alone says expired, a decision in flight undoes it, and it is seen."""
 
-    async def unwritten(self: Approvals, asked: list[Interrupt], now: float) -> list[Interrupt]:
-        return [replace(one, status=one.now(now)) for one in asked]
+    async def unwritten(
+        self: Approvals, interrupts: list[Interrupt], now: float
+    ) -> list[Interrupt]:
+        return [replace(one, status=one.now(now)) for one in interrupts]
 
     monkeypatch.setattr(Approvals, "_expired", unwritten)
     with pytest.raises(detangle.BugFound):
@@ -162,13 +164,15 @@ def test_a_twin_that_finds_its_question_answered_is_found(
     """Where a repeated request is looked for too early, its twin is told `already`: it is seen."""
     real = Approvals._decide
 
-    async def early(self: Approvals, who: Principal, said: Decision, key: IdempotencyKey) -> bytes:
+    async def early(
+        self: Approvals, who: Principal, decision: Decision, key: IdempotencyKey
+    ) -> bytes:
         broker = self._deps.broker
         if (earlier := await broker.stored_result(key)) is not None:
             return earlier
         with monkeypatch.context() as patch:
             patch.setattr(type(broker), "stored_result", nothing)
-            return await real(self, who, said, key)
+            return await real(self, who, decision, key)
 
     async def nothing(self: object, key: IdempotencyKey) -> None:
         return None
@@ -243,12 +247,12 @@ def test_a_request_without_its_key_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     """Where the request id is not part of the write, twins become two runs, and it is seen."""
     real = service.RunService.start
 
-    async def forgetful(self: Any, who: Principal, asked: RunRequest) -> bytes:
+    async def forgetful(self: Any, who: Principal, request: RunRequest) -> bytes:
         again = RunRequest(
             request_id=self._deps.new_id(),
-            agent=asked.agent,
-            thread_id=asked.thread_id,
-            message=asked.message,
+            agent=request.agent,
+            thread_id=request.thread_id,
+            message=request.message,
         )
         return await real(self, who, again)
 

@@ -1,25 +1,25 @@
-"""The circuit breaker round one dependency, as a table.
+"""The circuit breaker of one dependency, as a state table.
 
 How to think about it
 =====================
 
-A breaker stands between us and one thing that may be down: the key server of one issuer. While it
-is `CLOSED` calls go through, and it counts those that fail in a row. At the threshold it *trips*:
-`OPEN` refuses every call at once, so that nobody waits for what does not answer. After
-`reset_timeout` the next caller becomes the *probe*: `HALF_OPEN` lets this one call through and
-still refuses all others. The probe's success closes the breaker, its failure opens it for another
-full `reset_timeout`, and a probe that was abandoned (its caller left) proves nothing: the breaker
-is open as before, and the next caller may probe at once.
+A circuit breaker guards the calls to one dependency: the key server of one issuer. A `CLOSED`
+breaker admits every call and counts consecutive failures. At the threshold the breaker *trips*. An
+`OPEN` breaker refuses every call at once, so that no caller waits for a server that is down. After
+`reset_timeout` the next call is the *probe*: a `HALF_OPEN` breaker admits this one call and refuses
+all others. If the probe succeeds, the breaker closes. If the probe fails, the breaker opens for
+another full `reset_timeout`. If the probe is abandoned (for example, its caller was cancelled),
+the breaker is open as before, and the next call may probe at once.
 
-Every state it enters is a *generation*. A call carries the permit of the generation that let it go,
-and whatever it reports in a later one is ignored: a slow failure of yesterday does not open the
-breaker of today, and a slow success does not close it.
+Each state that a breaker enters is a *generation*. Each call holds a permit of the generation that
+admitted it. The result of a call is ignored in a later generation: a slow failure from an earlier
+generation does not open the breaker, and a slow success does not close it.
 
-Only the dependency's failures count. What a client sends is never a reason to call anything down: a
-bad credential that was read and refused is a success of the key server.
+Only failures of the dependency count. Input from a client is never counted as a failure: a bad
+credential that was read and refused is a success of the key server.
 
-There are no times in the table. The clock is an argument and has to be monotonic, so nothing here
-notices that somebody set the date.
+The table contains no times. The clock is an argument and must be monotonic, so a change of the
+system date has no effect.
 
 Source: DESIGN section 7; M. Nygard, *Release It!*, for the pattern.
 """
@@ -33,7 +33,7 @@ from typing import Final, Self
 from towpath.errors import TowpathError
 
 PROBE_SECONDS: Final = 1.0
-"""How soon whoever is refused beside a probe may ask again: probes are short or fail."""
+"""Seconds after which a call refused during a probe may be retried: probes are short or fail."""
 
 
 class State(Enum):
@@ -68,7 +68,7 @@ TRANSITIONS: Final[dict[tuple[State, Transition], State]] = {
 
 
 class BreakerOpen(TowpathError):
-    """The call was not made: the dependency is taken to be down."""
+    """The call was not made: the dependency is considered down."""
 
     def __init__(self, name: str, retry_after: float) -> None:
         super().__init__(name, retry_after)
@@ -81,11 +81,11 @@ class BreakerOpen(TowpathError):
 
 
 Watch = Callable[[str, State, State], None]
-"""Hears of each change of state: name, before, after. Must neither block nor raise."""
+"""Called at each change of state with name, before, after. Must neither block nor raise."""
 
 
 class CircuitBreaker:
-    """Lets calls to one dependency through, or refuses them; see the essay above."""
+    """Admits or refuses calls to one dependency; see the essay above."""
 
     def __init__(
         self,
@@ -103,16 +103,16 @@ class CircuitBreaker:
             failure_threshold: how many failed calls in a row open it.
             reset_timeout: seconds it stays open before one call may probe.
             clock: seconds of a monotonic clock.
-            watch: hears of each change of state.
+            watch: called at each change of state.
         """
         self.name = name
         self.failure_threshold = failure_threshold
         self.reset_timeout = reset_timeout
         self.state = State.CLOSED
         self.failure_count = 0
-        """Failed calls in a row; the one that opened it and those of its probes included."""
+        """Consecutive failed calls, including the one that opened the breaker and failed probes."""
         self.last_failure_time: float | None = None
-        """When the last failure was told, on the breaker's clock."""
+        """When the last failure was reported, on the breaker's clock."""
         self._clock = clock
         self._watch = watch
         self._probe_at = 0.0
@@ -120,7 +120,7 @@ class CircuitBreaker:
 
     @property
     def retry_after(self) -> float:
-        """Seconds until a call may be let through; 0 where one may be now."""
+        """Seconds until a call may be admitted; 0 if one may be admitted now."""
         if self.state is State.CLOSED:
             return 0.0
         if self.state is State.HALF_OPEN:
@@ -128,15 +128,15 @@ class CircuitBreaker:
         return max(0.0, self._probe_at - self._clock())
 
     def admit(self) -> "Permit":
-        """Let one call through.
+        """Admit one call.
 
         Returns:
-            A context manager round the call. Leaving it normally tells of a success, leaving it
-            with `Permit.failed` having been called of a failure, and with an exception that
-            nobody called a failure (a cancellation, a bug of ours) of nothing.
+            A context manager around the call. An exit after `Permit.failed` reports a failure. Any
+            other normal exit reports a success, and any other exception (a cancellation, a bug of
+            ours) reports neither.
 
         Raises:
-            BreakerOpen: the call is not to be made.
+            BreakerOpen: the call must not be made.
         """
         if self.state is State.OPEN and self._clock() >= self._probe_at:
             self._make(Transition.PROBE)
@@ -145,7 +145,7 @@ class CircuitBreaker:
         return Permit(self, self._generation)
 
     def tell(self, move: Transition, generation: int) -> None:
-        """Take what became of a call; ignored where the breaker has moved on since it began."""
+        """Record the result of a call; ignored if the breaker has changed state since it began."""
         if generation != self._generation:
             return
         if move is Transition.SUCCEED:
@@ -158,7 +158,7 @@ class CircuitBreaker:
         self._make(move)
 
     def record_failure(self) -> None:
-        """Count a failure seen by somebody who did not ask first; open, it changes nothing."""
+        """Count a failed call that was made without a permit; ignored unless closed."""
         if self.state is State.CLOSED:
             self.tell(Transition.FAIL, self._generation)
 
@@ -174,7 +174,7 @@ class CircuitBreaker:
 
 
 class Permit:
-    """One call that was let through; tells its breaker exactly once how it went."""
+    """One admitted call; reports its result to the breaker exactly once."""
 
     __slots__ = ("_breaker", "_generation", "_move")
 
@@ -184,7 +184,7 @@ class Permit:
         self._move = Transition.SUCCEED
 
     def failed(self) -> None:
-        """Note that the dependency failed; told when the permit is left."""
+        """Mark the call as failed; the exit of the permit reports the failure."""
         self._move = Transition.FAIL
 
     def __enter__(self) -> Self:

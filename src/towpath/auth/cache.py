@@ -1,9 +1,9 @@
-"""Verdicts that need not be found out again: by the credential's digest, and never for long.
+"""A bounded cache of verdicts, by the digest of the credential.
 
-Only the verdict is kept, under the sha256 of the whole credential, so that two people can never
-share one. A good verdict is kept no longer than its credential lives, a bad one only long enough to
-make repeating it cheap, an unknown one not at all. What was revoked since is dropped here, and
-whoever asks still looks into the revocations afterwards.
+Only the verdict is stored, under the SHA-256 of the whole credential, so that two people never
+share an entry. A valid verdict is kept no longer than its credential is valid. An invalid verdict
+is kept only long enough to make a repeated attempt cheap. An unknown verdict is not kept. A
+revocation drops the verdicts it concerns, and the caller still checks the revocations afterwards.
 
 Source: DESIGN section 7.
 """
@@ -23,13 +23,13 @@ Digest = NewType("Digest", bytes)
 
 
 def digest(credential: str) -> Digest:
-    """Return what stands for a credential wherever it must not stand itself."""
+    """Return the digest that replaces a credential wherever the credential must not appear."""
     return Digest(hashlib.sha256(credential.encode("utf-8", "surrogatepass")).digest())
 
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """A verdict and when it was found out."""
+    """A verdict and the time of its verification."""
 
     verdict: Verdict
     at: float
@@ -37,7 +37,7 @@ class Remembered:
 
 
 class VerdictCache:
-    """The verdicts of this node, bounded in number and time."""
+    """The verdicts of this node, bounded in number and age."""
 
     def __init__(
         self,
@@ -51,11 +51,11 @@ class VerdictCache:
         """Make an empty cache.
 
         Args:
-            monotonic: seconds of a monotonic clock, by which entries age.
-            now: Unix seconds, by which credentials end.
-            max_entries: the least recently used one makes room.
-            valid_seconds: how long a good verdict is kept at most.
-            invalid_seconds: how long a bad one is.
+            monotonic: seconds of a monotonic clock, for the age of entries.
+            now: Unix seconds, for the expiry of credentials.
+            max_entries: beyond this number, the least recently used entry is dropped.
+            valid_seconds: the longest time a valid verdict is kept.
+            invalid_seconds: how long an invalid verdict is kept.
         """
         self._monotonic = monotonic
         self._now = now
@@ -69,25 +69,25 @@ class VerdictCache:
         return len(self._entries)
 
     def get(self, key: Digest) -> Remembered | None:
-        """Return what is remembered of a credential; None where it has to be verified."""
+        """Return the cached verdict of a credential; None if the credential must be verified."""
         found: Remembered | None = self._entries.get(key)
         if found is None:
             return None
         if isinstance(found.verdict, Valid) and self._left(found.verdict) <= 0:
-            # The wall clock was set since: the end of a credential is a date, not a duration.
+            # The wall clock was set meanwhile: a credential expires at a date, not after a time.
             self._entries.pop(key, None)
             return None
         return found
 
     def put(self, key: Digest, verdict: Verdict) -> None:
-        """Remember a verdict, where it is one to be remembered."""
+        """Cache a verdict, unless it is unknown or time alone may change it."""
         self._entries[key] = Remembered(verdict, self._monotonic())
 
     def forget(self, named: Callable[[Principal], bool]) -> None:
-        """Drop the good verdicts about these principals."""
+        """Drop the valid verdicts about these principals."""
         for key, entry in list(self._entries.items()):
             if isinstance(entry.verdict, Valid) and named(entry.verdict.principal):
-                self._entries.pop(key, None)  # It may have aged out since it was listed.
+                self._entries.pop(key, None)  # It may have expired meanwhile.
 
     def _kept_until(self, _: Digest, entry: Remembered, now: float) -> float:
         match entry.verdict:
@@ -99,6 +99,6 @@ class VerdictCache:
                 return now
 
     def _left(self, good: Valid) -> float:
-        """Return how many seconds the credential has to live."""
+        """Return for how many more seconds the credential is valid."""
         ends = good.principal.expires_at
         return self._valid_seconds if ends is None else ends - self._now()

@@ -1,10 +1,10 @@
-"""Authenticating one connection: the credential's sources, its limits, the verdict, and its end.
+"""Authentication of a connection: sources of the credential, failure limits, verdict and expiry.
 
-What a verdict means on the wire is decided here and nowhere else: which of them is an error that
-says "come back", which closes for good, and what is told to whoever watches. The HTTP doors ask
-the same questions here, so that no door is laxer than another.
+Only this module decides what a verdict means on the wire: which verdict is an error after which the
+client tries again, which verdict closes the connection for good, and which event is emitted. The
+HTTP endpoints use the same checks, so that no endpoint is less strict than another.
 
-Nothing here belongs to one connection; everything about one is an argument.
+This module holds no state of a single connection; all data about a connection is an argument.
 
 Source: WIRE sections 2 and 3; DESIGN section 7.
 """
@@ -32,15 +32,15 @@ from towpath.rate_limits import Rate, RateLimits
 from towpath.telemetry import Telemetry
 
 HANDSHAKE_STABILIZATION_DELAY: Final = 0.2
-"""The longest anything here would wait for a state to be reached, in seconds. No time is waited
-out: the way from connect to its reply is made of states alone."""
+"""The longest this module would wait for a state to be reached, in seconds. Nothing sleeps for
+this time: the path from connect to its reply depends on states only."""
 MAX_HELD: Final = 256
-"""How many answers past a limit are held back at once; further ones are given at once."""
+"""How many answers past a limit are delayed at one time; further answers are not delayed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Authenticated:
-    """The credential is good: this is who, and whether an SDK can renew it on the connection."""
+    """The credential is valid. `renewable`: an SDK can renew it on the connection."""
 
     principal: Principal
     renewable: bool
@@ -48,10 +48,10 @@ class Authenticated:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The credential lets nobody in."""
+    """The credential is missing or not accepted."""
 
     code: ErrorCode | CloseCode
-    """An error where the client should come back, a close code where it should not."""
+    """An error code if the client should try again, a close code if it should not."""
     verdict: str
     """`missing`, `invalid`, `expired`, `revoked`, `unknown` or `limited`."""
 
@@ -61,9 +61,9 @@ class Grace:
     """How long a connection outlives its credential. Seconds."""
 
     expiry: float = 25.0
-    """SDKs refresh at the end, not before it."""
+    """SDKs refresh a credential when it expires, not before."""
     outage: float = 900.0
-    """Where whoever could give a new one does not answer; 0 switches it off."""
+    """While the issuer, which could give a new credential, does not answer; 0 disables it."""
 
 
 class ConnectionAuth:
@@ -84,14 +84,14 @@ class ConnectionAuth:
         """Authenticate with this service.
 
         Args:
-            service: judges credentials.
-            hooks: hear what was accepted and refused.
+            service: verifies credentials.
+            telemetry: receives an event for each accepted and refused credential.
             monotonic: seconds of a monotonic clock.
             now: Unix seconds.
             grace: how long a connection outlives its credential.
             source_failures: how often one source address may fail.
-            credential_failures: how often one credential may.
-            limited_delay: how long an answer past these limits is held back, in seconds.
+            credential_failures: how often one credential may fail.
+            limited_delay: how long an answer past these limits is delayed, in seconds.
         """
         self.service = service
         self._telemetry = telemetry
@@ -110,18 +110,18 @@ class ConnectionAuth:
     async def authenticate_websocket_connection(
         self, connect_token: str, handshake: UpgradeInfo, *, connection: str
     ) -> Authenticated | Refused:
-        """Return who a new connection is, or what to answer it.
+        """Return the principal of a new connection, or the refusal to send.
 
         Args:
             connect_token: the token of the connect command.
-            handshake: what the upgrade brought.
-            connection: the connection's id, for whoever watches.
+            handshake: the data of the upgrade request.
+            connection: the connection's id, for events.
         """
         credential = find_credential(connect_token, handshake)
         return await self._authenticate(credential, handshake, connection)
 
     async def authenticate_request(self, handshake: UpgradeInfo) -> Authenticated | Refused:
-        """Return who makes an HTTP request, by its Authorization header, or what to answer."""
+        """Return the principal of an HTTP request by its Authorization header, or the refusal."""
         token = bearer(handshake.authorization)
         credential = Credential(token, Source.AUTHORIZATION) if token else None
         return await self._authenticate(credential, handshake, "")
@@ -129,7 +129,7 @@ class ConnectionAuth:
     async def refresh(
         self, principal: Principal, token: str, handshake: UpgradeInfo, *, connection: str
     ) -> Authenticated | Refused:
-        """Return who a live connection is with a new credential; it must be the same person."""
+        """Return the principal of a connection's new credential; it must be the same person."""
         credential = Credential(token, Source.CONNECT)
         made = await self._judge(credential, handshake, connection)
         if isinstance(made, Authenticated) and not principal.same_person(made.principal):
@@ -137,19 +137,19 @@ class ConnectionAuth:
         return made
 
     def expires_at(self, principal: Principal) -> float | None:
-        """Return when the grace after a credential's end is over, in Unix seconds."""
+        """Return when the grace after a credential's expiry ends, in Unix seconds."""
         ends = principal.expires_at
         return None if ends is None else ends + self._grace.expiry
 
     def lapsed(self, principal: Principal) -> None:
-        """Take note that a credential ended and was not renewed: is there anybody to renew it?"""
+        """Check whether the issuer answers, after a credential expired and was not renewed."""
         self.service.probe(principal)
 
     def held_until(self, principal: Principal) -> float | None:
-        """Return until when an outage keeps a connection past its end, in Unix seconds, if it does.
+        """Return until when an outage keeps an expired connection open, in Unix seconds; or None.
 
-        Whoever could give a new credential does not answer, so its absence says nothing about the
-        person. This never lets anybody in: it only does not throw out.
+        The issuer, which could give a new credential, does not answer. So the missing credential
+        says nothing about the person. An outage only keeps connections open; it admits nobody.
         """
         ends = principal.expires_at
         if ends is None or not self.service.in_outage(principal):
@@ -177,17 +177,17 @@ class ConnectionAuth:
         }
 
     def _check_circuit_breaker(self, issuer: str | None = None) -> bool:
-        """Whether a call to an issuer's key server would be let through now; makes none."""
+        """Whether a call to an issuer's key server would be admitted now; makes no call."""
         return self.service.issuer(issuer).breaker.retry_after == 0
 
     def _record_circuit_breaker_failure(self, issuer: str | None = None) -> None:
-        """Tell an issuer's breaker of a failed call that somebody else made."""
+        """Report a failed call that was made elsewhere to an issuer's breaker."""
         self.service.issuer(issuer).breaker.record_failure()
 
     async def _authenticate(
         self, credential: Credential | None, handshake: UpgradeInfo, connection: str
     ) -> Authenticated | Refused:
-        """Judge what a newcomer presents, unless there is nothing or was too much of it."""
+        """Verify a credential, unless it is missing or a failure limit applies."""
         if credential is None:
             self._charge(handshake.address)
             return self._refuse(codes.NO_CREDENTIAL, "missing", "no credential", connection)
@@ -223,7 +223,7 @@ class ConnectionAuth:
     def _refuse_bad(
         self, credential: Credential, handshake: UpgradeInfo, bad: Invalid, connection: str
     ) -> Refused:
-        """Refuse what is no good, and hold it against whoever presented it."""
+        """Refuse an invalid credential; count the failure for its address and for itself."""
         self._charge(handshake.address)
         self._credentials.take(digest(credential.token), self._monotonic())
         if bad.expired:
@@ -242,12 +242,15 @@ class ConnectionAuth:
         return Refused(code, verdict)
 
     def _over(self, principal: Principal) -> bool:
-        """Whether a connection would end at once: clocks may differ by more than the grace."""
+        """Whether the grace is over, so that a connection would end at once.
+
+        This happens because clocks may differ by more than the grace.
+        """
         ends = self.expires_at(principal)
         return ends is not None and self._now() >= ends
 
     def _limited(self, credential: Credential, handshake: UpgradeInfo) -> bool:
-        """Whether so much failed that only what is known to be good is looked at."""
+        """Whether a failure limit applies; an address limit exempts credentials cached as valid."""
         now = self._monotonic()
         if self._credentials.empty(digest(credential.token), now):
             return True
@@ -256,7 +259,7 @@ class ConnectionAuth:
         return not self.service.remembers(credential.token)
 
     async def _hold(self) -> None:
-        """Let whoever failed too often wait for the answer, so that a flood costs a timer each."""
+        """Delay the answer past a failure limit, so that each attempt of a flood costs a timer."""
         if self._held >= MAX_HELD:
             return
         self._held += 1

@@ -21,10 +21,10 @@ DEVELOPMENT_ISSUER = "towpath-dev"
 
 
 def development_key(data: Path) -> OctKey:
-    """Return the development key of a data directory, making it on first use, readable by us alone.
+    """Return a data directory's development key; create it on first use, readable by its owner.
 
     Raises:
-        ConfigurationError: it can neither be read nor made.
+        ConfigurationError: the key can be neither read nor created.
     """
     path = data / "dev-key.json"
     try:
@@ -42,7 +42,7 @@ def development_key(data: Path) -> OctKey:
 
 
 def _write_once(path: Path, text: str) -> None:
-    """Make a file only we can read; whoever made it first wins."""
+    """Create a file that only its owner can read; a file that exists already is kept."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)

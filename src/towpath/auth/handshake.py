@@ -1,8 +1,8 @@
-"""Where a credential travels: the sources in order, and the first found wins.
+"""The sources of a credential, in order: the first credential found is used.
 
-An empty string counts as absent, everywhere. A source that is found and no good is not rescued by a
-later one. What nearly looks like a credential is told how it is spelt, since a client that puts
-it in the wrong place would otherwise learn no more than "no".
+An empty string counts as absent in every source. If the first credential is invalid, later sources
+are not tried. A malformed credential is refused with a message that gives the correct form: a
+client that sends it in the wrong place would otherwise learn only that it was refused.
 
 Source: DESIGN section 7; RFC 6455 section 4.1 for sub-protocols; RFC 6750 section 2.1 for the
 header.
@@ -20,12 +20,12 @@ from towpath.auth.tickets import is_ticket
 from towpath.errors import BadRequest
 
 PLAIN_NAMES: Final = ("centrifuge-json", "jwt-auth", "towpath.v1")
-"""Sub-protocols we answer with; a missing one is accepted."""
+"""The sub-protocols that the server selects; a client may offer none."""
 SPELLING: Final = (
     "a credential in Sec-WebSocket-Protocol is jwt.<base64url of the JWT, no padding> or "
     "bearer.<JWT>, one of it, offered beside a plain name: centrifuge-json, jwt-auth or towpath.v1"
 )
-"""What a client is told that nearly offered one."""
+"""The message to a client that offered a malformed credential."""
 _JWT_ENTRY: Final = re.compile(r"jwt\.([A-Za-z0-9_-]+)")
 _BEARER_ENTRY: Final = re.compile(r"bearer\.([A-Za-z0-9_.-]+)")
 _NEAR_MISS: Final = re.compile(
@@ -34,7 +34,7 @@ _NEAR_MISS: Final = re.compile(
 
 
 class Source(Enum):
-    """Where a credential was found, in the order in which they are looked at."""
+    """Where a credential was found, in the order of search."""
 
     CONNECT = "connect.token"
     TICKET = "?ticket="
@@ -44,7 +44,7 @@ class Source(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A credential as it was presented. The repr leaves it out."""
+    """A credential as it was presented. The repr omits the token."""
 
     token: str
     source: Source
@@ -54,39 +54,39 @@ class Credential:
 
     @property
     def misplaced(self) -> bool:
-        """Whether its kind does not travel this way: a JWT in a query, a ticket in a header."""
+        """Whether the source does not accept this kind: a JWT in a query, a ticket in a header."""
         if self.source is Source.CONNECT:
             return False
         return is_ticket(self.token) is not (self.source is Source.TICKET)
 
     @property
     def renewable(self) -> bool:
-        """Whether an SDK can bring a new one over the live connection."""
+        """Whether an SDK can send a new credential over the live connection."""
         return self.source is Source.CONNECT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpgradeInfo:
-    """What the upgrade brought. The repr leaves credentials out."""
+    """The data of the upgrade request. The repr omits credentials."""
 
     address: str = ""
-    """Whom failures are counted against."""
+    """The address that failures are counted for."""
     origin: str | None = None
-    """Of the page; None as with everything but browsers."""
+    """The page's origin; None if absent, as from clients that are not browsers."""
     offered: str = field(default="", repr=False)
-    """The credential among the sub-protocols."""
+    """The credential offered as a sub-protocol."""
     ticket: str = field(default="", repr=False)
-    """Of the query."""
+    """The ticket in the query."""
     authorization: str = field(default="", repr=False)
-    """The header, whole."""
+    """The whole Authorization header."""
 
 
 def find_credential(connect_token: str, handshake: UpgradeInfo) -> Credential | None:
-    """Return the credential of a connection; None where there is none.
+    """Return the credential of a connection; None if there is none.
 
     Args:
         connect_token: the token of the connect command.
-        handshake: what came before it.
+        handshake: the data of the upgrade request.
     """
     sources = (
         (connect_token, Source.CONNECT),
@@ -98,13 +98,12 @@ def find_credential(connect_token: str, handshake: UpgradeInfo) -> Credential | 
 
 
 def negotiate(offered: Sequence[str]) -> tuple[str | None, str]:
-    """Return the sub-protocol to answer with and the credential among those offered, empty for
-    none.
+    """Return the sub-protocol to select, and the offered credential (empty if there is none).
 
-    The answer is the first plain name we speak, never a credential.
+    The selected sub-protocol is the first plain name in the offer, never a credential.
 
     Raises:
-        BadRequest: a credential is misspelt, or there are several, or no plain name beside it.
+        BadRequest: a credential is malformed, there are several, or no plain name is beside it.
     """
     answered = next((name for name in offered if name in PLAIN_NAMES), None)
     entries = [entry for entry in offered if _NEAR_MISS.match(entry) and entry not in PLAIN_NAMES]
@@ -117,7 +116,7 @@ def negotiate(offered: Sequence[str]) -> tuple[str | None, str]:
 
 
 def _entry_credential(entry: str) -> str | None:
-    """Return the credential a sub-protocol entry holds; None for one that is misspelt."""
+    """Return the credential in a sub-protocol entry; None if the entry is malformed."""
     if (plain := _BEARER_ENTRY.fullmatch(entry)) is not None:
         return plain[1]
     if (encoded := _JWT_ENTRY.fullmatch(entry)) is None:
@@ -129,13 +128,13 @@ def _entry_credential(entry: str) -> str | None:
 
 
 def bearer(header: str) -> str:
-    """Return the token of an Authorization header, empty where it holds none."""
+    """Return the token of an Authorization header; empty if it holds none."""
     scheme, _, token = header.partition(" ")
     return token.strip(" \t") if scheme.lower() == "bearer" else ""
 
 
 def is_misspelt(token: str) -> bool:
-    """Whether a token in `connect.token` brings a scheme along that belongs in a header."""
+    """Whether a token in `connect.token` starts with a scheme that belongs in a header."""
     return bool(re.match(r"(bearer|jwt|token)\s", token, re.IGNORECASE))
 
 
@@ -143,10 +142,10 @@ def origin_allowed(origin: str | None, host: str, scheme: str, allowed: frozense
     """Whether a page of this origin may connect: no origin, the same one, or a listed one.
 
     Args:
-        origin: the Origin header; None where there is none, as with everything but browsers.
+        origin: the Origin header; None if absent, as from clients that are not browsers.
         host: the Host header.
         scheme: `http` or `https`, as the server was reached.
-        allowed: full origins, exact.
+        allowed: full origins, compared exactly.
     """
     if origin is None or origin in allowed:
         return True

@@ -1,19 +1,20 @@
-"""The published keys of one issuer, kept: fresh, then stale, then gone.
+"""The published keys of one issuer, cached: fresh, then stale, then gone.
 
 How to think about it
 =====================
 
-Fetched keys are *fresh* for a while and used without a thought. After that they are *stale*: still
-used, while one fetch in the background replaces them. So a provider that hiccups rejects nobody. A
-stale set that could not be replaced within its window is *gone*, and with it the right to believe
-it: a key withdrawn during an outage is trusted no longer than the window.
+Fetched keys are *fresh* for a while and used without revalidation. After that they are *stale*:
+still used, while one fetch in the background replaces them. So a short outage of the provider
+rejects nobody. Stale keys that were not replaced within their window are *gone*: they are no longer
+used. So a key withdrawn during an outage is trusted no longer than the window.
 
-A token may name a key we have not seen, because keys rotate, or because somebody makes names up.
-The first one is worth a fetch; a thousand are not. So such fetches are a cool-down apart, and what
-is said meanwhile is the truth: nobody can tell now. Only a set whose fetch began after the question
-may say that there is no such key; that answer is remembered for the one name.
+A token may name an unknown key id, because keys rotate, or because a client invents key ids. One
+unknown key id is worth a fetch; a thousand are not. So these fetches are at least a cool-down
+apart. During the cool-down, tokens with an unknown key id cannot be verified: the lookup raises
+`KeysUnavailable`. Only keys whose fetch began after the lookup can prove that the key id does not
+exist; this result is cached for the one key id.
 
-All fetches are one flight: whoever needs keys while some are on their way waits for those.
+Fetches of one issuer are shared: a caller that needs keys waits for the fetch in progress.
 
 Source: DESIGN section 7; RFC 5861 for the term stale-while-revalidate.
 """
@@ -31,36 +32,36 @@ from towpath.auth.single_flight import SingleFlight
 from towpath.auth.tokens import KeysUnavailable
 
 MAX_ABSENT: Final = 1000
-"""How many made-up key ids are remembered."""
+"""How many key ids that do not exist are cached."""
 MAX_BACKOFF: Final = 60.0
-"""The longest pause between fetches in the background that fail, in seconds."""
+"""The longest pause between failed fetches in the background, in seconds."""
 
 
 class Source(Protocol):
-    """Where keys are fetched; bounded in time by itself."""
+    """Fetches keys; an implementer bounds the time of each fetch."""
 
     issuer: str
 
     async def fetch(self) -> KeyRing:
-        """Return the present keys.
+        """Return the current keys.
 
         Raises:
-            KeysUnavailable: they cannot be had now.
+            KeysUnavailable: the keys cannot be fetched now.
         """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Freshness:
-    """How long fetched keys are believed. Seconds."""
+    """How long fetched keys are used. Seconds."""
 
     fresh: float = 300.0
-    """Used without a thought."""
+    """Used without revalidation."""
     stale: float = 3600.0
-    """Used beyond that, while new ones are fetched; then they are gone."""
+    """Used after that, while new keys are fetched; then they are gone."""
     cooldown: float = 10.0
-    """Between fetches because of a key nobody has seen."""
+    """Minimum time between fetches for an unknown key id."""
     absent: float = 10.0
-    """How long a key id that was looked for in vain is refused without looking again."""
+    """How long a key id that was not found is refused without another fetch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +82,14 @@ class RemoteKeys:
         random: Callable[[], float],
         freshness: Freshness | None = None,
     ) -> None:
-        """Know no keys yet.
+        """Start without keys.
 
         Args:
-            source: where they are fetched.
-            flights: in which fetches fly, under the issuer's name.
+            source: fetches the keys.
+            flights: the fetches in progress, by the issuer's name.
             monotonic: seconds of a monotonic clock.
             random: from 0 to below 1, for pauses.
-            freshness: how long keys are believed.
+            freshness: how long keys are used.
         """
         self._source = source
         self._flights = flights
@@ -105,12 +106,12 @@ class RemoteKeys:
 
     @property
     def issuer(self) -> str:
-        """Whose keys these are."""
+        """The issuer of these keys."""
         return self._source.issuer
 
     @property
     def warm(self) -> bool:
-        """Whether there are keys that may be used."""
+        """Whether there are keys that may still be used."""
         return self._fetched is not None and self._age < self._believed
 
     @property
@@ -128,10 +129,10 @@ class RemoteKeys:
         return self._freshness.fresh + self._freshness.stale
 
     async def find(self, kid: str | None, algorithm: str) -> Key | None:
-        """Return the key for this id and algorithm; None where the issuer has none.
+        """Return the key for this id and algorithm; None if the issuer has none.
 
         Raises:
-            KeysUnavailable: nobody can tell now.
+            KeysUnavailable: the key cannot be looked up now.
         """
         if not self.warm:
             await self.fetch()
@@ -143,34 +144,34 @@ class RemoteKeys:
         return await self._search(kid, algorithm)
 
     async def successor(self, key: Key, kid: str | None, algorithm: str) -> Key | None:
-        """Return the key that has taken the place of one; None where none has.
+        """Return the key that has replaced a key; None if none has.
 
         Raises:
-            KeysUnavailable: nobody can tell now.
+            KeysUnavailable: the key cannot be looked up now.
         """
         found = await self._search(kid, algorithm, beyond=key)
         return None if found is None or _same(found, key) else found
 
     async def fetch(self) -> None:
-        """Fetch the keys, or wait for those on their way.
+        """Fetch the keys, or wait for the fetch in progress.
 
         Raises:
-            KeysUnavailable: they cannot be had now.
+            KeysUnavailable: the keys cannot be fetched now.
         """
         await self._flights.share(self.issuer, self._fetch)
 
     def probe(self) -> None:
-        """Find out in the background whether the provider is there; `failing` will tell."""
+        """Check in the background whether the provider answers; `failing` shows the result."""
         self._flights.begin(f"probe {self.issuer}", self._probe)
 
     async def _probe(self) -> None:
-        """Fetch, though not sooner than the cool-down allows."""
+        """Fetch the keys; after a successful fetch, wait for the end of the cool-down first."""
         if self.warm and not self.failing:
             await asyncio.sleep(max(0.0, self._freshness.cooldown - self._age))
         await self.fetch()
 
     async def keep_fresh(self) -> None:
-        """Replace the keys whenever they are stale, whoever comes, for as long as this runs."""
+        """Replace the keys whenever they are stale, even without clients; run until cancelled."""
         while True:
             await asyncio.sleep(self._freshness.fresh)
             self._revalidate()
@@ -181,18 +182,18 @@ class RemoteKeys:
         return self._fetched.ring
 
     def _revalidate(self) -> None:
-        """Fetch in the background, unless that failed a moment ago."""
+        """Fetch in the background, except during the pause after a failed fetch."""
         if self._monotonic() >= self._next_revalidation:
             self._flights.begin(self.issuer, self._fetch)
 
     async def _search(
         self, kid: str | None, algorithm: str, *, beyond: Key | None = None
     ) -> Key | None:
-        """Look for a key nobody has seen, or for another one, in keys fetched from now on."""
+        """Look for an unknown key, or for a key other than `beyond`, in newly fetched keys."""
         looked_at = self._monotonic()
         known = self._ring.find(kid, algorithm) if beyond is not None else None
         if beyond is not None and known is not None and not _same(known, beyond):
-            return known  # It was replaced while the token was looked at.
+            return known  # The key was replaced while the token was verified.
         if self.issuer not in self._flights:
             if looked_at < self._next_search:
                 raise self._not_now()
@@ -202,7 +203,7 @@ class RemoteKeys:
         if key is None or (beyond is not None and _same(key, beyond)):
             assert self._fetched is not None, "a fetch that does not raise leaves keys"
             if self._fetched.began < looked_at:
-                raise self._not_now()  # The keys on their way left before the question.
+                raise self._not_now()  # The shared fetch began before this lookup.
             if key is None:
                 self._absent[kid, algorithm] = None
         return key

@@ -1,8 +1,7 @@
-"""Keys: what each may be used with, the configured one of an issuer, and the sets issuers publish.
+"""Keys: the algorithms of each key, the configured key of an issuer, and published key sets.
 
-A key and the algorithms it is used with are one thing. Which they are follows from the key itself
-(its type, its curve, its own `alg`), never from what a token asks for; that alone rules out the
-confusion of a public key with a shared secret.
+The algorithms of a key follow from the key itself (its type, its curve, its own `alg`), never from
+a token. So no token can make the server use a public key as a shared secret.
 
 Source: RFC 7517, RFC 7518; RFC 8725 sections 3.1 and 3.2.
 """
@@ -23,11 +22,11 @@ CURVES = {
     "P-384": frozenset({"ES384"}),
     "Ed25519": frozenset({"EdDSA", "Ed25519"}),
 }
-"""What a key on a curve may be used with."""
+"""The algorithms of a key on each curve."""
 ASYMMETRIC = RSA.union(*CURVES.values())
-"""What a fetched key may be used with: nothing whose key both sides would have to know."""
+"""The algorithms of fetched keys: none with a shared secret."""
 ALGORITHMS = SYMMETRIC | ASYMMETRIC
-"""What a configured key may be used with."""
+"""The algorithms of configured keys."""
 MIN_SECRET_BYTES = 32
 """A shorter shared secret is refused."""
 MIN_RSA_BITS = 2048
@@ -44,11 +43,11 @@ class FixedKey:
         self._algorithms = algorithms_of(key)
 
     async def find(self, kid: str | None, algorithm: str) -> Key | None:
-        """Return the key, whatever id the token gives it."""
+        """Return the key, whatever key id the token names."""
         return self._key if algorithm in self._algorithms else None
 
     async def successor(self, key: Key, kid: str | None, algorithm: str) -> Key | None:
-        """Return None: nothing takes the place of a configured key."""
+        """Return None: a configured key is never replaced."""
         return None
 
 
@@ -68,7 +67,7 @@ class KeyRing:
         return len({id(key) for keys in self._by_algorithm.values() for key in keys})
 
     def find(self, kid: str | None, algorithm: str) -> Key | None:
-        """Return the key of this id, or without an id the only one there is; None for no key."""
+        """Return the key of this id, or without an id the algorithm's only key; None if none."""
         if kid is not None:
             return self._by_name.get((kid, algorithm))
         candidates = self._by_algorithm.get(algorithm, [])
@@ -76,13 +75,13 @@ class KeyRing:
 
 
 def read_key_set(document: Any) -> KeyRing:
-    """Return the usable keys of a JWK Set: public ones for signatures, of sufficient strength.
+    """Return the usable keys of a JWK Set: public keys for signatures, of sufficient strength.
 
-    A key that is not usable is left out, whatever is wrong with it: a provider may publish keys of
-    kinds we do not take beside those we do.
+    An unusable key is skipped, whatever the reason: a provider may also publish keys of kinds that
+    we do not accept.
 
     Raises:
-        ValueError: the document is no key set, or holds no usable key.
+        ValueError: the document is not a key set, or holds no usable key.
     """
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list):
@@ -94,7 +93,7 @@ def read_key_set(document: Any) -> KeyRing:
 
 
 def _read_key(entry: Any) -> Key | None:
-    """Return one published key; None where it is none for verifying signatures."""
+    """Return one published key; None if it is unusable for verifying signatures."""
     if not isinstance(entry, dict) or entry.get("kty") not in ("RSA", "EC", "OKP"):
         return None
     operations = entry.get("key_ops", ["verify"])
@@ -112,7 +111,7 @@ def _read_key(entry: Any) -> Key | None:
 
 
 def algorithms_of(key: Key) -> frozenset[str]:
-    """Return the algorithms a key is made for; none for a key that is not for signatures."""
+    """Return the algorithms of a key; empty for a key that is not for signatures."""
     if isinstance(key, OctKey):
         possible = SYMMETRIC
     elif isinstance(key, RSAKey):
@@ -124,7 +123,7 @@ def algorithms_of(key: Key) -> frozenset[str]:
 
 
 def weakness(key: Key) -> str | None:
-    """Return why a key is too weak to be used; None where it is not."""
+    """Return why a key is too weak to be used; None if it is strong enough."""
     if isinstance(key, OctKey) and len(key.raw_value) < MIN_SECRET_BYTES:
         return f"a shared secret needs at least {MIN_SECRET_BYTES} bytes"
     if isinstance(key, RSAKey) and key.raw_value.key_size < MIN_RSA_BITS:
@@ -136,7 +135,8 @@ def configured_key(text: str, algorithm: str) -> Key:
     """Return an issuer's key from configuration: a JWK, a PEM public key, or a shared secret.
 
     Raises:
-        ConfigurationError: the algorithm is not taken, or the text is no key for it.
+        ConfigurationError: the algorithm is not supported, the text is not a key for it, or the
+            key is too weak.
     """
     if algorithm not in ALGORITHMS:
         known = ", ".join(sorted(ALGORITHMS))

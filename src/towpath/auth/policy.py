@@ -1,8 +1,8 @@
-"""Who may do what. The answer is no, unless a line here says yes.
+"""The access policy: everything is refused that this module does not allow.
 
-Tenants never cross: nothing in one tenant is readable or can be acted on from another, whatever the
-role. What a person may do with their own threads needs no role and is not asked here: it cannot
-be expressed for anybody else's.
+Tenants are isolated: no role gives access to another tenant, neither to read nor to act. Actions of
+a person on their own threads need no role and are not checked here: such a request cannot name
+another person's thread.
 """
 
 from enum import Enum
@@ -12,16 +12,16 @@ from towpath.identity import Principal
 
 
 class Action(Enum):
-    """What needs a role."""
+    """An action that needs a role."""
 
     REVOKE = "revoke"
-    """Take credentials back."""
+    """Revoke credentials."""
     DISCONNECT = "disconnect"
-    """End somebody's connections."""
+    """Close the connections of a user."""
     INSPECT = "inspect"
     """See who is connected."""
     PUBLISH = "publish"
-    """Publish as a service, to a person or to the tenant."""
+    """Publish as a service, to a user or to the tenant."""
 
 
 ROLES: dict[str, frozenset[Action]] = {

@@ -1,10 +1,10 @@
-"""The identity provider over the network: its discovery document and its keys, one call each.
+"""The client of an identity provider: fetches the discovery document and the keys.
 
-Every call is bounded in time and size, follows no redirect and takes no compressed body. Whatever
-comes back that is not what was asked for (a status, a page, half a document) is the provider's
-failure and says nothing about any credential; nor does what the client's own code breaks with, as
-on a line that is reset while it is being opened. A fetch, which may take both calls, is what the
-provider's breaker counts: a document that comes while its keys do not is no success.
+Each request is bounded in time and size, follows no redirect and accepts no compressed body. An
+unexpected response (a status, a page, half a document) is a failure of the provider and says
+nothing about any credential. The same holds for an exception in the HTTP client's own code, for
+example if a connection is reset while it is being opened. The provider's breaker counts fetches of
+the keys. A fetch may take both requests: a discovery document without the keys is not a success.
 Addresses come from configuration, or from the document at the configured address; never from a
 token.
 
@@ -32,16 +32,16 @@ MAX_ANSWER_BYTES = 256 * 1024
 """A longer answer is not read to its end."""
 DISCOVERY_PATH = "/.well-known/openid-configuration"
 DISCOVERY_SECONDS = 3600.0
-"""How long the address of the keys is taken for true."""
+"""How long the discovered address of the keys is used."""
 
 ABANDONED = "abandoned"
-"""What a call that was cancelled is told to have failed with."""
+"""The failure that is reported for a cancelled request."""
 
 T = TypeVar("T")
 
 
 class BadAnswer(Exception):
-    """The provider answered something else than what was asked for; the message says what."""
+    """The provider sent an unexpected response; the message describes it."""
 
 
 class IdentityProvider:
@@ -62,15 +62,15 @@ class IdentityProvider:
 
         Args:
             issuer: its exact `iss`, and where its discovery document is found.
-            client: what to ask with; it must follow no redirects.
+            client: sends the requests; it must follow no redirects.
             breaker: wraps each fetch.
-            hooks: hear of each call.
-            jwks_url: where its keys are; None looks into the discovery document.
-            timeout: seconds one call may take, from connecting to the last byte.
+            telemetry: receives an event for each request.
+            jwks_url: the address of its keys; None uses the discovery document.
+            timeout: seconds one request may take, from connecting to the last byte.
             monotonic: seconds of a monotonic clock.
 
         Raises:
-            ConfigurationError: an address may not be asked.
+            ConfigurationError: `may_ask` refuses the address.
         """
         self.issuer = issuer
         self.breaker = breaker
@@ -87,10 +87,10 @@ class IdentityProvider:
             )
 
     async def fetch(self) -> KeyRing:
-        """Return the issuer's present keys.
+        """Return the issuer's current keys.
 
         Raises:
-            KeysUnavailable: they cannot be had now.
+            KeysUnavailable: the keys cannot be fetched now.
         """
         try:
             permit = self.breaker.admit()
@@ -115,7 +115,7 @@ class IdentityProvider:
         return url
 
     def _read_document(self, document: Any) -> str:
-        """Return the address of the keys in a discovery document of this very issuer."""
+        """Return the address of the keys in a discovery document of this issuer."""
         if not isinstance(document, dict) or document.get("issuer") != self.issuer:
             raise BadAnswer("the discovery document is another issuer's")
         url = document.get("jwks_uri")
@@ -124,7 +124,7 @@ class IdentityProvider:
         return url
 
     async def _get(self, url: str, read: Callable[[Any], T]) -> T:
-        """Make one call and return what its JSON answer reads as."""
+        """Send one request and return its JSON response as `read` returns it."""
         began, failure = self._monotonic(), ABANDONED
         try:
             async with asyncio.timeout(self._timeout):
@@ -137,7 +137,8 @@ class IdentityProvider:
             failure = str(error)
         except (httpx2.HTTPError, OSError) as error:
             failure = type(error).__name__
-        except (AttributeError, RuntimeError) as error:  # Of the client: its line is gone already.
+        except (AttributeError, RuntimeError) as error:
+            # The HTTP client's own code raises these if a connection is reset while it is opened.
             failure = type(error).__name__
             self._telemetry.emit(InternalError(where="identity provider", error=error))
         finally:
@@ -170,7 +171,7 @@ def _json(body: bytes) -> Any:
 
 
 def may_ask(url: str) -> bool:
-    """Whether keys may be fetched from here: https, or http where only this machine is reached."""
+    """Whether keys may be fetched from an address: over https, or from loopback over http."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -182,7 +183,7 @@ def may_ask(url: str) -> bool:
 
 
 def without_user(url: str) -> str:
-    """Return an address without the name and password that may stand in it."""
+    """Return an address without the user and password that it may contain."""
     head, slashes, rest = url.partition("://")
     host, slash, path = rest.partition("/")
     return f"{head}{slashes}{host.rpartition('@')[2]}{slash}{path}" if slashes else url

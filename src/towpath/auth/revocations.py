@@ -1,16 +1,17 @@
-"""What was taken back: one token, all of a person's, or all of a tenant's.
+"""Revocations: of one token, of all tokens of a user, or of all tokens of a tenant.
 
-A revocation of a token concerns that token. One of a person or tenant concerns what was issued up
-to its moment, so that whoever logs in again afterwards is let in: after `LEEWAY`, since the
-issuer's clock may be ahead of ours by that much; a token that does not say when it was issued
-counts as older. Where revocations may be missing from the log, one of `EVERYBODY` stands for them
-all. Revocations are publications in the control channel: every node hears of them in the log's
-order, and finds them there when it starts.
+A revocation of a token concerns that token. A revocation of a user or tenant concerns all tokens
+issued until `LEEWAY` after its time, since the issuer's clock may be ahead of ours by that much. A
+user who logs in again after that is admitted. A token without an issue time counts as older. If
+revocations may be missing from the log, one revocation of `EVERYBODY` replaces them all.
+Revocations are publications in the control channel: every node receives them in the log's order,
+and reads them there when it starts.
 
-A revocation takes the place of older ones that it covers: one of a user that of the same user, one
-of a tenant all of the tenant, one of `EVERYBODY` all. It covers those of tokens too: a token that
-was revoked at its moment or before was issued `LEEWAY` after that at most, since a token that was
-issued later is refused (`towpath.auth.tokens`).
+A revocation replaces the older ones that it covers. A revocation of a user covers those of the same
+user, one of a tenant covers all of the tenant, one of `EVERYBODY` covers all. A revocation of a
+tenant or of `EVERYBODY` at a time T covers those of tokens too: a token that was revoked at T or
+before was issued at T + `LEEWAY` at the latest, because a token with a later issue time is refused
+(`towpath.auth.tokens`).
 
 Source: DESIGN section 7.
 """
@@ -29,19 +30,19 @@ from towpath.log.broker import Append, Item
 EVERYBODY = ""
 """The tenant of a revocation that concerns all tenants; no principal can have it."""
 KEEP_SECONDS = 30 * 24 * 3600.0
-"""How long a revocation is kept at least: longer than credentials should live."""
+"""The minimum time a revocation is kept: longer than credentials should be valid."""
 REPEAT_SECONDS = 24 * 3600.0
-"""For how long it changes nothing to revoke a token once more."""
+"""For how long a repeated revocation of the same token has no effect."""
 MAX_REVOCATIONS = 50_000
-"""How many are kept of one tenant."""
+"""How many revocations of one tenant are kept."""
 MAX_TOTAL = 250_000
-"""How many are kept of all tenants together."""
+"""How many revocations of all tenants together are kept."""
 SHARE = 100
-"""How many of each tenant are kept, however many of the others there are."""
+"""How many revocations each tenant may have even if `MAX_TOTAL` is reached."""
 
 
 class Revocation(Struct, frozen=True, kw_only=True, tag_field="type", tag="revocation"):
-    """One thing taken back: a token, a user's, or with neither given all of a tenant's."""
+    """One revocation: of a token, of a user, or with neither given of a whole tenant."""
 
     tenant: str
     at: float
@@ -52,7 +53,7 @@ class Revocation(Struct, frozen=True, kw_only=True, tag_field="type", tag="revoc
 
     @property
     def what(self) -> str:
-        """In a word, what is taken back."""
+        """What is revoked, in one word."""
         if self.token_id is not None:
             return "token"
         if self.user is not None:
@@ -60,7 +61,7 @@ class Revocation(Struct, frozen=True, kw_only=True, tag_field="type", tag="revoc
         return "tenant" if self.tenant != EVERYBODY else "everybody"
 
     def names(self, principal: Principal) -> bool:
-        """Whether it is about this principal: what was there when it came ends with it."""
+        """Whether it concerns this principal: connections that exist when it arrives are closed."""
         if self.tenant not in (principal.tenant, EVERYBODY):
             return False
         if self.token_id is not None:
@@ -69,48 +70,48 @@ class Revocation(Struct, frozen=True, kw_only=True, tag_field="type", tag="revoc
 
 
 class Compacted(Struct, frozen=True, kw_only=True, tag_field="type", tag="compacted"):
-    """A part of all revocations that count; nothing counts that was said before part 0."""
+    """A part of all revocations in force; part 0 supersedes everything before it."""
 
     part: int
     revocations: tuple[Revocation, ...]
 
 
 def control_item(said: Revocation | Compacted) -> Item:
-    """Return what the control channel holds for a revocation, or for a part of all that count."""
+    """Return the control channel's item for a revocation, or for a part of all in force."""
     return Item(msgspec.json.encode(said), {})
 
 
 def announce(revocation: Revocation) -> Append:
-    """Return the append by which every node learns of a revocation."""
+    """Return the append that sends a revocation to every node."""
     return Append(CONTROL, (control_item(revocation),))
 
 
 def revoke_everybody(at: float) -> Item:
-    """Return what revokes everything issued before `at`: for a log that has lost revocations."""
+    """Return the item that revokes all issued before `at`: for a log that lost revocations."""
     return control_item(Revocation(tenant=EVERYBODY, at=at))
 
 
 @dataclass(slots=True)
 class _Tenant:
-    """What was taken back in one tenant, each with its moment."""
+    """The revocations of one tenant, each with its time."""
 
     tokens: dict[str, float] = field(default_factory=dict)
     moments: dict[str | None, float] = field(default_factory=dict)
     """By user; None is the whole tenant."""
     oldest: float = float("inf")
-    """No moment is older than this one."""
+    """No entry is older than this time."""
 
     def __len__(self) -> int:
         return len(self.tokens) + len(self.moments)
 
     def holds(self, revocation: Revocation) -> bool:
-        """Whether there is an entry whose place this revocation would take."""
+        """Whether there is an entry that this revocation would replace."""
         if revocation.token_id is not None:
             return revocation.token_id in self.tokens
         return revocation.user in self.moments
 
     def put(self, revocation: Revocation) -> None:
-        """Keep a revocation, in place of an older one of the same."""
+        """Store a revocation; it replaces an older one of the same token, user or tenant."""
         if revocation.token_id is not None:
             self.tokens[revocation.token_id] = revocation.at
         else:
@@ -118,7 +119,7 @@ class _Tenant:
         self.oldest = min(self.oldest, revocation.at)
 
     def drop(self, upto: float) -> None:
-        """Drop what is as old as this moment, or older."""
+        """Drop the entries of this time and older ones."""
         if self.oldest <= upto:
             self.tokens = {token: at for token, at in self.tokens.items() if at > upto}
             self.moments = {user: at for user, at in self.moments.items() if at > upto}
@@ -129,13 +130,13 @@ _NOTHING = _Tenant()
 
 
 class Revocations:
-    """The revocations this node has heard of."""
+    """The revocations this node has received."""
 
     def __init__(self, keep_seconds: float) -> None:
-        """Have heard of none.
+        """Start without revocations.
 
         Args:
-            keep_seconds: how long each counts: longer than any credential lives.
+            keep_seconds: the minimum time each is kept: longer than any credential is valid.
         """
         self._keep_seconds = keep_seconds
         self._tenants: dict[str, _Tenant] = {}
@@ -145,7 +146,7 @@ class Revocations:
         return self._count
 
     def __iter__(self) -> Iterator[Revocation]:
-        """Yield all that count; those that others cover are not among them."""
+        """Yield all revocations in force, without those that others cover."""
         for name, tenant in self._tenants.items():
             for token, at in tenant.tokens.items():
                 yield Revocation(tenant=name, at=at, token_id=token)
@@ -153,7 +154,7 @@ class Revocations:
                 yield Revocation(tenant=name, at=at, user=user)
 
     def covers(self, revocation: Revocation) -> bool:
-        """Whether all that this revocation takes back is taken back already."""
+        """Whether everything that this revocation concerns is revoked already."""
         own, moments = self._of(revocation.tenant), self._whole(revocation.tenant)
         if revocation.token_id is None:
             moments.append(own.moments.get(revocation.user))
@@ -162,11 +163,11 @@ class Revocations:
         return any(moment is not None and revocation.at <= moment for moment in moments)
 
     def admits(self, revocation: Revocation, now: float) -> bool:
-        """Whether there is room for a revocation; what still counts is never dropped to make some.
+        """Whether there is room for a revocation; no revocation in force is dropped to make room.
 
-        One that adds no entry has room always, and so has one of a whole tenant. The bound of
-        the tenant comes before the bound of all: a tenant that keeps little has room however much
-        the others keep.
+        There is always room for one that adds no entry, and for one of a whole tenant. The bound of
+        the tenant comes before the bound of all: a tenant with fewer than `SHARE` entries has room
+        however many entries the other tenants have.
         """
         name = revocation.tenant
         whole = revocation.token_id is None and revocation.user is None
@@ -178,7 +179,7 @@ class Revocations:
         return own < MAX_REVOCATIONS and (len(self) < MAX_TOTAL or own < SHARE)
 
     def add(self, revocation: Revocation) -> bool:
-        """Take note of one; idempotent, in any order. Return whether it takes back anything new."""
+        """Add a revocation; idempotent, in any order. Return whether it revokes anything new."""
         if self.covers(revocation):
             return False
         if revocation.token_id is None and revocation.user is None:
@@ -190,7 +191,7 @@ class Revocations:
         return True
 
     def revoked(self, principal: Principal) -> bool:
-        """Whether a credential that says this is taken back."""
+        """Whether the credential of this principal is revoked."""
         own, issued = self._of(principal.tenant), principal.issued_at
         if principal.token_id is not None and principal.token_id in own.tokens:
             return True
@@ -204,11 +205,11 @@ class Revocations:
         return self._tenants.get(tenant, _NOTHING)
 
     def _whole(self, tenant: str) -> list[float | None]:
-        """Return the moments that concern everybody in a tenant."""
+        """Return the times of the revocations that concern all users of a tenant."""
         return [self._of(name).moments.get(None) for name in (tenant, EVERYBODY)]
 
     def _drop(self, upto: float, tenants: list[str]) -> None:
-        """Drop what is as old as this moment, or older, of these tenants."""
+        """Drop the entries of these tenants of this time and older ones."""
         for name in tenants:
             own = self._of(name)
             self._count -= len(own)

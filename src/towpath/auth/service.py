@@ -1,9 +1,9 @@
 """The one place where a credential becomes a principal.
 
-A ticket is redeemed; anything else goes to the verifier of the issuer it names, unless its verdict
-is remembered. Finding out is shared by everybody who presents the same credential at once, has
-one deadline, and is tried again in one layer only, and only where nobody could tell. Whatever
-comes out, from wherever, is held against the revocations last.
+A ticket is redeemed. Any other credential goes to the verifier of the issuer it names, unless its
+verdict is cached. Concurrent calls with the same credential share one verification. A verification
+has one deadline. Only this layer retries it, and only while the verdict is `Unknown`. Every
+verdict, cached ones included, is checked against the revocations last.
 
 Source: DESIGN section 7.
 """
@@ -28,19 +28,19 @@ from towpath.auth.verdicts import Invalid, Unknown, Valid, Verdict
 from towpath.identity import Principal
 
 UNNAMED: Final = "configured key"
-"""What logs and metrics call an issuer without a name."""
+"""The name in logs and metrics of an issuer without a name."""
 
 
 class Verifier(Protocol):
-    """Finds out what a credential is worth; the seam for other kinds than JWT (RFC 7662).
+    """Verifies credentials; the seam for other kinds than JWT (RFC 7662).
 
-    An implementer promises: no exception for anything a client may present; `Unknown` only where
-    asking again may help; every call it makes over a network bounded in time and led through the
-    breaker of whatever it asks.
+    An implementer promises: no exception for anything a client may present; `Unknown` only if a
+    retry may help; every network call is bounded in time and goes through the breaker of the
+    called server.
     """
 
     def takes(self, credential: str) -> bool:
-        """Whether this credential is for this verifier to judge, by what it says of itself."""
+        """Whether this verifier is responsible for a credential, by the credential's own claims."""
 
     async def verify(self, credential: str, now: float) -> Verdict:
         """Return the verdict about a credential at a Unix time in seconds."""
@@ -48,21 +48,21 @@ class Verifier(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedIssuer:
-    """One issuer whose credentials are taken."""
+    """One issuer whose credentials are accepted."""
 
     issuer: str | None
-    """Its `iss`; None where the key alone says who signed."""
+    """Its `iss`; None if only the key identifies the signer."""
     verifier: Verifier
     breaker: CircuitBreaker
-    """Of the one thing that verifying needs from elsewhere."""
+    """The breaker of the one server that verification needs."""
     keys: RemoteKeys | None = None
-    """None where verifying needs nothing from elsewhere."""
+    """None if verification needs no other server."""
     required: bool = True
     """Whether readiness at start waits for its keys."""
 
     @property
     def name(self) -> str:
-        """What logs and metrics call it."""
+        """The name in logs and metrics."""
         return self.issuer or UNNAMED
 
     @property
@@ -72,20 +72,20 @@ class TrustedIssuer:
 
     @property
     def in_outage(self) -> bool:
-        """Whether it is known not to answer."""
+        """Whether the issuer is known not to answer."""
         failing = self.keys is not None and self.keys.failing
         return failing or self.breaker.state is not State.CLOSED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """How often, and for how long, an answer is sought."""
+    """How often, and for how long, a verification is tried."""
 
     attempts: int = 3
     base: float = 0.1
-    """The first pause is at most this long, each further one twice the one before. Seconds."""
+    """The longest first pause; the limit doubles with each further pause. Seconds."""
     deadline: float = 2.5
-    """For everything together; SDKs give a command 5 s. Seconds."""
+    """For all attempts together; SDKs wait 5 s for a command. Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +94,12 @@ class Judged:
 
     verdict: Verdict
     age: float = 0.0
-    """Seconds since it was found out; 0 for one found out just now."""
+    """Seconds since the verification; 0 if the verdict is not from the cache."""
 
 
 @retired_methods("towpath.UnifiedAuthenticationService")
 class AuthService:
-    """Judges credentials; an async context manager whose exit leaves nothing under way."""
+    """Verifies credentials; an async context manager whose exit ends all work in progress."""
 
     def __init__(
         self,
@@ -115,19 +115,19 @@ class AuthService:
         random: Callable[[], float],
         retry: Retry | None = None,
     ) -> None:
-        """Judge for these issuers.
+        """Accept credentials of these issuers.
 
         Args:
-            issuers: whose credentials are taken.
-            cache: verdicts found out before.
-            tickets: those issued here.
-            revocations: what was taken back.
-            verdicts: verifications under way.
-            fetches: keys under way, in which the issuers' keys fly.
+            issuers: the issuers whose credentials are accepted.
+            cache: the verdicts of earlier verifications.
+            tickets: the tickets issued by this node.
+            revocations: the revocations in force.
+            verdicts: the verifications in progress.
+            fetches: the fetches of the issuers' keys in progress.
             monotonic: seconds of a monotonic clock.
             now: Unix seconds.
             random: from 0 to below 1, for pauses.
-            retry: how often an answer is sought.
+            retry: how often, and for how long, a verification is tried.
         """
         self.issuers = tuple(issuers)
         self.retry = retry or Retry()
@@ -156,15 +156,15 @@ class AuthService:
 
     @property
     def under_way(self) -> int:
-        """How many verifications are under way."""
+        """How many verifications are in progress."""
         return len(self._verdicts)
 
     async def authenticate(self, credential: str, *, origin: str | None = None) -> Judged:
-        """Return the verdict about a credential; within the deadline, whatever else hangs.
+        """Return the verdict about a credential, always within the deadline.
 
         Args:
             credential: a token or a ticket, as it was presented.
-            origin: of the page that presents it; a ticket may be bound to it.
+            origin: the origin of the page that presents it; a ticket may be bound to an origin.
         """
         if is_ticket(credential):
             redeemed = self.tickets.redeem(credential, origin, self._now())
@@ -181,15 +181,15 @@ class AuthService:
         return Judged(self._unless_revoked(verdict))
 
     def remembers(self, credential: str) -> bool:
-        """Whether a credential is known to be good without finding it out anew."""
+        """Whether a credential is cached as valid."""
         found = self.cache.get(digest(credential))
         return found is not None and isinstance(found.verdict, Valid)
 
     def apply(self, revocation: Revocation) -> bool:
-        """Take a revocation into account, from now on and for what is remembered.
+        """Apply a revocation to cached and to future verdicts.
 
         Returns:
-            Whether it takes back anything that was not taken back before.
+            Whether it revokes anything that was not revoked before.
         """
         if not self.revocations.add(revocation):
             return False
@@ -198,11 +198,11 @@ class AuthService:
 
     @property
     def cold(self) -> list[str]:
-        """The required issuers whose keys are not there."""
+        """The required issuers that have no usable keys."""
         return [one.name for one in self.issuers if one.required and not one.warm]
 
     async def warm(self) -> None:
-        """Fetch every issuer's keys; returns once those of the required ones are there."""
+        """Fetch every issuer's keys; return when all required issuers have keys."""
         async with asyncio.TaskGroup() as group:
             optional = [
                 group.create_task(self._warm(one)) for one in self.issuers if not one.required
@@ -210,20 +210,20 @@ class AuthService:
             required = [group.create_task(self._warm(one)) for one in self.issuers if one.required]
             await asyncio.gather(*required)
             for task in optional:
-                task.cancel()  # They are fetched when somebody comes with such a credential.
+                task.cancel()  # The first credential of this issuer fetches the keys.
 
     async def keep_fresh(self) -> None:
-        """Keep every issuer's keys fresh, so that an outage never meets old ones; does not end."""
+        """Keep every issuer's keys fresh, so that no outage begins with old keys; does not end."""
         async with asyncio.TaskGroup() as group:
             for one in self.issuers:
                 if one.keys is not None:
                     group.create_task(one.keys.keep_fresh())
 
     def issuer(self, name: str | None = None) -> TrustedIssuer:
-        """Return an issuer by name; without one the first, or one whose breaker is not closed.
+        """Return an issuer by name; without a name one whose breaker is not closed, or the first.
 
         Raises:
-            LookupError: there is none of that name.
+            LookupError: no issuer has that name.
         """
         if name is not None:
             named = [one for one in self.issuers if one.name == name]
@@ -234,20 +234,20 @@ class AuthService:
         return next(troubled, self.issuers[0])
 
     def probe(self, principal: Principal) -> None:
-        """Find out in the background whether whoever vouches for this principal is there."""
+        """Check in the background whether the issuer of this principal answers."""
         for one in self._vouching_for(principal):
             if one.keys is not None:
                 one.keys.probe()
 
     def in_outage(self, principal: Principal) -> bool:
-        """Whether whoever vouches for this principal is known not to answer."""
+        """Whether the issuer of this principal is known not to answer."""
         return any(one.in_outage for one in self._vouching_for(principal))
 
     def _vouching_for(self, principal: Principal) -> list[TrustedIssuer]:
         return [one for one in self.issuers if one.issuer == principal.issuer]
 
     async def _warm(self, issuer: TrustedIssuer) -> None:
-        """Fetch an issuer's keys, as often as it takes."""
+        """Fetch an issuer's keys, and retry until a fetch succeeds."""
         failures = 0
         while issuer.keys is not None and not issuer.warm:
             try:
@@ -258,7 +258,7 @@ class AuthService:
                 await asyncio.sleep(max(outage.retry_after, pause))
 
     async def _find_out(self, key: Digest, credential: str) -> Verdict:
-        """Have a credential verified, trying again where nobody could tell."""
+        """Verify a credential, with retries, and cache the verdict."""
         verifier = self._verifier(credential)
         if verifier is None:
             return Invalid("no issuer of ours")
@@ -267,7 +267,7 @@ class AuthService:
         return verdict
 
     async def _persist(self, verifier: Verifier, credential: str) -> Verdict:
-        """Ask a verifier until it can tell, or there is no time or no try left."""
+        """Call a verifier until the verdict is not `Unknown`, or no time or attempt is left."""
         until, attempt = self._monotonic() + self.retry.deadline, 1
         verdict = await verifier.verify(credential, self._now())
         while isinstance(verdict, Unknown) and attempt < self.retry.attempts:
@@ -280,7 +280,7 @@ class AuthService:
         return verdict
 
     def _pause(self, attempt: int) -> float:
-        """Return how long to wait after the nth failure: full jitter, so that a herd disperses."""
+        """Return the pause after the nth failure: full jitter, so that retries spread out."""
         return self._random() * self.retry.base * 2.0 ** (attempt - 1)
 
     def _verifier(self, credential: str) -> Verifier | None:

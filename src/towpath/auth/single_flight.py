@@ -1,8 +1,8 @@
-"""Work under way, by key: whoever asks for what is under way already shares its one outcome.
+"""Work in progress, by key: concurrent callers with the same key share one flight and its outcome.
 
-A flight belongs to nobody who asked for it. One of them may leave, and the others still get the
-answer; when the last one has left, the work is cancelled and nothing of it stays. Work that nobody
-waits for (`begin`) flies on alone.
+If one caller is cancelled, the other callers still get the outcome. If the last caller is
+cancelled, the work is cancelled and its flight is removed. Work started with `begin` runs to its
+end without callers.
 """
 
 import asyncio
@@ -21,17 +21,17 @@ class _Flight(Generic[T]):
     task: "asyncio.Task[None] | None" = None
     waiters: int = 0
     alone: bool = False
-    """Whether it goes on with nobody waiting for it."""
+    """Whether it continues without callers."""
 
 
 class SingleFlight(Generic[K, T]):
-    """The work under way; an async context manager whose exit cancels it and waits for its end."""
+    """The work in progress; an async context manager whose exit cancels and awaits the work."""
 
     def __init__(self, lost: Callable[[Exception], None]) -> None:
-        """Have nothing under way.
+        """Start with no work in progress.
 
         Args:
-            lost: hears of what work raised while nobody waited for it.
+            lost: called with an exception of work that no caller waits for.
         """
         self._lost = lost
         self._group = asyncio.TaskGroup()
@@ -56,14 +56,14 @@ class SingleFlight(Generic[K, T]):
         for flight in list(self._flights.values()):
             assert flight.task is not None, "a flight has its task from its beginning"
             flight.task.cancel()
-        # What went wrong in the body is no failure of a flight: it goes on as it is, in no group.
+        # An exception of the body is not a flight's: it propagates as it is, not as a group.
         await self._group.__aexit__(None, None, None)
 
     async def share(self, key: K, work: Callable[[], Awaitable[T]]) -> T:
-        """Return the outcome of the work of this key, beginning it where it is not under way.
+        """Return the outcome of the work of this key; begin the work if it is not in progress.
 
         Raises:
-            Whatever the work raises, to everybody who shares it.
+            Whatever the work raises, to every caller that shares it.
         """
         flight = self._flights.get(key) or self._begin(key, work)
         flight.waiters += 1
@@ -75,9 +75,9 @@ class SingleFlight(Generic[K, T]):
                 self._cancel(key, flight)
 
     def begin(self, key: K, work: Callable[[], Awaitable[T]]) -> None:
-        """Begin the work of this key where it is not under way, and wait for nothing.
+        """Begin the work of this key if it is not in progress, and do not wait for it.
 
-        It goes on to its end, whoever else shares it and leaves.
+        The work runs to its end, even if all callers that share it are cancelled.
         """
         flight = self._flights.get(key) or self._begin(key, work)
         flight.alone = True
@@ -91,10 +91,10 @@ class SingleFlight(Generic[K, T]):
     async def _fly(self, key: K, flight: _Flight[T], work: Callable[[], Awaitable[T]]) -> None:
         try:
             made = await work()
-        except Exception as error:  # It belongs to those who asked, not to the group.
+        except Exception as error:  # It is for the callers, not for the task group.
             flight.outcome.set_exception(error)
             if not flight.waiters:
-                flight.outcome.exception()  # Asyncio would call it never retrieved.
+                flight.outcome.exception()  # Else asyncio logs it as never retrieved.
                 self._lost(error)
         else:
             flight.outcome.set_result(made)
@@ -102,13 +102,13 @@ class SingleFlight(Generic[K, T]):
             self._forget(key, flight)
 
     def _cancel(self, key: K, flight: _Flight[T]) -> None:
-        """Cancel a flight nobody waits for; whoever asks from now on begins another one."""
+        """Cancel a flight without callers; the next caller begins another one."""
         self._forget(key, flight)
         assert flight.task is not None, "a flight has its task from its beginning"
         flight.task.cancel()
 
     def _finish(self, key: K, flight: _Flight[T]) -> None:
-        """Let everybody go; a task cancelled before its first step never comes to do so itself."""
+        """End the flight for all callers: a task cancelled before its first step does not."""
         self._forget(key, flight)
         flight.outcome.cancel()
 

@@ -1,7 +1,8 @@
-"""One-use tickets: for clients that can send neither a header nor a token of their own.
+"""One-use tickets, for clients that can send neither a header nor a token of their own.
 
-A ticket stands for the principal who asked for it, for a minute, once. Only its digest is kept. One
-that was used is the same as one that never was: both are no longer good, and a new one helps.
+A ticket authenticates the principal who requested it, once, within a minute. Only the digest of the
+ticket is stored. A used ticket and one that was never issued get the same verdict, expired: the
+client can request a new ticket.
 
 Source: DESIGN section 7.
 """
@@ -20,11 +21,11 @@ from towpath.errors import TooManyRequests
 from towpath.identity import Principal
 
 PREFIX: Final = "tkt_"
-"""What every ticket begins with."""
+"""The prefix of every ticket."""
 TICKET_SECONDS: Final = 60.0
-"""How long a ticket waits to be used."""
+"""How long an unused ticket is valid."""
 TICKET_BYTES: Final = 32
-"""The randomness in it: 256 bit."""
+"""The random bytes of a ticket: 256 bits."""
 _FORM = re.compile(r"tkt_[A-Za-z0-9_-]{43}")
 
 
@@ -44,12 +45,13 @@ class Tickets:
         new_secret: Callable[[], str] = lambda: secrets.token_urlsafe(TICKET_BYTES),
         max_tickets: int = 10_000,
     ) -> None:
-        """Have issued none.
+        """Start without tickets.
 
         Args:
             monotonic: seconds of a monotonic clock.
             new_secret: returns 43 characters of base64url.
-            max_tickets: how many may wait to be used; more are refused, never pushed out.
+            max_tickets: how many unused tickets there may be; a further one is refused, and no
+                ticket is evicted.
         """
         self._new_secret = new_secret
         self._max_tickets = max_tickets
@@ -64,11 +66,11 @@ class Tickets:
         """Return a new ticket for this principal.
 
         Args:
-            principal: who asked, verified.
-            origin: of the page that will use it; None binds it to no origin.
+            principal: the verified principal who requested the ticket.
+            origin: the origin of the page that will use it; None binds it to no origin.
 
         Raises:
-            TooManyRequests: too many wait to be used.
+            TooManyRequests: there are too many unused tickets.
         """
         self._waiting.expire()
         if len(self._waiting) >= self._max_tickets:
@@ -78,11 +80,11 @@ class Tickets:
         return ticket
 
     def redeem(self, ticket: str, origin: str | None, now: float) -> Verdict:
-        """Use a ticket up and return the verdict about it; there is one good one per ticket.
+        """Consume a ticket and return the verdict about it; a ticket is valid once.
 
         Args:
             ticket: as it was presented.
-            origin: of the page that presents it; None where it names none.
+            origin: the origin of the page that presents it; None if the page names none.
             now: Unix time in seconds.
         """
         if not _FORM.fullmatch(ticket):
@@ -99,5 +101,5 @@ class Tickets:
 
 
 def is_ticket(credential: str) -> bool:
-    """Whether a credential means to be a ticket."""
+    """Whether a credential has the prefix of a ticket."""
     return credential.startswith(PREFIX)

@@ -1,8 +1,8 @@
-"""Verifying JSON Web Tokens: a configured issuer, a key of its, an algorithm of that key.
+"""Verification of JSON Web Tokens, by a configured issuer, its keys and their algorithms.
 
-What a token says of itself chooses nothing but a row in our own configuration: its `kid` and
-`alg` pick one of the issuer's keys, and a key is used only with the algorithms it was made for.
-Keys that a token brings along, or addresses where some could be had, are not looked at.
+The content of a token only selects from our own configuration: its `kid` and `alg` select one of
+the issuer's keys, and a key is used only with the algorithms it was made for. Keys in a token, and
+addresses of keys in a token, are ignored.
 
 Source: RFC 7515, RFC 7519, RFC 8725 (best current practices); DESIGN section 7.
 """
@@ -27,29 +27,29 @@ LEEWAY = 30.0
 MAX_TOKEN_BYTES = 16 * 1024
 """A longer credential is refused unread."""
 MAX_SUBJECT_BYTES = 255
-"""Longest tenant and user, in UTF-8."""
+"""The longest tenant and user, in UTF-8."""
 MAX_KID_CHARACTERS = 256
-"""A longer key id names no key."""
+"""A longer key id is invalid."""
 MAX_TIME = 253_402_300_799
-"""The last second a calendar date can name (year 9999); a later time is no time."""
+"""The last second a calendar date can name (year 9999); a later time is invalid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issuer:
-    """Whose tokens are taken, and how they are read."""
+    """An issuer whose tokens are accepted, and how its tokens are read."""
 
     issuer: str | None
-    """The exact `iss`; None where the key alone says who signed."""
+    """The exact `iss`; None if only the key identifies the signer."""
     audience: str | None
-    """What `aud` must be or contain; None where none is asked for."""
+    """What `aud` must be or contain; None if no audience is required."""
     algorithms: frozenset[str]
-    """What its tokens may be signed with; each key is used with those it is made for."""
+    """The algorithms of its tokens; each key is used only with those it is made for."""
     tenant_claim: str | None
-    """The claim that is the tenant: a name, or a JSON pointer (`/realm/tenant`)."""
+    """The claim that holds the tenant: a name, or a JSON pointer (`/realm/tenant`)."""
     tenant: str | None
-    """The one tenant of this issuer, where no claim tells."""
+    """The one tenant of this issuer, if no claim holds it."""
     roles_claim: str = "roles"
-    """The claim that lists roles, a name or a JSON pointer; none by default."""
+    """The claim that lists roles: a name, or a JSON pointer. Without the claim there are none."""
 
     def __post_init__(self) -> None:
         if bool(self.tenant_claim) == bool(self.tenant):
@@ -60,35 +60,35 @@ class Issuer:
 
 
 class KeysUnavailable(TowpathError):
-    """The key a token asks for cannot be had now, which says nothing about the token."""
+    """The key that a token names cannot be fetched now; this says nothing about the token."""
 
     def __init__(self, reason: str, retry_after: float = 0.0, *, suspect: bool = False) -> None:
         super().__init__(reason, retry_after)
         self.reason = reason
         self.retry_after = retry_after
-        """Seconds until asking again may help."""
+        """Seconds until a retry may help."""
         self.suspect = suspect
-        """True where the token is the likelier cause."""
+        """True if the token is a likelier cause than an outage."""
 
     def __str__(self) -> str:
         return self.reason
 
 
 class Keys(Protocol):
-    """Where an issuer's keys come from."""
+    """The keys of an issuer."""
 
     async def find(self, kid: str | None, algorithm: str) -> Key | None:
-        """Return the key for this id and algorithm; None where the issuer has none.
+        """Return the key for this id and algorithm; None if the issuer has none.
 
         Raises:
-            KeysUnavailable: nobody can tell now.
+            KeysUnavailable: the key cannot be looked up now.
         """
 
     async def successor(self, key: Key, kid: str | None, algorithm: str) -> Key | None:
-        """Return the key that has taken the place of one; None where none has.
+        """Return the key that has replaced a key; None if none has.
 
         Raises:
-            KeysUnavailable: nobody can tell now.
+            KeysUnavailable: the key cannot be looked up now.
         """
 
 
@@ -100,7 +100,7 @@ class TokenVerifier:
         self._keys = keys
 
     def takes(self, credential: str) -> bool:
-        """Whether a token claims to be this issuer's."""
+        """Whether a token claims this issuer."""
         return self._issuer.issuer is None or claimed_issuer(credential) == self._issuer.issuer
 
     async def verify(self, credential: str, now: float) -> Verdict:
@@ -131,7 +131,7 @@ class TokenVerifier:
         """Find the key and read the token with it.
 
         Raises:
-            KeysUnavailable: nobody can tell now.
+            KeysUnavailable: the key cannot be looked up now.
         """
         key = await self._keys.find(kid, algorithm)
         if key is None:
@@ -139,7 +139,7 @@ class TokenVerifier:
         try:
             return self._read(credential, key, algorithm, now)
         except BadSignatureError:
-            # Without an id nothing but this says that the issuer has another key by now.
+            # Without a key id, only a bad signature shows that the key may have been replaced.
             newer = await self._keys.successor(key, kid, algorithm) if kid is None else None
         if newer is None:
             return Invalid("not signed with a key of this issuer")
@@ -149,10 +149,10 @@ class TokenVerifier:
             return Invalid("not signed with a key of this issuer")
 
     def _read(self, credential: str, key: Key, algorithm: str, now: float) -> Verdict:
-        """Return the verdict about a token, by one key.
+        """Return the verdict about a token, verified with one key.
 
         Raises:
-            BadSignatureError: it is not signed with this key.
+            BadSignatureError: the token is not signed with this key.
         """
         try:
             decoded = jwt.decode(
@@ -199,7 +199,7 @@ class TokenVerifier:
 
 
 def claimed_issuer(token: str) -> str | None:
-    """Return the `iss` a token claims, unverified: it chooses who verifies it, and nothing else."""
+    """Return the unverified `iss` of a token; it only selects the verifier of the token."""
     if len(token) > MAX_TOKEN_BYTES or not token.isascii():
         return None
     claims = _read_part(token, 1)
@@ -210,7 +210,7 @@ def claimed_issuer(token: str) -> str | None:
 class _StrictDecoder(json.JSONDecoder):
     """Refuses an object that names a member twice (RFC 7519 section 4), and deep nesting.
 
-    How deep an interpreter gets by itself differs from one to the next; a verdict may not.
+    The depth that an interpreter can read differs between interpreters; the verdict must not.
     """
 
     def __init__(self) -> None:
@@ -223,7 +223,7 @@ class _StrictDecoder(json.JSONDecoder):
 
 
 def _read_part(token: str, part: int) -> dict[str, Any] | None:
-    """Return the header (0) or the claims (1) of a compact token; None where it is none."""
+    """Return the header (0) or the claims (1) of a compact token; None if it is invalid."""
     segments = token.split(".")
     if len(segments) != 3:
         return None
@@ -243,7 +243,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _claim(claims: dict[str, Any], name: str) -> object:
-    """Return a claim by its name or, where that begins with a slash, by its pointer (RFC 6901)."""
+    """Return a claim by name, or by JSON pointer (RFC 6901) if the name begins with a slash."""
     if not name.startswith("/"):
         return claims.get(name)
     value: object = claims

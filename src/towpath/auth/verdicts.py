@@ -1,8 +1,8 @@
-"""What can be said of a credential: good, not good, or nobody can tell now.
+"""The verdict about a credential: valid, invalid, or unknown because it cannot be verified now.
 
-The third one is what everything in this package is about. An outage of whoever could tell is never
-an answer about the credential: it is "try again", it is neither remembered nor held against
-anybody, and it lets nobody in.
+An outage of the issuer says nothing about the credential, so the verdict is `Unknown`. The client
+is asked to try again and is not admitted. The verdict is not cached, and it is not counted as a
+failure of the client unless the credential is the likelier cause.
 
 Source: DESIGN section 7; WIRE section 3.
 """
@@ -14,35 +14,35 @@ from towpath.identity import Principal
 
 @dataclass(frozen=True, slots=True)
 class Valid:
-    """The credential is good; this is who."""
+    """The credential is valid, and this is its principal."""
 
     principal: Principal
 
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """The credential is not good."""
+    """The credential is invalid."""
 
     reason: str
-    """For our own eyes; never holds a piece of the credential."""
+    """For operators, never for the client; contains no part of the credential."""
     expired: bool = False
-    """True where it was good once: the client gets 109 instead of 3500."""
+    """True if it was valid before: the client gets 109 instead of 3500."""
     revoked: bool = False
-    """True where it would be good had nobody taken it back: the client gets 3507."""
+    """True if it is invalid only because it was revoked: the client gets 3507."""
     passing: bool = False
-    """True where time alone may change it, so that it must not be remembered."""
+    """True if time alone may change it: the verdict must not be cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Nobody can tell now."""
+    """The credential cannot be verified now."""
 
     reason: str
-    """For our own eyes."""
+    """For operators, never for the client."""
     retry_after: float = 0.0
-    """Seconds until asking again may help; 0 where it may help at once."""
+    """Seconds until a retry may help; 0 if a retry may help at once."""
     suspect: bool = False
-    """True where the credential is the likelier cause than an outage: its source pays for it."""
+    """True if the credential is a likelier cause than an outage: a failure of its address."""
 
 
 Verdict = Valid | Invalid | Unknown

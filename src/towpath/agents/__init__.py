@@ -1,1 +1,1 @@
-"""Agents: what an agent author meets, the adapters of frameworks, and the agents that ship."""
+"""Agents: the interface for agent authors, adapters of frameworks, and the included agents."""

@@ -1,4 +1,4 @@
-"""Agents: their input, their error, and the registry that refuses an agent that cannot work.
+"""Agents: their input, their error, and the registry that refuses an invalid agent.
 
 An agent is an async generator function of one argument. It gets an `AgentInput` and yields text,
 AG-UI events, or mappings in wire form; it never sees a connection.
@@ -19,10 +19,10 @@ from towpath.identity import UserExecutionContext
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentInput:
-    """The input of an agent: AG-UI's RunAgentInput, and for whom it works."""
+    """The input of an agent: AG-UI's RunAgentInput, and the user it works for."""
 
     context: UserExecutionContext
-    """Whose run this is, in which thread."""
+    """The user and the thread of the run."""
     message: str
     """The text of the newest user message."""
     messages: list[Message]
@@ -144,7 +144,7 @@ class AgentRegistry:
         )
 
     def get(self, name: str) -> Agent | None:
-        """Return the agent of that name."""
+        """Return the agent of that name; None if there is none."""
         return self._agents.get(name)
 
     def named(self, name: str) -> Agent:

@@ -50,7 +50,7 @@ async def tools(request: AgentInput) -> AsyncGenerator[object, None]:
 
 
 async def _ask_to_buy(what: str) -> AsyncGenerator[object, None]:
-    """Want to call a tool that needs a person's consent."""
+    """Request a tool call that needs a person's approval."""
     key = uuid.uuid4().hex
     yield {"type": "TOOL_CALL_START", "toolCallId": key, "toolCallName": "buy"}
     yield {"type": "TOOL_CALL_ARGS", "toolCallId": key, "delta": json.dumps({"what": what})}

@@ -1,7 +1,7 @@
-"""The gateway of `--app module:name`: imported, or refused with the place where it was looked for.
+"""Imports the gateway of `--app module:name`; an error says where the gateway was looked for.
 
-What a module raises while it is imported is its author's to mend. The message names the file, and
-the last line in it that was reached; the frames of the import machinery are no help.
+Only its author can fix an exception of the imported module. So the message names the file, and the
+last line in it that was reached; it omits the frames of the import machinery.
 """
 
 import importlib
@@ -23,7 +23,7 @@ def load_gateway(path: str) -> Gateway:
     """Import a gateway named as module:name, looking in the current directory first.
 
     Raises:
-        ConfigurationError: there is none; the sentence says where it was looked for.
+        ConfigurationError: there is no such gateway; the message says where it was looked for.
     """
     module_name, _, name = path.partition(":")
     if not module_name or module_name.startswith("."):
@@ -85,13 +85,13 @@ def _file_of(module_name: str) -> str:
     """Return the file in which a module was looked for."""
     try:
         spec = importlib.util.find_spec(module_name)
-    except Exception:  # noqa: BLE001 # The package round it cannot be imported either.
+    except Exception:  # noqa: BLE001 # Its package cannot be imported either.
         return "its package cannot be imported"
     return str(spec.origin) if spec is not None else "no file"
 
 
 def _place(error: BaseException) -> str:
-    """Return the last line of the operator's own files that was reached; empty where none was."""
+    """Return the last line reached in the operator's own files; empty if there is none."""
     if isinstance(error, SyntaxError) and error.filename:
         return f", in line {error.lineno} of {error.filename}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):

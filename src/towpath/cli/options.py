@@ -1,4 +1,4 @@
-"""What the options of several commands share."""
+"""Options that several commands share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ Data = Annotated[Path | None, typer.Option(help="Data directory; default .towpat
 
 
 def choice_of(option: str, given: str, choices: tuple[str, ...]) -> str:
-    """Return the choice that was given, in whatever case.
+    """Return the choice that was given, ignoring case.
 
     Raises:
         ConfigurationError: it is not one of the choices.

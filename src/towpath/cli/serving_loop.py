@@ -1,4 +1,4 @@
-"""The event loop of `towpath serve`, which goes on where agent code exits.
+"""The event loop of `towpath serve`, which continues if agent code exits.
 
 SystemExit and KeyboardInterrupt that leave a task or a callback leave the event loop too: asyncio
 and uvloop raise them out of `run_until_complete`. The run executor catches what an agent function
@@ -6,7 +6,7 @@ raises, but not what a task, timer or callback raises that the agent started. So
 catches it outside of the loop, and runs the same main task on the same loop again; callbacks that
 were ready still run. A mounted gateway does not run the loop, and cannot do this.
 
-The context of the callback says which agent it was, and is gone once the loop has ended. So
+The context of the callback identifies the agent, but is lost once the loop has ended. So
 callbacks that are scheduled in the context of a run carry the run's key. All other callbacks cost
 one lookup in their context.
 """

@@ -1,1 +1,1 @@
-"""Who listens here, and what each one is still to be sent."""
+"""The readers on this node, and delivery to them."""

@@ -1,10 +1,10 @@
-"""What a reader has not been given yet, beside its outbox: bounded, and merged when it leaves.
+"""The backlog of a reader: publications that wait beside its outbox, bounded and later merged.
 
-Publications wait here as they are, shared by everybody who waits for them, so a backlog costs
-little until it is written. Two readers need one: who is only joining, and who takes less than
-comes. When the time comes, deltas that follow each other in one item leave as one publication that
-carries the last offset; nothing else moves. A backlog that outgrows its bound is given up: all of
-it is in the log, and the reader gets it from there, folded.
+Publications wait here as they are, shared by all readers that wait for them, so a backlog costs
+little until it is written. Two kinds of readers need a backlog: a reader that is joining, and a
+reader that takes less than is published. When a backlog is taken, consecutive deltas of one item
+become one publication with the last offset; the order is unchanged. A backlog that exceeds its
+bound is given up: its publications are in the log, and the reader gets them from there, folded.
 
 Source: WIRE section 5 (what may be merged), section 9 (a slow reader becomes a recovering one).
 """
@@ -31,13 +31,13 @@ class Backlog:
         self.level = 0
         """How many bytes wait."""
         self.given_up = False
-        """Whether something was thrown away: what waits is not all there is."""
+        """Whether publications were dropped, so that the backlog is incomplete."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def add(self, publications: Sequence[Publication], room: int) -> None:
-        """Let publications wait, or give up where they need more than `room` bytes."""
+        """Add publications, or give up if they need more than `room` bytes."""
         if self.given_up:
             return
         size = sum(len(publication.data) for publication in publications)
@@ -48,19 +48,19 @@ class Backlog:
             self.level += size
 
     def give_up(self) -> None:
-        """Throw away what waits; it has to be read from the log."""
+        """Drop all publications; they must be read from the log."""
         self._waiting.clear()
         self.level = 0
         self.given_up = True
 
     def take(self, after: int) -> list[Publication]:
-        """Remove what waits and return what is newer than an offset, merged."""
+        """Remove all publications and return those newer than an offset, merged."""
         waiting, self._waiting, self.level = self._waiting, [], 0
         return list(merged([one for one in waiting if one.offset > after]))
 
 
 def merged(publications: Sequence[Publication]) -> Iterator[Publication]:
-    """Yield publications, those that follow each other with deltas of one item as one."""
+    """Yield publications; consecutive deltas of one item become one publication."""
     run: list[tuple[Publication, dict[str, Any]]] = []
     for publication in publications:
         event = _delta(publication)

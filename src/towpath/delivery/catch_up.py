@@ -1,7 +1,7 @@
-"""Giving a reader that fell behind what it missed, once it takes something again.
+"""Sending a reader that fell behind what it missed, once its outbox is empty.
 
 The backlogs of its subscriptions come first, merged. A subscription whose backlog was given up is
-answered from the log, as if the reader had come back with its position: one mechanism serves both.
+answered from the log, as if the reader had reconnected with its position: one mechanism for both.
 
 Source: WIRE section 9.
 """
@@ -21,10 +21,10 @@ from towpath.telemetry import CaughtUp, Telemetry
 async def catch_up(
     subscriber: Subscriber, *, hub: Hub, recovery: Recovery, telemetry: Telemetry
 ) -> bool:
-    """Fill a reader's empty outbox with what it missed; False where it missed nothing."""
+    """Fill a reader's empty outbox with what it missed; return False if it missed nothing."""
     given_up = hub.catch_up(subscriber)
     for subscription in given_up:
-        hub.rejoin(subscription)  # All of them first: answering one takes its time.
+        hub.rejoin(subscription)  # Rejoin all of them first: each answer takes time.
     for subscription in given_up:
         answer = await _tail(recovery, subscription)
         _answer(hub, telemetry, subscription, answer)
@@ -42,12 +42,12 @@ async def _tail(recovery: Recovery, subscription: Subscription) -> Recovered | N
 def _answer(
     hub: Hub, telemetry: Telemetry, subscription: Subscription, answer: Recovered | None
 ) -> None:
-    """Put an answer into the outbox, as far as there is room; the rest follows the next time."""
+    """Put an answer into the outbox, as far as it has room; the next catch-up sends the rest."""
     subscriber = subscription.subscriber
     if not hub.may_write(subscription):
-        return  # It ended meanwhile, or the right to it did; another one may have begun.
+        return  # The subscription, or the right to read, ended meanwhile.
     if answer is None:
-        # What it missed cannot be had here: it reconnects with its position, and learns more.
+        # The log cannot answer: the reader reconnects with its position, and is answered then.
         subscriber.close(codes.SLOW)
         return
     given = subscription.offset
@@ -63,8 +63,8 @@ def _answer(
 def _frames(encoding: Encoding, channel: Channel, answer: Recovered) -> Iterator[tuple[bytes, int]]:
     """Yield an answer in frames that each complete a position, with the offset of that position.
 
-    A connection may break between any two frames. The reader comes back with the last offset it
-    was given, and must not have been given anything that comes after that offset.
+    A connection may break between any two frames. The reader reconnects with the last offset it
+    received, and must not have received any publication after that offset.
     """
     held: list[bytes] = []
     for publication in answer.publications:

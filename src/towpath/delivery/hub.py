@@ -1,15 +1,14 @@
-"""Who listens on this node, and delivery to them.
+"""The readers on this node, and delivery to them.
 
 A publication is encoded once per encoding, when the first reader needs it, and the same bytes go
-into every reader's outbox. A subscription is *joining* while its first answer is made: what is
-published meanwhile waits in its backlog, and `go_live` lets through what the answer did not
-contain. So the answer and the live stream meet without a gap and without a duplicate, and no lock
-is held.
+into every reader's outbox. A subscription is *joining* while its first answer is made. What is
+published meanwhile waits in its backlog, and `go_live` delivers what the answer did not contain. So
+the live stream follows the answer without a gap, without a duplicate, and without a lock.
 
 A reader that takes less than is published *falls behind*: publications for it wait in its backlog
 too, and `catch_up` puts them into the outbox, merged, once the outbox is empty. A backlog that
 grows too large is dropped, and the reader has to be answered from the log like one that joins
-(`rejoin`, then `go_live`). A reader that keeps up never meets any of this.
+(`rejoin`, then `go_live`). A reader that keeps up needs none of this.
 
 The right to read is checked twice: when subscribing, and here again at each write.
 """
@@ -47,7 +46,7 @@ class Hub:
         """Make an empty hub.
 
         Args:
-            may_read: the access policy, asked at each write.
+            may_read: the access policy, called at each write.
             max_connections: how many connections one user may have.
             max_tenant_connections: how many all users of a tenant may have together.
             backlog_bytes: how much may wait in the backlogs of one connection.
@@ -144,7 +143,7 @@ class Hub:
         return True
 
     def go_live(self, subscription: Subscription, offset: int) -> None:
-        """End joining: let through what waited and is newer than the answer's offset.
+        """End joining: deliver the part of the backlog that is newer than the answer's offset.
 
         The answer must be in the outbox already. A subscription that ended meanwhile stays ended.
         """
@@ -159,7 +158,7 @@ class Hub:
         subscription.backlog = Backlog()
 
     def catch_up(self, subscriber: Subscriber) -> list[Subscription]:
-        """Give a reader what it fell behind with; call it when the outbox is empty.
+        """Put a reader's backlogs into its outbox; call this when the outbox is empty.
 
         Returns:
             The subscriptions whose backlog was given up, to be answered from the log.
@@ -172,14 +171,14 @@ class Hub:
         return given_up
 
     def fall_behind(self, subscription: Subscription, offset: int) -> None:
-        """Leave a reader behind once more, at an offset it was given, until `catch_up`."""
+        """Mark a reader as behind again, at the last offset it was sent, until `catch_up`."""
         subscription.live = True
         subscription.offset = offset
         subscription.backlog.give_up()
         subscription.subscriber.behind[subscription.channel] = subscription
 
     def may_write(self, subscription: Subscription) -> bool:
-        """Whether a subscription goes on, and its subscriber may still read the channel."""
+        """Whether a subscription is current, and its subscriber may still read the channel."""
         if not subscription.is_current:
             return False
         may = self._may_read(subscription.subscriber.principal, subscription.channel)
@@ -187,11 +186,11 @@ class Hub:
         return may
 
     def readers(self, channel: Channel) -> list[Subscriber]:
-        """Return who reads a channel on this node."""
+        """Return the readers of a channel on this node."""
         return [one.subscriber for one in self._readers.get(channel, {}).values()]
 
     def deliver(self, channel: Channel, publications: Sequence[Publication]) -> None:
-        """Put publications into the outbox of everyone who reads their channel."""
+        """Put publications into the outbox of every reader of their channel."""
         readers = self._readers.get(channel)
         if not readers or not publications:
             return
@@ -209,7 +208,7 @@ class Hub:
                 self._put(subscription, first, last, batch.joined(subscriber.encoding))
 
     def _give(self, subscription: Subscription) -> None:
-        """Give a live reader its backlog, merged; one that was given up waits for the log."""
+        """Send a live reader its backlog, merged; a given-up backlog waits for `catch_up`."""
         subscriber = subscription.subscriber
         if subscription.backlog.given_up:
             subscriber.behind[subscription.channel] = subscription
@@ -221,14 +220,14 @@ class Hub:
             self._put(subscription, first, publication.offset, frame)
 
     def _give_rest(self, subscription: Subscription, batch: Batch) -> None:
-        """Give a reader those publications of a batch that it does not have yet."""
+        """Send a reader those publications of a batch that it was not sent yet."""
         frames = batch.frames(subscription.subscriber.encoding)
         for publication, frame in zip(batch.publications, frames, strict=True):
             if publication.offset > subscription.offset:
                 self._put(subscription, publication.offset, publication.offset, frame)
 
     def _put(self, subscription: Subscription, first: int, last: int, frame: bytes) -> None:
-        """Give a reader what comes next; a reader that would see a gap subscribes anew instead."""
+        """Send a reader the next frame; a reader that would see a gap subscribes anew instead."""
         if first != subscription.offset + 1:
             self._restart(subscription)
         elif subscription.subscriber.outbox.put(frame):
@@ -237,21 +236,21 @@ class Hub:
             subscription.subscriber.close(codes.SLOW)
 
     def _wait(self, subscription: Subscription, publications: Sequence[Publication]) -> None:
-        """Let publications wait in the backlog, as far as there is room."""
+        """Add publications to the backlog, as far as there is room."""
         subscriber = subscription.subscriber
         subscription.backlog.add(publications, self._backlog_bytes - subscriber.backlog_bytes)
         if subscription.live:
             subscriber.behind[subscription.channel] = subscription
 
     def _restart(self, subscription: Subscription) -> None:
-        """Have a reader start over on a channel that it can no longer follow."""
+        """End a subscription that would have a gap, so that the reader subscribes anew."""
         subscriber, channel = subscription.subscriber, subscription.channel
         if not self.unsubscribe(subscriber, channel):
             return
         subscriber.on_unsubscribed(channel)
         encode = subscriber.encoding.encode_unsubscribe
-        # SDKs subscribe again by themselves to what they asked for. A channel that came with the
-        # connection comes again with the next connection only.
+        # SDKs subscribe anew by themselves to channels they subscribed to. A channel that the
+        # server subscribed them to when they connected returns only with the next connection.
         if (
             not channel.is_thread
             or encode is None

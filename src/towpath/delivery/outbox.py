@@ -1,7 +1,8 @@
-"""What one connection still has to be sent: bounded, in order, taken in as few pieces as possible.
+"""The frames one connection still has to be sent: bounded, in order, in few messages.
 
-Frames are put in as encoded bytes and taken out joined: the frames that gathered during the last
-write leave in one message. Nothing here waits; `wake` is called when the outbox stops being empty.
+Frames are put in as encoded bytes and taken out joined: the frames that arrived during the last
+write are sent in one message. Nothing here waits; `wake` is called when the outbox is no longer
+empty.
 """
 
 from collections import deque
@@ -10,9 +11,9 @@ from collections.abc import Callable
 from towpath.protocol.codec_json import SEPARATOR
 
 BEHIND_BYTES = 64 * 1024
-"""With more than this waiting, the reader takes less than is published, for now."""
+"""From this level on, the reader takes less than is published, for now."""
 MESSAGE_BYTES = 64 * 1024
-"""A message is not filled beyond this; a single larger frame still leaves whole."""
+"""The limit of a message of several frames; a single larger frame is sent whole."""
 
 
 class Outbox:
@@ -50,8 +51,8 @@ class Outbox:
     def put(self, frame: bytes, *, answer: bool = False) -> bool:
         """Add a frame; return False, and add nothing, if there is no room or the outbox is closed.
 
-        An answer may be larger than the bound where next to nothing waits before it: its size is
-        that of what was asked for, and asking again would not help.
+        An answer may exceed the bound if little waits before it: another request would get an
+        answer of the same size.
         """
         full = self.level + len(frame) > self._max_bytes
         if self._closed or (full and not (answer and self.level <= self._behind_bytes)):
@@ -64,7 +65,7 @@ class Outbox:
         return True
 
     def take(self) -> bytes:
-        """Remove and return the frames of the next message; empty where nothing waits."""
+        """Remove and return the frames of the next message; empty if there are none."""
         frames = self._frames
         if not frames:
             return b""
@@ -77,7 +78,7 @@ class Outbox:
         return self._separator.join(taken) if len(taken) > 1 else taken[0]
 
     def close(self) -> None:
-        """Accept no more frames; those inside may still be taken."""
+        """Accept no more frames; those in the outbox may still be taken."""
         self._closed = True
 
     def clear(self) -> None:

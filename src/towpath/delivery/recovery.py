@@ -2,10 +2,10 @@
 
 Every answer about a thread is complete. A position of this channel's past gets the publications
 since that position, deltas joined. Any other position gets the snapshot of the fold, and the answer
-says whether that is what the subscriber asked for. Either way the answer ends at the offset it
-names, and what is published after that offset continues it.
+says whether the subscriber requested that. Either way the answer ends at the offset it names, and
+the publications after that offset continue it.
 
-Answers are publications of the log; whoever sends one encodes it.
+Answers are publications of the log; the sender encodes them.
 
 Source: WIRE section 5 (answers a to d), section 9 (snapshot).
 """
@@ -29,14 +29,14 @@ PIECE = 500
 
 @dataclass(frozen=True, slots=True)
 class RecoverFrom:
-    """From where a subscriber wants to recover."""
+    """The position from which a subscriber recovers."""
 
     recover: bool
     position: Position
 
     @property
     def from_start(self) -> bool:
-        """Whether the subscriber has nothing yet and asks for everything."""
+        """Whether the subscriber has nothing yet and requests everything."""
         return self.recover and self.position == Position("", 0)
 
 
@@ -48,8 +48,8 @@ class Recovered:
     top: int
     recovered: bool
     publications: list[Publication]
-    """A publication has an offset where it and those before it complete a position: everything up
-    to that offset has been given then, and nothing after it. Elsewhere its offset is 0."""
+    """A publication has an offset if it completes a position: it and those before it contain
+    everything up to that offset, and nothing after it. Otherwise its offset is 0."""
 
 
 class Recovery:
@@ -75,7 +75,7 @@ class Recovery:
         return Recovered(replay.epoch, replay.top, not replay.gone, replay.publications)
 
     async def tail(self, channel: Channel, after: int) -> Recovered | None:
-        """Return what was published after an offset of this channel; None where that is gone.
+        """Return what was published after an offset of this channel; None if the log lacks it.
 
         The publications of a thread are folded, those of other channels are not.
 
@@ -89,7 +89,7 @@ class Recovery:
         return Recovered(replay.epoch, replay.top, True, publications)
 
     async def check(self, channel: Channel, user: str) -> None:
-        """Check that a thread exists; the thread of another user counts as none.
+        """Check that a thread exists; another user's thread counts as missing.
 
         Raises:
             UnknownChannel: this user has no such thread.
@@ -180,7 +180,7 @@ async def _tail(replay: Replay) -> list[Publication]:
         items = [item for part in parts for item in part]
         count += len(items)
         top = max(top, items[-1].offset)
-        # Deltas of several items may have passed each other: then an earlier one is still to come.
+        # Merging may reorder deltas of several items: then an earlier one still follows.
         complete = top - replay.publications[0].offset + 1 == count
         tail.append(_merged(event, items, top if complete else 0))
     return tail

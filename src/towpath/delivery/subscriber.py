@@ -18,7 +18,7 @@ class Subscription:
     subscriber: "Subscriber"
     channel: Channel
     offset: int = 0
-    """Of the last publication put into the outbox; meaningful once live."""
+    """The offset of the last publication put into the outbox; meaningful once live."""
     live: bool = False
     """False while it is joining."""
     backlog: Backlog = field(default_factory=Backlog)
@@ -26,7 +26,7 @@ class Subscription:
 
     @property
     def is_current(self) -> bool:
-        """Whether it goes on: it has not ended, and no other one has replaced it."""
+        """Whether it is current: it has not ended, and no other subscription has replaced it."""
         return self.subscriber.subscriptions.get(self.channel) is self
 
     @property

@@ -1,1 +1,1 @@
-"""One thin file per framework: its agents become agents of a gateway."""
+"""Adapters that turn agents of a framework into agents of a gateway, one file per framework."""

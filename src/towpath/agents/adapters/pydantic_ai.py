@@ -53,8 +53,8 @@ def from_pydantic_ai(
 ) -> AgentFunction:
     """Make an agent of a gateway out of one of pydantic-ai.
 
-    The conversation is the thread's; its system messages are left out, the agent's own instructions
-    count. Tools that the client offers are offered to the model too.
+    The conversation is the thread's. Its system messages are left out: the agent's own instructions
+    apply. Tools that the client offers are offered to the model too.
 
     Args:
         agent: any agent of pydantic-ai. It keeps its own timeouts and retries.
@@ -94,7 +94,7 @@ def run_input(request: AgentInput, *, state: bool = True) -> RunAgentInput:
 
 
 def model_error(error: BaseException) -> AgentError:
-    """Return a failure of a model with a message of ours: that of its service may hold secrets."""
+    """Return a model's failure with our own message: the service's message may hold secrets."""
     if isinstance(error, failures.FallbackExceptionGroup) and error.exceptions:
         return model_error(error.exceptions[-1])
     code = _code(error)
@@ -112,12 +112,12 @@ def _code(error: BaseException) -> str:
 
 
 async def _from_a_task(events: Any) -> AsyncGenerator[BaseEvent, None]:
-    """Yield what a stream yields in a task of its own, which is cancelled once and then left alone.
+    """Yield the events of a stream that runs in its own task, which is cancelled only once.
 
-    A stream of pydantic-ai that is cancelled while it is closed keeps its connection, and the model
-    goes on. A run that is stopped can do both to its agent.
+    If a stream of pydantic-ai is cancelled while it is closed, its connection stays open and the
+    model continues. Stopping a run can both cancel and close its agent.
 
-    What the stream raises is raised here: SystemExit that leaves a task ends the event loop.
+    The stream's exception is raised here: a SystemExit that leaves a task ends the event loop.
     """
     send, receive = anyio.create_memory_object_stream[BaseEvent](0)
     raised: list[BaseException] = []

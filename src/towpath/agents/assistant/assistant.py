@@ -45,7 +45,7 @@ LOCAL_TOKENS = 1_500
 """How much of a conversation the local model gets: what two slow cores read in a few seconds. Its
 context window is larger, so an estimate that is too low does no harm."""
 SERVICE_TOKENS = 32_000
-"""How much of a conversation another model gets, where nothing else is set."""
+"""How much of a conversation another model gets by default."""
 ATTEMPTS = 3
 """How often a request is sent to a service that is busy or unreachable, before the run fails."""
 TIMEOUT = httpx2.Timeout(120.0, connect=5.0)

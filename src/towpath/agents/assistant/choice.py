@@ -1,7 +1,7 @@
 """Which model answers as the agent `assistant`, by the settings.
 
 `TOWPATH_MODEL` or `OPENAI_BASE_URL` choose a service. `OPENAI_API_KEY` is never used unless one of
-them is set too. Where nothing is chosen the local model answers.
+them is set too. If nothing is chosen, the local model answers.
 """
 
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ def model_chosen(settings: Settings) -> bool:
 
 
 def model_endpoint(settings: Settings) -> Endpoint | None:
-    """Return the endpoint of the chosen model; None where no service was chosen.
+    """Return the endpoint of the chosen model; None if no service was chosen.
 
     Raises:
         ConfigurationError: the settings cannot work; the message says why.
@@ -46,7 +46,7 @@ def model_endpoint(settings: Settings) -> Endpoint | None:
 
 
 def make_assistant(settings: Settings) -> "Assistant | None":
-    """Return the assistant of the settings; None where they say `none`. Nothing is started.
+    """Return the assistant of the settings; None if the model is `none`. Nothing is started.
 
     Raises:
         ConfigurationError: the settings of the model cannot work.

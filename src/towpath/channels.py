@@ -1,9 +1,9 @@
-"""Where publications go: a tenant and a name, and the name a client may say for it.
+"""Channels: the destinations of publications, and the names that clients use for them.
 
-A client says `user`, `tenant` or `thread:<id>`. The tenant and the person are never part of what
-it says: `named` joins the verified principal to the name, so a channel of somebody else cannot
-even be expressed. Inside, the owner stands in the name, percent-encoded so that no id, whatever
-characters it is made of, can reach into another owner's names.
+A client names a channel `user`, `tenant` or `thread:<id>`. The tenant and the user are never part
+of that name: `named` takes them from the verified principal, so a client cannot name another user's
+channel. The internal name contains the owner, percent-encoded, so that no id can collide with
+another owner's names.
 
 Source: WIRE section 5.
 """
@@ -16,28 +16,28 @@ from towpath.identity import Principal
 USER = "user"
 """The client-visible name of a person's own channel."""
 TENANT = "tenant"
-"""The client-visible name of a tenant's announcements."""
+"""The client-visible name of a tenant's channel."""
 THREAD_PREFIX = "thread:"
-"""What the client-visible name of a thread's channel starts with."""
+"""The prefix of the client-visible name of a thread's channel."""
 MAX_NAME_BYTES = 255
-"""The longest client-visible name, in UTF-8."""
+"""The longest client-visible name, in bytes of UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
     """One totally ordered sequence of publications.
 
-    Equality and hash are those of `tenant` and `name`; the rest follows from the name and stands
-    beside it because delivery looks at it for every write.
+    Equality and hash use `tenant` and `name` only. The other fields are derived from the name and
+    stored, because delivery reads them for every write.
     """
 
     tenant: str
     name: str
     """`user:<user>`, `tenant`, or `thread:<user>:<id>`, the user percent-encoded."""
     owner: str | None = field(init=False, compare=False, repr=False)
-    """The one user who may read it; None where the whole tenant may."""
+    """The one user who may read it; None if the whole tenant may."""
     visible: str = field(init=False, compare=False, repr=False)
-    """The name clients say and see."""
+    """The name that clients use."""
     is_thread: bool = field(init=False, compare=False, repr=False)
     """Whether the publications are one thread's run events."""
 
@@ -51,12 +51,12 @@ class Channel:
 
     @property
     def thread(self) -> str | None:
-        """The thread id where this is a thread's channel."""
+        """The thread's id; None if this is not a thread's channel."""
         return self.visible[len(THREAD_PREFIX) :] if self.is_thread else None
 
 
 CONTROL = Channel("", "control")
-"""What nodes tell each other. No principal has this tenant, so nobody else reads or writes it."""
+"""The channel between nodes. No principal has this tenant, so no client reads or writes it."""
 
 
 def user_channel(tenant: str, user: str) -> Channel:
@@ -75,10 +75,10 @@ def thread_channel(tenant: str, user: str, thread: str) -> Channel:
 
 
 def named(name: str, principal: Principal) -> Channel | None:
-    """Return the channel that `name` means when this principal says it, or None if it means none.
+    """Return the channel that `name` denotes for this principal; None if the name is invalid.
 
-    Existence and rights of a thread are not looked at here: a thread id names a thread of the
-    principal's own, whether or not there is one.
+    The existence of a thread is not checked here: a thread id denotes a thread of the principal's
+    own, whether or not it exists. Access rights are not checked either.
     """
     if name == USER:
         return user_channel(principal.tenant, principal.user)
@@ -90,10 +90,10 @@ def named(name: str, principal: Principal) -> Channel | None:
 
 
 def is_thread_id(value: str) -> bool:
-    """Whether `value` may be a thread's id: one whose channel's name fits on the wire."""
+    """Whether `value` is a valid thread id: an id whose channel name has at most 255 bytes."""
     return is_id(value) and len((THREAD_PREFIX + value).encode()) <= MAX_NAME_BYTES
 
 
 def is_id(value: str) -> bool:
-    """Whether `value` may be an id on the wire: 1 to 128 printable characters."""
+    """Whether `value` is a valid id: 1 to 128 printable characters, not all of them spaces."""
     return 1 <= len(value) <= 128 and value.isprintable() and not value.isspace()

@@ -1,8 +1,9 @@
-"""The exception tree: one class per condition, the wire code on the class where it has one.
+"""The exception tree: one class per condition, with the wire code on the class if it has one.
 
-Whose fault it is shows in the branch: `CommandError` is the caller's (it becomes the error of one
-reply), `StorageError` is ours (it becomes "temporarily unavailable"), `ConfigurationError` is the
-operator's (the process does not start; the command line prints the sentence and exits with 2).
+The branch shows whose fault an error is. A `CommandError` is the caller's: it becomes the error of
+one reply. A `StorageError` is ours: it becomes "temporarily unavailable". A `ConfigurationError` is
+the operator's: the process does not start, and the command line prints the message and exits with
+status 2.
 """
 
 from typing import ClassVar, Self
@@ -12,15 +13,15 @@ from towpath.codes import ErrorCode
 
 
 class TowpathError(Exception):
-    """Root of everything Towpath raises on purpose."""
+    """Base class of the errors that Towpath defines."""
 
 
 class ConfigurationError(TowpathError):
-    """The operator asked for something that cannot be started; the sentence says both ways out."""
+    """The configuration prevents startup; the message says how to correct it."""
 
 
 class MissingExtra(ConfigurationError, ImportError):
-    """Packages of an extra are not installed; the sentence names the command that installs them."""
+    """Packages of an extra are not installed; the message has the command that installs them."""
 
     @classmethod
     def of(cls, needed_by: str, extra: str, error: ImportError) -> Self:
@@ -33,30 +34,32 @@ class StorageError(TowpathError):
 
 
 class OffsetConflict(StorageError):
-    """A write would not stand where it says; an earlier one is missing, or its hold is over."""
+    """A write does not follow the offset it names (an earlier write is missing), or its fence was
+    removed."""
 
 
 class WriteFailed(StorageError):
-    """A write cannot be applied, now or later; the cause says why. No other write is concerned."""
+    """A write cannot be applied, now or later; `__cause__` is the reason. Other writes are not
+    affected."""
 
 
 class LogCorrupted(StorageError):
-    """What is stored is not what was written; this process uses the log no more."""
+    """The stored data is not what was written; this process no longer uses the log."""
 
 
 class LogFenced(StorageError):
-    """Another process has opened the log since; this one uses it no more."""
+    """Another process has opened the log since; this process no longer writes it."""
 
 
 class CommandError(TowpathError):
-    """A command that cannot be carried out; becomes the error of its one reply."""
+    """A command failed; becomes the error of its one reply."""
 
     code: ClassVar[ErrorCode] = codes.BAD_REQUEST
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message)
         self.message = message if message is not None else self.code.message
-        """The sentence a client reads. Never holds a credential."""
+        """The message that the client receives. Never contains a credential."""
 
     def __str__(self) -> str:
         return f"{self.code.number} {self.message}"
@@ -67,13 +70,13 @@ class BadRequest(CommandError):
 
 
 class Unavailable(CommandError):
-    """Something the command needs is not there now; the same command may succeed later."""
+    """Something the command needs is unavailable now; the same command may succeed later."""
 
     code = codes.TEMPORARY
 
 
 class UnknownChannel(CommandError):
-    """No such channel, or not the caller's: the two look alike on purpose."""
+    """No such channel, or not the caller's: both get the same error on purpose."""
 
     code = codes.UNKNOWN_CHANNEL
 
@@ -91,36 +94,36 @@ class PermissionDenied(CommandError):
 
 
 class LimitExceeded(CommandError):
-    """A bound that asking again later does not change."""
+    """A bound is exceeded; a later retry does not help."""
 
     code = codes.LIMIT_EXCEEDED
 
 
 class TooManyRequests(CommandError):
-    """Too much at once; the same command may succeed later."""
+    """Too many requests at once; the same command may succeed later."""
 
     code = codes.TOO_MANY_REQUESTS
 
 
 class UnrecoverablePosition(CommandError):
-    """The subscriber asked for recovery or nothing, and recovery is impossible."""
+    """The position is gone; for a subscribe, only if the client asked for this error."""
 
     code = codes.UNRECOVERABLE_POSITION
 
 
 class NotFound(CommandError):
-    """No such thread, run or agent, or not the caller's: the two look alike on purpose."""
+    """No such thread, run or agent, or not the caller's: both get the same error on purpose."""
 
     code = codes.NOT_FOUND
 
 
 class Conflict(CommandError):
-    """Another run is active on the thread, or the request id was used for something else."""
+    """Another run is active on the thread, or the request id was used with other parameters."""
 
     code = codes.CONFLICT
 
 
 class TooLarge(CommandError):
-    """The message is over its bound."""
+    """The message is larger than its bound."""
 
     code = codes.TOO_LARGE

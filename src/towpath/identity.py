@@ -1,9 +1,8 @@
-"""Who is asking: the verified principal, and the context application code carries about.
+"""The caller's identity: the verified principal, and the context that application code passes on.
 
-A `Principal` is what verification yields and nothing else: opaque strings from a verified issuer
-are taken as they are. A `UserExecutionContext` is built by Python code, and Python code forgets
-things; so it refuses blank and placeholder ids, because `user="default"` is how one person's
-answer reaches another.
+Only verification makes a `Principal`: strings from a verified issuer are opaque and taken as they
+are. A `UserExecutionContext` is built by application code, which may forget an id. So it refuses
+blank and placeholder ids: with `tenant="default"`, one person's answer could reach another.
 """
 
 import uuid
@@ -36,17 +35,17 @@ PLACEHOLDERS = frozenset(
         "yyy",
     ]
 )
-"""Words that stand where an id was forgotten; compared case-insensitively."""
+"""Placeholder words that are refused as ids; compared case-insensitively."""
 DEMO_TENANT = "demo"
-"""The tenant of the demo users of `towpath serve --dev`, where it is no placeholder."""
+"""The tenant of the demo users of `towpath serve --dev`; as a tenant it is not a placeholder."""
 PLACEHOLDER_PREFIX_LENGTH = 20
-"""An id shorter than this that starts with a placeholder word and `_` counts as one."""
+"""An id shorter than this that starts with a placeholder word and `_` is a placeholder."""
 MAX_DEPTH = 10
-"""How many generations of child contexts there may be."""
+"""How many levels of child contexts there may be."""
 
 
 class InvalidContext(TowpathError):
-    """A context was built from an id that names nobody, or nested too deep."""
+    """A context was built from a blank or placeholder id, or nested too deep."""
 
     def __init__(self, field_name: str, reason: str) -> None:
         super().__init__(field_name, reason)
@@ -59,31 +58,31 @@ class InvalidContext(TowpathError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """A verified who. Only a verifier makes one; nothing a client says changes it."""
+    """A verified identity. Only a verifier makes one; no client input changes it."""
 
     tenant: str
     user: str
     roles: frozenset[str] = frozenset()
     expires_at: float | None = None
-    """Unix time in seconds of the credential's end; None for one that does not end."""
+    """When the credential expires, in Unix seconds; None if it does not expire."""
     token_id: str | None = None
     """The credential's `jti`, by which it may be revoked."""
     issued_at: float | None = None
-    """Unix time in seconds of its `iat`: what was issued before a revocation ends with it."""
+    """Its `iat`, in Unix seconds: a revocation ends credentials issued before it."""
     issuer: str | None = None
-    """Who vouches; None for the one issuer whose key alone tells."""
+    """The issuer of the credential; None for an issuer that is configured without a name."""
 
     def same_person(self, other: "Principal") -> bool:
-        """Whether a new credential may take this one's place on a live connection."""
+        """Whether a new credential with the principal `other` may replace this one."""
         return (self.tenant, self.user) == (other.tenant, other.user)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserExecutionContext:
-    """What one piece of work runs as: whose, in which thread, in which run.
+    """The identity under which work runs: its tenant and user, its thread, its run.
 
-    Raises InvalidContext from the constructor for a blank or placeholder id. User ids are the
-    identity provider's business and stay opaque: only blank ones are refused.
+    The constructor raises InvalidContext for a blank or placeholder id. User ids come from the
+    identity provider and are opaque: only blank ones are refused.
     """
 
     tenant: str
@@ -97,7 +96,7 @@ class UserExecutionContext:
     roles: frozenset[str] = frozenset()
     depth: int = 0
     verified: bool = field(default=False, repr=False, compare=False)
-    """Whether the ids stem from a verified principal and the wire, where they are opaque."""
+    """Whether the ids come from a verified principal and the wire, where they are opaque."""
 
     def __post_init__(self) -> None:
         for name in ("tenant", "user", "request"):
@@ -146,12 +145,12 @@ class UserExecutionContext:
         )
 
     def get_scoped_key(self, key: str) -> str:
-        """Return `key` made unique to this tenant and user, for caches an application keeps."""
+        """Return `key` made unique to this tenant and user, for an application's caches."""
         parts = (self.tenant, self.user, key)
         return "".join(f"{len(part)}:{part}" for part in parts)
 
     def verify_isolation(self, other: "UserExecutionContext") -> bool:
-        """Whether the two contexts belong to different people, or are one person's own."""
+        """Whether both contexts are one person's, or share no request, run or connection id."""
         if self is other or (self.tenant, self.user) == (other.tenant, other.user):
             return True
         shared = {self.request, self.run, self.connection} & {
@@ -162,7 +161,7 @@ class UserExecutionContext:
         return not (shared - {None})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the ids and times as plain values; a context holds no secret to leave out."""
+        """Return the ids and times as plain values; a context contains no secret."""
         return {
             "tenant": self.tenant,
             "user": self.user,

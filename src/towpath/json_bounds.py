@@ -1,4 +1,4 @@
-"""Bounds on JSON from outside: how deep a text may nest, and a value that becomes JSON.
+"""Bounds on the nesting depth of JSON texts from peers, and of values that become JSON.
 
 Encoders, decoders and copies of nested values recurse, here and in clients. The first of them fails
 at about 250 levels.
@@ -7,13 +7,14 @@ at about 250 levels.
 MAX_DEPTH = 64
 """How many levels of arrays and objects a JSON text from a peer may have."""
 MAX_EVENT_DEPTH = 200
-"""How many levels an event may have, and a state or an activity that events add up to."""
+"""How many levels an event may have, and a state or an activity made by patches."""
 
 
 def too_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:
     """Return whether arrays and objects in a JSON text nest more than `limit` levels deep.
 
-    Brackets inside strings do not count. Counting bytes settles the common case.
+    Brackets inside strings do not count. A text with `limit` opening brackets or fewer is not
+    scanned.
     """
     if text.count(b"{") + text.count(b"[") <= limit:
         return False

@@ -17,7 +17,7 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """How much is allowed per second in the long run, and at once (`burst`)."""
+    """The number of uses allowed per second in the long run, and at once (`burst`)."""
 
     per_second: float
     burst: int

@@ -1,6 +1,4 @@
-"""What readers of channels are answered, in the frames of the protocol.
-
-Recovery, log and hub answer in their own values; here these become results of commands.
+"""Converts values of recovery, log and hub to the results of commands on channels.
 
 Source: WIRE sections 5 and 6.
 """
@@ -20,7 +18,7 @@ from towpath.protocol import frames
 async def first_answer(
     recovery: Recovery, channel: Channel, user: str, request: frames.SubscribeRequest
 ) -> frames.SubscribeResult:
-    """Return what a new reader of a channel gets first.
+    """Return the result of a subscribe, with the first publications for a new reader.
 
     Raises:
         UnknownChannel: this user has no such thread.
@@ -50,9 +48,9 @@ def _subscribe_result(
 
 
 def _only_last_offset(publications: list[Publication]) -> list[Publication]:
-    """Return a folded answer as one reply holds it: only its end completes a position.
+    """Return the publications of one reply, of which only the last has an offset.
 
-    The reply arrives as a whole or not at all, so no reader can come back from within it.
+    A reply arrives as a whole or not at all, so no client resumes from a position inside it.
     """
     return [one._replace(offset=0) for one in publications[:-1]] + publications[-1:]
 

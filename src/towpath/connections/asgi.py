@@ -1,4 +1,4 @@
-"""A socket of any ASGI server.
+"""The transport over a WebSocket of any ASGI server.
 
 Source: ASGI specification 3.0, WebSocket; its denial response extension for HTTP answers.
 """
@@ -7,7 +7,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 
 class AsgiTransport:
-    """See `towpath.connections.transport.Transport`."""
+    """A `Transport` over ASGI; see `towpath.connections.transport.Transport`."""
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket

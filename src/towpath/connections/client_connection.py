@@ -1,11 +1,11 @@
 """One live connection: its socket, its tasks, its deadlines and its end.
 
-Three tasks share a connection. The reader receives messages and lets the protocol decode them: it
-notes pongs at once and queues commands. The queue is bounded; while it is full, the socket is not
-read. The worker takes commands from the queue and has them handled, in order. The writer empties
-the outbox into the socket, everything that gathered in one message. Only the reader reads the
-socket, and only the writer writes to it. A connection ends once: `end` notes the code, the writer
-sends what is still due and the close frame, and the tasks are cancelled.
+Three tasks serve a connection. The reader receives messages, decodes them with the protocol,
+handles pongs at once and queues commands. The queue is bounded; while it is full, the socket is not
+read. The worker takes commands from the queue and handles them in order. The writer sends the
+content of the outbox, all of it in one message. Only the reader reads the socket, and only the
+writer writes to it. A connection ends once: `end` stores the code, the writer sends what remains in
+the outbox and the close frame, and the tasks are cancelled.
 
 Source: WIRE sections 2 to 4.
 """
@@ -32,7 +32,7 @@ from towpath.protocol.states import State
 from towpath.settings import Settings
 
 COMMAND_QUEUE = 256
-"""Commands read and not yet handled; past it the socket is not read."""
+"""How many commands may be read and not yet handled; at this bound the socket is not read."""
 AT_ONCE = frozenset(
     {
         codes.SLOW,
@@ -42,7 +42,7 @@ AT_ONCE = frozenset(
         codes.NO_CREDENTIAL,
     }
 )
-"""After these nothing that still waits is written: there is no room, or no right to it."""
+"""After these codes the outbox is dropped: the client is too slow, or may not receive it."""
 
 
 class ClientConnection:
@@ -54,14 +54,14 @@ class ClientConnection:
         """Take a socket after its upgrade.
 
         Args:
-            parts: what connections work with.
+            parts: the shared parts of the node.
             transport: the socket.
-            upgrade: what the upgrade carried.
-            connection_id: the one id of this connection, in every layer.
+            upgrade: the data of the upgrade request.
+            connection_id: the id of this connection, the same in every layer.
         """
         self.id = connection_id
         self.over = asyncio.Event()
-        """Set once nothing of the connection is left."""
+        """Set when the connection is cleaned up."""
         self._parts = parts
         self._settings = parts.settings
         self._transport = transport
@@ -93,8 +93,8 @@ class ClientConnection:
         writer = asyncio.create_task(self._watched(self._write), name=f"writer {self.id}")
         ended = asyncio.create_task(self._ended.wait(), name=f"end of {self.id}")
         try:
-            # The reader ends when the peer is gone, the writer when the close frame is sent. A
-            # peer that reads nothing any more holds the writer up; then the wait has an end.
+            # The reader ends when the peer has disconnected, the writer when it has sent the close
+            # frame. A peer that no longer reads blocks the writer, so this wait is bounded.
             await asyncio.wait((reader, writer, ended), return_when=asyncio.FIRST_COMPLETED)
             if not reader.done():
                 await asyncio.wait((writer,), timeout=2 * self._settings.close_timeout)
@@ -117,12 +117,12 @@ class ClientConnection:
             self._ended.set()
 
     def drain(self) -> None:
-        """Note that the client will be told to move elsewhere; it goes on until `end`."""
+        """Note that the node drains: the client will be told to reconnect elsewhere by `end`."""
         if self._protocol.state is State.OPEN:
             self._protocol.drain()
 
     async def _watched(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run one of the connection's tasks; a fault of ours in it ends the connection."""
+        """Run one of the connection's tasks; an exception in it ends the connection."""
         try:
             await work()
         except Exception as error:  # The outermost edge of a connection.
@@ -163,8 +163,8 @@ class ClientConnection:
             await self._commands.handle(command)
 
     async def _connect(self, number: int, request: frames.ConnectRequest) -> None:
-        """Have connect handled, and then the commands that waited for the verdict."""
-        self._timer.cancel()  # The client has done its part in time; now it is our turn.
+        """Handle connect, and then the commands that waited for the verdict."""
+        self._timer.cancel()  # The client sent connect in time; now the server has a deadline.
         limit = self._settings.auth_timeout + self._settings.connect_timeout
         self._timer = self._loop.call_later(limit, self.end, codes.CONNECT_FAILED)
         self._commands = await self._connect_handler.authenticate(number, request)
@@ -186,7 +186,7 @@ class ClientConnection:
                 return
 
     async def _send(self, message: bytes) -> None:
-        """Send a message; end the connection of a peer that takes nothing for too long."""
+        """Send a message; end the connection if that takes longer than `slow_timeout`."""
         self._sending = True
         try:
             async with asyncio.timeout(self._settings.slow_timeout):
@@ -202,7 +202,7 @@ class ClientConnection:
                 await self._transport.close(code.number, code.reason)
 
     async def _catch_up(self) -> bool:
-        """Give the reader what it fell behind with; False where there is nothing."""
+        """Send a slow reader what it missed; return False if it missed nothing."""
         if self._commands is None or self._end is not None:
             return False
         parts = self._parts
@@ -229,7 +229,7 @@ class ClientConnection:
             case Due.PING:
                 self._outbox.put(codec.PING)
             case Due.NO_PONG if self._sending or self._outbox.level:
-                commands.keepalive.pong()  # It is slow: `slow_timeout` decides.
+                commands.keepalive.pong()  # The client is slow to read: `slow_timeout` applies.
             case Due.NO_PONG:
                 self.end(codes.NO_PONG)
             case Due.LAPSED:
@@ -239,7 +239,7 @@ class ClientConnection:
         self._reschedule()
 
     def _clean_up(self) -> None:
-        """Leave nothing of this connection behind, and report how it ended."""
+        """Cancel the timer, leave the hub, and report how the connection ended."""
         self._timer.cancel()
         self._protocol.close(codes.FORCED)
         self._outbox.clear()

@@ -1,7 +1,7 @@
-"""The commands of an open connection: the only place where decisions meet deeds.
+"""Handles the commands of an open connection.
 
-A `CommandHandler` asks the session whether a command is allowed, carries it out, and makes sure
-that it gets its one reply: a result, an error, or the end of the connection.
+A `CommandHandler` asks the session whether a command is allowed, carries it out, and ensures that
+it gets its one reply: a result, an error, or the end of the connection.
 
 Source: WIRE sections 3, 5 and 7.
 """
@@ -56,13 +56,13 @@ class CommandHandler:
         """Take over a connection after its verdict.
 
         Args:
-            parts: what connections work with.
+            parts: the shared parts of the node.
             protocol: the protocol state, which encodes the replies.
-            subscriber: its place in the hub; its outbox takes the replies.
-            session: what it may do.
+            subscriber: the connection in the hub; its outbox takes the replies.
+            session: its rights and subscriptions.
             keepalive: its deadlines.
             expiry: the lifetime of its credential.
-            upgrade: what its upgrade carried.
+            upgrade: the data of its upgrade request.
         """
         self.subscriber = subscriber
         self.keepalive = keepalive
@@ -74,7 +74,7 @@ class CommandHandler:
         self._loop = asyncio.get_running_loop()
 
     async def handle(self, command: Command | Malformed) -> None:
-        """Carry out one command and give it its one reply."""
+        """Carry out one command and send its one reply."""
         began = self._loop.time()
         error = await self._answer(command, began)
         self._parts.telemetry.emit(
@@ -106,10 +106,10 @@ class CommandHandler:
         """Carry out an allowed command.
 
         Returns:
-            The result to reply with; None where the reply was given or the command has none.
+            The result to reply with; None if the reply was sent already or the command has none.
 
         Raises:
-            CommandError: it failed; the code says how.
+            CommandError: the command failed; the code gives the reason.
             StorageError: the log cannot be used now.
         """
         match command.request, channel:
@@ -129,7 +129,7 @@ class CommandHandler:
                 return await self._refresh(command.id, token)
             case frames.Empty(), _:
                 return frames.Empty()
-        return None  # It has its reply, or it is a one-way message, which is ignored.
+        return None  # The reply was sent, or the command is a one-way message, which is ignored.
 
     async def _call(self, request: frames.RPCRequest) -> frames.RPCResult:
         caller = Caller(
@@ -145,7 +145,7 @@ class CommandHandler:
     ) -> None:
         """Join a channel; its publications are delivered after the reply."""
         hub, user = self._parts.hub, self.session.principal.user
-        # Before the answer is made: what is published meanwhile waits beside the subscription.
+        # Subscribe before the answer is made: later publications are buffered until `go_live`.
         subscription = hub.subscribe(self.subscriber, channel)
         try:
             result = await first_answer(self._parts.recovery, channel, user, request)
@@ -179,7 +179,7 @@ class CommandHandler:
         return history_result(replay)
 
     async def _readers(self, channel: Channel) -> list[Subscriber]:
-        """Return who reads a channel; a thread must exist for that."""
+        """Return the readers of a channel, which must exist if it is a thread's."""
         await self._parts.recovery.check(channel, self.session.principal.user)
         return self._parts.hub.readers(channel)
 
@@ -201,7 +201,7 @@ class CommandHandler:
         return None
 
     def _renew(self, principal: Principal) -> frames.RefreshResult:
-        """Go on with the principal of a new credential."""
+        """Replace the principal with that of a new credential."""
         self.session.principal = self.subscriber.principal = principal
         self.expiry.renew(principal)
         expires, ttl = self.expiry.lifetime()
@@ -240,7 +240,7 @@ def _name(command: Command | Malformed) -> str:
     if isinstance(command, Malformed):
         return "unknown"
     if isinstance(command.request, frames.RPCRequest):
-        # A name that a client made up may hold anything: it is neither logged nor counted.
+        # An unknown name may contain anything, so it is neither logged nor used as a label.
         known = command.request.method in METHODS
         return f"rpc.{command.request.method}" if known else "rpc.unknown"
     return command.name

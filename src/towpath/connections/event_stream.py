@@ -1,9 +1,9 @@
 """One event stream: a reader of one thread over HTTP, from its first event to the end of the run.
 
-An event stream is a subscriber of the hub like any connection, with the same rights and bounds, in
-another encoding. It begins with what every subscriber gets first; then it goes on live until the
-run it follows has ended. A stream that follows a named run shows that run and nothing before it,
-also where the run is still queued. When the client leaves, nothing of the stream stays.
+An event stream is a subscriber of the hub like a connection, with the same rights and bounds, in
+another encoding. It begins with the same recovery answer as a subscription, then delivers live
+events until its run has ended. A stream for a named run shows that run and nothing before it, also
+if the run is still queued. When the client disconnects, the stream is removed from the hub.
 
 Source: WIRE section 10.
 """
@@ -31,7 +31,7 @@ from towpath.protocol import codec_sse as codec
 
 
 def sse_encoding(broker: Broker) -> Encoding:
-    """Return how publications of this log are encoded for event streams."""
+    """Return the encoding of this log's publications for event streams."""
 
     def encode(channel: Channel, publication: Publication) -> bytes:
         return _encode(publication, broker.epoch(channel))
@@ -41,36 +41,37 @@ def sse_encoding(broker: Broker) -> Encoding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRequest:
-    """What a stream reads, and from where."""
+    """The channel that a stream reads, and its starting position."""
 
     channel: Channel
     recover_from: RecoverFrom
     run: str | None = None
-    """The run it shows, all of which comes after `recover_from`; None shows the thread until the
-    active run has ended."""
+    """The run to show, all of whose events are after `recover_from`; None shows the thread until
+    the active run has ended."""
 
 
 class EventStream:
-    """Reads a thread for one HTTP response: `enter`, `begin`, iterate `chunks`, and it is over."""
+    """Reads a thread for one HTTP response: call `enter`, then `begin`, then iterate `chunks`."""
 
     def __init__(
         self, parts: Parts, encoding: Encoding, principal: Principal, connection_id: str
     ) -> None:
-        """Describe a reader; it has no place in the hub yet.
+        """Describe a reader; `enter` adds it to the hub.
 
         Args:
-            parts: what connections work with.
-            encoding: how publications are encoded.
-            principal: who reads.
-            connection_id: the one id of this reader.
+            parts: the shared parts of the node.
+            encoding: encodes the publications.
+            principal: the reader's principal.
+            connection_id: the id of this reader, the same in every layer.
         """
         self.principal = principal
         self.over = asyncio.Event()
-        """Set once nothing of it is left."""
+        """Set when the stream is cleaned up."""
         self.ended: CloseCode | None = None
-        """Why we ended it, if we did."""
+        """The code with which the server ended the stream; None if it did not."""
         self.hurry: Callable[[], None] = lambda: None
-        """Called when we end it: a client that reads nothing may hold up its last write."""
+        """Called when the server ends the stream: a client that does not read may block the last
+        write."""
         self._parts = parts
         self._wake = asyncio.Event()
         self._first = b""
@@ -84,7 +85,7 @@ class EventStream:
         self._writing: asyncio.TimerHandle | None = None
 
     def enter(self) -> None:
-        """Take a place in the hub; from now on whatever ends this user's connections ends it.
+        """Join the hub; from now on whatever ends this user's connections ends the stream too.
 
         Raises:
             TooManyRequests: the user or the tenant has reached the limit of connections.
@@ -100,7 +101,7 @@ class EventStream:
         )
 
     async def begin(self, request: StreamRequest) -> None:
-        """Join the thread, and make what the reader gets first.
+        """Subscribe to the thread, and prepare the first chunk.
 
         Raises:
             UnknownChannel: this user has no such thread.
@@ -110,7 +111,7 @@ class EventStream:
         if not parts.may_read(who, channel):
             raise UnknownChannel
         subscription = parts.hub.subscribe(self._subscriber, channel)
-        # Asked before the answer is made: an empty answer then means that nothing has changed.
+        # Read before the answer: if the answer is empty, nothing has changed since this read.
         active = await parts.store.has_active_run(who.tenant, who.user, channel.thread or "")
         answer = await parts.recovery.answer(channel, who.user, request.recover_from)
         self._filter = RunFilter(request.run)
@@ -140,10 +141,10 @@ class EventStream:
             self.hurry()
 
     def drain(self) -> None:
-        """Go on until `end`: a client comes back with its position by itself."""
+        """Continue until `end`: the client reconnects with its position by itself."""
 
     async def _next(self) -> bytes:
-        """Return what is shown next, or a comment if that takes long; nothing at the end."""
+        """Return the next chunk; a comment after `ping_interval` without one; empty at the end."""
         _cancel(self._writing)
         due = self._loop.time() + self._parts.settings.ping_interval
         while (piece := self._subscriber.outbox.take()) or self.ended is None:
@@ -153,13 +154,13 @@ class EventStream:
             if not piece and await self._catch_up():
                 continue
             if self.ended is None and self._loop.time() >= due:
-                return codec.KEEP_ALIVE  # Also where other runs publish and none of it is shown.
+                return codec.KEEP_ALIVE  # Also if other runs publish, which are not shown.
             if not piece:
                 await self._woken(due)
         return b""
 
     async def _catch_up(self) -> bool:
-        """Give the reader what it fell behind with; False where there is nothing."""
+        """Send a slow reader what it missed; return False if it missed nothing."""
         parts = self._parts
         return await catch_up(
             self._subscriber, hub=parts.hub, recovery=parts.recovery, telemetry=parts.telemetry
@@ -173,7 +174,7 @@ class EventStream:
             self._wake.clear()
 
     def _take(self, answer: Recovered, active: bool) -> None:
-        """Keep what the reader gets first; of a named run, what there is of it."""
+        """Store the first chunk; for a named run, only the events of that run."""
         pieces = [_encode(one, answer.epoch) for one in answer.publications]
         if pieces:
             active = not is_end(pieces[-1])
@@ -184,19 +185,19 @@ class EventStream:
         self._active = active
 
     def _watch_writing(self) -> None:
-        """End the stream when its client takes nothing of a piece for too long."""
+        """End the stream if its client does not read a chunk within `slow_timeout`."""
         patience = self._parts.settings.slow_timeout
         self._writing = self._loop.call_later(patience, self.end, codes.SLOW)
 
     def _watch_expiry(self) -> None:
-        """End the stream when its credential's grace ends: nobody can renew it here."""
+        """End the stream when its credential's grace ends: a stream cannot renew it."""
         ends = self._parts.connection_auth.expires_at(self.principal)
         if ends is not None:
             left = ends - self._parts.now()
             self._expiry = self._loop.call_later(max(0.0, left), self.end, codes.EXPIRED)
 
     def leave(self) -> None:
-        """Leave nothing behind; idempotent."""
+        """Cancel the timers, leave the hub, and report how the stream ended; idempotent."""
         if self.over.is_set():
             return
         _cancel(self._expiry)
@@ -217,7 +218,7 @@ class EventStream:
 
 
 def _encode(publication: Publication, epoch: str) -> bytes:
-    """Encode a publication; its position, if it completes one, is in this epoch."""
+    """Encode a publication; its position, if it has an offset, is in this epoch."""
     position = (epoch, publication.offset) if publication.offset else None
     return codec.encode_event(publication.data, position=position)
 

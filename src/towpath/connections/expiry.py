@@ -1,8 +1,8 @@
-"""When the credential of an open connection ends, and what follows.
+"""The expiry of the credential of an open connection, and the grace period after it.
 
-A credential lapses at its own end. The connection goes on for a grace, in which the client may
-bring a new credential. While the identity provider cannot be reached, nobody can bring one, so the
-grace is extended.
+A credential lapses at its own end. The connection stays open for a grace period, in which the
+client may send a new credential. While the identity provider cannot be reached, no client can get
+one, so the grace period is extended.
 
 Source: WIRE section 3 (refresh, 3005); DESIGN section 7 (expiry mid-connection).
 """
@@ -17,7 +17,7 @@ from towpath.connections.parts import Parts
 from towpath.identity import Principal
 
 MIN_HOLD_SECONDS = 5.0
-"""During an outage an expired connection is looked at again no sooner than after this."""
+"""The shortest pause between two checks of an expired connection during an outage, in seconds."""
 
 
 class Expiry:
@@ -32,14 +32,14 @@ class Expiry:
         renewable: bool,
         reschedule: Callable[[], None],
     ) -> None:
-        """Describe a credential; `watch` begins to watch it.
+        """Describe a credential; `watch` sets its deadlines.
 
         Args:
-            parts: what connections work with.
-            principal: who was verified by it.
+            parts: the shared parts of the node.
+            principal: the verified principal of the credential.
             keepalive: holds the connection's deadlines.
-            renewable: whether the SDK can bring a new credential over the live connection.
-            reschedule: called when `keepalive` has another next deadline.
+            renewable: whether the SDK can send a new credential over the live connection.
+            reschedule: called when the next deadline of `keepalive` has changed.
         """
         self._parts = parts
         self._principal = principal
@@ -49,14 +49,14 @@ class Expiry:
         self._loop = asyncio.get_running_loop()
 
     def lifetime(self) -> tuple[bool | UnsetType, int | UnsetType]:
-        """Return `expires` and `ttl`; unset unless the SDK itself can renew the credential."""
+        """Return `expires` and `ttl` in seconds; unset unless the SDK can renew the credential."""
         expires_at = self._principal.expires_at
         if expires_at is None or not self._renewable:
             return UNSET, UNSET
         return True, max(1, int(expires_at - self._parts.now()))
 
     def watch(self) -> None:
-        """Set the deadlines at which the credential ends and its grace ends."""
+        """Set the deadlines for the end of the credential and the end of its grace."""
         lapse, end = (
             self._principal.expires_at,
             self._parts.connection_auth.expires_at(self._principal),
@@ -65,12 +65,12 @@ class Expiry:
         self._reschedule()
 
     def renew(self, principal: Principal) -> None:
-        """Go on with the principal of a new credential."""
+        """Replace the principal with that of a new credential."""
         self._principal = principal
         self.watch()
 
     def lapsed(self) -> None:
-        """Note that the credential ended and no new one was brought."""
+        """Report that the credential ended without a new one."""
         self._parts.connection_auth.lapsed(self._principal)
 
     def is_over(self) -> bool:
@@ -78,7 +78,7 @@ class Expiry:
         until = self._parts.connection_auth.held_until(self._principal)
         if until is None:
             return True
-        # After another grace, every client that can bring a new credential will have done so.
+        # One more grace period is enough for every client that can send a new credential.
         left = until - self._parts.now()
         pause = min(left, max(self._parts.settings.expiry_grace, MIN_HOLD_SECONDS))
         self._keepalive.expire_at(self._loop.time() + pause)
@@ -86,7 +86,7 @@ class Expiry:
         return False
 
     def _moment(self, unix: float | None) -> float | None:
-        """Return a Unix time as a time of the loop."""
+        """Convert a Unix time to a time of the event loop."""
         if unix is None:
             return None
         return self._loop.time() + unix - self._parts.now()

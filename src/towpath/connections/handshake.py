@@ -1,7 +1,7 @@
 """The connect command: only a valid credential opens a connection.
 
-The verdict and the place in the hub are one step: nothing is awaited between them, so a revocation
-either is part of the verdict or finds the connection in the hub.
+Nothing is awaited between the verdict and the entry into the hub, so a revocation is either part of
+the verdict or finds the connection in the hub.
 
 Source: WIRE sections 2 and 3.
 """
@@ -51,11 +51,11 @@ class ConnectHandler:
         """Describe a connection that is not open yet.
 
         Args:
-            parts: what connections work with.
+            parts: the shared parts of the node.
             protocol: the protocol state, which encodes the reply.
             outbox: takes the reply.
-            connection_id: the one id of this connection, in every layer.
-            upgrade: what its upgrade carried.
+            connection_id: the id of this connection, the same in every layer.
+            upgrade: the data of its upgrade request.
             end: ends the connection; idempotent.
             reschedule: called when the next deadline of the connection changed.
         """
@@ -71,7 +71,7 @@ class ConnectHandler:
     async def authenticate(
         self, number: int, request: frames.ConnectRequest
     ) -> CommandHandler | None:
-        """Verify the credential and enter the hub; None where the connection is refused."""
+        """Verify the credential and enter the hub; return None if the connection is refused."""
         verdict = await self._parts.connection_auth.authenticate_websocket_connection(
             request.token, self._upgrade, connection=self._id
         )
@@ -91,7 +91,7 @@ class ConnectHandler:
             self._refuse(number, codes.TEMPORARY)
             return []
         if self._protocol.state is not State.AUTHENTICATING:
-            return []  # It ended while the log was read.
+            return []  # The connection ended while the log was read.
         reply, waiting = self._protocol.accept(number, self._result(commands.expiry, subs))
         self._outbox.put(reply)
         self._go_live(subscriber, subs)
@@ -106,7 +106,7 @@ class ConnectHandler:
         return waiting
 
     def _refuse(self, number: int, code: ErrorCode | CloseCode) -> None:
-        """Reply to connect with an error and close, or close with the code that says it all."""
+        """Reply to connect with an error and close, or close with a code of its own."""
         if isinstance(code, CloseCode):
             self._end(code)
         elif self._protocol.state is State.AUTHENTICATING:
@@ -114,7 +114,7 @@ class ConnectHandler:
             self._end(codes.CONNECT_FAILED)
 
     def _enter(self, number: int, verdict: Authenticated) -> CommandHandler | None:
-        """Take a place in the hub; None where there is none left, or the connection has ended."""
+        """Enter the hub; return None if a limit is reached, or the connection has ended."""
         if self._protocol.closed:
             return None
         subscriber = Subscriber(self._id, verdict.principal, self._outbox, self._end)
@@ -155,7 +155,7 @@ class ConnectHandler:
             assert channel is not None, "the settings name channels that exist"
             commands.session.joined(channel)
             self._parts.hub.subscribe(subscriber, channel)
-            # One gone position is no reason to refuse the connection: the answer is unrecovered.
+            # A gone position must not refuse the whole connection: the answer is unrecovered.
             request = replace(requests.get(name, frames.SubscribeRequest()), flag=0)
             subs[channel] = await first_answer(
                 self._parts.recovery, channel, principal.user, request
@@ -163,7 +163,7 @@ class ConnectHandler:
         return subs
 
     def _go_live(self, subscriber: Subscriber, subs: dict[Channel, frames.SubscribeResult]) -> None:
-        """Deliver from now on what the reply does not hold."""
+        """Deliver the publications that are not in the reply, from now on."""
         for channel, result in subs.items():
             if channel in subscriber.subscriptions:
                 self._parts.hub.go_live(subscriber.subscriptions[channel], result.offset)

@@ -1,7 +1,7 @@
 """The deadlines of a connection: pings, missing pongs, expiry.
 
-Everything is a function of the time that is passed in: the owner of a clock reads `next_deadline`
-and calls `elapse` then. All deadlines of an open connection are here, because it has one timer.
+Time is an argument: the caller reads `next_deadline` and calls `elapse` at that time. All deadlines
+of an open connection are here, because it has one timer.
 
 Source: WIRE section 4 (ping and pong), section 3 (3005, 3012).
 """
@@ -31,7 +31,7 @@ class KeepAlive:
         self._expires_at: float | None = None
 
     def expire_at(self, when: float | None, *, lapse: float | None = None) -> None:
-        """Set when the credential's grace ends; None for one that does not end.
+        """Set when the credential's grace ends; None if it does not end.
 
         Args:
             when: the end of the grace.
@@ -41,14 +41,14 @@ class KeepAlive:
         self._expires_at = when
 
     def pong(self) -> bool:
-        """Take a pong; False where no ping waits for one."""
+        """Take a pong; return False if no ping waits for one."""
         awaited = self._pong_by is not None
         self._pong_by = None
         return awaited
 
     @property
     def next_deadline(self) -> float:
-        """When to call `elapse` next."""
+        """The time at which to call `elapse` next."""
         ping = self._ping_at if self._pong_by is None else self._pong_by
         ends = (when for when in (self._lapses_at, self._expires_at) if when is not None)
         return min((ping, *ends))

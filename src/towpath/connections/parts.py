@@ -1,4 +1,4 @@
-"""What every connection works with."""
+"""The parts of a node that every connection uses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +28,6 @@ class Parts:
     """The access policy."""
     telemetry: Telemetry
     version: str
-    """Of the gateway, as clients are told it."""
+    """The gateway's version, as it is sent to clients."""
     now: Callable[[], float]
     """Unix seconds, for the end of credentials."""

@@ -1,8 +1,8 @@
-"""Which part of an event stream a reader is shown.
+"""Selects the part of an event stream that a reader is shown.
 
-Runs of a thread stand in the stream one after the other. A stream ends with a run, and a stream
-that follows a named run shows nothing of the thread before that run. Only events that may begin or
-end a run are decoded.
+The runs of a thread follow one another in the stream. A stream ends at the end of a run, and a
+stream for a named run shows nothing before that run. Only events that may begin or end a run are
+decoded.
 
 Source: WIRE section 10.
 """
@@ -16,17 +16,17 @@ from towpath.protocol import codec_sse as codec
 
 
 class RunFilter:
-    """Lets through one run: nothing before its start, nothing after its end."""
+    """Passes the events of one run: nothing before its start, nothing after its end."""
 
     def __init__(self, run: str | None) -> None:
         """Wait for the start of this run; None shows everything until the end of a run."""
         self.over = False
-        """Whether the end was shown; nothing is shown after it."""
+        """Whether the end of the run was shown; nothing is shown after it."""
         self.run = run
         self._open = run is None
 
     def take(self, piece: bytes) -> bytes:
-        """Return the part of some encoded events that is shown; no event is cut."""
+        """Return those of some encoded events that are shown."""
         if self.over or not _may_bound(piece):
             return piece if self._open and not self.over else b""
         events = piece.split(codec.END)
@@ -45,7 +45,7 @@ _BOUNDS = tuple(kind.encode() for kind in ("RUN_STARTED", *sorted(TERMINAL)))
 
 
 def _may_bound(piece: bytes) -> bool:
-    """Whether a run may begin or end with one of these events; only such are decoded."""
+    """Whether a run may begin or end with one of these events."""
     return any(kind in piece for kind in _BOUNDS)
 
 
@@ -56,7 +56,7 @@ def _decode(event: bytes) -> dict[str, Any]:
 
 
 def _started(event: bytes) -> str | None:
-    """Return the id of the run that begins with this event, if one does."""
+    """Return the id of the run that begins with this event; None if no run does."""
     read = _decode(event) if _may_bound(event) else {}
     return read["runId"] if read.get("type") == "RUN_STARTED" else None
 

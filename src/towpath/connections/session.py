@@ -1,9 +1,9 @@
-"""What an authenticated connection may do: a command goes in, a plain answer comes out.
+"""Decides whether an authenticated connection may carry out a command.
 
-A session knows the principal and the channels that the connection reads. It knows no broker, no
-agent and no clock. It does nothing: it answers whether a command may be carried out, and counts
-commands, errors and subscriptions. A subscribe that it allows counts as a subscription at once;
-`on_unsubscribed` takes that back.
+A session knows the principal and the channels that the connection reads. It uses no broker, no
+agent and no clock, and carries nothing out. It decides whether a command is allowed, and counts
+commands, errors and subscriptions. An allowed subscribe counts as a subscription at once;
+`on_unsubscribed` removes it.
 
 Source: WIRE sections 3 and 5.
 """
@@ -30,11 +30,11 @@ class SessionLimits:
     """The bounds of one session."""
 
     subscriptions: int = 128
-    """Channels read at once, server-side ones included; past it error 106."""
+    """How many channels are read at once, server-side ones included; beyond it error 106."""
     errors: int = 100
-    """Error replies; one more and the connection is closed with 3013."""
+    """How many error replies are sent; one more closes the connection with 3013."""
     commands: Rate = COMMANDS
-    """Commands; past it error 111."""
+    """The rate of commands; beyond it error 111."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Allowed:
     """The command may be carried out."""
 
     channel: Channel | None = None
-    """The channel that the command means, which the principal may read. None where the command
-    means none, and for an unsubscribe from a channel that is not read."""
+    """The channel of the command, which the principal may read. None if the command names none,
+    and for an unsubscribe from a channel that is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,10 @@ class Session:
         """Begin a session.
 
         Args:
-            principal: whose it is.
-            may_read: the access policy, asked for each channel.
+            principal: the verified principal of the connection.
+            may_read: the access policy, called for each channel.
             limits: its bounds.
-            now: seconds of the clock that `authorize` is given.
+            now: seconds of the same clock as `now` of `authorize`.
         """
         self.principal = principal
         self._may_read = may_read
@@ -94,7 +94,7 @@ class Session:
         return self._counted(answer) if isinstance(answer, Denied) else answer
 
     def failed(self, code: ErrorCode, message: str | None = None) -> Denied:
-        """Count a command that failed; return the error to reply with, or the end."""
+        """Count a failed command; return the error to reply with, or the close code."""
         return self._counted(Denied(code, message))
 
     def joined(self, channel: Channel) -> None:
@@ -154,11 +154,11 @@ class Session:
         channel = self._readable(name)
         if channel is None:
             return Denied(codes.UNKNOWN_CHANNEL)
-        # Users of a tenant must not learn of each other's connections.
+        # Users of a tenant must not see each other's connections.
         return Denied(codes.NOT_AVAILABLE) if channel.owner is None else Allowed(channel)
 
     def _readable(self, name: str) -> Channel | None:
-        """Return the channel that a name means for this principal, if they may read it."""
+        """Return the channel with this name for the principal; None if they may not read it."""
         channel = named(name, self.principal)
         if channel is None or not self._may_read(self.principal, channel):
             return None

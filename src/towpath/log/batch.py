@@ -1,7 +1,8 @@
-"""One batch of writes: what one transaction does to the file.
+"""One batch of writes, applied in one transaction.
 
-A write that cannot be applied is refused alone, whatever it raises, and leaves no trace. What ends
-the transaction, or tells that the file is in trouble, is raised: it takes the whole batch back.
+A write that cannot be applied is refused alone, whatever it raises, and changes nothing. An error
+that ended the transaction, or that shows a fault of the file, is raised: the whole batch is rolled
+back.
 """
 
 import sqlite3
@@ -38,7 +39,7 @@ def _encode_item(item: Item) -> msgspec.Raw:
 
 
 Outcome = Written | CommandError | StorageError
-"""What became of one write of a batch."""
+"""The outcome of one write of a batch."""
 
 Items = list[msgspec.Raw]
 """Encoded publications."""
@@ -46,13 +47,13 @@ Items = list[msgspec.Raw]
 
 @dataclass(slots=True)
 class _Row:
-    """What a batch does to one channel: its row in the making."""
+    """The row that a batch adds to one channel, while the batch is applied."""
 
     first: int
     """The offset of the first publication."""
     items: Items = field(default_factory=list)
     truncate: bool = False
-    """Whether all that the file holds of the channel is dropped first."""
+    """Whether the publications of the channel in the file are dropped first."""
 
 
 class Batch:
@@ -72,10 +73,10 @@ class Batch:
 
         Args:
             db: the connection that writes.
-            heads: the heads of channels; those that the batch changes are saved by `store`.
+            heads: the heads of channels; `store` saves those that the batch changes.
             projection: applies the facts.
-            epoch: of the log.
-            retention: how much of which channel is kept.
+            epoch: the log's epoch.
+            retention: returns the retention of a channel.
             now: Unix seconds.
         """
         self._db = db
@@ -87,12 +88,12 @@ class Batch:
         self._rows: dict[Channel, _Row] = {}
 
     def write(self, write: Write) -> Outcome:
-        """Apply one write of a batch; what it raises is its own outcome.
+        """Apply one write of a batch; an error of this write alone is returned as its outcome.
 
-        Nothing outside the savepoint is changed before all that may raise is over.
+        All steps that may raise run before anything outside the savepoint changes.
 
         Raises:
-            sqlite3.Error, LogCorrupted: it concerns the whole batch.
+            sqlite3.Error, LogCorrupted: the error concerns the whole batch.
         """
         try:
             items = [list(map(_encode_item, append.items)) for append in write.appends]
@@ -106,7 +107,7 @@ class Batch:
                 written = self._write_facts(write, spans)
         except (CommandError, StorageError) as refusal:
             return refusal
-        except Exception as error:  # Whatever one write raises, the others go on.
+        except Exception as error:  # An error of one write must not stop the other writes.
             if self._concerns_all(error):
                 raise
             failed = WriteFailed("the log cannot take this write")
@@ -117,11 +118,11 @@ class Batch:
         return written
 
     def _concerns_all(self, error: Exception) -> bool:
-        """Whether an error ended the transaction, or tells that the file is in trouble."""
+        """Whether an error ended the transaction, or shows a fault of the file."""
         return not self._db.in_transaction or health_of(error) is not None
 
     def _write_facts(self, write: Write, spans: tuple[Span, ...]) -> Written:
-        """Apply a write that has more than publications, or nothing of it."""
+        """Apply a write that has more than publications, in a savepoint."""
         self._db.execute("SAVEPOINT write")
         try:
             written = self._apply(write, spans)
@@ -137,8 +138,8 @@ class Batch:
         """Apply the key and the facts of a write.
 
         Raises:
-            CommandError: its key or one of its facts is refused.
-            StorageError: it does not follow on what it says it follows.
+            CommandError: the key or one of the facts is refused.
+            StorageError: an append does not follow the offset or the fence that it names.
         """
         if (
             write.key is not None
@@ -161,7 +162,7 @@ class Batch:
             raise OffsetConflict("an earlier write is missing, or another producer was here")
 
     def _spans(self, appends: Sequence[Append]) -> tuple[Span, ...]:
-        """Say where appends will stand, without moving anything."""
+        """Return the spans that appends will get; change no head."""
         tops: dict[Channel, int] = {}
         spans = []
         for append in appends:
@@ -173,7 +174,7 @@ class Batch:
         return tuple(spans)
 
     def _place(self, write: Write, spans: Sequence[Span], items: Sequence[Items]) -> None:
-        """Put a write into the rows of this batch, at the offsets it was promised."""
+        """Add the publications of a write to the rows of this batch, at the offsets of `spans`."""
         for channel in write.truncate:
             head = self._head(channel)
             head.publications = head.bytes = 0
@@ -195,16 +196,16 @@ class Batch:
         return self._heads.get(self._db, channel)
 
     def store(self) -> None:
-        """Write what the batch did to each channel.
+        """Write the rows and the heads of all channels that the batch changed.
 
         Raises:
-            sqlite3.Error: the batch has to be taken back.
+            sqlite3.Error: the batch has to be rolled back.
         """
         for channel, row in self._rows.items():
             self._store(channel, row)
 
     def _store(self, channel: Channel, row: _Row) -> None:
-        """Write what a batch did to one channel. A channel that nothing was ever in gets no row."""
+        """Write the row and the head of one channel; a channel never published to gets no row."""
         head, keep = self._head(channel), self._keep(channel)
         if head.id is None and head.top == 0:
             return

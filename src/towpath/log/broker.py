@@ -1,24 +1,24 @@
-"""The broker's contract: what every log of publications promises, whatever keeps it.
+"""The broker's contract: what every log of publications guarantees, whatever stores it.
 
-One act
+Atomicity
     A `Write` is atomic: its publications, its facts for the projection and its idempotency key
-    are all there or none is. It is published, and its future resolved, only after it is durable.
-One order
-    Per channel offsets are 1, 2, 3 … without a gap, in the order `submit` was called. `deliver`
-    is called on the event loop in that order, before the write's future is resolved.
-One answer about the past
-    `read` gives everything after an offset up to the top, or says that it cannot (`gone`). It
-    never gives a part and calls it the whole. Without an offset it gives what is kept, and says
-    where that begins.
-Each write for itself
+    are all stored, or none is. It is published, and its future resolved, only after it is durable.
+Order
+    The offsets of a channel are 1, 2, 3 … without a gap, in the order `submit` was called.
+    `deliver` is called on the event loop in that order, before the write's future is resolved.
+Complete reads
+    `read` returns every publication after an offset up to the top, or reports that it cannot
+    (`gone`). It never returns a part as if it were complete. Without an offset it returns the
+    publications that are kept, and the offset of the first one.
+Isolation
     A write that cannot be applied is refused alone, whatever it raises; the writes that are
     committed together with it are applied.
 
-A position is an epoch and an offset. The epoch is another one whenever the log may have lost or
-reset anything, and another one for every channel, so a position counts in its own channel only.
+A position is an epoch and an offset. The epoch changes whenever the log may have lost or reset
+anything. Each channel has its own epoch, so a position is valid only in its own channel.
 
-The broker does not know what bytes mean. Facts are opaque to it: it hands them to the projection,
-inside the transaction of the write they came with.
+The broker does not interpret payloads or facts. It passes the facts of a write to the projection,
+inside the transaction of that write.
 """
 
 import asyncio
@@ -33,25 +33,25 @@ from towpath.channels import CONTROL, Channel
 T = TypeVar("T")
 
 KEY_SECONDS = 24 * 3600.0
-"""How long a request id is remembered, at least."""
+"""How long the result of a request id is stored at least, in seconds."""
 
 
 class Position(NamedTuple):
-    """Where in a channel: after the publication with this offset, in this epoch."""
+    """A position in a channel: after the publication with this offset, in this epoch."""
 
     epoch: str
     offset: int
 
 
 class Item(NamedTuple):
-    """What is to be published: payload and metadata."""
+    """A payload and its metadata, to be published."""
 
     data: bytes
     tags: Mapping[str, str]
 
 
 class Publication(NamedTuple):
-    """What was published, and where."""
+    """A published payload, its metadata and its offset."""
 
     offset: int
     data: bytes
@@ -62,12 +62,12 @@ class Publication(NamedTuple):
 class Append:
     """Publications for one channel.
 
-    `fence` marks the first of them as the start of something unfinished, which retention must not
-    drop; `unfence` marks its end. With `after` the write is refused unless the channel's top is
-    this offset: so a producer's later writes cannot stand where an earlier one failed. With
-    `fencing_offset` the write is refused unless the channel is fenced from this offset on. Fences
-    begin at rising offsets, so a producer whose fence somebody else ended writes no more, whatever
-    the channel's top has become.
+    `fence` marks the first publication as the start of unfinished work, which retention must not
+    drop; `unfence` removes the fence. With `after` the write is refused unless the channel's top is
+    this offset: a producer's later writes cannot take the offsets of an earlier write that failed.
+    With `fencing_offset` the write is refused unless the channel is fenced from this offset on.
+    Fences begin at rising offsets. So a producer whose fence another producer removed can write no
+    more, whatever the channel's top is now.
     """
 
     channel: Channel
@@ -80,7 +80,7 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where the publications of one append stand."""
+    """The epoch and the offsets of the publications of one append."""
 
     channel: Channel
     epoch: str
@@ -89,19 +89,19 @@ class Span:
 
     @property
     def before(self) -> Position:
-        """The position from which a reader gets all of them."""
+        """The position after which a reader receives all these publications."""
         return Position(self.epoch, self.first - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """What makes a repeated request the same request."""
+    """Identifies a request, so that a repetition gets the stored result."""
 
     scope: tuple[str, str, str]
     """Tenant, user, method."""
     request_id: str
     digest: str
-    """Of the request's parameters; the same id with another digest is a conflict."""
+    """The digest of the request's parameters; the same id with another digest is a conflict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,61 +113,62 @@ class Write:
     """For the projection, in order."""
     key: IdempotencyKey | None = None
     result: Callable[[Sequence[Span]], bytes] | None = None
-    """Makes what is remembered under `key`. Called by the writer; must not block."""
+    """Makes the result that is stored under `key`. Called by the writer; must not block."""
     truncate: tuple[Channel, ...] = ()
-    """Channels whose publications are dropped; their offsets go on from where they were."""
+    """Channels whose publications are dropped; their offsets continue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of a write."""
+    """The result of a write."""
 
     spans: tuple[Span, ...] = ()
     result: bytes = b""
     repeated: bool = False
-    """True where the key had been used before: nothing was written, `result` is the old one."""
+    """True if the key was used before: nothing was written, `result` is the stored result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What a channel holds after a position."""
+    """The publications of a channel after a position."""
 
     epoch: str
     top: int
     """The offset of the last publication; 0 for an empty channel."""
     publications: list[Publication]
     gone: bool = False
-    """True where the position is not of this channel's past, or too far back; no publications."""
+    """True if the position is of another epoch, or its publications are not all kept; then
+    `publications` is empty."""
     begins: int = 1
-    """The offset of the oldest publication that is kept; `top + 1` where none is."""
+    """The offset of the oldest publication that is kept; `top + 1` if none is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How much of a channel is kept: whichever bound is reached first."""
+    """The bounds on the publications of a channel; the bound that is reached first applies."""
 
     publications: int
     bytes: int
     seconds: float
     since_last: bool
-    """Whether `seconds` count from the channel's last publication instead of each one's own."""
+    """Whether `seconds` count from the channel's last publication, not from each publication."""
 
 
 THREAD_RETENTION = Retention(
     publications=100_000, bytes=64 * 1024 * 1024, seconds=24 * 3600, since_last=True
 )
-"""A thread's log: what it amounts to outlives it in the projection."""
+"""For a thread's channel; the projection keeps the conversation after its log is dropped."""
 NOTICE_RETENTION = Retention(
     publications=1_000, bytes=16 * 1024 * 1024, seconds=24 * 3600, since_last=False
 )
-"""What a person or tenant is told."""
+"""For the notices to a person or a tenant."""
 
 
 def retention_of(channel: Channel) -> Retention | None:
-    """Return the default retention of a channel; None where the log drops nothing by itself.
+    """Return the default retention of a channel; None if the log drops nothing by itself.
 
-    That is the control channel: a revocation that still counts is never dropped, and only the
-    control channel's reader can tell which do. It compacts the channel (`Write.forget`).
+    None is for the control channel: a revocation that is still in force is never dropped, and only
+    the reader of the control channel knows which are. It compacts the channel (`Write.truncate`).
     """
     if channel == CONTROL:
         return None
@@ -175,60 +176,60 @@ def retention_of(channel: Channel) -> Retention | None:
 
 
 Deliver = Callable[[Channel, Sequence[Publication]], None]
-"""Hears of durable publications, on the event loop, in order per channel. Must not raise."""
+"""Receives durable publications, on the event loop, in order per channel. Must not raise."""
 
 
 class Projection(Protocol):
-    """What is derived from facts, kept in the same database, in the same transactions."""
+    """Tables derived from facts, in the same database, written in the same transactions."""
 
     def create(self, db: sqlite3.Connection, version: int) -> None:
-        """Bring the tables from schema `version` (0: none) to the present one."""
+        """Migrate the tables from schema `version` (0: no tables) to the current version."""
 
     def apply(self, db: sqlite3.Connection, fact: object, spans: Sequence[Span]) -> None:
-        """Take one fact of a write whose publications stand at `spans`.
+        """Apply one fact of a write whose publications have the offsets of `spans`.
 
         Raises:
-            CommandError: the fact contradicts what is known; the whole write is refused.
+            CommandError: the fact contradicts the tables; the whole write is refused.
         """
 
     def carry_over(
         self, old: sqlite3.Connection, new: sqlite3.Connection, at: float
     ) -> Mapping[str, int]:
-        """Take what is certain of a damaged database into a new one, whose tables are there.
+        """Copy the intact rows of a damaged database into a new one, whose tables exist.
 
         Args:
-            old: the damaged one; `towpath.log.integrity.quarantine.readable` reads it.
-            new: the new one, in a transaction.
+            old: the damaged database; `towpath.log.integrity.quarantine.readable` reads it.
+            new: the new database, in a transaction.
             at: now, in Unix seconds.
 
         Returns:
-            How much of what; what could not be taken counts as `left_out`.
+            How many rows of which kind; rows that could not be copied count as `left_out`.
         """
 
 
 class Broker(Protocol):
-    """Stores and spreads publications; the module's docstring is its contract."""
+    """Stores and delivers publications; the module's docstring is its contract."""
 
     async def start(self) -> None:
         """Open the log.
 
         Raises:
-            ConfigurationError: it cannot be opened; the sentence says why.
+            ConfigurationError: the log cannot be opened; the message gives the reason.
         """
 
     async def stop(self) -> None:
-        """Finish what was submitted and close the log."""
+        """Finish the submitted writes and close the log."""
 
     async def room(self) -> None:
-        """Wait until the bounded queue has room. Producers of many writes ask before each."""
+        """Wait until the bounded queue has room. Producers of many writes await it before each."""
 
     def submit(self, write: Write) -> "asyncio.Future[Written]":
-        """Hand a write over, now; the order of calls is the order of publications.
+        """Queue a write and return at once; the order of calls is the order of publications.
 
-        The future's exception is a CommandError where the projection or the key refused the
-        write, OffsetConflict where it did not stand where it says, WriteFailed where it cannot be
-        applied, another StorageError where it could not be made durable; either way it left no
-        trace.
+        The future's exception is a CommandError if the projection or the key refused the write,
+        OffsetConflict if it does not follow the offset or the fence that it names, WriteFailed if
+        it cannot be applied, another StorageError if it could not be made durable. In each case
+        nothing was written.
         """
 
     async def read(
@@ -243,12 +244,12 @@ class Broker(Protocol):
         """Return the publications after an offset, oldest first, or before it, newest first.
 
         Args:
-            channel: which.
-            after: the offset to read on from, which is not returned itself. Upwards from an offset
-                that is not kept any more the answer is `gone`, also from 0. None reads all that is
-                kept and is never `gone`.
-            epoch: what the reader believes the epoch to be; None to not check it.
-            limit: at most so many publications, those that come first.
+            channel: the channel to read.
+            after: the offset to start from; its own publication is not returned. Upwards, the
+                answer is `gone` if publications after this offset have been dropped, also from 0.
+                None reads all publications that are kept and is never `gone`.
+            epoch: the epoch that the reader has stored; None skips the check.
+            limit: the maximum number of publications, counted in reading order.
             reverse: read downwards, towards the oldest publication that is kept.
 
         Raises:
@@ -256,28 +257,34 @@ class Broker(Protocol):
         """
 
     def epoch(self, channel: Channel) -> str:
-        """Return the channel's present epoch; the log is open."""
+        """Return the channel's current epoch; the log must be open."""
 
     async def stored_result(self, key: IdempotencyKey) -> bytes | None:
-        """Return what a request was answered under this key; None where it has not been used.
+        """Return the result stored under this key; None if the key has not been used.
 
         Raises:
-            Conflict: it was used for something else.
-            StorageError: nobody can tell now.
+            Conflict: the request id was used with other parameters.
+            StorageError: the log cannot be read now.
         """
 
     async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        """Ask the projection's tables something; sees every write whose future is resolved.
+        """Run a query on the projection's tables; it sees every write whose future is resolved.
 
         Raises:
-            StorageError: they cannot be read now.
+            StorageError: the tables cannot be read now.
         """
 
 
 def follows(
     appends: Sequence[Append], spans: Sequence[Span], fence: Callable[[Channel], int | None]
 ) -> bool:
-    """Whether appends come after what they name, and within it; `fence` knows a channel's."""
+    """Whether each append follows its `after` and has its `fencing_offset`.
+
+    Args:
+        appends: the appends of one write.
+        spans: the span of each append.
+        fence: returns the offset from which a channel is fenced.
+    """
     return all(
         append.after in (None, span.first - 1)
         and (append.fencing_offset is None or append.fencing_offset == fence(append.channel))
@@ -286,13 +293,13 @@ def follows(
 
 
 def span_of(after: int | None, top: int, begins: int, *, reverse: bool) -> range | None:
-    """Return the offsets that a read gives, in rising order; None where it is `gone`.
+    """Return the offsets that a read returns, in rising order; None if the position is `gone`.
 
     Args:
-        after: what the reader says; see `Broker.read`.
+        after: the offset that the reader passed; see `Broker.read`.
         top: the offset of the channel's last publication.
-        begins: the offset of the oldest one that is kept.
-        reverse: whether it reads downwards.
+        begins: the offset of the oldest publication that is kept.
+        reverse: whether the read goes downwards.
     """
     if after is None:
         return range(begins, top + 1)
@@ -302,7 +309,7 @@ def span_of(after: int | None, top: int, begins: int, *, reverse: bool) -> range
 
 
 def channel_epoch(log_epoch: str, channel: Channel) -> str:
-    """Return a channel's epoch: a short hash, so nothing need be stored for an empty channel."""
+    """Return a channel's epoch: a short hash, so an empty channel needs no stored row."""
     parts = (log_epoch, channel.tenant, channel.name)
     text = "".join(f"{len(part)}:{part}" for part in parts)
     return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()

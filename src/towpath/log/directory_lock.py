@@ -1,4 +1,4 @@
-"""The lock on a data directory: one process at a time, and in which life of the machine."""
+"""The lock on a data directory: admits one process at a time and holds the last boot id."""
 
 import contextlib
 import fcntl
@@ -9,7 +9,11 @@ from towpath.errors import ConfigurationError
 
 
 def lock(path: Path) -> IO[str]:
-    """Keep other processes off the data directory while this one has it."""
+    """Lock the data directory for this process; return the open lock file.
+
+    Raises:
+        ConfigurationError: the directory cannot be written, or another process has the lock.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = path.with_suffix(".lock").open("a+", errors="replace")
@@ -29,21 +33,21 @@ def lock(path: Path) -> IO[str]:
 
 
 def read_mark(lock: IO[str]) -> str:
-    """Return in which life of the machine a log was opened here last; empty where none was."""
+    """Return the boot id under which a log was opened here last; empty if none was opened."""
     lock.seek(0)
     return lock.read()
 
 
 def mark(lock: IO[str], life: str) -> None:
-    """Note in the lock file that a log was opened here, and in which life of the machine."""
-    with contextlib.suppress(OSError):  # On a full disk the old mark stays, or none is there.
+    """Write into the lock file that a log was opened here, and under which boot id."""
+    with contextlib.suppress(OSError):  # On a full disk the old mark stays, or there is no mark.
         lock.truncate(0)
         lock.write(life or "unknown")
         lock.flush()
 
 
 def kernel_boot_id() -> str:
-    """Return which life of the machine this is; empty where nobody can say."""
+    """Return the kernel's boot id, which is new after each boot; empty if it cannot be read."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return ""

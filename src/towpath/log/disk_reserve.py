@@ -1,8 +1,8 @@
-"""Room on the disk that is kept free by being taken: given back when the disk fills.
+"""A reserve of disk space for writes that must succeed on a full disk.
 
-The reserve is a file beside the log whose blocks are really allocated. When the disk is full it is
-cut to nothing, and what must be written although it is full (the endings of runs) has its room.
-Once the reserve can be taken anew, with a margin, the disk is not full any more.
+The reserve is a file beside the log whose blocks are allocated. When the disk is full, the file is
+truncated to 0 bytes, so that the endings of runs can still be written. Once the reserve can be
+allocated again, with a margin, the disk counts as not full.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from towpath.log.file_schema import wal_of
 from towpath.log.health import LogHealth, health_of
 
 MARGIN = 256 * 1024
-"""What must be free beyond the reserve before a full disk counts as not full, in bytes."""
+"""The bytes that must be free beyond the reserve before a full disk counts as not full."""
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -23,23 +23,25 @@ class DiskReserve:
     """The reserve of one log; used from one thread at a time."""
 
     def __init__(self, path: Path, size: int) -> None:
-        """Name the file; nothing is touched yet.
+        """Describe the reserve; `take` allocates it.
 
         Args:
-            path: where it is.
-            size: how much is kept, in bytes; 0 keeps nothing, and only asks for the margin.
+            path: the file of the reserve.
+            size: its size in bytes; with 0, `take` only checks that the margin is free.
         """
         self._path = path
         self._size = size
 
     def take(self) -> bool:
-        """Take the room, if it is there with a margin; what was taken already counts.
+        """Allocate the reserve, if the disk has room for it and the margin.
+
+        Blocks that the reserve has already count as room.
 
         Returns:
-            Whether it could be taken. Where it could not, nothing is.
+            Whether the reserve is allocated. If not, the file holds no blocks.
 
         Raises:
-            OSError: the file cannot be made for another reason than room.
+            OSError: the file cannot be written for another reason than lack of room.
         """
         try:
             with self._path.open("ab") as file:
@@ -55,7 +57,7 @@ class DiskReserve:
         return True
 
     def give_back(self) -> bool:
-        """Give the room back to the disk; return whether there was any."""
+        """Free the blocks of the reserve; return whether it had any."""
         with contextlib.suppress(OSError):
             had = self._path.stat().st_size > 0
             os.truncate(self._path, 0)
@@ -64,7 +66,7 @@ class DiskReserve:
 
 
 def out_of_room(path: Path) -> bool:
-    """Whether a file cannot grow, because the disk, a quota or a limit on its size is reached."""
+    """Whether a file cannot grow: the disk is full, or a quota or file size limit is reached."""
     try:
         end = path.stat().st_size
         with tempfile.TemporaryFile(dir=path.parent) as probe:
@@ -75,7 +77,7 @@ def out_of_room(path: Path) -> bool:
 
 
 def health_on_disk(error: Exception, path: Path) -> LogHealth | None:
-    """Return the health that an error tells of; a disk without room may show as another failure."""
+    """Return the health that an error shows; checks the disk, as a full one may fail otherwise."""
     health = health_of(error)
     if health is LogHealth.UNWRITABLE and out_of_room(wal_of(path)):
         return LogHealth.FULL

@@ -10,13 +10,13 @@ from towpath.log.broker import Projection
 from towpath.log.integrity import checksums
 
 SCHEMA_VERSION = 7
-"""What `PRAGMA user_version` of a file says that this code can write."""
+"""The schema version that this code writes, as `PRAGMA user_version` of the file."""
 SEALED_SINCE = 4
-"""The version from which on rows carry checksums."""
+"""The first version whose rows carry checksums."""
 BUSY_MS = 3_000
-"""How long a write waits for somebody else's lock, in milliseconds: clients wait for 5 s."""
+"""How long a write waits for another connection's lock, in milliseconds: clients wait for 5 s."""
 WAL_BYTES = 8 * 1024 * 1024
-"""How large the write-ahead log may be while a sweep goes on."""
+"""The size of the write-ahead log, in bytes, from which a sweep waits for a checkpoint."""
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -65,19 +65,19 @@ UPDATE channels SET due = 0 WHERE publications > 0 AND hold IS NULL;
 CREATE INDEX channels_due ON channels (due) WHERE due IS NOT NULL;
 DROP INDEX log_at
 """
-"""When retention looks at a channel; at those that were there before, as soon as it can."""
+"""`due`: when retention checks a channel next; existing channels are due at once."""
 _SCHEMAS = ((1, _SCHEMA), (SEALED_SINCE, _SEALED), (6, _SEALED_META), (7, _DUE))
-"""The version of the file since which there are which tables and columns."""
+"""For each schema version, the statements that migrate an older file to it."""
 
 
 def bring_up_to_date(db: sqlite3.Connection, path: Path, projection: Projection) -> int:
-    """Bring the tables to the present schema, in a transaction that this begins.
+    """Migrate the tables to the current schema, in a transaction that the caller commits.
 
     Returns:
-        The version that the file had; 0 for a new one.
+        The version that the file had; 0 for a new file.
 
     Raises:
-        ConfigurationError: a newer version wrote the file.
+        ConfigurationError: a newer version of Towpath wrote the file.
         sqlite3.Error, LogCorrupted: the file cannot be used.
     """
     version = int(db.execute("PRAGMA user_version").fetchone()[0])
@@ -103,7 +103,7 @@ def bring_up_to_date(db: sqlite3.Connection, path: Path, projection: Projection)
 
 
 def note(db: sqlite3.Connection, name: str) -> str:
-    """Return a note on the file; empty where there is none."""
+    """Return a note on the file; empty if there is none."""
     row = db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
     return str(row[0]) if row else ""
 
@@ -114,13 +114,13 @@ def set_note(db: sqlite3.Connection, name: str, value: str) -> None:
 
 
 def _check_notes(db: sqlite3.Connection) -> None:
-    """Check the notes on the file, and what defines its tables.
+    """Check the notes on the file, and the definitions of its tables.
 
-    All notes are checked: a note whose name is damaged would pass for one that was never written.
-    Tables and indexes that somebody else added are not checked.
+    All notes are checked: a note whose name is damaged would look like one that was never written.
+    Tables and indexes that Towpath did not create are not checked.
 
     Raises:
-        sqlite3.Error, LogCorrupted: a note is not what was written.
+        sqlite3.Error, LogCorrupted: a note or a definition differs from what was written.
     """
     checksums.check(db, "meta")
     try:
@@ -137,7 +137,7 @@ def wal_of(path: Path) -> Path:
 
 
 def connect(path: Path, synchronous: str) -> sqlite3.Connection:
-    """Return a connection that leaves transactions to us."""
+    """Open a connection in WAL mode; the caller begins and ends its transactions."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     db.execute("PRAGMA journal_mode = WAL")

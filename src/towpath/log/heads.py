@@ -1,8 +1,8 @@
-"""What the writer knows of channels without asking the file: their heads.
+"""The writer's cache of channel heads.
 
 A head that a batch has changed is not in the file before the batch is committed. So heads are
-dropped after a commit only, the least recently used first. A channel gets its row when its first
-publication is stored, never because somebody looked.
+evicted only after a commit, the least recently used first. A channel gets its row when its first
+publication is stored, never by a lookup.
 """
 
 import sqlite3
@@ -21,18 +21,18 @@ class Head:
     """The end of one channel."""
 
     id: int | None = None
-    """Of the channel's row; None where it has none yet."""
+    """The id of the channel's row; None if it has no row yet."""
     top: int = 0
     fence: int | None = None
     publications: int = 0
-    """How many are kept."""
+    """How many publications are kept."""
     bytes: int = 0
     due: float | None = None
-    """When retention looks at the channel next, in Unix seconds; None where nothing can expire."""
+    """When retention checks the channel next, in Unix seconds; None if nothing can expire."""
 
 
 class Heads:
-    """The heads of the channels used last."""
+    """The heads of the most recently used channels."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[Channel, Head] = OrderedDict()
@@ -41,7 +41,7 @@ class Heads:
         return len(self._known)
 
     def get(self, db: sqlite3.Connection, channel: Channel) -> Head:
-        """Return the head of a channel; an empty one where the file knows no such channel.
+        """Return the head of a channel; an empty head if the file has no row for it.
 
         Raises:
             sqlite3.Error: the file cannot be read.
@@ -54,22 +54,22 @@ class Heads:
         return head
 
     def evict(self, keep: int) -> None:
-        """Drop the least recently used heads down to so many. What they say is in the file."""
+        """Drop the least recently used heads until `keep` are left; all are in the file."""
         while len(self._known) > keep:
             self._known.popitem(last=False)
 
     def clear(self) -> None:
-        """Drop all: the transaction that changed some of them was taken back."""
+        """Drop all heads: the transaction that changed some of them was rolled back."""
         self._known.clear()
 
 
 def save(db: sqlite3.Connection, channel: Channel, head: Head, at: float) -> None:
-    """Write a head that has publications, or had some, to the file.
+    """Write the head of a channel that has or had publications to the file.
 
     Args:
         db: the connection, in a transaction.
-        channel: whose head it is.
-        head: what is to be known of the channel; gets the id of its row.
+        channel: the channel.
+        head: its head; a new one gets the id of its row.
         at: when the channel was last published to, in Unix seconds.
     """
     if head.id is None:

@@ -1,9 +1,9 @@
-"""What state the log's file is in, as far as its errors tell, and what may be written then.
+"""The health of the log's file, derived from its errors, and the writes allowed in each state.
 
-A log is in one condition at a time. It leaves `ok` by an error and comes back by a probe, a real
-write that goes through; nobody has to restart anything. Two are for good. A file that gave out
-something that was not written can be trusted with nothing any more, until whoever opens it next
-has looked at all of it. And a log that another process has opened since is that one's to write.
+A log is in one state at a time. An error takes it out of `ok`; a probe, which is a real write that
+succeeds, brings it back without a restart. Two states are final. `damaged`: the file returned data
+that was never written, so it is not used again until the next opening has checked all of it.
+`taken`: another process has opened the log since, and only that process writes it.
 
     ok ──error──▶ full, locked, unwritable ──probe──▶ ok
      ├────────────── any of them ──damage──▶ damaged
@@ -18,23 +18,23 @@ from towpath.log.broker import Write
 
 
 class LogHealth(Enum):
-    """What state the log is in."""
+    """The state of the log."""
 
     OK = "ok"
     FULL = "full"
-    """The disk has no room; endings are written into the room that was kept for them."""
+    """The disk is full; only endings are written, into the disk reserve."""
     LOCKED = "locked"
     """Another process holds the file's write lock."""
     UNWRITABLE = "unwritable"
-    """The file cannot be written: read-only, or the disk fails."""
+    """The file cannot be written: it is read-only, or the disk fails."""
     DAMAGED = "damaged"
-    """Something was read that was never written."""
+    """The file returned data that was never written."""
     FENCED = "taken"
     """Another process has opened the log since."""
 
 
 FINAL = frozenset({LogHealth.DAMAGED, LogHealth.FENCED})
-"""What a log does not come back from; whoever opens it next does."""
+"""The states that last until the log is opened again."""
 
 
 REFUSALS = {
@@ -44,10 +44,10 @@ REFUSALS = {
     LogHealth.DAMAGED: "the log is damaged, and is used no more until it has been checked",
     LogHealth.FENCED: "another process has opened the log since, and writes it now",
 }
-"""What whoever wants to write is told."""
+"""The message of the error that refuses a write."""
 
 ERRORS = (sqlite3.Error, LogCorrupted, LogFenced, UnicodeDecodeError)
-"""What reading and writing the file raises; the last where not even an error can be read."""
+"""The errors of reading and writing the file; the last if an error message is not valid text."""
 
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 _LOCKS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -63,14 +63,14 @@ _WRITES = frozenset(
 
 _KINDS = {LogHealth.DAMAGED: LogCorrupted, LogHealth.FENCED: LogFenced}
 _OUR_CHECKS = ("user-defined function raised", "Could not decode")
-"""How errors begin that tell of a broken checksum, or of bytes that should be text and are not."""
+"""Prefixes of the messages for a wrong checksum, and for bytes that are not valid text."""
 
 
 def health_of(error: Exception) -> LogHealth | None:
-    """Return the condition an error tells of; None where it tells of a mistake in our own code.
+    """Return the state that an error shows; None if it shows a mistake in our own code.
 
-    A disk without room shows as `SQLITE_FULL` or, where the room is a limit on the size of files,
-    as an I/O error: then only the disk itself can tell, so that is not decided here.
+    A full disk raises `SQLITE_FULL`; a reached file size limit raises an I/O error. That case is
+    not recognised here, because only a check of the disk can (`disk_reserve.health_on_disk`).
     """
     if isinstance(error, LogFenced):
         return LogHealth.FENCED
@@ -92,13 +92,13 @@ def health_of(error: Exception) -> LogHealth | None:
 
 
 def allows(condition: LogHealth, write: Write) -> bool:
-    """Whether a write may be tried in this condition: in a full log only what ends something."""
+    """Whether a write may be tried in this state: in a full log only one that removes a fence."""
     if condition is LogHealth.FULL:
         return any(append.unfence for append in write.appends)
     return condition is LogHealth.OK
 
 
 def refusal(condition: LogHealth) -> StorageError:
-    """Return what a write is refused with in this condition."""
+    """Return the error that refuses a write in this state."""
     kind = _KINDS.get(condition, StorageError)
     return kind(REFUSALS.get(condition, "the log cannot be written now"))

@@ -1,18 +1,17 @@
-"""One SQLite file that is a log: its schema, its transactions, its retention, its epoch.
+"""The SQLite file of a log: its transactions, its retention, its epoch.
 
-Whoever owns a `LogFile` uses it from one thread at a time. A batch of writes becomes one
-transaction: publications of a channel that came together stand in one row, rows are written once
-and dropped whole. A write that is refused leaves no trace in the batch; a storage failure takes
-the whole batch back.
+A `LogFile` is used from one thread at a time. A batch of writes becomes one transaction. The
+publications of a batch in one channel share one row; rows are written once and dropped whole. A
+refused write changes nothing; a storage failure rolls back the whole batch.
 
-The epoch (DESIGN section 6) is new when the log is created, and when it was not closed, is opened
-in another life of the machine, and was written with `synchronous` below FULL: then the machine
-may have forgotten what it said it had stored. After a mere kill -9 it stays.
+The epoch (DESIGN section 6) is new when the log is created. It is also new when all of these hold:
+the log was not closed, the boot id is another one or unknown, and `synchronous` was below FULL.
+Then the machine may have lost writes that it reported as stored. After a kill -9 alone it stays.
 
-The log is open in one place at a time, and a lock file keeps others off. Locks can be lost: by
-somebody who tidies up, by a file system that has none. So each opening has a number, one more than
-the last, and every transaction looks whether it is still the latest. Who was there before writes
-nothing more.
+One process at a time has the log open; a lock file excludes others. The lock can fail: its file may
+be deleted, or the file system may not support locks. So each opening increments a number in the
+file, and every transaction checks that its number is still the latest. A process with an older
+number can write nothing.
 """
 
 import contextlib
@@ -39,14 +38,14 @@ from towpath.log.file_schema import (
 from towpath.log.heads import Heads, save
 
 PATIENCE_MS = 100
-"""How long it is waited for by what can wait: probes, retention, and closing."""
+"""How long probes, retention and closing wait for a lock, in milliseconds."""
 MAX_HEADS = 100_000
-"""How many channels' heads are known between two batches; the least recently used are dropped."""
+"""How many channel heads are cached between two batches; the least recently used are evicted."""
 SLICE_SECONDS = 0.003
-"""How long one slice of a sweep goes on. Its last step, its commit and a checkpoint come on top, so
-that a write waits 20 ms at most."""
+"""How long one slice of a sweep starts new steps. The last step, the commit and a checkpoint come
+in addition, so that a write waits 20 ms at most."""
 PAUSE_SECONDS = 0.25
-"""How long a sweep waits for the write-ahead log to start anew."""
+"""How long a sweep waits for the write-ahead log to be reset."""
 
 
 class LogFile:
@@ -65,8 +64,8 @@ class LogFile:
         """Open or create the file.
 
         Raises:
-            ConfigurationError: a newer version wrote it.
-            sqlite3.Error: it cannot be opened.
+            ConfigurationError: a newer version of Towpath wrote the file.
+            sqlite3.Error: the file cannot be opened.
         """
         self.path = path
         self._projection = projection
@@ -77,7 +76,7 @@ class LogFile:
         try:
             self._prepare(path)
             self.epoch = self._renew_epoch(synchronous, boot_id)
-            """The log's epoch, from which every channel's is made."""
+            """The log's epoch, from which the epoch of every channel is made."""
             self._opening = self._count_opening()
             self._db.execute("COMMIT")
         except BaseException:
@@ -85,7 +84,7 @@ class LogFile:
             raise
 
     def close(self, *, clean: bool = True) -> None:
-        """Close the file, noting that it was closed well where it was."""
+        """Close the file; if `clean`, note in the file that it was closed."""
         with contextlib.suppress(sqlite3.Error, LogFenced):
             self._db.execute(f"PRAGMA busy_timeout = {PATIENCE_MS}")
             if clean:
@@ -95,11 +94,11 @@ class LogFile:
         self._db.close()
 
     def commit(self, writes: Sequence[Write]) -> list[Outcome]:
-        """Write a batch in one transaction and say what became of each.
+        """Write a batch in one transaction; return the outcome of each write.
 
         Raises:
             sqlite3.Error: nothing of the batch was written; call `undo`.
-            LogFenced: the log was opened elsewhere since; call `undo`.
+            LogFenced: another process has opened the log since; call `undo`.
         """
         self._begin()
         batch = Batch(
@@ -117,16 +116,17 @@ class LogFile:
         return outcomes
 
     def undo(self) -> None:
-        """Take back a failed transaction, and forget what was concluded inside it."""
+        """Roll back a failed transaction, and drop the cached heads."""
         self._heads.clear()
         with contextlib.suppress(sqlite3.Error):
             self._db.execute("ROLLBACK")
 
     def probe(self) -> None:
-        """Write something of no consequence, to see whether the file takes it.
+        """Write a note, to test whether the file can be written.
 
         Raises:
-            sqlite3.Error: it does not; call `undo`.
+            sqlite3.Error: the file cannot be written; call `undo`.
+            LogFenced: another process has opened the log since; call `undo`.
         """
         with self._impatient():
             self._begin()
@@ -134,13 +134,13 @@ class LogFile:
         self._db.execute("COMMIT")
 
     def make_room(self) -> None:
-        """Let the write-ahead log begin anew, where what it holds can go into the file."""
+        """Checkpoint the write-ahead log, so that it can be reset; a failure is ignored."""
         with contextlib.suppress(sqlite3.Error):
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     @contextlib.contextmanager
     def filling(self) -> Iterator[sqlite3.Connection]:
-        """Lend the connection for one transaction that fills a new log."""
+        """Yield the connection for one transaction that fills a new log."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield self._db
@@ -151,14 +151,14 @@ class LogFile:
         self._db.execute("COMMIT")
 
     def sweep(self) -> float | None:
-        """Drop what is too old, for one slice of time.
+        """Drop expired publications and request ids, for one slice of time.
 
         Returns:
-            In how many seconds to go on; None where there is nothing more to drop.
+            The seconds until the next slice; None if there is nothing more to drop.
 
         Raises:
             sqlite3.Error: nothing was dropped; call `undo`.
-            LogFenced: the log was opened elsewhere since; call `undo`.
+            LogFenced: another process has opened the log since; call `undo`.
         """
         now = self._now()
         if not retention.is_due(self._db, now):
@@ -176,7 +176,7 @@ class LogFile:
         return 0.0 if more else None
 
     def _drop_step(self, now: float) -> bool:
-        """Drop a step's worth of the channel that is due the longest; False where none is."""
+        """Drop one step's rows of the channel that is due the longest; False if none is due."""
         found = retention.next_due(self._db, now)
         if found is None:
             return False
@@ -191,8 +191,8 @@ class LogFile:
     def _wal_has_room(self) -> bool:
         """Whether the write-ahead log may grow by a slice.
 
-        It starts anew by itself, unless somebody still reads what an old part of it says. Its size
-        is looked at first, since a checkpoint waits for the disk.
+        SQLite resets the write-ahead log by itself, unless a reader still uses an old part of it.
+        The size is checked first, because a checkpoint waits for the disk.
         """
         with contextlib.suppress(OSError):
             if wal_of(self.path).stat().st_size < WAL_BYTES:
@@ -202,7 +202,7 @@ class LogFile:
 
     @contextlib.contextmanager
     def _impatient(self) -> Iterator[None]:
-        """Wait for nobody's lock longer than for a moment."""
+        """Wait for locks no longer than `PATIENCE_MS`, as long as the context is open."""
         self._db.execute(f"PRAGMA busy_timeout = {PATIENCE_MS}")
         try:
             yield
@@ -210,7 +210,7 @@ class LogFile:
             self._db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
     def _prepare(self, path: Path) -> None:
-        """Begin the opening transaction, with the tables of the present schema."""
+        """Begin the opening transaction, and migrate the tables to the current schema."""
         if bring_up_to_date(self._db, path, self._projection) == 0:
             set_note(self._db, "epoch", uuid.uuid4().hex)
 
@@ -225,7 +225,7 @@ class LogFile:
         return note(self._db, "epoch")
 
     def _count_opening(self) -> str:
-        """Return the number of this opening; whoever opened the log before has a lower one."""
+        """Return the number of this opening, one more than that of the last opening."""
         opening = str(int(note(self._db, "opening") or 0) + 1)
         set_note(self._db, "opening", opening)
         return opening
@@ -234,7 +234,7 @@ class LogFile:
         """Begin a transaction.
 
         Raises:
-            LogFenced: the log was opened elsewhere since.
+            LogFenced: another process has opened the log since.
         """
         self._db.execute("BEGIN IMMEDIATE")
         if note(self._db, "opening") != self._opening:

@@ -1,4 +1,4 @@
-"""Opening a log's file: a sound one as it is, a damaged one after its quarantine."""
+"""Opens a log's file; a damaged file is set aside in quarantine and replaced first."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from towpath.telemetry import LogQuarantined
 
 
 class Opening:
-    """One opening of a log; runs in a thread that may wait for the disk."""
+    """One opening of a log; runs in a thread that may block."""
 
     def __init__(
         self,
@@ -27,15 +27,15 @@ class Opening:
         now: Callable[[], float],
         quarantined: Callable[[LogQuarantined], None],
     ) -> None:
-        """Describe an opening; nothing is touched before `open`.
+        """Describe an opening; `open` performs it.
 
         Args:
             path: the database.
             new_log: opens or creates a log file at a path.
-            projection: carries its tables over from a damaged file.
-            reserve: gives its room back where the disk has none even for opening.
-            boot_id: which life of the machine this is; empty where that is unknown.
-            lost_control: makes what the control channel says where damage took some of it.
+            projection: copies its tables from a damaged file.
+            reserve: is freed if the disk has no room even for opening.
+            boot_id: the machine's boot id; empty if it is unknown.
+            lost_control: makes the publication for a control channel that damage cut short.
             now: Unix seconds.
             quarantined: is notified that a damaged file was set aside.
         """
@@ -48,14 +48,19 @@ class Opening:
         self._now = now
         self._quarantined = quarantined
         self.unseen = False
-        """Whether the file is used without a check, because it was closed well."""
+        """Whether the file was opened without a full check, because it was closed cleanly."""
 
     def _heal(self, mark: str) -> None:
-        """Set a damaged log aside; one that was never ours is left alone."""
+        """Set a damaged log aside.
+
+        Raises:
+            ConfigurationError: the file is damaged, and no log was opened here before: it may not
+                be a log of Towpath, so it is left as it is.
+        """
         try:
             reason = damage_of(self._path, same_life=mark == self._boot_id != "")
         except ERRORS as error:
-            # What is asked is right, so a table or column that is not there is damage too.
+            # The queries are correct, so a missing table or column is damage too.
             if health_of(error) not in (LogHealth.DAMAGED, None):
                 raise
             reason = str(error)
@@ -81,10 +86,10 @@ class Opening:
         )
 
     def open(self, mark: str) -> LogFile:
-        """Open the file; where the disk has no room even for that, in the reserve's.
+        """Open the file; if the disk has no room even for that, free the reserve first.
 
         Args:
-            mark: what the lock file says: in which life of the machine a log was opened here.
+            mark: the content of the lock file: the boot id under which a log was opened here last.
         """
         try:
             return self._open_sound(mark)
@@ -99,7 +104,7 @@ class Opening:
         try:
             self.unseen = closed_well(self._path)
             return self._new_log(self._path)
-        except ERRORS as error:  # It was closed well, and damaged since.
+        except ERRORS as error:  # The file was damaged after it was closed cleanly.
             if health_of(error) is not LogHealth.DAMAGED or not mark:
                 raise
             self._set_aside(str(error))

@@ -1,4 +1,4 @@
-"""Answering from the file what a channel holds, and what a request was answered."""
+"""Reads the publications of a channel, and the stored results of requests, from the file."""
 
 import sqlite3
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _MISSING = "publications are missing"
 
 @dataclass(frozen=True, slots=True)
 class ReadRequest:
-    """What `Broker.read` was asked, and the channel's present epoch."""
+    """The arguments of `Broker.read`, and the channel's current epoch (`here`)."""
 
     channel: Channel
     here: str
@@ -26,10 +26,10 @@ class ReadRequest:
 
 
 def read(db: sqlite3.Connection, request: ReadRequest) -> Replay:
-    """Answer `Broker.read` from the file.
+    """Return the result of `Broker.read` from the file.
 
     Raises:
-        LogCorrupted: something is missing.
+        LogCorrupted: publications are missing.
     """
     head = db.execute(
         "SELECT id, top, publications FROM channels WHERE tenant=? AND name=?",
@@ -47,11 +47,11 @@ def read(db: sqlite3.Connection, request: ReadRequest) -> Replay:
 def _publications(
     db: sqlite3.Connection, channel_id: int | None, span: range, request: ReadRequest
 ) -> list[Publication]:
-    """Return the publications with these offsets, in the order and up to the limit asked for."""
+    """Return the publications with these offsets, in the requested order and up to the limit."""
     found: list[Publication] = []
     limit = len(span) if request.limit is None else min(request.limit, len(span))
     order, step = ("DESC", -1) if request.reverse else ("", 1)
-    # The last row may hold more than what is asked for: it is the first that reaches so far.
+    # The last row is the first one that reaches the end of `span`; it may go beyond `span`.
     rows = db.execute(
         "SELECT first, items FROM log WHERE channel=?1 AND last>=?2 AND last<=COALESCE((SELECT"
         f" MIN(last) FROM log WHERE channel=?1 AND last>=?3), ?3) ORDER BY last {order}",
@@ -76,7 +76,11 @@ def _publications(
 def stored_result(
     db: sqlite3.Connection, key: IdempotencyKey, *, table: str = "requests"
 ) -> bytes | None:
-    """Answer `Broker.remembered` from the file."""
+    """Return the result of `Broker.stored_result` from the file.
+
+    Raises:
+        Conflict: the request id was used with other parameters.
+    """
     row = db.execute(
         f"SELECT digest, result FROM {table} WHERE tenant=? AND user=? AND method=?"
         " AND request_id=?",

@@ -1,11 +1,11 @@
-"""Dropping what a log keeps no longer, in steps that hold nobody up.
+"""Drops expired publications and request ids, in steps short enough not to delay writes.
 
-Each channel with something to drop one day has a time when retention looks at it next (`due`).
-That time is never later than the moment at which something may be dropped; where nothing may be
-dropped yet it is put off. So a channel in constant use is looked at once per period, and a sweep
-that finds nothing due asks the index one question.
+Each channel whose publications can expire has a time at which retention checks it next (`due`).
+`due` is never later than the time at which a row may be dropped. If a check finds nothing to drop
+yet, `due` is postponed. So a channel in constant use is checked once per period, and a sweep with
+nothing due reads the index once.
 
-Rows are dropped whole, from the oldest on, and never those of something unfinished (`fence`).
+Rows are dropped whole, oldest first, and never those of unfinished work (`fence`).
 """
 
 import sqlite3
@@ -17,20 +17,20 @@ from towpath.log.heads import Head
 from towpath.log.integrity import checksums
 
 STEP_ROWS = 128
-"""How many rows one step drops at most: well below a millisecond's work each."""
+"""How many rows one step drops at most; each takes well below a millisecond."""
 STEP_BYTES = 1024 * 1024
-"""How many bytes of publications one step drops, unless a single row holds more."""
+"""How many bytes of publications one step drops at most, unless a single row holds more."""
 
 Row = tuple[int, int, float, int]
-"""Of the log: last and first offset, when, how many bytes."""
+"""A row of the log: last offset, first offset, time in Unix seconds, size in bytes."""
 
 
 def due(head: Head, keep: Retention | None, now: float, *, added: int) -> float | None:
-    """Return when retention looks at a channel next, after publications were added at `now`.
+    """Return when retention checks a channel next, after publications were added at `now`.
 
     Args:
-        head: of the channel, those publications counted.
-        keep: its retention; None where nothing is ever dropped.
+        head: the channel's head, which counts those publications.
+        keep: its retention; None if nothing is ever dropped.
         now: Unix seconds.
         added: how many publications were added.
     """
@@ -45,12 +45,12 @@ def due(head: Head, keep: Retention | None, now: float, *, added: int) -> float 
 
 
 def over(head: Head, keep: Retention) -> bool:
-    """Whether a channel holds more than it may, whatever its age."""
+    """Whether a channel is over its bound of publications or bytes."""
     return head.publications > keep.publications or head.bytes > keep.bytes
 
 
 def drop_surplus(db: sqlite3.Connection, head: Head, keep: Retention) -> None:
-    """Drop the oldest rows of a channel that are over its bounds, one step's worth at most."""
+    """Drop the oldest rows of a channel that is over its bounds, at most one step's rows."""
     if head.id is not None and over(head, keep):
         _drop(db, head, head.id, lambda row: _is_surplus(row, head, keep))
 
@@ -58,17 +58,17 @@ def drop_surplus(db: sqlite3.Connection, head: Head, keep: Retention) -> None:
 def drop_old(
     db: sqlite3.Connection, head: Head, keep: Retention, *, updated: float, now: float
 ) -> float | None:
-    """Drop the oldest rows of a channel that are past their time or over its bounds, in one step.
+    """Drop the oldest rows of a channel that have expired or are over its bounds, in one step.
 
     Args:
         db: the connection, in a transaction.
-        head: of the channel; loses what is dropped.
+        head: the channel's head; its counts are updated.
         keep: its retention.
         updated: when it was published to last, in Unix seconds.
         now: Unix seconds.
 
     Returns:
-        When to look again: `now` where one step was not enough, None where nothing is left.
+        When to check next: `now` if one step was not enough, None if no rows are left.
     """
     assert head.id is not None, "a channel that is due has a row"
 
@@ -80,14 +80,14 @@ def drop_old(
 
     dropped, stays = _drop(db, head, head.id, may_go)
     if stays is not None:
-        # The first that is young enough keeps those after it: clocks are set back, and no gap may
-        # come of it.
+        # The first row that has not expired keeps all rows after it: a clock that was set back
+        # must not leave a gap.
         return since(stays) + keep.seconds
     return now if dropped and head.publications else None
 
 
 def drop_requests(db: sqlite3.Connection, now: float) -> bool:
-    """Drop request ids that were remembered long enough; return whether there were some."""
+    """Drop request ids older than `KEY_SECONDS`, one step's rows; return whether any were."""
     dropped = db.execute(
         "DELETE FROM requests WHERE (tenant, user, method, request_id) IN (SELECT tenant, user,"
         " method, request_id FROM requests WHERE at < ? ORDER BY at LIMIT ?)",
@@ -117,7 +117,7 @@ def next_due(db: sqlite3.Connection, now: float) -> tuple[Channel, float] | None
 
 
 def _oldest(db: sqlite3.Connection, channel: int) -> list[Row]:
-    """Return the oldest rows of a channel that one step may drop; the first in any case."""
+    """Return the oldest rows of a channel, as many as one step may drop, and at least one."""
     rows: list[Row] = []
     size = 0
     for row in db.execute(
@@ -134,7 +134,7 @@ def _oldest(db: sqlite3.Connection, channel: int) -> list[Row]:
 def _drop(
     db: sqlite3.Connection, head: Head, channel: int, may_go: Callable[[Row], bool]
 ) -> tuple[bool, Row | None]:
-    """Drop the oldest rows up to the first that stays; return whether some went, and that one."""
+    """Drop the oldest rows up to the first that stays; return whether any were, and that row."""
     last, stays = None, None
     for row in _oldest(db, channel):
         if not may_go(row):
@@ -149,5 +149,5 @@ def _drop(
 
 
 def _is_surplus(row: Row, head: Head, keep: Retention) -> bool:
-    """Whether a row goes because its channel is over a bound; the last one always stays."""
+    """Whether a row is dropped because its channel is over a bound; the last row always stays."""
     return over(head, keep) and row[0] < (head.fence or head.top)

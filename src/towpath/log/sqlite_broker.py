@@ -1,13 +1,13 @@
-"""The embedded log: one file, one writer thread, one commit for whatever gathered.
+"""The embedded log: one file, one writer thread, one commit per batch of writes.
 
-Writes queue up, bounded, while the last commit runs; the writer takes all of them, commits once,
-and hands the batch back to the event loop, where it is delivered in order and the futures are
-resolved. So the disk is waited for once per batch, and the loop waits for it never. A thread
-beside it answers reads; in WAL mode it sees every commit and blocks none.
+Writes wait in a bounded queue while a commit runs. The writer then takes all of them, commits once,
+and passes the batch to the event loop, which delivers it in order and resolves the futures. So the
+writer waits for the disk once per batch, and the event loop never does. A second thread runs reads;
+in WAL mode it sees every commit and blocks none.
 
-Where the file refuses, the log changes its condition (`towpath.log.health`): then the
-writer refuses at once what the condition does not admit, and probes, every second or so, whether
-it is over.
+When the file cannot be written, the health of the log changes (`towpath.log.health`). Then the
+writer refuses at once the writes that this state does not allow, and probes the file about every
+second until it can be written again.
 """
 
 import asyncio
@@ -56,14 +56,14 @@ T = TypeVar("T")
 QUEUE_BOUND = 4096
 """How many writes wait for the disk before producers wait too: about one second's worth."""
 SWEEP_SECONDS = 60.0
-"""How often publications that are too old are looked for."""
+"""The seconds between two sweeps for expired publications."""
 PROBE_SECONDS = 1.0
-"""How often a log that refused is probed."""
+"""The seconds between two probes of a log that cannot be written."""
 
 
 @dataclass(slots=True)
 class _Pending:
-    """A submitted write and who waits for it."""
+    """A submitted write and its future."""
 
     write: Write
     future: "asyncio.Future[Written]"
@@ -71,7 +71,7 @@ class _Pending:
 
 
 class SqliteBroker:
-    """See `towpath.log.broker` for what it promises."""
+    """A `Broker` on one SQLite file; see `towpath.log.broker` for the contract."""
 
     def __init__(
         self,
@@ -87,19 +87,19 @@ class SqliteBroker:
         boot_id: str | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Name the file; nothing is touched before `start`.
+        """Describe the log; `start` opens it.
 
         Args:
-            path: the database file; beside it lives a lock file.
-            deliver: hears of durable publications.
+            path: the database file; a lock file is created beside it.
+            deliver: receives durable publications.
             projection: derives tables from facts.
-            watchers: hear of commits.
-            retention: how much of which channel is kept.
+            telemetry: is notified of commits, changes of health and internal errors.
+            retention: returns the retention of a channel.
             synchronous: `NORMAL` survives a kill of the process, `FULL` a power cut too.
-            reserve_bytes: room that is kept on the disk for what ends something; 0 keeps none.
-            lost_control: makes what the control channel says where damage took some of it.
-            boot_id: which life of the machine this is; None asks the kernel.
-            now: wall time in seconds, for retention.
+            reserve_bytes: disk space reserved for the endings of runs; 0 reserves none.
+            lost_control: makes the publication for a control channel that damage cut short.
+            boot_id: the machine's boot id; None reads it from the kernel.
+            now: wall time in Unix seconds, for retention.
         """
         self._path = path
         self._deliver = deliver
@@ -119,12 +119,12 @@ class SqliteBroker:
         self._turning = threading.Lock()
         self._probed = 0.0
         self._unseen = False
-        """Whether the log is used without having been looked at, since it was closed well."""
+        """Whether the file was opened without a full check, because it was closed cleanly."""
         self._examination: Examination | None = None
 
     @property
     def condition(self) -> LogHealth:
-        """What state the log is in."""
+        """The health of the log."""
         return self._condition
 
     async def start(self) -> None:
@@ -139,7 +139,7 @@ class SqliteBroker:
             )
 
     async def examined(self) -> None:
-        """Wait until what was trusted at the opening has been looked at."""
+        """Wait until the file has been checked, if it was opened without a full check."""
         if self._examination is not None:
             await asyncio.to_thread(self._examination.wait)
 
@@ -242,11 +242,11 @@ class SqliteBroker:
         )
 
     def _emit(self, event: telemetry.TelemetryEvent) -> None:
-        """Emit an event on the loop, from whatever thread."""
+        """Emit an event on the loop, from any thread."""
         self._loop.call_soon_threadsafe(self._telemetry.emit, event)
 
     def _turn(self, after: LogHealth, reason: str = "") -> None:
-        """Take note that the log is in another condition, in whatever thread that shows."""
+        """Change the health of the log, and emit the change; called from any thread."""
         with self._turning:
             before = self._condition
             if before is after or before in FINAL:
@@ -255,13 +255,13 @@ class SqliteBroker:
         change = telemetry.LogChanged(before=before.value, after=after.value, reason=reason)
         self._emit(change)
 
-    # What follows runs in the writer thread, but for `_hand_back`, which runs on the loop.
+    # The methods below run in the writer thread, except `_hand_back`, which runs on the loop.
 
     def _run(self) -> None:
         going, sweep_at = True, 0.0
         while going:
             troubled = self._condition is not LogHealth.OK
-            # The first sweep follows the first batch: nobody waits for it at the start.
+            # The first sweep follows the first batch, so that it does not delay the start.
             until_sweep = max(0.0, sweep_at - time.monotonic()) if sweep_at else SWEEP_SECONDS
             wait = PROBE_SECONDS if troubled else until_sweep
             batch, going = self._gather(wait)
@@ -274,10 +274,10 @@ class SqliteBroker:
                 sweep_at = time.monotonic() + self._sweep()
 
     def _gather(self, wait: float) -> tuple[list[_Pending], bool]:
-        """Return what waits to be written, and False once nothing follows it.
+        """Return the waiting writes, and False if the log was stopped after them.
 
         Args:
-            wait: how long the first write is waited for, in seconds.
+            wait: how long to wait for the first write, in seconds.
         """
         batch: list[_Pending] = []
         with contextlib.suppress(queue.Empty):
@@ -289,12 +289,12 @@ class SqliteBroker:
         return batch, True
 
     def _commit(self, writes: list[Write]) -> list[Outcome]:
-        """Commit what the log's condition admits, and refuse the rest."""
+        """Commit the writes that the log's health allows, and refuse the others."""
         before = self._condition
         admitted = [allows(before, write) for write in writes]
         written = self._attempt([one for one, may in zip(writes, admitted, strict=True) if may])
         if written is None and before is LogHealth.OK and self._condition is LogHealth.FULL:
-            return self._commit(writes)  # What ends something has the room that was just made.
+            return self._commit(writes)  # Endings fit into the room that the reserve just freed.
         outcomes = iter(written or ())
         return [
             next(outcomes) if may and written is not None else refusal(self._condition)
@@ -302,17 +302,17 @@ class SqliteBroker:
         ]
 
     def _attempt(self, writes: list[Write]) -> list[Outcome] | None:
-        """Commit in one transaction; None where the file refused it."""
+        """Commit in one transaction; None if the transaction failed."""
         if not writes:
             return []
         try:
             return self._log.commit(writes)
-        except Exception as error:  # The outermost edge of the writer: it must outlive any batch.
+        except Exception as error:  # The outermost edge of the writer, which must not stop.
             self._refused("log write", error)
             return None
 
     def _sweep(self) -> float:
-        """Drop what is too old, for one slice of time; return when to go on, in seconds."""
+        """Run one slice of a sweep; return the seconds until the next slice."""
         try:
             again = self._log.sweep()
         except ERRORS as error:
@@ -324,7 +324,7 @@ class SqliteBroker:
         return SWEEP_SECONDS if again is None else again
 
     def _refused(self, where: str, error: Exception) -> None:
-        """Take back what was begun, and find out what the refusal says of the log."""
+        """Roll back the transaction, and set the log's health from the error."""
         self._log.undo()
         told = health_on_disk(error, self._path)
         if told is None:
@@ -338,7 +338,7 @@ class SqliteBroker:
         self._turn(told, str(error))
 
     def _probe(self) -> None:
-        """Find out whether what was wrong with the log is over: at most every second."""
+        """Test whether the log can be written again, at most once in `PROBE_SECONDS`."""
         condition = self._condition
         now = time.monotonic()
         if condition is LogHealth.OK or condition in FINAL or now - self._probed < PROBE_SECONDS:
@@ -387,7 +387,7 @@ def _published(append: Append, span: Span) -> list[Publication]:
 
 
 def _within(db: sqlite3.Connection, question: Callable[[sqlite3.Connection], T]) -> T:
-    """Ask in one read transaction, so that all parts of the answer are of one moment."""
+    """Run a query in one read transaction, so that it sees one consistent state."""
     db.execute("BEGIN")
     try:
         return question(db)

@@ -1,1 +1,1 @@
-"""What a client can do besides subscribing: one table of methods for RPC and REST."""
+"""The methods that a client can call: one table for RPC and REST."""

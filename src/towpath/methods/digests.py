@@ -1,4 +1,4 @@
-"""The method of digests: a client reports that it shows another text than was published."""
+"""The method of digests: a client reports that it shows another text than the published one."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,7 +13,7 @@ from towpath.methods.method import Caller, Id, Method, Params, ShortText
 from towpath.telemetry import DigestMismatch, Telemetry
 
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{8}$")]
-"""Of a text, as the tags of publications have it."""
+"""The digest of a text, in the form that the tags of publications use."""
 
 
 class DigestReport(Params, frozen=True, kw_only=True):
@@ -36,7 +36,7 @@ class DigestKept(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DigestMethods:
-    """The handler, and the parts that it uses."""
+    """The handler and its dependencies."""
 
     recovery: Recovery
     telemetry: Telemetry

@@ -1,6 +1,6 @@
-"""Repeated requests: the same request id takes effect once and gets the first result again.
+"""Repeated requests: a request id takes effect once, and a repetition gets the first result.
 
-The log stores the encoded result under the request's key, in the write that the request makes.
+The log stores the encoded result under the request's key, in the same write as the change.
 
 Source: WIRE section 7.
 """
@@ -19,18 +19,18 @@ R = TypeVar("R", bound=Struct)
 
 
 def key_of(caller: Caller, method: str, params: Mutation) -> IdempotencyKey:
-    """Return what makes a repeated call the same call: caller, method, request id, parameters."""
+    """Return the idempotency key of a call: caller, method, request id, parameters' digest."""
     return request_key(caller.principal, method, params.request_id, params)
 
 
 def storing(result: Struct, key: IdempotencyKey, change: Write | None = None) -> Write:
-    """Return a write that also stores a result under a key; without `change`, only that."""
+    """Return a write that also stores a result under a key; without `change`, only the result."""
     encoded = msgspec.json.encode(result)
     return replace(change or Write(), key=key, result=lambda _: encoded)
 
 
 async def stored_result(broker: Broker, key: IdempotencyKey, kind: type[R]) -> R | None:
-    """Return the result that is stored under a key; None where the key is new.
+    """Return the result that is stored under a key; None if the key is new.
 
     Raises:
         Conflict: the request id was used with other parameters.
@@ -48,8 +48,8 @@ async def write_once(
     A key that was used before changes nothing: the result is the first one.
 
     Raises:
-        CommandError: the projection refused the change, or the key stands for another request.
-        StorageError: it was not written.
+        CommandError: the projection refused the change, or the key was used with other parameters.
+        StorageError: nothing was written.
     """
     written = await write(broker, storing(result, key, change))
     return msgspec.json.decode(written.result, type=type(result)) if written.repeated else result

@@ -1,4 +1,4 @@
-"""The methods about the gateway itself: who the caller is to it, and which agents it has."""
+"""The methods about the gateway itself: the caller's principal, and the registered agents."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class Agents(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetaMethods:
-    """The handlers, and the part that they use."""
+    """The handlers and their dependency."""
 
     registry: AgentRegistry
 

@@ -1,8 +1,7 @@
-"""What one method is: its parameters, its result, its handler, its REST route; and who calls it.
+"""The definition of a method: its parameters, its result, its handler, its REST route; its caller.
 
-Parameters are valid from birth: decoding checks the types and the bounds, and the ids as well, so
-a handler checks none of them again. The docstring of a parameters' class is the method's
-description in the reference.
+Decoding checks the types, the bounds and the ids of the parameters, so a handler does not check
+them again. The docstring of a parameters' class is the method's description in the reference.
 """
 
 import functools
@@ -26,7 +25,7 @@ ShortText = Annotated[str, Meta(min_length=1, max_length=128)]
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 """The name of a user or a tenant."""
 Limit = Annotated[int, Meta(ge=1, le=200)]
-"""How many rows a list has at most."""
+"""The maximum number of rows of a list."""
 
 
 class Params(Struct, frozen=True, kw_only=True):
@@ -36,7 +35,7 @@ class Params(Struct, frozen=True, kw_only=True):
         """Validate the ids.
 
         Raises:
-            BadRequest: one is malformed.
+            BadRequest: an id is malformed.
         """
         for name in _ids_of(type(self)):
             value = getattr(self, name)
@@ -66,26 +65,26 @@ class ThreadPosition(Struct, frozen=True, kw_only=True):
 
 @functools.cache
 def _ids_of(params: type[Params]) -> tuple[str, ...]:
-    """Return the names of the fields that are an `Id`, or an optional one."""
+    """Return the names of the fields of type `Id` or `Id | None`."""
     fields = msgspec.structs.fields(params)
     return tuple(one.name for one in fields if Id in (one.type, *get_args(one.type)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who calls a method, and from where."""
+    """The caller of a method, and the origin of the call."""
 
     principal: Principal
     connection: str | None = None
     """The id of the WebSocket connection; None over REST."""
     origin: str | None = None
-    """The origin of the page that calls; None where the caller is no page."""
+    """The origin of the calling page; None if the caller is not a page."""
 
     def require(self, action: Action, tenant: str | None = None) -> str:
-        """Return the tenant in which the caller may do this: their own, and no other.
+        """Return the caller's own tenant if the caller may do this action there.
 
         Raises:
-            PermissionDenied: the caller has no role for it, or `tenant` is another one.
+            PermissionDenied: the caller has no role for the action, or `tenant` is another tenant.
         """
         wanted = tenant if tenant is not None else self.principal.tenant
         if not may(self.principal, action, wanted):
@@ -95,10 +94,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Method(Generic[H]):
-    """One thing a client can call; `H` is the class that its handler belongs to."""
+    """One method; `H` is the class that its handler belongs to."""
 
     name: str
-    """Of the RPC."""
+    """The name in an RPC."""
     params: type[Params]
     result: type[Struct]
     handler: Callable[[H, Caller, Any], Awaitable[Struct]]
@@ -107,14 +106,14 @@ class Method(Generic[H]):
 
     @property
     def mutates(self) -> bool:
-        """Whether it takes effect once per request id."""
+        """Whether the method takes effect once per request id."""
         return issubclass(self.params, Mutation)
 
 
 Handler = Callable[[Caller, Any], Awaitable[Struct]]
-"""A method's handler with the parts that it uses."""
+"""A method's handler, bound to its dependencies."""
 
 
 def bind(methods: Iterable[Method[H]], parts: H) -> dict[str, Handler]:
-    """Return the handlers of these methods by name, each with the parts that it uses."""
+    """Return the handlers of these methods by name, each bound to its dependencies."""
     return {one.name: functools.partial(one.handler, parts) for one in methods}

@@ -1,4 +1,4 @@
-"""The method of notices: a service tells a user or a tenant something."""
+"""The method of notices: a service publishes an event to a user or a tenant."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from towpath.methods.method import Caller, Method, Mutation, Name, NoParams, Sho
 from towpath.runs.publications import custom
 
 RESERVED = "towpath."
-"""How the names of the gateway's own notices begin."""
+"""The prefix of the names of the gateway's own notices."""
 
 
 class NoticePublish(Mutation, frozen=True, kw_only=True):
@@ -25,7 +25,7 @@ class NoticePublish(Mutation, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoticeMethods:
-    """The handler, and the part that it uses."""
+    """The handler and its dependency."""
 
     broker: Broker
 
@@ -34,7 +34,7 @@ class NoticeMethods:
 
         Raises:
             PermissionDenied: the caller has no role for it.
-            BadRequest: the name is one of the gateway's own.
+            BadRequest: the name is reserved for the gateway.
         """
         tenant = caller.require(Action.PUBLISH)
         if params.name.startswith(RESERVED):

@@ -1,4 +1,4 @@
-"""The methods of runs: start one, cancel it, answer what it asked, look at it."""
+"""The methods of runs: start, cancel, approve or refuse its interrupts, get, list."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -113,7 +113,7 @@ class Runs(Struct, frozen=True, kw_only=True):
 
 
 class StartLimit:
-    """How often one person may start a run, whether by `run.start` or over AG-UI."""
+    """The rate limit of one person's starts, over `run.start` and AG-UI together."""
 
     def __init__(self, rate: Rate, monotonic: Callable[[], float]) -> None:
         self._buckets: RateLimits[tuple[str, str]] = RateLimits(rate)
@@ -123,7 +123,7 @@ class StartLimit:
         """Count one start.
 
         Raises:
-            TooManyRequests: this person may start no run now.
+            TooManyRequests: this person has reached the limit.
         """
         if not self._buckets.take((principal.tenant, principal.user), self._monotonic()):
             raise TooManyRequests("too many runs at once")
@@ -131,7 +131,7 @@ class StartLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunMethods:
-    """The handlers, and the parts that they use."""
+    """The handlers and their dependencies."""
 
     service: RunService
     broker: Broker
@@ -141,10 +141,10 @@ class RunMethods:
     """Unix seconds."""
 
     async def start(self, caller: Caller, params: RunStart) -> Started:
-        """Start a run; it goes on whether or not anybody listens.
+        """Start a run; it continues whether or not a client reads it.
 
         Raises:
-            TooManyRequests: this person starts runs too fast.
+            TooManyRequests: this person has reached the limit of starts.
             CommandError: see `RunService.start`.
         """
         self.start_limit.take(caller.principal)
@@ -164,7 +164,7 @@ class RunMethods:
         return await write_once(self.broker, key, Accepted(status=status))
 
     async def approve(self, caller: Caller, params: RunApprove) -> Decided:
-        """Answer an interrupt of a run of the caller's.
+        """Decide an interrupt of a run of the caller's.
 
         Raises:
             CommandError: see `RunService.approve`.
@@ -226,7 +226,7 @@ def _start_request(params: RunStart) -> RunRequest:
 
 
 def _with_resume(params: RunStart) -> dict[str, Any] | None:
-    """Return a run's input; answers that stand beside it are put where AG-UI has them."""
+    """Return a run's input; the parameter `resume` is put into the input, as AG-UI has it."""
     if params.resume is None:
         return params.input
     return {**(params.input or {"messages": []}), "resume": params.resume}

@@ -1,4 +1,4 @@
-"""The methods of sessions: tickets, who is connected, revoking credentials, ending connections."""
+"""The methods of sessions: create tickets, list and end connections, revoke credentials."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,16 +71,16 @@ class RevocationFeed(Protocol):
     """Announces revocations to every node."""
 
     async def publish(self, broker: Broker, revocation: Revocation, request: Write) -> Written:
-        """Write a revocation, together with what is stored of the request, in one act.
+        """Write a revocation, and the key and result of the request, in one transaction.
 
         Raises:
-            CommandError, StorageError: it was not written; see `Broker.submit`.
+            CommandError, StorageError: nothing was written; see `Broker.submit`.
         """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionMethods:
-    """The handlers, and the parts that they use."""
+    """The handlers and their dependencies."""
 
     auth_service: AuthService
     hub: Hub
@@ -90,7 +90,7 @@ class SessionMethods:
     """Unix seconds."""
 
     async def create_ticket(self, caller: Caller, params: TicketCreate) -> Ticket:
-        """Return a one-use ticket of the caller's."""
+        """Return a one-use ticket for the caller."""
         origin = params.origin or caller.origin
         ticket = self.auth_service.tickets.issue(caller.principal, origin)
         return Ticket(ticket=ticket, expires_in=int(TICKET_SECONDS))
@@ -111,7 +111,7 @@ class SessionMethods:
         Raises:
             BadRequest: not exactly one of `jti`, `user` and `tenant` is given.
             PermissionDenied: the caller has no role for it, or names another tenant.
-            LimitExceeded: too many revocations are kept.
+            LimitExceeded: too many revocations are in force.
         """
         revocation = self._revocation(caller, params)
         key = key_of(caller, "session.revoke", params)

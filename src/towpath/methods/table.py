@@ -1,7 +1,7 @@
-"""The table of methods, and calling one of them; RPC and REST both do it here.
+"""The table of methods, and the call of a method, for RPC and REST.
 
-Neither can be laxer than the other: the parameters, the handler and the errors are the same. A new
-method is a parameters' class, a result, a handler and a row in the file of its noun.
+RPC and REST use the same parameters, handlers and errors, so neither is laxer than the other. A new
+method is a class of parameters, a result, a handler and a row in the file of its noun.
 
 Source: WIRE section 7.
 """
@@ -46,7 +46,7 @@ class Methods:
         """Call a method with JSON parameters; return its JSON result.
 
         Raises:
-            CommandError: it failed; the code says how.
+            CommandError: the call failed; the code gives the reason.
         """
         method = METHODS.get(name)
         if method is None:
@@ -58,7 +58,7 @@ class Methods:
         return await self.invoke(method, params, caller)
 
     async def invoke(self, method: Method[Any], params: Params, caller: Caller) -> bytes:
-        """Call a method whose parameters are decoded; see `call`."""
+        """Call a method with decoded parameters; see `call`."""
         try:
             result = await self._handlers[method.name](caller, params)
         except StorageError as error:
@@ -81,7 +81,7 @@ def make_methods(
     now: Callable[[], float],
     new_id: Callable[[], str],
 ) -> Methods:
-    """Return the methods of a node, each with the parts that it uses."""
+    """Return the methods of a node, each bound to its dependencies."""
     run_methods = runs.RunMethods(
         service=service, broker=broker, store=store, start_limit=start_limit, now=now
     )

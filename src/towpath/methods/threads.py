@@ -88,7 +88,7 @@ class ThreadDelete(Mutation, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadMethods:
-    """The handlers, and the parts that they use."""
+    """The handlers and their dependencies."""
 
     broker: Broker
     store: ThreadStore
@@ -108,7 +108,7 @@ class ThreadMethods:
         """Return messages of a thread of the caller's, and the position that continues them.
 
         Raises:
-            NotFound: the caller has no such thread, or the thread no message `before`.
+            NotFound: the caller has no such thread, or the thread has no message `before`.
         """
         who = caller.principal
         stored = await self.store.get(who.tenant, who.user, params.thread_id)
@@ -126,11 +126,11 @@ class ThreadMethods:
         )
 
     async def create(self, caller: Caller, params: ThreadCreate) -> CreatedThread:
-        """Create a thread of the caller's, with a new id where they name none.
+        """Create a thread of the caller's, with a new id if the caller names none.
 
         Raises:
             BadRequest: the id is too long for a channel's name.
-            Conflict: the caller has such a thread.
+            Conflict: the caller has a thread with this id.
         """
         thread = params.thread_id or self.new_id()
         if not is_thread_id(thread):
@@ -191,7 +191,7 @@ METHODS: tuple[Method[ThreadMethods], ...] = (
 
 
 def _older_than(messages: list[Message], before: str | None) -> list[Message]:
-    """Return the messages before the one with this id; None means all of them.
+    """Return the messages before the message with this id; all messages for None.
 
     Raises:
         NotFound: there is no such message.
@@ -209,6 +209,6 @@ def _key(caller: Caller, thread: str) -> ThreadKey:
 
 
 def _announced(name: str, fact: ThreadCreated | ThreadRenamed | ThreadDeleted) -> Write:
-    """Return the write of a change, and of the event that notifies the owner's devices of it."""
+    """Return the write of a change and of the event that notifies the owner's devices."""
     owner = user_channel(fact.key.tenant, fact.key.user)
     return Write((custom(owner, name, {"thread_id": fact.key.id}),), (fact,))

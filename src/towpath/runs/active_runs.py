@@ -9,12 +9,12 @@ from towpath.runs.model import RunKey
 
 
 class ActiveRuns:
-    """Finds the runs that this service works on."""
+    """The runs of one service that are in progress or being opened."""
 
     def __init__(self) -> None:
         self._executors: dict[tuple[str, str, str], RunExecutor] = {}
         self._opening: dict[asyncio.Event, RunKey] = {}
-        """Runs whose first event is being written; the event says that the log has answered."""
+        """Runs whose first event is being written; the `Event` is set when that write is over."""
 
     def __len__(self) -> int:
         """Return how many runs are in progress."""
@@ -34,20 +34,20 @@ class ActiveRuns:
 
     @property
     def keys(self) -> tuple[RunKey, ...]:
-        """The runs that are worked on here, whatever their leases say."""
+        """The runs in progress or being opened here, whatever their leases say."""
         return (*(one.run.key for one in self), *self._opening.values())
 
     def add(self, executor: RunExecutor) -> None:
-        """Note that a run is in progress."""
+        """Add a run that is in progress."""
         self._executors[executor.run.key.run_id_key] = executor
 
     def remove(self, executor: RunExecutor) -> None:
-        """Note that a run has ended and its agent is gone."""
+        """Remove a run that has ended and whose agent is no longer waited for."""
         del self._executors[executor.run.key.run_id_key]
 
     @contextlib.contextmanager
     def opening(self, key: RunKey) -> Iterator[None]:
-        """Note that a run's first event is being written, as long as the context is open."""
+        """Record that a run's first event is being written, as long as the context is open."""
         answered = asyncio.Event()
         self._opening[answered] = key
         try:
@@ -57,7 +57,7 @@ class ActiveRuns:
             answered.set()
 
     async def opened(self, matches: Callable[[RunKey], bool]) -> None:
-        """Wait until the log has answered the openings of such runs."""
+        """Wait until the opening writes of matching runs are over."""
         for answered, key in list(self._opening.items()):
             if matches(key):
                 await answered.wait()

@@ -42,7 +42,7 @@ from towpath.runs.requests import (
 ATTEMPTS: Final = 3
 """How often a decision is tried while other interrupts of the run are decided."""
 MAX_SLEEP: Final = 3600.0
-"""How long expiries are not checked, at the most, in seconds: wall clocks are set."""
+"""The longest pause between two checks for expiries, in seconds: a wall clock may be adjusted."""
 
 
 class Approvals:
@@ -55,7 +55,7 @@ class Approvals:
         self._woken = asyncio.Event()
 
     async def decide(self, principal: Principal, decision: Decision) -> bytes:
-        """Store a decision, and start the continuation where it was the run's last one.
+        """Store a decision, and start the continuation if no interrupt of the run is open then.
 
         Returns:
             The result of `run.approve`; see `towpath.runs.service.RunService.approve`.
@@ -70,16 +70,16 @@ class Approvals:
         raise Conflict("the run's interrupts are decided too often at once")
 
     async def last_interrupts(self, key: RunKey, now: float) -> list[Interrupt]:
-        """Return the interrupts of the run that ended last in a thread, as they are now."""
+        """Return the interrupts of the run that ended last in a thread, with expiry applied."""
         interrupts = await self._deps.store.last_interrupts(*key.thread_key)
         return await self._expired(interrupts, now)
 
     def wake(self) -> None:
-        """Check expiries again: there may be interrupts that expire sooner than those known."""
+        """Check expiries again: a new interrupt may expire before those that `watch` waits for."""
         self._woken.set()
 
     async def watch(self) -> None:
-        """Expire the interrupts that nobody decided in time; does not end."""
+        """Expire the interrupts that were not decided in time; does not end."""
         deps = self._deps
         while True:
             try:
@@ -103,7 +103,8 @@ class Approvals:
         record = await deps.store.find_run(tenant, user, decision.run_id)
         stored = await deps.store.interrupts(tenant, user, decision.run_id)
         interrupts = await self._expired(stored, now)
-        # After those lookups: a twin of this request shows in them, or is met at the write.
+        # This check must come after the lookups above. If the same request was written before
+        # them, its result is found here; if after them, the write below returns that result.
         if (earlier := await deps.broker.stored_result(key)) is not None:
             return earlier
         if record is None:
@@ -131,7 +132,7 @@ class Approvals:
         return await self._continue(principal, record.key, answered, fact, key)
 
     async def _write_decision(self, fact: InterruptDecided, key: IdempotencyKey) -> bytes:
-        """Store a decision that others of the run have to follow."""
+        """Store a decision of a run that has other open interrupts."""
         result = msgspec.json.encode({"status": "accepted"})
         change = {"interrupt_id": fact.id, "status": fact.status.value}
         notice = _notice(fact.key, "towpath.interrupt.decided", change)
@@ -146,7 +147,7 @@ class Approvals:
         fact: InterruptDecided,
         key: IdempotencyKey,
     ) -> bytes:
-        """Store the last decision, and start the run that continues, in one transaction."""
+        """Store the last decision, and start the continuation run, in one transaction."""
         if self._registry.get(parent.agent) is None:
             raise Unavailable("the agent of the run is not registered any more")
         request = RunRequest(
@@ -159,10 +160,10 @@ class Approvals:
         return await self._start(principal, request, options)
 
     async def _expired(self, interrupts: list[Interrupt], now: float) -> list[Interrupt]:
-        """Return a run's interrupts; those whose time is over are written as expired first.
+        """Return a run's interrupts; those past their expiry are written as expired first.
 
-        Nobody gets `expired` as an answer before it is written: a decision that was made in time
-        may be on its way to the log, and whichever is there first counts.
+        `expired` is never an answer before it is written: a decision made in time may be on its way
+        to the log, and the first of the two writes counts.
         """
         if all(one.now(now) is one.status for one in interrupts):
             return interrupts
@@ -173,7 +174,7 @@ class Approvals:
     async def _expire(self, key: RunKey) -> None:
         notice = _notice(key, "towpath.interrupt.expired", {})
         fact = InterruptsExpired(key=key, at=self._deps.now())
-        with contextlib.suppress(NotOpen):  # Somebody decided at the last moment.
+        with contextlib.suppress(NotOpen):  # The interrupts were decided at the last moment.
             await write(self._deps.broker, Write((notice,), (fact,)))
 
 
@@ -181,7 +182,7 @@ def _open_interrupt(record: RunRecord, interrupts: list[Interrupt], key: str) ->
     """Return an open interrupt of a run.
 
     Raises:
-        NotOpen: it is not open any more, or the run ended without interrupts.
+        NotOpen: the interrupt is no longer open, or the run ended without interrupts.
         NotFound: there is no such interrupt.
     """
     if record.status in OVER - {Status.INTERRUPTED}:
@@ -200,14 +201,14 @@ def answer_options(
     """Return the options of a run whose request answers interrupts: all of them, each once.
 
     Args:
-        options: those of the run without the answers.
-        interrupts: what the thread waits for, and the status of each.
+        options: the options of the run without the answers.
+        interrupts: the interrupts of the run that ended last in the thread.
         request: the request with the answers.
-        at: the time of those statuses, in Unix seconds.
+        at: the time at which the interrupts had these statuses, in Unix seconds.
 
     Raises:
-        BadRequest: they are not the answers to what the agent asked in the thread.
-        NotOpen: an interrupt that they answer is not open any more.
+        BadRequest: the answers do not match the agent's interrupts in the thread.
+        NotOpen: an answered interrupt is no longer open.
     """
     answers = [one for one in request.answers if isinstance(one, dict)]
     ids = [str(answer.get("interruptId")) for answer in answers]

@@ -18,26 +18,26 @@ class RunLimits:
     """The bounds of runs. Times in seconds, sizes in bytes."""
 
     deadline_seconds: float = 600.0
-    """Until a run is ended with `run.deadline`, where its agent has no deadline of its own."""
+    """The time until a run is ended with `run.deadline`, if its agent has no own deadline."""
 
     cleanup_seconds: float = 5.0
-    """How long a stopped agent may clean up before nobody waits for it any more."""
+    """How long to wait for the clean-up of a stopped agent."""
     in_flight: int = 64
     """How many writes of one run may be in progress."""
     message_bytes: int = 256 * 1024
-    """The message or input of one run."""
+    """The size of the message or input of one run."""
     run_bytes: int = 64 * 1024 * 1024
-    """All events of one run together."""
+    """The size of all events of one run together."""
     ending_seconds: float = 4.0
     """How long a stop waits until the run's ending is in the log: clients wait for 5 s."""
     drain_seconds: float = 8.0
-    """How long the endings of a drain may take; runs without one then are ended as lost."""
+    """How long a drain waits for the endings of runs; a run without one is later ended as lost."""
     interrupt_seconds: float = 24 * 3600.0
-    """When an interrupt expires, where the agent does not say."""
+    """The time until an interrupt expires, if the agent sets none."""
     lease_seconds: float = 15.0
-    """When a run is ended as lost, at the latest, after its process stopped answering."""
+    """The longest time until a run is ended as lost after its process stopped responding."""
     retry_seconds: float = 1.0
-    """Between attempts to write an ending that the log refused."""
+    """The time between attempts to write an ending that the log refused."""
     keep_raw: bool = False
     """Whether RAW events and `rawEvent` fields are kept."""
 
@@ -54,13 +54,14 @@ class RunDeps:
     """Unix seconds."""
     new_id: Callable[[], str]
     holder: str
-    """The name under which leases are held."""
+    """The name of this service as a holder of leases."""
     agent_tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     """The tasks of agents. An agent that ignores its cancellation stays here until it returns."""
 
     def lease_end(self) -> float:
-        """Return when a lease expires that is granted or renewed now.
+        """Return when a lease that is granted or renewed now expires, in Unix seconds.
 
-        That is one renewal earlier than `lease_seconds`, since the last renewal may be that old.
+        That is one renewal interval before `lease_seconds` are over: an abandoned run is found up
+        to one interval after its lease has expired.
         """
         return self.now() + self.limits.lease_seconds * (1 - 1 / RENEWALS)

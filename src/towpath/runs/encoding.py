@@ -1,4 +1,4 @@
-"""The encoding of events as JSON: made once, and the check that an event can be JSON at all."""
+"""Encodes events as JSON, and refuses events that have no JSON encoding."""
 
 import msgspec
 
@@ -9,13 +9,13 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def check_depth(event: Event) -> None:
-    """Refuse an event that nests too deep."""
+    """Raise IllegalEvent if an event nests deeper than `MAX_EVENT_DEPTH` levels."""
     if nests_deeper(event, MAX_EVENT_DEPTH):
         raise IllegalEvent(as_unicode(event["type"]), f"nests deeper than {MAX_EVENT_DEPTH} levels")
 
 
 def encoded(event: Event) -> bytes:
-    """Return the encoding of an event, or refuse it because it has none."""
+    """Return the encoding of an event; raise IllegalEvent if it has none."""
     try:
         return _ENCODER.encode(event)
     except (TypeError, ValueError, RecursionError) as error:
@@ -23,22 +23,23 @@ def encoded(event: Event) -> bytes:
 
 
 def as_unicode(text: str) -> str:
-    """Return the text with surrogate pairs joined and half ones replaced, so it can be written."""
+    """Return the text with surrogate pairs joined and lone surrogates replaced."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class SurrogateHalves:
-    """Joins surrogate pairs that deltas were cut in; a half at the end of one waits for the next.
+    """Joins surrogate pairs that are split between two deltas of an item.
 
-    By itself a half is no text: it has no encoding.
+    A high surrogate at the end of a delta is kept for the next delta, because it has no encoding
+    alone.
     """
 
     def __init__(self) -> None:
         self._halves: dict[str, str] = {}
-        """By item, the first half that waits."""
+        """The high surrogate that is kept, by item."""
 
     def join(self, item: str, delta: str) -> tuple[str, str]:
-        """Return a delta with its pairs joined, and the half at its end, if any."""
+        """Return a delta with its pairs joined, and the high surrogate at its end, if any."""
         if self._halves:
             delta = self._halves.get(item, "") + delta
         if delta.isascii():
@@ -47,7 +48,7 @@ class SurrogateHalves:
         return as_unicode(delta.removesuffix(half)), half
 
     def keep(self, item: str, half: str) -> None:
-        """Keep the half at the end of an item's delta; none waits where it is empty."""
+        """Keep the high surrogate at the end of an item's delta; an empty `half` removes it."""
         if half:
             self._halves[item] = half
         elif self._halves:

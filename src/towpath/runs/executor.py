@@ -1,13 +1,13 @@
-"""The executor of one run: lets its agent work, publishes its events, writes its ending.
+"""The executor of one run: runs its agent, publishes its events, writes its ending.
 
-The agent works in a task of its own, so that a run can end while its agent still cleans up. Ending
-a run and stopping its agent are two things: the ending is a transition of the run's table and
-happens at once; the agent is then cancelled and has `cleanup_seconds` to return. The table refuses
-what the agent yields after that.
+The agent runs in its own task, so that a run can end while its agent still cleans up. Ending a run
+and stopping its agent are two steps. The ending is a transition of the run's table and takes effect
+at once. The agent is then cancelled and has `cleanup_seconds` to return; the table refuses what the
+agent yields after the ending.
 
 Events are submitted in order and not awaited one by one: up to `in_flight` writes are in progress
-while the agent goes on. Each names the offset it follows, so that no event can be in the log where
-an earlier one is missing. The terminal event is awaited, and written again while the log refuses
+while the agent continues. Each write names the offset that it follows, so no event is in the log
+if an earlier one is missing. The terminal event is awaited, and written again while the log refuses
 it, because every run has an ending.
 """
 
@@ -31,10 +31,10 @@ from towpath.runs.publications import channel_of, items_of, notice
 from towpath.runs.run import Run, RunEvent, RunIsOver
 
 ENDING_FAILURES: Final = 3
-"""How often an ending may fail to be applied before it is written without the run's content."""
+"""How many times an ending may fail to be applied before it is written without the content."""
 
 CURRENT_RUN: ContextVar[RunKey] = ContextVar("CURRENT_RUN")
-"""The run whose agent is at work; tasks, callbacks and threads that the agent starts inherit it."""
+"""The run of the current agent; tasks, callbacks and threads that the agent starts inherit it."""
 
 
 class RunExecutor:
@@ -44,10 +44,10 @@ class RunExecutor:
         """Take over a run.
 
         Args:
-            run: its state.
-            log_range: where it is in the log of its thread.
-            began: when, in Unix seconds.
-            deps: what it works with.
+            run: the run.
+            log_range: the range of its events in the log of its thread.
+            began: when it began, in Unix seconds.
+            deps: the dependencies of runs.
         """
         self.run = run
         self._channel = channel_of(run.key)
@@ -59,13 +59,13 @@ class RunExecutor:
         self._size = 0
         self._ending: asyncio.Task[bool] | None = None
         self.overtaken = False
-        """Whether the run got another ending elsewhere than the one made here."""
+        """Whether another process wrote another ending of the run."""
         self._request: tuple[IdempotencyKey, bytes] | None = None
         self._cleaning_up = False
-        """Whether the agent ended the run itself, or was refused because the run is over, and
-        cleans up: cancelling it now would break that off."""
+        """Whether the agent cleans up, because it ended the run itself or because the run is over.
+        A cancellation now would interrupt the clean-up."""
         self._failure: BaseException | None = None
-        """The agent's last error; one error may arrive in two ways, and is reported once."""
+        """The agent's last error; the same error may be reported to `fail` twice."""
 
     async def run_to_end(self, agent: Agent, agent_input: AgentInput) -> None:
         """Run the agent until the run ends, then cancel it and wait for its clean-up."""
@@ -79,7 +79,7 @@ class RunExecutor:
             done, _ = await asyncio.wait(
                 (work, over), timeout=deadline, return_when=asyncio.FIRST_COMPLETED
             )
-            # An agent that ends without ending its run has cancelled itself.
+            # If the agent's task is done and the run is not over, the agent cancelled itself.
             self.end(self.run.fail("run.failed" if work in done else "run.deadline"))
         finally:
             over.cancel()
@@ -109,14 +109,15 @@ class RunExecutor:
         return True
 
     def ends_for(self, key: IdempotencyKey | None) -> bool:
-        """Whether it was this request that ended the run."""
+        """Whether the request with this key ended the run."""
         return self._request is not None and self._request[0] == key
 
     async def ended(self, *, within: float | None = None) -> bool:
         """Wait until the ending is in the log, if there is one.
 
         Returns:
-            False where the attempts were stopped, or the ending is not there in so many seconds.
+            False if the attempts were stopped, or the ending is not in the log after `within`
+            seconds.
         """
         if self._ending is None:
             return True
@@ -125,7 +126,7 @@ class RunExecutor:
         return ending.done() and not ending.cancelled() and ending.result()
 
     def abandon(self) -> None:
-        """Stop working on a run whose lease was lost: another holder has ended it, or will."""
+        """Stop a run whose lease was lost: another holder has ended the run, or will end it."""
         if not self.run.over:
             self.run.lose()
             self._over.set()
@@ -136,7 +137,7 @@ class RunExecutor:
             self._ending.cancel()
 
     def fail(self, error: BaseException) -> None:
-        """Report an error of the agent, and end the run, if it is not over."""
+        """Report an error of the agent, and end the run if it is not over."""
         if error is not self._failure:
             self._failure = error
             self._deps.telemetry.emit(agent_fault(self.run.key, error))
@@ -148,9 +149,9 @@ class RunExecutor:
         try:
             self.end(await self._ending_of(agent, agent_input))
         except asyncio.CancelledError:
-            raise  # `run_to_end` decides whether the gateway asked for it.
-        except BaseException as error:  # The outermost edge of somebody else's code.
-            # SystemExit and KeyboardInterrupt too: from a task they would end the server.
+            raise  # `run_to_end` checks whether the gateway cancelled the agent.
+        except BaseException as error:  # The outermost edge of the application's code.
+            # Includes SystemExit and KeyboardInterrupt: raised in a task they would end the server.
             self.fail(error)
 
     async def _ending_of(self, agent: Agent, agent_input: AgentInput) -> list[RunEvent]:
@@ -162,7 +163,7 @@ class RunExecutor:
         return self.run.finish()
 
     def _report_own_cancellation(self, work: "asyncio.Task[None]") -> None:
-        """Report an agent that raised CancelledError by itself: nobody has cancelled it yet."""
+        """Report an agent that raised CancelledError although the gateway has not cancelled it."""
         this = asyncio.current_task()
         if work.cancelled() and this is not None and not this.cancelling():
             try:
@@ -171,10 +172,10 @@ class RunExecutor:
                 self.fail(error)
 
     async def _publish(self, items: AsyncGenerator[object, None]) -> None:
-        """Take what the agent yields, one by one, and submit the events it becomes.
+        """Convert the items that the agent yields to events, and submit the events.
 
-        Nothing is awaited between making events and submitting them: so whoever ends the run
-        meanwhile comes before or after, never between.
+        Nothing is awaited between making events and submitting them, so another task that ends the
+        run does so before or after both, never in between.
         """
         async with contextlib.aclosing(items):
             async for item in items:
@@ -225,11 +226,11 @@ class RunExecutor:
         return future
 
     async def _write_ending(self, events: list[RunEvent]) -> bool:
-        """Write the terminal event, as often as it takes; False where it can never be written.
+        """Write the terminal event, again until it is written; False if it can never be written.
 
-        Where the log refused it or anything before it, the log decides: the run is read back and
-        ended from there. Where its ending cannot be written with the run's content, it is written
-        without.
+        If the log refused the terminal event or an earlier event, the run is read back from the log
+        and ended from that state. If the ending cannot be written with the run's content, it is
+        written without.
         """
         refused, failures = False, 0
         while events:
@@ -240,14 +241,14 @@ class RunExecutor:
                     await self.close(events)
                 return True
             except (LogCorrupted, LogFenced):
-                return False  # For good: the process that opens the log next ends the run.
+                return False  # Final: the process that opens the log next ends the run.
             except (StorageError, LeaseHeld) as error:
                 failures += isinstance(error, WriteFailed)
                 reason: Exception = error
             except Conflict:
-                self._request = None  # It was used meanwhile; the run ends all the same.
+                self._request = None  # The key was used meanwhile; the run must end anyway.
                 continue
-            except Exception as error:  # The outermost edge of a run: it has to end.
+            except Exception as error:  # The outermost edge of a run, which must end.
                 failures += 1
                 reason = error
             if not refused:
@@ -258,10 +259,10 @@ class RunExecutor:
         return True
 
     async def close(self, events: list[RunEvent]) -> None:
-        """Write the terminal event, once, and report that the run has ended.
+        """Try once to write the terminal event, and report that the run has ended.
 
         Raises:
-            StorageError: it could not be written, or does not follow on what is in the log.
+            StorageError: it could not be written, or an event before it is missing in the log.
             LeaseHeld: another holder has the run.
             Conflict: the request for the ending was answered already.
         """
@@ -275,7 +276,7 @@ class RunExecutor:
         self._deps.telemetry.emit(run_ended(self.run, seconds))
 
     def _closing(self, events: list[RunEvent]) -> Write:
-        """Return the write of the terminal event, and that the run has ended, in one act."""
+        """Return the write of the terminal event and of the fact that the run has ended."""
         last = Append(
             self._channel,
             items_of(events),
@@ -294,15 +295,15 @@ class RunExecutor:
         return Write(appends, (closed,), key=key, result=lambda _: result)
 
     async def _make_again(self, failures: int) -> list[RunEvent]:
-        """Read the run back from the log and end it there; nothing if its ending is there.
+        """Read the run back from the log and return a new ending; empty if it has ended there.
 
-        After too many failures the run is not read: its ending is written without its content.
+        After `ENDING_FAILURES` failures the run is not read: its ending has no content.
         """
         key, cancelled = self.run.key, self.run.status is Status.CANCELLED
         record = await self._deps.store.find_run(*key.run_id_key)
         if record is not None and record.ended_at is not None:
             if (record.status, record.code) == (self.run.status, self.run.code):
-                self._report_ended()  # It was this one, and only its answer was lost.
+                self._report_ended()  # This ending was written; only the log's answer was lost.
             else:
                 self.overtaken = True
             return []
@@ -318,8 +319,8 @@ async def without_content(key: RunKey, first: int | None, deps: RunDeps) -> tupl
 
     Args:
         key: the run.
-        first: the offset of its first event; None where that is not known.
-        deps: what it works with.
+        first: the offset of its first event; None if it is unknown.
+        deps: the dependencies of runs.
 
     Raises:
         StorageError: the log cannot be read now.
@@ -330,7 +331,7 @@ async def without_content(key: RunKey, first: int | None, deps: RunDeps) -> tupl
 
 
 async def read_back(key: RunKey, deps: RunDeps) -> tuple[Run, LogRange]:
-    """Return an unfinished run as it is in the log, and where it is there.
+    """Return an unfinished run as the log has it, and its range in the log.
 
     Raises:
         StorageError: the log cannot be read now.
@@ -345,7 +346,7 @@ async def read_back(key: RunKey, deps: RunDeps) -> tuple[Run, LogRange]:
 
 
 def agent_fault(key: RunKey | None, error: BaseException) -> telemetry.InternalError:
-    """Return the telemetry event of an exception that an agent raised; None: not known which."""
+    """Return the telemetry event of an agent's exception; `key` is None if the run is unknown."""
     if key is None:
         return telemetry.InternalError(where="agent (not known which)", error=error)
     return run_fault(f"agent {key.agent}", key, error)
@@ -357,7 +358,7 @@ def run_fault(where: str, key: RunKey, error: BaseException) -> telemetry.Intern
 
 
 def run_ended(run: Run, seconds: float) -> telemetry.RunEnded:
-    """Return what observers get of a run that ended, so many seconds after it began."""
+    """Return the telemetry event of a run that ended `seconds` after it began."""
     key = run.key
     return telemetry.RunEnded(
         tenant=key.tenant,

@@ -1,18 +1,17 @@
-"""Interrupts: what a run asks a person when it ends, and the status of each.
+"""Interrupts: the questions to a person with which a run ends, and the status of each.
 
 How to think about it
 =====================
 
-A run that needs a person ends, with the outcome `interrupt` and a list of interrupts. It holds
-nothing while it waits: no task, no lease, no deadline. Each interrupt is a row in the store, `OPEN`
-until one of four things happens to it, whichever is first: a person approves, a person refuses, it
-expires, or the thread goes on without it. The table holds these transitions from `OPEN` only. So a
-decision is final, and a later one gets the status as its answer.
+A run that needs a person ends, with the outcome `interrupt` and a list of interrupts. While the
+interrupts wait, there is no task, no lease and no deadline. Each interrupt is a row in the store.
+It is `OPEN` until the first of four transitions: a person approves it, a person refuses it, it
+expires, or it is superseded because the thread continues without it. The table holds these
+transitions from `OPEN` only. So a decision is final, and a later one gets the status as its answer.
 
-Once every interrupt of a run is decided, and none expired, a new run continues it: `parentRunId`
-names it and `resume` carries the answers, all of them, each once. The last decision and the
-beginning of that run are one write. An interrupt that expired is not a refusal: nobody said no, and
-no run continues.
+Once every interrupt of a run is decided, and none expired, a new run continues it. `parentRunId` of
+the new run names the old one, and `resume` carries each answer once. The last decision and the
+beginning of the new run are one write. An expired interrupt is not a refusal: no run continues.
 
 No I/O, no time.
 
@@ -70,7 +69,7 @@ LATE: Final = {
 
 
 class NotOpen(CommandError):
-    """The interrupt is not open any more; nothing was done. `status` is the caller's answer."""
+    """The interrupt is no longer open; nothing was done. `status` is the caller's answer."""
 
     code = codes.GONE
 
@@ -80,7 +79,7 @@ class NotOpen(CommandError):
 
 
 class AnswersMoved(Conflict):
-    """Another interrupt of the run was decided meanwhile; read them again."""
+    """Another interrupt of the run was decided meanwhile; read the interrupts again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,14 +87,14 @@ class Interrupt:
     """One interrupt as it is stored."""
 
     key: RunKey
-    """Of the run that ended with it."""
+    """The key of the run that ended with this interrupt."""
     interrupt: Event
     """AG-UI's Interrupt."""
     status: InterruptStatus
     payload: Any
-    """What came with the decision."""
+    """The payload of the decision."""
     expires: float
-    """Unix seconds; of the run's first interrupt that expires, since they are answered together."""
+    """Unix seconds: the earliest expiry of the run's interrupts, as all are answered together."""
     decided: float | None
 
     @property
@@ -105,42 +104,42 @@ class Interrupt:
 
     @property
     def is_open(self) -> bool:
-        """Whether nothing has happened to it, as far as the store says."""
+        """Whether its stored status is open."""
         return self.status is InterruptStatus.OPEN
 
     def now(self, at: float) -> InterruptStatus:
-        """Return its status at a time: expired from `expires` on, whether that is stored or not."""
+        """Return its status at a time: expired from `expires` on, even if not yet stored so."""
         return InterruptStatus.EXPIRED if self.is_open and at >= self.expires else self.status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterruptDecided:
-    """Fact: a person decided; NotOpen where the interrupt is not open."""
+    """Fact: a person decided; raises NotOpen if the interrupt is not open."""
 
     key: RunKey
     id: str
     status: InterruptStatus
     payload: Any
     others: frozenset[str]
-    """The run's other open interrupts when the fact was made; AnswersMoved where they differ."""
+    """The run's other open interrupts when the fact was made; AnswersMoved if they have changed."""
     at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterruptsExpired:
-    """Fact: the open interrupts of a run expired; NotOpen where none was open."""
+    """Fact: the open interrupts of a run expired; raises NotOpen if none is open."""
 
     key: RunKey
     at: float
 
 
 def check_shown(interrupt: Interrupt, shown: str | None, messages: Iterable[Message]) -> None:
-    """Refuse a decision on other arguments than those of the interrupt's tool call.
+    """Validate that the arguments shown to the person are those of the interrupt's tool call.
 
     Args:
-        interrupt: what is decided.
-        shown: the digest of the arguments the person saw, as WIRE section 6 makes digests.
-        messages: of the thread.
+        interrupt: the interrupt to decide.
+        shown: the digest of the arguments that the person saw (WIRE section 6).
+        messages: the messages of the thread.
 
     Raises:
         BadRequest: the interrupt is about a tool call, and no digest was given.
@@ -158,7 +157,7 @@ def check_shown(interrupt: Interrupt, shown: str | None, messages: Iterable[Mess
 
 
 def resume_entries(interrupts: Iterable[Interrupt]) -> list[Event]:
-    """Return AG-UI's `resume`: one answer for each interrupt of a run, all of them decided."""
+    """Return AG-UI's `resume`: one answer for each interrupt of a run; all must be decided."""
     return [
         {"interruptId": one.id, "status": "resolved", "payload": _answer_payload(one)}
         for one in interrupts
@@ -166,10 +165,10 @@ def resume_entries(interrupts: Iterable[Interrupt]) -> list[Event]:
 
 
 def _answer_payload(interrupt: Interrupt) -> Any:
-    """Return what the agent gets: the person's payload, which never reverses the decision.
+    """Return the payload for the agent: the person's payload, which never reverses the decision.
 
-    The payload of an approval that is no object is passed alone: an agent that asks for a text or
-    a number expects just that.
+    The payload of an approval is passed unchanged if it is not an object: an agent that asks for a
+    text or a number expects exactly that.
     """
     payload, approved = interrupt.payload, interrupt.status is InterruptStatus.APPROVED
     if payload is None or isinstance(payload, dict):
@@ -178,7 +177,7 @@ def _answer_payload(interrupt: Interrupt) -> Any:
 
 
 def is_refusal(answer: Event) -> bool:
-    """Whether an entry of AG-UI's `resume` says no."""
+    """Whether an entry of AG-UI's `resume` is a refusal."""
     payload = answer.get("payload")
     return answer.get("status") == "cancelled" or (
         isinstance(payload, dict) and payload.get("approved") is False

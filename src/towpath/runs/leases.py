@@ -1,13 +1,13 @@
-"""Leases: who holds a run in progress, and how a run ends that nobody holds any more.
+"""Leases: which process holds a run in progress, and how abandoned runs are ended.
 
-The process that begins a run holds its lease and renews it. Where the renewals stop, because the
-process died or hangs, the lease expires, and another process gives the run its one ending. A holder
-that continues after that finds that it has lost the lease, and stops its agent.
+The process that begins a run holds its lease and renews it. If the process dies or hangs, the lease
+expires, and another process writes the run's ending. A former holder that continues after that
+notices that it has lost the lease, and stops its agent.
 
 Late writes of a former holder are refused by two fences. In the channel, each write of a run names
-the offset of the run's first event, and the ending that another process wrote has lifted that
-fence. And a log is open in one place at a time: each opening raises its number, and a process with
-an older number can write nothing (`towpath.log.log_file`).
+the offset of the run's first event, and the ending by another process has removed that fence. In
+the log's file, each opening increments a number, and a process with an older number can write
+nothing (`towpath.log.log_file`).
 
 A run that waits, for its turn or for a person, has no lease.
 """
@@ -32,17 +32,17 @@ from towpath.runs.model import (
 
 
 class Leases:
-    """Renews the leases of one service, and ends the runs that nobody holds."""
+    """Renews the leases of one service, and ends abandoned runs."""
 
     def __init__(
         self, deps: RunDeps, active: ActiveRuns, on_ended: Callable[[RunKey], None]
     ) -> None:
-        """Take charge of leases.
+        """Manage the leases of one service.
 
         Args:
-            deps: what runs work with.
-            active: the runs that are worked on here.
-            on_ended: called with each run that was ended because nobody held it.
+            deps: the dependencies of runs.
+            active: the runs in progress here.
+            on_ended: called with each abandoned run that was ended.
         """
         self._deps = deps
         self._active = active
@@ -51,7 +51,7 @@ class Leases:
     async def take_over(self) -> None:
         """Take over the leases of the process that had the log open last, and end their runs.
 
-        A run that cannot be ended now, because the log refuses it, is ended as its lease expires.
+        If the log refuses the ending of a run now, `watch` ends the run once its lease has expired.
         """
         deps = self._deps
         inherited = LeasesInherited(holder=deps.holder, expires=deps.now())
@@ -71,7 +71,7 @@ class Leases:
                 self._deps.telemetry.emit(telemetry.InternalError(where="leases", error=error))
 
     async def renew(self) -> None:
-        """Renew the leases held here, and end the runs that nobody holds any more.
+        """Renew the leases held here, and end abandoned runs.
 
         Raises:
             StorageError: the log cannot be used now.
@@ -93,14 +93,14 @@ class Leases:
                 executor.abandon()
 
     async def _end(self, records: list[RunRecord]) -> None:
-        """End runs that nobody works on.
+        """End runs, except those in progress here.
 
         Raises:
             StorageError: the log cannot be used now.
         """
         for record in records:
             if record.key in self._active.keys:
-                continue  # The log was slow to renew its lease.
+                continue  # The run is in progress here; its lease was renewed late.
             try:
                 await self._end_one(record)
             except (Conflict, OffsetConflict):
@@ -108,10 +108,10 @@ class Leases:
             self._on_ended(record.key)
 
     async def _end_one(self, record: RunRecord) -> None:
-        """End a run with its content, or without, where that cannot be written.
+        """End a run with its content; without, if the content cannot be read or written.
 
         Raises:
-            Conflict, OffsetConflict: it has ended, or another process holds it.
+            Conflict, OffsetConflict: the run has ended, or another process holds it.
             StorageError: the log cannot be used now.
         """
         deps = self._deps

@@ -1,7 +1,7 @@
 """The model of runs: their keys, the table of their states, and the facts that the log stores.
 
-A fact is written in one transaction with the events it stands for. Its docstring says what it
-demands of the tables of runs, and which conflict is raised where they are otherwise.
+A fact is written in one transaction with its events. The docstring of a fact names the error that
+refuses the write, and its condition.
 
 No I/O, no time.
 """
@@ -15,7 +15,7 @@ from towpath.events.types import Event, Message
 
 
 class Status(Enum):
-    """Where a run is; the values are what `run.get` shows."""
+    """The status of a run; the values are what `run.get` shows."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -68,12 +68,12 @@ class TurnMoved(Conflict):
 
 
 class LeaseHeld(Conflict):
-    """The run that is to be ended is held by another holder, or by nobody any more."""
+    """The run to be ended is held by another holder, or has no lease any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunKey:
-    """Whose run, which one, by which agent, in which thread."""
+    """The key of a run: its tenant, user and thread, its id, and its agent."""
 
     tenant: str
     user: str
@@ -83,18 +83,18 @@ class RunKey:
 
     @property
     def run_id_key(self) -> tuple[str, str, str]:
-        """What identifies the run: tenant, user, run."""
+        """The unique key of the run: tenant, user, run."""
         return (self.tenant, self.user, self.run)
 
     @property
     def thread_key(self) -> tuple[str, str, str]:
-        """What identifies its thread: tenant, user, thread."""
+        """The unique key of the run's thread: tenant, user, thread."""
         return (self.tenant, self.user, self.thread)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """What is stored of a run. Times are Unix seconds."""
+    """A run as it is stored. Times are Unix seconds."""
 
     key: RunKey
     status: Status
@@ -104,10 +104,10 @@ class RunRecord:
 
 
 class LogRange(NamedTuple):
-    """Where a run is in the log of its thread."""
+    """The range of a run's events in the log of its thread."""
 
     first: int | None
-    """The offset of its first event; None where the log has none of it."""
+    """The offset of its first event; None if the log has no event of the run."""
     last: int
     """The offset of its last event."""
 
@@ -125,26 +125,26 @@ class Queued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOpened:
-    """Fact: a run's first event is in the log; ThreadBusy where it is not its turn."""
+    """Fact: a run's first event is in the log; raises ThreadBusy if it is not the run's turn."""
 
     key: RunKey
     started: Event
     title: str
-    """Of the thread, if the run creates it."""
+    """The title of the thread, if the run creates it."""
     thread_offset: int
-    """The offset of the thread at which its history was read; ThreadMoved where it is another."""
+    """The thread's offset when its history was read; raises ThreadMoved if it has changed."""
     at: float
     holder: str
-    """Who holds the run from now on."""
+    """The holder of the run's lease."""
     lease: float
     """When the lease expires, in Unix seconds, unless it is renewed."""
     queued: Queued | None = None
-    """The run as it waited, if it did; TurnMoved where it is not the next one any more."""
+    """The run as it was queued, if it was; raises TurnMoved if it is no longer the next one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunQueued:
-    """Fact: a run was accepted that begins when its thread is free; LimitExceeded past a bound."""
+    """Fact: a run waits until its thread is free; raises LimitExceeded if too many runs wait."""
 
     key: RunKey
     request: bytes
@@ -154,14 +154,14 @@ class RunQueued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunWithdrawn:
-    """Fact: a queued run was cancelled before it began; NotFound where it is not queued."""
+    """Fact: a queued run was cancelled before it began; raises NotFound if it is not queued."""
 
     key: RunKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasesRenewed:
-    """Fact: a holder renews its leases of these runs, those that it still holds."""
+    """Fact: a holder renews the leases of those of these runs that it still holds."""
 
     holder: str
     keys: tuple[RunKey, ...]
@@ -170,7 +170,7 @@ class LeasesRenewed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasesInherited:
-    """Fact: a holder takes over every lease, since the log is open for it alone."""
+    """Fact: a holder takes over every lease, because only its process has the log open."""
 
     holder: str
     expires: float
@@ -178,7 +178,7 @@ class LeasesInherited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunClosed:
-    """Fact: a run's terminal event is in the log; LeaseHeld where another holder has the run."""
+    """Fact: a run's terminal event is in the log; raises LeaseHeld if another holder has it."""
 
     key: RunKey
     status: Status
@@ -186,10 +186,10 @@ class RunClosed:
     started: Event
     ended: Event
     messages: list[Message] | None
-    """The whole conversation after the run; None leaves conversation and state as they were."""
+    """The whole conversation after the run; None leaves conversation and state unchanged."""
     state: Any
     at: float
     holder: str
-    """Who ends it."""
+    """The holder that ends the run."""
     expires: float
     """When its interrupts expire, if it ended with interrupts."""

@@ -1,4 +1,4 @@
-"""The opener of runs: writes a run's first events on its thread as it is now, and launches it."""
+"""The opener of runs: writes a run's first events to its thread, and launches the run."""
 
 import contextlib
 from collections.abc import Callable
@@ -41,12 +41,12 @@ class RunOpener:
         self._launch = launch
 
     async def open(self, principal: Principal, request: RunRequest, options: StartOptions) -> bytes:
-        """Open a run on its thread as it is now; where the thread changes meanwhile, try again.
+        """Open a run on its thread; if the thread changes meanwhile, try again.
 
         Args:
-            principal: who asks.
-            request: what for, with its ids.
-            options: how.
+            principal: the person who requests the run.
+            request: the request, with its ids.
+            options: how the run is opened.
 
         Returns:
             The result that the options make, or that was stored under their key.
@@ -72,7 +72,8 @@ class RunOpener:
         if options.parent is None and request.answers:
             now = deps.now()
             interrupts = await self._approvals.last_interrupts(key, now)
-            # After that lookup: a twin of this request shows in it, or is met at the write.
+            # This check must come after the lookup above. If the same request was written before
+            # it, its result is found here; if after it, the write below returns that result.
             earlier = await deps.broker.stored_result(options.key) if options.key else None
             if earlier is not None:
                 return earlier
@@ -106,7 +107,7 @@ class RunOpener:
     def _opening(
         self, run: Run, events: list[RunEvent], offset: int, options: StartOptions
     ) -> Write:
-        """Return the write of a run's first events, and that there is a run, in one act."""
+        """Return the write of a run's first events and of the fact that the run was opened."""
         key, started = run.key, events[0].event
         opened = RunOpened(
             key=key,

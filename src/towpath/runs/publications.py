@@ -1,4 +1,4 @@
-"""What runs publish: their events in the thread's channel, notices of them in the person's."""
+"""Publications of runs: events in the thread's channel, notices in the person's channel."""
 
 import msgspec
 

@@ -1,9 +1,10 @@
-"""The queue of runs that wait for their thread: accepted, stored, and begun one after the other.
+"""The queue of runs that wait for their thread; they are stored, and begin one after the other.
 
-A queued run is in the store before its client gets the answer. It survives a restart, and gets its
-one ending also when it never starts (it was cancelled meanwhile, or its agent is gone). Who frees a
-thread begins the next run; who queues a run checks whether the thread is free already. Several may
-do so at once: the log lets only the first in line begin, once, and only as it was read.
+A queued run is in the store before its client gets the answer, so it survives a restart. It gets
+one ending even if it never starts (it was cancelled, or its agent is not registered any more). The
+next run begins when the active run ends, and when a run is queued on a thread that is free by then.
+Several tasks may try this at once: the log accepts only the first run of the queue, once, and only
+if its row has not changed since it was read.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ from towpath.runs.run import Run
 
 
 def _read(head: Queued) -> QueuedRequest | None:
-    """Return a stored request; None where it cannot be read: its run ends, the others begin."""
+    """Return a stored request; None if it cannot be decoded: then its run ends unbegun."""
     try:
         return msgspec.json.decode(head.request, type=QueuedRequest)
     except (msgspec.MsgspecError, UnicodeDecodeError, BadRequest):
@@ -54,8 +55,8 @@ class RunQueue:
         """Queue a run on a busy thread and return the result of its `run.start`.
 
         Raises:
-            Conflict: there is a run of this id.
-            LimitExceeded: too many wait already.
+            Conflict: a run with this id exists.
+            LimitExceeded: too many runs wait already.
         """
         key = request.run_key(principal)
         top = await self._deps.broker.read(channel_of(key), None, limit=0)
@@ -63,7 +64,7 @@ class RunQueue:
             request=request, messages=request.messages, roles=sorted(principal.roles)
         )
         fact = RunQueued(key=key, request=msgspec.json.encode(stored), at=self._deps.now())
-        # A reader of the run reads from here: everything that is published from now on.
+        # A reader of the run starts at this position and reads everything published after it.
         span = Span(channel_of(key), top.epoch, top.top + 1, top.top)
         run = Run(key, history=[], new_id=self._deps.new_id)
         change = Write(
@@ -79,14 +80,14 @@ class RunQueue:
     async def withdraw(
         self, key: RunKey, request: tuple[IdempotencyKey, bytes] | None = None
     ) -> bool:
-        """Cancel a run that waits; its ending follows when its turn comes.
+        """Cancel a queued run; its ending is written when its turn comes.
 
         Args:
             key: the run.
-            request: the request for it, and its result, stored in the same transaction.
+            request: the key and the result of the request, stored in the same transaction.
 
         Returns:
-            False where it does not wait any more.
+            False if the run is no longer queued.
         """
         request_key, result = request or (None, b"")
         change = Write(facts=(RunWithdrawn(key=key),), key=request_key, result=lambda _: result)
@@ -102,18 +103,18 @@ class RunQueue:
             await self.withdraw(waiting.key)
 
     async def resume(self) -> None:
-        """Begin the runs that the last process left waiting."""
+        """Begin the runs that were queued when the last process ended."""
         for tenant, user, thread in await self._deps.store.waiting_threads():
             self.wake(tenant, user, thread)
 
     async def stop(self) -> None:
-        """Begin no more runs; a run that is being begun has begun when this returns."""
+        """Begin no more runs, and wait for the runs that are being begun."""
         self._stopped.set()
         if self._advancing:
             await asyncio.wait(self._advancing)
 
     def wake(self, tenant: str, user: str, thread: str) -> None:
-        """Begin the next run of a thread if the thread is free, and wait for nothing."""
+        """Schedule `advance` for a thread, and return at once."""
         if self._stopped.is_set():
             return
         advancing = self._group.create_task(
@@ -134,7 +135,7 @@ class RunQueue:
                 return
 
     async def _advance(self, tenant: str, user: str, thread: str) -> None:
-        """Begin the next run of a thread, as soon as the log can be used."""
+        """Begin the next run of a thread; retry while the log cannot be used."""
         while not self._stopped.is_set():
             try:
                 await self.advance(tenant, user, thread)
@@ -146,7 +147,7 @@ class RunQueue:
                     await self._stopped.wait()
 
     async def _take_next(self, head: Queued) -> bool:
-        """Begin a run, or end it where it cannot begin; return whether its thread is busy now."""
+        """Begin a run, or end it if it cannot begin; return whether its thread is busy now."""
         stored = _read(head)
         try:
             if await self._begin(head, stored):
@@ -159,13 +160,13 @@ class RunQueue:
         return False
 
     async def _begin(self, head: Queued, stored: QueuedRequest | None) -> bool:
-        """Open a run whose turn it is; return False where it cannot begin."""
+        """Open the next run; return False if it cannot begin."""
         if head.withdrawn or stored is None:
             return False
         principal = Principal(
             tenant=head.key.tenant, user=head.key.user, roles=frozenset(stored.roles)
         )
-        # Versions before this one stored the text of a message without making it one.
+        # Earlier versions stored the text of a message, not a message with an id.
         request = stored.request.with_ids(self._deps.new_id)
         options = StartOptions(key=None, result=start_result, queued=head)
         try:
@@ -177,10 +178,10 @@ class RunQueue:
         return True
 
     async def _end_unbegun(self, head: Queued, stored: QueuedRequest | None) -> None:
-        """Write the beginning and the ending of a run that never works, in one act.
+        """Write the beginning and the ending of a run that cannot begin, in one transaction.
 
         Raises:
-            ThreadBusy, ThreadMoved, TurnMoved: it is not its turn now.
+            ThreadBusy, ThreadMoved, TurnMoved: it is not the run's turn now.
         """
         deps, key = self._deps, head.key
         past = await deps.store.conversation(*key.thread_key)

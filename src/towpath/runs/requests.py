@@ -1,7 +1,7 @@
-"""Requests to runs: what a person asks of an agent, and what a person decides on an interrupt.
+"""Requests to runs: a request to an agent, and a decision on an interrupt.
 
-A `RunRequest` is valid from birth: whoever holds one need not check it. Only its size is compared
-with a bound of the settings, when the service accepts it.
+A `RunRequest` is validated when it is created, so code that receives one does not check it again.
+Only its size is compared with a bound of the settings, when the service accepts it.
 """
 
 import copy
@@ -22,16 +22,16 @@ from towpath.runs.model import Queued, RunKey
 from towpath.runs.run import Run
 
 TITLE_LENGTH: Final = 60
-"""How much of the newest message becomes a thread's title, in characters."""
+"""The maximum length of a thread's title, in characters; it is cut from the newest message."""
 WIRE_PARTS: Final = ("state", "tools", "context", "forwardedProps", "resume")
 """The parts of an input, beside its messages, that RUN_STARTED carries."""
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person asks of an agent.
+    """A person's request to an agent.
 
-    Its JSON form is stored, in the queue and as part of idempotency keys: the names and the order
-    of its fields stay.
+    Its JSON form is stored in the queue, and is part of idempotency keys: the names and the order
+    of its fields must not change.
 
     Raises:
         BadRequest: an id is malformed, or the content is not one message or one AG-UI input.
@@ -86,7 +86,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         return {**present, "messages": self.messages}
 
     def with_ids(self, new_id: Callable[[], str]) -> "RunRequest":
-        """Return the same request with every id: those it leaves to the gateway are made now."""
+        """Return the same request with every id; missing ids are made with `new_id`."""
         run_input = self.input
         if self.message is not None:
             message = {"id": new_id(), "role": "user", "content": self.message}
@@ -100,7 +100,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def run_key(self, principal: Principal) -> RunKey:
-        """Return the key of the run that a person asks for; the request has its ids."""
+        """Return the key of the requested run; call `with_ids` first."""
         assert self.thread_id is not None, "with_ids was called"
         assert self.run_id is not None, "with_ids was called"
         return RunKey(
@@ -122,19 +122,19 @@ def _are_messages(items: object) -> bool:
 class QueuedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request that waits for its thread, as the column `queued.request` holds it.
 
-    Data directories hold these names: they stay.
+    The names of the fields must not change: existing data directories contain them.
     """
 
     request: RunRequest = msgspec.field(name="asked")
     messages: list[Message]
-    """Those of the request."""
+    """The messages of the request."""
     roles: list[str]
-    """Of the person who asked."""
+    """The roles of the person who sent the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartOptions:
-    """How a run is opened: as a repetition of what, after which run, together with which facts."""
+    """How a run is opened: its idempotency key, its parent run, and facts to write with it."""
 
     key: IdempotencyKey | None
     result: Callable[[RunKey, Span], bytes]
@@ -142,9 +142,9 @@ class StartOptions:
     parent: str | None = None
     """The run that this one continues."""
     facts: tuple[object, ...] = ()
-    """Written in the same transaction, before the run's own."""
+    """Facts to write in the same transaction, before the run's own."""
     queued: Queued | None = None
-    """The run as it waited, if it did."""
+    """The run as it was queued, if it was."""
 
 
 Start = Callable[[Principal, RunRequest, StartOptions], Awaitable[bytes]]
@@ -153,9 +153,9 @@ Start = Callable[[Principal, RunRequest, StartOptions], Awaitable[bytes]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What a person decides on an interrupt.
+    """A person's decision on an interrupt.
 
-    Its JSON form is part of idempotency keys: the names and the order of its fields stay.
+    Its JSON form is part of idempotency keys: names and order of the fields must not change.
     """
 
     request_id: str
@@ -164,13 +164,13 @@ class Decision:
     decision: str
     """`approve` or `refuse`."""
     payload: Any = None
-    """What the agent gets beside the decision."""
+    """A payload for the agent, beside the decision."""
     digest: str | None = None
-    """Of the arguments the person was shown; required where the interrupt is about a tool call."""
+    """The digest of the arguments shown; required if the interrupt is about a tool call."""
 
 
 def request_key(who: Principal, method: str, request_id: str, request: object) -> IdempotencyKey:
-    """Return what makes a repeated request the same: who, what, which id, and its parameters."""
+    """Return the idempotency key of a request: person, method, request id, parameters' digest."""
     digest = hashlib.sha256(msgspec.json.encode(request)).hexdigest()
     return IdempotencyKey((who.tenant, who.user, method), request_id, digest)
 
@@ -181,7 +181,7 @@ def start_result(key: RunKey, span: Span) -> bytes:
 
 
 def approve_result(key: RunKey, span: Span) -> bytes:
-    """Return the result of the decision that a run continues with."""
+    """Return the result of the decision that starts the continuation run."""
     return msgspec.json.encode({"status": "accepted", **_position(key, span)})
 
 
@@ -198,7 +198,7 @@ def _position(key: RunKey, span: Span) -> dict[str, Any]:
 def agent_input(run: Run, principal: Principal, request: RunRequest) -> AgentInput:
     """Return the input of the agent of a run that has begun."""
     run_input = request.input or {}
-    # The agent's own copies: what it does to them is no event.
+    # The agent gets copies: its changes to them must not change the run.
     messages, state = copy.deepcopy((_to_answer(run.messages, request.messages), run.state))
     newest = next((item for item in reversed(messages) if item["role"] == "user"), None)
     return AgentInput(
@@ -214,10 +214,10 @@ def agent_input(run: Run, principal: Principal, request: RunRequest) -> AgentInp
 
 
 def _to_answer(conversation: list[Message], messages: list[Message]) -> list[Message]:
-    """Return the conversation up to the message that is to be answered.
+    """Return the conversation up to the message to be answered.
 
-    Where the last message of a request is in the thread already, it is to be answered once more:
-    the messages after it are left out, because they were written without that answer.
+    If the last message of a request is already in the thread, it is to be answered again. Then the
+    messages after it are left out, because they were written without the new answer.
     """
     if not messages:
         return conversation

@@ -1,21 +1,20 @@
-"""One run as a table: what an agent yields goes in, what may be published comes out.
+"""One run as a state table: turns the items that an agent yields into events to publish.
 
 How to think about it
 =====================
 
-A run is `PENDING` until its RUN_STARTED is made, `RUNNING` while its agent works, and then it is
-over, once, in one of the ways a run can end. What comes first wins: success, failure, deadline,
-cancel and loss are transitions that the table holds from `RUNNING` only. A transition that
-comes later is refused, and nothing happens; so there is exactly one terminal event, and nothing
-follows it.
+A run is `PENDING` until its RUN_STARTED is made, and `RUNNING` while its agent works. Then it ends,
+once, in one of several ways. The first ending wins: success, failure, deadline, cancel and loss are
+transitions that the table holds from `RUNNING` only. A later transition is refused and has no
+effect. So there is exactly one terminal event, and no event follows it.
 
-Agents may yield text, AG-UI events, or both. Text becomes a message of its own that is closed
-when something else comes. An agent may yield the lifecycle events itself: its RUN_STARTED is
+Agents may yield text, AG-UI events, or both. Text becomes a message of its own, which is closed by
+the next item of another kind. An agent may yield the lifecycle events itself: its RUN_STARTED is
 dropped, since the run has one, and its terminal event ends the run.
 
-Each event is checked against the legal order once and encoded once, when it is made: an event that
-has no encoding is refused like one that is not legal. Its bytes are what the log stores and every
-reader gets. The executor ends the run whose agent yields an event that is refused.
+Each event is checked against the legal order once and encoded once, when it is made. An event that
+has no encoding is refused like an illegal one. The log stores these bytes, and every reader gets
+them. If an event of an agent is refused, the executor ends the run.
 
 No I/O, no time; ids are an argument.
 """
@@ -44,7 +43,7 @@ from towpath.runs.model import TRANSITIONS, RunClosed, RunKey, Status, Transitio
 
 
 class RunIsOver(TowpathError):
-    """Something came after the terminal event; it is refused."""
+    """An item or a transition came after the terminal event; it is refused."""
 
 
 class RunEvent(NamedTuple):
@@ -59,7 +58,7 @@ class RunEvent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Stream:
-    """An item opened because text or a chunk came; anything else that comes closes it."""
+    """An item that text or a chunk opened; the next event that does not continue it closes it."""
 
     prefix: str
     """TEXT_MESSAGE, REASONING_MESSAGE or TOOL_CALL."""
@@ -71,7 +70,7 @@ CHUNKS: dict[str, tuple[str, str]] = {
     "REASONING_MESSAGE_CHUNK": ("REASONING_MESSAGE", "messageId"),
     "TOOL_CALL_CHUNK": ("TOOL_CALL", "toolCallId"),
 }
-"""Chunk types, the prefix of what they stand for, and the field that names their item."""
+"""For each chunk type, the prefix of the types it expands to, and the field with its item's id."""
 
 
 class Run:
@@ -101,14 +100,14 @@ class Run:
         self._content_known = True
         self._stream: _Stream | None = None
         self._thought = LEGACY_REASONING_ID
-        """The id of what an older agent thinks now; its own events carry no id."""
+        """The id of the current reasoning of an older agent, whose events carry no id."""
         self._halves = SurrogateHalves()
 
     @classmethod
     def of_unknown_content(cls, key: RunKey, *, events: int, new_id: Callable[[], str]) -> "Run":
         """Return a run of which only the number of its events is known.
 
-        Its ending carries no content, so it can be written whatever the content of the run is.
+        Its ending carries no content, so it can be written whatever the run's events contain.
         """
         run = cls(key, history=[], new_id=new_id)
         run.replay({"type": "RUN_STARTED", **run._ids})
@@ -117,14 +116,14 @@ class Run:
         return run
 
     def begin(self, run_input: Mapping[str, Any], *, parent: str | None = None) -> list[RunEvent]:
-        """Make RUN_STARTED with its input, and the state of the input, if it has one.
+        """Make RUN_STARTED with its input, and STATE_SNAPSHOT if the input has a state.
 
         Args:
             run_input: the new messages, and the rest of the agent's input, in wire form.
             parent: the run this one continues.
 
         Raises:
-            IllegalEvent: the input is not what AG-UI says it is; nothing has begun.
+            IllegalEvent: the input is not valid AG-UI; the run has not begun.
         """
         event: Event = {"type": "RUN_STARTED", **self._ids}
         if parent is not None:
@@ -139,10 +138,10 @@ class Run:
         return self._out()
 
     def feed(self, item: object) -> list[RunEvent]:
-        """Take one thing the agent yielded: text, an AG-UI event, or a mapping in wire form.
+        """Take one item of the agent: text, an AG-UI event, or a mapping in wire form.
 
         Raises:
-            IllegalEvent: it is malformed or not legal here; it has had no effect.
+            IllegalEvent: it is malformed or not legal here; it had no effect.
             RunIsOver: the run has ended; the item is refused.
         """
         if self.status is not Status.RUNNING:
@@ -172,15 +171,15 @@ class Run:
         return self._out()
 
     def finish(self, *, result: Any = None) -> list[RunEvent]:
-        """End well, closing what is open; nothing if the run is over already."""
+        """End with success, and close open items; return nothing if the run is over already."""
         return self._end(Transition.FINISH, {"type": "success"}, result)
 
     def cancel(self) -> list[RunEvent]:
-        """End because a stop was requested; nothing if the run is over already."""
+        """End because a stop was requested; return nothing if the run is over already."""
         return self._end(Transition.CANCEL, {"type": "cancelled"})
 
     def fail(self, code: str, message: str | None = None) -> list[RunEvent]:
-        """End with an error; nothing if the run is over already."""
+        """End with an error; return nothing if the run is over already."""
         return self._break(Transition.FAIL, code, message)
 
     def lose(self) -> list[RunEvent]:
@@ -188,7 +187,7 @@ class Run:
         return self._break(Transition.LOSE, "run.lost", None)
 
     def replay(self, event: Event) -> None:
-        """Take an event of a lost run from the log."""
+        """Apply an event of an unfinished run that was read from the log."""
         if event["type"] == "RUN_STARTED":
             self._move(Transition.BEGIN)
         self._fold.feed(event)
@@ -198,9 +197,9 @@ class Run:
         """Return the fact that the run has ended, with the conversation as it is now.
 
         Args:
-            at: when, in Unix seconds.
-            holder: who ends it.
-            expires: when its interrupts expire, where they do not say so themselves.
+            at: when it ended, in Unix seconds.
+            holder: the holder that ends it.
+            expires: when its interrupts expire, if they set no time; Unix seconds.
         """
         started, ended = self._fold.started, self._fold.ended
         assert started is not None, "the run has begun"
@@ -246,7 +245,7 @@ class Run:
             raise RunIsOver from None
 
     def _make(self, event: Event, data: bytes | None = None) -> None:
-        """Let an event of the run's own happen; `data` is its encoding, if that was made before."""
+        """Check and apply an event made by the run; `data` is its encoding, if already made."""
         self._fold.order.check(event)
         self._apply(event, encoded(event) if data is None else data)
 
@@ -275,7 +274,7 @@ class Run:
         return tags
 
     def _take(self, event: Event) -> None:
-        """Close the stream and let an event of the agent's happen; a refused one has no effect."""
+        """Close the stream and apply an event of the agent; a refused event has no effect."""
         self._check(event)
         if event["type"] in DELTAS:
             self._take_delta(event, event[DELTAS[event["type"]]])
@@ -293,7 +292,7 @@ class Run:
             self._apply(event, data)
 
     def _check(self, event: Event) -> None:
-        """Refuse an event of the agent's that is not legal once the stream is closed."""
+        """Raise IllegalEvent if an event of the agent is not legal once the stream is closed."""
         self._fold.order.check(event)
         stream, rule = self._stream, RULES.get(event["type"])
         if stream is None or rule is None:
@@ -311,7 +310,7 @@ class Run:
         self._chunk(prefix, event.get(name), event.get("delta") or "", fields)
 
     def _chunk(self, prefix: str, key: str | None, delta: str, start: Event) -> None:
-        """Continue the item that is streaming, or open it; text without an id is a message."""
+        """Continue the streaming item, or open a new one; text without an id is a message."""
         name = "toolCallId" if prefix == "TOOL_CALL" else "messageId"
         streaming = self._stream
         if streaming is None or streaming.prefix != prefix or key not in (None, streaming.id):
@@ -336,7 +335,7 @@ class Run:
             self._make({"type": f"{prefix}_END", name: key})
 
     def _name_thoughts(self, event: Event) -> None:
-        """Give what an older agent thinks an id: a new one for each time it begins to think."""
+        """Give the reasoning events of an older agent an id, a new one each time it begins."""
         if event.get("messageId") != LEGACY_REASONING_ID:
             return
         within = ("reasoning", self._thought) in self._fold.order.open
@@ -346,13 +345,13 @@ class Run:
         event["messageId"] = self._thought
 
     def _named(self, item: object) -> object:
-        """Return a lifecycle event with this run's ids, where its agent left them out."""
+        """Return a lifecycle event with this run's ids, if the agent left them out."""
         if isinstance(item, Mapping) and item.get("type") in ("RUN_STARTED", "RUN_FINISHED"):
             return {**self._ids, **item}
         return item
 
     def _check_ids(self, event: Event) -> None:
-        """Refuse a lifecycle event that names another run or thread as its own."""
+        """Raise IllegalEvent if a lifecycle event names another run or thread."""
         for name, value in self._ids.items():
             if event["type"].startswith("RUN_") and event.get(name, value) != value:
                 raise IllegalEvent(event["type"], f"{name} is another run's")

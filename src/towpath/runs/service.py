@@ -1,8 +1,8 @@
 """The service of runs: starts agents for people, stops them, and finds the runs in progress.
 
-It has no connection to a client: a run is started by a person and belongs to a thread, and goes on
-whoever reads it. A start is one transaction (the run's first event, the fact that there is a run,
-and the request id). It is completed even when the client that asked for it leaves meanwhile.
+The service knows no connections: a person starts a run, the run belongs to a thread, and it
+continues whether or not a client reads it. A start is one transaction (the run's first event, the
+fact that the run was opened, and the request id). It is completed even if the client disconnects.
 """
 
 import asyncio
@@ -119,7 +119,7 @@ class RunService:
         return len(self._active)
 
     async def start(self, principal: Principal, request: RunRequest) -> bytes:
-        """Start a run; it goes on whoever reads it. Where its thread is busy it may wait.
+        """Start a run, which continues without readers; if its thread is busy, it may be queued.
 
         Returns:
             The JSON result of `run.start`: thread_id, run_id and a position before the run's
@@ -128,7 +128,7 @@ class RunService:
         Raises:
             NotFound: there is no such agent.
             TooLarge: the request is larger than `message_bytes`.
-            BadRequest: its messages are not AG-UI's, or its answers do not fit the interrupts.
+            BadRequest: its messages are invalid AG-UI, or its answers do not match the interrupts.
             Conflict: the thread has an active run, or the request id was used for another request.
             LimitExceeded: too many runs wait for the thread.
             Unavailable: the server drains, or the log cannot be written.
@@ -138,8 +138,8 @@ class RunService:
         bound = self._deps.limits.message_bytes
         if request.size > bound:
             raise TooLarge(f"a message may have {bound} bytes")
-        # The key is made of the request as it came, without the ids that the gateway chooses: a
-        # repetition must not make another thread.
+        # The key is made from the request as received, before the gateway chooses ids, so that a
+        # repetition has the same key and creates no second thread.
         key = request_key(principal, "run.start", request.request_id, request)
         options = StartOptions(key=key, result=start_result)
         return await self._complete(self._start(principal, request, options))
@@ -169,14 +169,14 @@ class RunService:
     async def cancel(
         self, principal: Principal, run_id: str, *, key: IdempotencyKey | None = None
     ) -> str:
-        """End a run of this person because they asked for it.
+        """End a run of this person at their request.
 
         With a key, `accepted` is stored under it in the transaction that ends the run: a client
-        that did not get the answer gets the same one when it asks again.
+        that did not receive the answer gets the same answer when it repeats the request.
 
         Returns:
-            `accepted` once the ending is durable, or `too_late` for a run that is over. For a run
-            that waits, `accepted` once it is durable that it ends when its turn comes.
+            `accepted` once the ending is durable, or `too_late` for a run that is over. For a
+            queued run, `accepted` once the cancellation is durable; its ending follows at its turn.
 
         Raises:
             NotFound: no such run, or another person's.
@@ -214,14 +214,14 @@ class RunService:
             self._deps.telemetry.emit(agent_fault(key, error))
 
     def stop(self, principal: Principal, run_id: str) -> None:
-        """End a run of this person, if it is not over, and wait for nothing."""
+        """Schedule the end of a run of this person, if it is not over, and return at once."""
         if not self._draining:
             self._group.create_task(self._stop(principal, run_id), name=f"stop {run_id}")
 
     async def drain(self) -> None:
         """Accept no new runs; end each run in progress and wait until its ending is written.
 
-        Runs that wait for their turn go on waiting, and begin when the log is opened next.
+        Queued runs stay queued, and begin when the log is opened next.
         """
         self._draining = True
         await self._queue.stop()
@@ -240,7 +240,7 @@ class RunService:
             await self.cancel(principal, run_id)
 
     async def _find(self, principal: Principal, run_id: str) -> RunExecutor | None:
-        """Return a run in progress; where it is being opened, once the log has answered."""
+        """Return a run in progress; if it is being opened, wait for that write first."""
         mine = (principal.tenant, principal.user, run_id)
         await self._active.opened(lambda key: key.run_id_key == mine)
         return self._active.get(mine)
@@ -249,7 +249,7 @@ class RunService:
         """Wait until the ending of a run that is over is in the log.
 
         Raises:
-            Unavailable: it cannot be written now. It will be, and asking again is right.
+            Unavailable: the ending cannot be written now; it will be, so the caller may retry.
         """
         if not await executor.ended(within=self._deps.limits.ending_seconds):
             raise Unavailable("the run is stopped, and its ending cannot be written now")
@@ -267,7 +267,7 @@ class RunService:
             raise Unavailable("the store cannot be read now") from None
 
     async def _complete(self, command: Coroutine[Any, Any, bytes]) -> bytes:
-        """Run a command to its result, also when the client that sent it leaves meanwhile.
+        """Run a command to its result, even if the client that sent it disconnects.
 
         Raises:
             Unavailable: the log cannot be used now.
@@ -284,14 +284,14 @@ class RunService:
     async def _start(
         self, principal: Principal, request: RunRequest, options: StartOptions
     ) -> bytes:
-        """Open a run; where its thread is busy, do what its agent's policy says."""
+        """Open a run; if its thread is busy, apply the agent's `double_texting` policy."""
         request = request.with_ids(self._deps.new_id)
         for _ in range(ATTEMPTS):
             try:
                 return await self._opener.open(principal, request, options)
             except ThreadBusy:
-                # A run that answers interrupts goes on at once or not at all: a thread that goes
-                # on without it supersedes them.
+                # A run that answers interrupts is never queued: the run before it would supersede
+                # the interrupts.
                 answers = options.parent is not None or bool(request.answers)
                 policy = self._registry.named(request.agent).double_texting
                 if policy is DoubleTexting.REJECT or answers:
@@ -303,7 +303,7 @@ class RunService:
         raise Conflict("the thread has too many writers")
 
     async def _free_thread(self, thread_key: tuple[str, str, str]) -> None:
-        """End the active run of a thread and those that wait for it; their endings are written.
+        """End the active run and the queued runs of a thread, and wait for their endings.
 
         Raises:
             StorageError, Unavailable: the log cannot be used now.

@@ -1,6 +1,7 @@
 """The store: reads threads, messages and runs from the projection.
 
-Each query names the person, or is the gateway's own; nobody else's rows are returned.
+A query for a client names the person, and returns only that person's rows. The other queries are
+for the gateway itself.
 """
 
 import sqlite3
@@ -25,12 +26,12 @@ class Tables(Protocol):
     """Reads the tables of the projection."""
 
     async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        """Call a function in one read transaction; StorageError where that is impossible now."""
+        """Call a function in one read transaction; StorageError if the log cannot be read now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """What is stored of a thread: everything up to its last terminal event."""
+    """The stored part of a thread: everything up to its last terminal event."""
 
     messages: list[Message] = field(default_factory=list)
     state: Any = None
@@ -65,7 +66,7 @@ class StoredThread(msgspec.Struct, frozen=True, kw_only=True):
 
     row: ThreadRow
     offset: int
-    """Of that event; the log goes on from here."""
+    """The offset of that event; the log continues after it."""
     state: Any
     last_run: tuple[dict[str, Any], dict[str, Any]] | None
     messages: list[Message]
@@ -100,7 +101,7 @@ class ThreadStore:
     async def threads(
         self, tenant: str, user: str, *, limit: int, before: float | None = None
     ) -> list[ThreadRow]:
-        """Return a person's threads, the latest first, those updated before a time."""
+        """Return a person's threads that were updated before a time, the latest first."""
 
         def read(db: sqlite3.Connection) -> list[ThreadRow]:
             rows = db.execute(
@@ -112,7 +113,7 @@ class ThreadStore:
         return await self._tables.query(read)
 
     async def get(self, tenant: str, user: str, thread: str) -> StoredThread | None:
-        """Return a thread with all its messages, oldest first; None where there is none."""
+        """Return a thread with all its messages, oldest first; None if it does not exist."""
         return await self._tables.query(lambda db: _stored(db, (tenant, user, thread)))
 
     async def exists(self, tenant: str, user: str, thread: str) -> bool:
@@ -127,19 +128,19 @@ class ThreadStore:
         return await self._tables.query(read)
 
     async def has_active_run(self, tenant: str, user: str, thread: str) -> bool:
-        """Whether a run goes on in this thread."""
+        """Whether a run is active in this thread."""
         key = ThreadKey(tenant=tenant, user=user, id=thread)
         return await self._tables.query(lambda db: has_active_run(db, key))
 
     async def conversation(self, tenant: str, user: str, thread: str) -> Conversation:
-        """Return what is stored of a thread; an empty conversation where there is none."""
+        """Return the conversation of a thread; an empty one if the thread does not exist."""
         stored = await self.get(tenant, user, thread)
         if stored is None:
             return Conversation()
         return Conversation(messages=stored.messages, state=stored.state, offset=stored.offset)
 
     async def find_run(self, tenant: str, user: str, run: str) -> RunRecord | None:
-        """Return what is stored of a run."""
+        """Return the record of a run; None if it does not exist."""
 
         def read(db: sqlite3.Connection) -> RunRecord | None:
             row = db.execute(
@@ -163,7 +164,7 @@ class ThreadStore:
         )
 
     async def held(self, holder: str) -> set[RunKey]:
-        """Return the runs that a holder holds."""
+        """Return the runs whose leases a holder has."""
         held = f"{_LEASED} AND leases.holder = ?"
         return await self._tables.query(
             lambda db: {_record(row).key for row in db.execute(held, (holder,))}
@@ -174,7 +175,7 @@ class ThreadStore:
         return await self._tables.query(lambda db: queue.waiting(db, tenant, user, thread))
 
     async def waiting_threads(self) -> list[tuple[str, str, str]]:
-        """Return the threads for which runs wait: tenant, user, thread."""
+        """Return the threads with queued runs: tenant, user, thread."""
         return await self._tables.query(queue.threads)
 
     async def interrupts(self, tenant: str, user: str, run: str) -> list[Interrupt]:

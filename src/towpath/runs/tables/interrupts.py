@@ -1,7 +1,7 @@
 """The interrupts of runs as a table of the projection, written in the transactions of runs.
 
-Whether an interrupt is still open is decided here, inside the transaction of the decision, since
-only here it can be decided without a race.
+Whether an interrupt is still open is checked here, inside the transaction of the decision, because
+any other place has a race.
 """
 
 import sqlite3
@@ -48,7 +48,7 @@ _INTERRUPT = (
 
 
 def put(db: sqlite3.Connection, fact: RunClosed) -> None:
-    """Store the interrupts of a run that ended with some."""
+    """Store the interrupts with which a run ended."""
     key = fact.key
     for place, interrupt in enumerate(fact.ended["outcome"]["interrupts"]):
         db.execute(
@@ -104,7 +104,7 @@ def expire(db: sqlite3.Connection, fact: InterruptsExpired) -> None:
 
 
 def supersede(db: sqlite3.Connection, key: RunKey, at: float) -> None:
-    """Supersede the open interrupts of a thread, since the thread goes on."""
+    """Supersede the open interrupts of a thread that continues without them."""
     # Each run that begins does this, so only the run that ended last has open interrupts.
     for one in of_last_run(db, *key.thread_key):
         if not one.is_open:

@@ -1,7 +1,7 @@
-"""Who holds which run, and until when, as a table of the projection; written where runs are.
+"""The leases of runs as a table of the projection, written in the transactions of runs.
 
-A run has a row here from its first event to its terminal one. A run that waits, for its turn or
-for a person, has none: it cannot be found as abandoned.
+A run has a row from its first event to its terminal event. A run that waits, for its turn or for a
+person, has no row, so it never counts as abandoned.
 """
 
 import sqlite3
@@ -22,7 +22,7 @@ CREATE INDEX leases_expires ON leases (expires);
 INSERT INTO leases (tenant, user, run, holder, expires) SELECT tenant, user, id, '', 0.0 FROM runs
     WHERE ended IS NULL AND status!='pending'
 """
-"""Runs that were in progress before there were leases are held by nobody."""
+"""Runs that were in progress before leases existed have no holder."""
 _RUN = "tenant=? AND user=? AND run=?"
 
 
@@ -35,7 +35,7 @@ def grant(db: sqlite3.Connection, key: RunKey, holder: str, expires: float) -> N
 
 
 def renew(db: sqlite3.Connection, fact: LeasesRenewed) -> None:
-    """Renew those of the leases that the holder still holds."""
+    """Renew the leases that the holder still holds."""
     db.executemany(
         f"UPDATE leases SET expires=? WHERE {_RUN} AND holder=?",
         [(fact.expires, *key.run_id_key, fact.holder) for key in fact.keys],

@@ -1,12 +1,12 @@
 """The projection: threads, messages and runs as tables, written in the log's own transactions.
 
-Each fact that comes with a write is applied in the same transaction, so the tables never say more
-or less than the log. They hold every thread up to its last terminal event; what an active run has
-said since is in the log alone, which retention does not touch while the run goes on. So a reader
-takes the thread from here and folds the log after `threads.offset` on top.
+The facts of a write are applied in the same transaction, so the tables always agree with the log.
+They hold every thread up to its last terminal event. The later events of an active run are in the
+log only, where retention does not drop them while the run is active. So a reader takes the thread
+from here and folds the log after `threads.offset` on top.
 
-The projection decides one thing, because only here it can be decided without a race: whether a
-run may be opened on a thread now.
+The projection decides whether a run may be opened on a thread now, because any other place has a
+race.
 """
 
 import sqlite3
@@ -80,7 +80,7 @@ ALTER TABLE runs ADD COLUMN crc INTEGER;
 ALTER TABLE interrupts ADD COLUMN crc INTEGER;
 ALTER TABLE queued ADD COLUMN crc INTEGER
 """
-"""The count of a thread's messages, by which a missing one shows, and checksums of rows."""
+"""The count of a thread's messages, which shows that one is missing, and checksums of rows."""
 _INDEXED = """
 UPDATE runs SET status='lost', code='run.lost', ended=started WHERE ended IS NULL
     AND status!='pending' AND EXISTS (SELECT 1 FROM runs AS later WHERE later.tenant=runs.tenant
@@ -95,18 +95,18 @@ CREATE UNIQUE INDEX runs_active ON runs (tenant, user, thread)
 """
 """An index of the active runs only: it stays small, however many runs a person has.
 
-A query uses the index if the query has both conditions word for word. The index is unique
-because a thread has at most one active run. Were it not, SQLite would take the first two columns of
-the primary key instead, which are all runs of the person.
+A query uses the index if the query has both conditions word for word. The index is unique because a
+thread has at most one active run. Without UNIQUE, SQLite would use the first two columns of the
+primary key instead, and read all runs of the person.
 
-A quarantine of an earlier version could leave two: the earlier one is lost.
+A quarantine of an earlier version could leave two active runs: the earlier one is ended as `lost`.
 """
 _RUNS_OF_THREAD = "SELECT id FROM runs WHERE tenant=?1 AND user=?2 AND thread=?3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadKey:
-    """Whose thread, and which."""
+    """The key of a thread: tenant, user, id."""
 
     tenant: str
     user: str
@@ -120,7 +120,7 @@ class ThreadKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadCreated:
-    """Fact: a thread was created; Conflict if there is one of that id."""
+    """Fact: a thread was created; raises Conflict if a thread with this id exists."""
 
     key: ThreadKey
     title: str
@@ -129,7 +129,7 @@ class ThreadCreated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadRenamed:
-    """Fact: a thread got another title; NotFound where there is none."""
+    """Fact: a thread got another title; raises NotFound if the thread does not exist."""
 
     key: ThreadKey
     title: str
@@ -138,7 +138,7 @@ class ThreadRenamed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadDeleted:
-    """Fact: a thread was deleted with its content; Conflict while a run is active or waits."""
+    """Fact: a thread and its content were deleted; raises Conflict if a run is active or queued."""
 
     key: ThreadKey
 
@@ -151,11 +151,11 @@ SCHEMAS = (
     (5, leases.SCHEMA),
     (7, _INDEXED),
 )
-"""The version of the file since which there are which tables."""
+"""For each schema version, the statements that migrate an older file to it."""
 
 
 class ThreadProjection:
-    """Derives the tables; see `towpath.log.broker.Projection`."""
+    """Derives the tables from facts; see `towpath.log.broker.Projection`."""
 
     def create(self, db: sqlite3.Connection, version: int) -> None:
         for since, schema in SCHEMAS:
@@ -218,7 +218,7 @@ def _open_run(db: sqlite3.Connection, fact: RunOpened, span: Span) -> None:
         _create_thread(db, ThreadCreated(key=thread, title=fact.title, at=fact.at))
     db.execute(
         "UPDATE threads SET updated=?, title=CASE title WHEN '' THEN ? ELSE title END,"
-        # A deleted thread's channel counts on; a new one of the same id begins there.
+        # The channel of a deleted thread keeps its offsets; a new thread of that id continues them.
         " offset=CASE offset WHEN 0 THEN ? ELSE offset END WHERE tenant=? AND user=? AND id=?",
         (fact.at, fact.title, span.first - 1, *thread.columns),
     )
@@ -268,7 +268,7 @@ def _store_conversation(
 
 
 def _store_messages(db: sqlite3.Connection, thread: ThreadKey, messages: list[Message]) -> None:
-    """Make the stored conversation this one, touching only what differs."""
+    """Replace the stored conversation by this one; write only rows that differ."""
     stored = dict(
         db.execute(
             "SELECT place, body FROM messages WHERE tenant=? AND user=? AND thread=?",
@@ -321,11 +321,11 @@ def _delete_thread(db: sqlite3.Connection, fact: ThreadDeleted) -> None:
 
 
 def _delete_parts(db: sqlite3.Connection, thread: ThreadKey) -> None:
-    """Delete what belongs to a thread; runs last, since they name the interrupts."""
+    """Delete the content of a thread; runs last, because they identify the interrupts."""
     for table, part in (
         ("messages", "thread=?3"),
         ("interrupts", f"run IN ({_RUNS_OF_THREAD})"),
-        # Asked for by thread alone, some versions of SQLite look at all runs of the person.
+        # With the condition on the thread alone, some SQLite versions scan all runs of the person.
         ("runs", f"id IN ({_RUNS_OF_THREAD})"),
     ):
         db.execute(f"DELETE FROM {table} WHERE tenant=?1 AND user=?2 AND {part}", thread.columns)

@@ -1,4 +1,4 @@
-"""The runs that wait for their thread, as a table of the projection: first in, first out."""
+"""The queued runs of threads as a table of the projection: first in, first out."""
 
 import sqlite3
 
@@ -28,8 +28,8 @@ def put(db: sqlite3.Connection, fact: RunQueued) -> None:
     """Queue a run.
 
     Raises:
-        Conflict: there is a run of this id.
-        LimitExceeded: too many wait for this thread.
+        Conflict: a run with this id exists.
+        LimitExceeded: too many runs wait for this thread.
     """
     key = fact.key
     refuse_known(db, key)
@@ -50,10 +50,10 @@ def put(db: sqlite3.Connection, fact: RunQueued) -> None:
 
 
 def refuse_known(db: sqlite3.Connection, key: RunKey) -> None:
-    """Refuse a new run whose id this person has used already.
+    """Validate that the id of a new run is new.
 
     Raises:
-        Conflict: they have.
+        Conflict: this person has used the id already.
     """
     same = "SELECT 1 FROM runs WHERE tenant=? AND user=? AND id=?"
     if db.execute(same, key.run_id_key).fetchone() is not None:
@@ -61,10 +61,10 @@ def refuse_known(db: sqlite3.Connection, key: RunKey) -> None:
 
 
 def withdraw(db: sqlite3.Connection, fact: RunWithdrawn) -> None:
-    """Mark a run as cancelled; it ends when its turn comes.
+    """Mark a queued run as cancelled; it ends when its turn comes.
 
     Raises:
-        NotFound: it is not queued.
+        NotFound: the run is not queued.
     """
     key = fact.key
     changed = db.execute(
@@ -76,14 +76,14 @@ def withdraw(db: sqlite3.Connection, fact: RunWithdrawn) -> None:
 
 
 def head(db: sqlite3.Connection, tenant: str, user: str, thread: str) -> Queued | None:
-    """Return the run whose turn is next in a thread."""
+    """Return the next queued run of a thread."""
     return next(iter(waiting(db, tenant, user, thread, limit=1)), None)
 
 
 def waiting(
     db: sqlite3.Connection, tenant: str, user: str, thread: str, *, limit: int = MAX_QUEUED
 ) -> list[Queued]:
-    """Return the runs that wait for a thread, in the order of their turns."""
+    """Return the queued runs of a thread, in order."""
     rows = db.execute(
         f"SELECT run, agent, request, withdrawn FROM queued WHERE {_THREAD} ORDER BY place LIMIT ?",
         (tenant, user, thread, limit),
@@ -99,7 +99,7 @@ def waiting(
 
 
 def leave(db: sqlite3.Connection, key: RunKey) -> None:
-    """Remove a run from the queue, since it begins."""
+    """Remove a run that begins from the queue."""
     db.execute(
         f"DELETE FROM queued WHERE {_THREAD} AND run=?",
         (*key.thread_key, key.run),
@@ -107,6 +107,6 @@ def leave(db: sqlite3.Connection, key: RunKey) -> None:
 
 
 def threads(db: sqlite3.Connection) -> list[tuple[str, str, str]]:
-    """Return the threads for which runs wait: tenant, user, thread."""
+    """Return the threads with queued runs: tenant, user, thread."""
     rows = db.execute("SELECT DISTINCT tenant, user, thread FROM queued").fetchall()
     return [(str(tenant), str(user), str(thread)) for tenant, user, thread in rows]

@@ -1,9 +1,9 @@
 """Copies the intact rows of a damaged log's tables into a new one.
 
-A thread is copied whole or not at all: its row and every one of its messages are intact, and none
-is missing. With it go its runs, their interrupts, and the runs that wait for it. A run that was in
-progress has lost its log, and with it its ending: it is `lost`, without an event; clients learn it
-by the new epoch.
+A thread is copied only if its row and all its messages are intact and none is missing. Its runs,
+their interrupts and its queued runs are copied with it. A run that was in progress has lost its
+events, so it cannot get an ending: its status is `lost`, without an event. Clients notice by the
+new epoch.
 """
 
 import sqlite3
@@ -21,7 +21,7 @@ Key = tuple[object, object, object]
 
 
 def carry_over(old: sqlite3.Connection, new: sqlite3.Connection, at: float) -> Mapping[str, int]:
-    """Take over what is certain; see `towpath.log.broker.Projection`."""
+    """Copy the intact rows; see `towpath.log.broker.Projection`."""
     count: Counter[str] = Counter(threads=0, runs=0, lost_runs=0, interrupts=0, left_out=0)
     threads, count["left_out"] = readable(old, new, "threads")
     taken: set[Key] = set()
@@ -60,7 +60,7 @@ def _of(threads: set[Key], rows: Iterable[Row]) -> Iterable[Row]:
 
 
 def _messages(old: sqlite3.Connection, new: sqlite3.Connection, thread: Row) -> list[Row] | None:
-    """Return a thread's messages; None where one of them is damaged or missing."""
+    """Return a thread's messages; None if one of them is damaged or missing."""
     table = table_of(old, new, "messages")
     if table is None:
         return None
@@ -81,7 +81,7 @@ def _messages(old: sqlite3.Connection, new: sqlite3.Connection, thread: Row) -> 
 
 
 def _continue_channel(new: sqlite3.Connection, thread: Row, at: float) -> None:
-    """Let the thread's offsets go on after those its readers may have seen."""
+    """Continue the thread's offsets after those that its readers may have received."""
     channel = thread_channel(str(thread["tenant"]), str(thread["user"]), str(thread["id"]))
     new.execute(
         "INSERT INTO channels (tenant, name, top, publications, bytes, updated)"

@@ -1,4 +1,4 @@
-"""AG-UI events: the vocabulary, the legal order, and what a list of events amounts to."""
+"""AG-UI events: their types, their legal order, and the state that they produce."""
 
 from towpath.events.types import golden_name
 

@@ -1,10 +1,10 @@
-"""What a list of events amounts to: messages, state, and what is still open.
+"""The state that a list of events produces: messages, shared state, and open items.
 
-A fold takes a thread's events one by one, exactly as an AG-UI client applies them, and can say at
-any point how a newcomer is brought to now: its *prelude*.
+A fold applies a thread's events one by one, exactly as an AG-UI client does. At any point it can
+return a *snapshot*: the events that bring a new reader to the current state.
 
-`merge_deltas` is the other fold: a *tail* that a reader continues with, in which deltas of one
-item are joined and everything else is kept.
+`merge_deltas` folds a *tail*, with which a reader continues: it joins the deltas of one item and
+keeps all other events.
 
 Source: WIRE sections 5 and 9; the reducer of AG-UI's own client for what each event means.
 """
@@ -20,7 +20,7 @@ from towpath.events.types import DELTAS, Event, IllegalEvent, Message
 
 
 class Fold:
-    """The state a thread's events amount to. Feed it every event once, in order."""
+    """The state that a thread's events produce. Feed it every event once, in order."""
 
     def __init__(
         self,
@@ -29,16 +29,16 @@ class Fold:
         state: Any = None,
         last_run: tuple[Event, Event] | None = None,
     ) -> None:
-        """Start from what is stored.
+        """Start from the stored state.
 
         Args:
             messages: the conversation so far, oldest first.
-            state: the shared state so far; None where there is none.
+            state: the shared state so far; None if there is none.
             last_run: the last finished run's RUN_STARTED and terminal event.
         """
         self.order = Order()
         self.bound = False
-        """Whether a patch that makes too deep or too large a document is refused: where events are
+        """Whether a patch is refused whose result is too deep or too large: set where events are
         made, not where they are read."""
         self.state = state
         self.started: Event | None = last_run[0] if last_run else None
@@ -52,19 +52,19 @@ class Fold:
         self._run_texts: list[str] = []
 
     def feed(self, event: Event) -> None:
-        """Take one event.
+        """Check and apply one event.
 
         Raises:
-            IllegalEvent: it is not legal here; nothing has changed.
+            IllegalEvent: the event is not legal here; nothing has changed.
         """
         self.order.check(event)
         self.apply(event)
 
     def apply(self, event: Event) -> None:
-        """Take one event that `order.check` allowed just now.
+        """Apply one event that `order.check` has just allowed.
 
         Raises:
-            IllegalEvent: its content does not fit what is there; nothing has changed.
+            IllegalEvent: its content does not fit the current state; nothing has changed.
         """
         apply = _APPLY.get(event["type"])
         if apply is not None:
@@ -73,7 +73,7 @@ class Fold:
 
     @property
     def messages(self) -> list[Message]:
-        """The conversation, oldest first, texts and arguments joined."""
+        """The conversation, oldest first, with the deltas of texts and arguments joined."""
         for key in list(self._texts):
             self._join_text(key)
         for key in list(self._arguments):
@@ -85,18 +85,18 @@ class Fold:
         return message_id in self._messages
 
     def text(self, message_id: str) -> str:
-        """Return the text of a message as far as it is known; none where a snapshot dropped it."""
+        """Return the text of a message so far; empty if a snapshot dropped the message."""
         self._join_text(message_id)
         content = self._messages.get(message_id, {}).get("content", "")
         return content if isinstance(content, str) else ""
 
     def run_texts(self) -> list[tuple[str, str]]:
-        """Return ids and texts of the latest run's messages, the last 32 that began, in order."""
+        """Return ids and texts of the last 32 text messages of the latest run, in order."""
         shown = [key for key in self._run_texts if key in self._messages]
         return [(key, self.text(key)) for key in shown[-32:]]
 
     def snapshot(self, *, max_bytes: int | None = None) -> list[Event]:
-        """Return the events that bring a newcomer to now; empty where no run ever was.
+        """Return the events that bring a new reader to the current state; empty before any run.
 
         Args:
             max_bytes: bound on the text of the messages in the snapshot; the oldest are left out.
@@ -140,7 +140,7 @@ class Fold:
         self._messages.setdefault(key, fresh)
 
     def _refuse_another_kind(self, event: Event, *, thought: bool) -> None:
-        """Refuse to stream text into a message that cannot hold it, or not this kind of it."""
+        """Raise IllegalEvent if a message cannot hold streamed text, or not text of this kind."""
         message = self._messages.get(event["messageId"], {})
         role = message.get("role", "reasoning" if thought else "assistant")
         fits = (role == "reasoning") is thought and role not in ("tool", "activity")
@@ -241,14 +241,14 @@ _APPLY: Final = {
     "ACTIVITY_SNAPSHOT": Fold._on_activity_snapshot,
     "ACTIVITY_DELTA": Fold._on_activity_delta,
 }
-"""What each type does to the fold; types that are not here leave it as it is."""
+"""The method that applies each type; other types do not change the fold."""
 
 
 def merge_deltas(events: Iterable[tuple[Event, Any]]) -> Iterator[tuple[Event, list[Any]]]:
-    """Join deltas of one item; yield each event with the marks of all it was made of, in order.
+    """Join the deltas of one item; yield each event with the marks of its source events, in order.
 
-    Deltas of different items may pass each other, since nobody can tell; nothing else moves, and
-    no delta passes any other event.
+    Deltas of different items may change places, which no reader can notice. All other events keep
+    their order, and no delta is moved past another kind of event.
     """
     waiting: dict[tuple[str, str], tuple[Event, list[str], list[Any]]] = {}
     for event, mark in events:

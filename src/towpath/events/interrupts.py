@@ -1,4 +1,4 @@
-"""The interrupts that a run ends with: whether they can be answered, and when they expire."""
+"""The interrupts with which a run ends: their validation and their expiry."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -8,15 +8,15 @@ from towpath.events.types import Event, IllegalEvent, Message
 
 
 def check_interrupts(outcome: Event, messages: Iterable[Message]) -> None:
-    """Refuse interrupts that nobody could answer: they would only wait until they expire.
+    """Refuse interrupts that no client could answer: they would wait until they expire.
 
     Args:
         outcome: AG-UI's interrupt outcome.
-        messages: the conversation so far; it has the tool calls that interrupts are about.
+        messages: the conversation so far, with the tool calls that interrupts name.
 
     Raises:
-        IllegalEvent: an id is malformed or there twice, or an interrupt is about a tool call that
-            the conversation does not have.
+        IllegalEvent: an id is malformed or duplicate, or an interrupt names a tool call that the
+            conversation does not have.
     """
     interrupts: list[Event] = outcome["interrupts"]
     ids = [one["id"] for one in interrupts]
@@ -28,11 +28,11 @@ def check_interrupts(outcome: Event, messages: Iterable[Message]) -> None:
 
 
 def expiry(outcome: Event, default: float) -> float:
-    """Return when the interrupts of an outcome expire: the first moment that one of them names.
+    """Return when the interrupts of an outcome expire, in Unix seconds: the earliest `expiresAt`.
 
     Args:
         outcome: AG-UI's interrupt outcome.
-        default: Unix seconds, where no interrupt names a moment.
+        default: Unix seconds, for an outcome without a valid `expiresAt`.
     """
     named = [_moment(one.get("expiresAt")) for one in outcome["interrupts"]]
     return min((moment for moment in named if moment is not None), default=default)

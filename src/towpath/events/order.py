@@ -3,13 +3,13 @@
 How to think about it
 =====================
 
-A run is a bracket expression. RUN_STARTED opens it, a terminal event closes it, and between them
-messages, tool calls, reasoning, steps and sub-agents open and close brackets of their own, each
-named by the id in one field. A *use* (a delta) needs its bracket open. RUN_FINISHED needs every
-bracket closed; RUN_ERROR closes them all by itself, because a failure owes nobody tidiness. After
-a terminal event only a new RUN_STARTED is legal.
+A run is a bracket expression. RUN_STARTED opens it, and a terminal event closes it. In between,
+messages, tool calls, reasoning, steps and sub-agents open and close their own brackets, each named
+by the id in one field. A *use* (a delta) is legal only while its bracket is open. RUN_FINISHED is
+legal only when every bracket is closed. RUN_ERROR closes all brackets itself, because a failing
+agent cannot close them. After a terminal event only a new RUN_STARTED or RUN_ERROR is legal.
 
-Types the table does not hold (state, snapshots, custom and unknown ones) are legal anywhere
+Types that are not in the table (state, snapshots, custom and unknown types) are legal anywhere
 inside a run.
 
 Source: WIRE section 8; AG-UI 1.0, the rules its client verifies.
@@ -22,7 +22,7 @@ from towpath.events.types import TERMINAL, Event, IllegalEvent
 
 
 class Act(Enum):
-    """What an event does to its bracket."""
+    """The effect of an event on its bracket."""
 
     OPEN = "opens"
     USE = "needs open"
@@ -30,7 +30,7 @@ class Act(Enum):
 
 
 class Rule(NamedTuple):
-    """What one event type does, to which kind of bracket, named by which field."""
+    """The effect of an event type, the kind of its bracket, and the field with the bracket's id."""
 
     act: Act
     bracket: str
@@ -66,7 +66,7 @@ CLOSERS: Final[dict[str, tuple[str, str]]] = {
 
 
 class Order:
-    """Where one thread's stream of events stands; `check` first, `advance` after."""
+    """The position in one thread's stream of events; call `check` first, `advance` after."""
 
     def __init__(self) -> None:
         self.running = False
@@ -75,11 +75,7 @@ class Order:
         """Open brackets by (kind, name), in order of opening, with the event that opened each."""
 
     def check(self, event: Event) -> None:
-        """Refuse an event that is not legal here.
-
-        Raises:
-            IllegalEvent: with the sentence that says why.
-        """
+        """Raise IllegalEvent, with the reason, if an event is not legal here."""
         kind = event["type"]
         if kind == "RUN_STARTED":
             if self.running:
@@ -105,7 +101,7 @@ class Order:
             raise IllegalEvent(kind, f"{rule.bracket} {name} is not open")
 
     def advance(self, event: Event) -> None:
-        """Note that a checked event happened."""
+        """Update the open brackets with a checked event."""
         kind = event["type"]
         if kind == "RUN_STARTED":
             self.running = True

@@ -1,8 +1,8 @@
-"""JSON Patch (RFC 6902), and what a patched document may grow to.
+"""JSON Patch (RFC 6902), with bounds on the patched document.
 
-Each event of a run can be encoded; what they add up to need not be: patches that nest, and copies
-that double. So whoever makes events checks what a patch makes before the event happens. Whoever
-reads events takes them as they are.
+Each event of a run can be encoded, but the document that patches produce may not be: patches can
+nest, and copies can double it. So the result of a patch is checked when its event is made. Readers
+of events apply them unchecked.
 """
 
 import copy
@@ -16,7 +16,7 @@ from towpath.events.types import IllegalEvent
 from towpath.json_bounds import MAX_EVENT_DEPTH, nests_deeper
 
 MAX_BYTES = 64 * 1024 * 1024
-"""How large a patched document may be as JSON: as large as all events of a run by default."""
+"""The maximum size of a patched document as JSON; equal to the default for all events of a run."""
 
 
 def patched(
@@ -25,13 +25,13 @@ def patched(
     """Return a copy of the document with the operations applied.
 
     Args:
-        event_type: the type of the event that brings the patch.
-        document: what is patched; it stays as it is.
+        event_type: the type of the event with the patch.
+        document: the document; it is not changed.
         operations: the patch.
-        bound: whether the result has to be encodable, and no larger than it may.
+        bound: whether the depth and the size of the result are checked.
 
     Raises:
-        IllegalEvent: the patch does not apply, or makes what may not be.
+        IllegalEvent: the patch does not apply, or its result is too deep or too large.
     """
     try:
         made = _in_steps(event_type, document, operations) if bound else None
@@ -45,10 +45,10 @@ def patched(
 
 
 def _in_steps(event_type: str, document: Any, operations: list[dict[str, Any]]) -> Any:
-    """Apply a patch that copies one operation at a time: each copy may double the document.
+    """Apply a patch with copies, and check the result after each copy, which may double its size.
 
     Returns:
-        None for a patch that copies nothing.
+        The result; None for a patch without copies.
     """
     if all(operation.get("op") != "copy" for operation in operations):
         return None

@@ -1,10 +1,11 @@
-"""The prelude: the events that bring a newcomer to now, whatever is going on.
+"""The snapshot: the events that bring a new reader to the current state, also during a run.
 
-A prelude starts a new legal stream: RUN_STARTED, the state and the settled messages as snapshots,
-and from the first message in which something is open onward, the events that rebuild it with every
-text folded into one piece. What follows in the log continues that stream. A message is never in
-the snapshot and in the events both, and nothing changes its place in the conversation. What a
-snapshot of the agent's dropped while it was open is opened before ours, which drops it again.
+A snapshot starts a new legal stream. It has RUN_STARTED, then the state and the settled messages as
+snapshot events. From the first message with an open item on, it has the events that rebuild each
+message, with every text in one delta. The following events of the log continue that stream. A
+message is either in MESSAGES_SNAPSHOT or rebuilt by events, and keeps its place in the
+conversation. If the agent's own MESSAGES_SNAPSHOT dropped an open item, the item is opened before
+ours, which drops it again.
 
 Source: WIRE section 9.
 """
@@ -15,7 +16,7 @@ from typing import Any
 from towpath.events.types import Event, Message
 
 Brackets = Mapping[tuple[str, str], Event]
-"""What is open: (kind, name) to the event that opened it, in order."""
+"""The open brackets: (kind, name) to the event that opened each, in order."""
 
 
 def compose(
@@ -28,16 +29,16 @@ def compose(
     tool_owner: Mapping[str, str],
     max_bytes: int | None,
 ) -> list[Event]:
-    """Return the prelude of what a fold knows.
+    """Return the snapshot of a fold's state.
 
     Args:
         started: the latest RUN_STARTED.
         ended: its terminal event; None while the run is active.
-        state: the shared state; None where there is none.
+        state: the shared state; None if there is none.
         messages: the conversation, oldest first.
-        brackets: what is open.
-        tool_owner: the message that each tool call belongs to.
-        max_bytes: bound on the text of the snapshot's messages; None for all of them.
+        brackets: the open brackets.
+        tool_owner: the message of each tool call.
+        max_bytes: bound on the text of the messages in MESSAGES_SNAPSHOT; None for no bound.
     """
     fluid = _first_open(messages, brackets, tool_owner)
     events: list[Event] = [{key: value for key, value in started.items() if key != "input"}]
@@ -66,7 +67,7 @@ def attribution(source: Mapping[str, Any]) -> Event:
 
 
 def _first_open(messages: list[Message], brackets: Brackets, tool_owner: Mapping[str, str]) -> int:
-    """Return the index of the first message in which something is open."""
+    """Return the index of the first message with an open item."""
     touched = {name for bracket, name in brackets if bracket in ("text", "thought")}
     touched |= {tool_owner[name] for bracket, name in brackets if bracket == "tool"}
     for index, message in enumerate(messages):
@@ -76,7 +77,7 @@ def _first_open(messages: list[Message], brackets: Brackets, tool_owner: Mapping
 
 
 def _dropped(messages: list[Message], brackets: Brackets) -> list[Event]:
-    """Return the openers of what is open but was dropped by a snapshot, as it will be again."""
+    """Return the openers of open items whose messages an agent's snapshot dropped."""
     shown = {message["id"] for message in messages}
     calls = {call["id"] for message in messages for call in message.get("toolCalls") or ()}
     here = {"text": shown, "thought": shown, "tool": calls}
@@ -88,7 +89,7 @@ def _dropped(messages: list[Message], brackets: Brackets) -> list[Event]:
 
 
 def _rebuild(message: Message, brackets: Brackets) -> Iterator[Event]:
-    """Yield the events that make this message, folded, leaving open what is open."""
+    """Yield the events that rebuild this message, with joined deltas; open items stay open."""
     key, owner = message["id"], attribution(message)
     match message.get("role"):
         case "tool":

@@ -1,8 +1,8 @@
-"""The vocabulary: AG-UI 1.0 event types, how one becomes a plain dict, and the five-name view.
+"""The AG-UI 1.0 event types, their conversion to plain dicts, and the five golden-path names.
 
-Inside Towpath an event is a `dict` in wire form: camelCase keys, `type` a string. `parse` is the
-only way in from agent code; it validates with the models of `ag-ui-protocol` once, and everything
-after it trusts the shape.
+Inside Towpath an event is a `dict` in wire form: camelCase keys, `type` a string. All events from
+agent code go through `parse`, which validates them once with the models of `ag-ui-protocol`; later
+code relies on that.
 
 Source: AG-UI 1.0 (PyPI `ag-ui-protocol`); WIRE section 8.
 """
@@ -23,7 +23,7 @@ Message = dict[str, Any]
 """One AG-UI message in wire form."""
 
 TYPES: Final = frozenset(kind.value for kind in EventType)
-"""The 31 types of AG-UI 1.0. Others pass through and are counted."""
+"""The 31 types of AG-UI 1.0. Other types are passed on unchanged."""
 
 TERMINAL: Final = frozenset({"RUN_FINISHED", "RUN_ERROR"})
 """The types that end a run."""
@@ -33,7 +33,7 @@ DELTAS: Final[Mapping[str, str]] = {
     "REASONING_MESSAGE_CONTENT": "messageId",
     "TOOL_CALL_ARGS": "toolCallId",
 }
-"""Types whose `delta` is appended to what the field names; two of one item merge into one."""
+"""Types whose `delta` is appended to an item, and the field with its id; deltas can be merged."""
 
 RENAMED: Final[Mapping[str, str]] = {
     "THINKING_START": "REASONING_START",
@@ -42,10 +42,10 @@ RENAMED: Final[Mapping[str, str]] = {
     "THINKING_TEXT_MESSAGE_CONTENT": "REASONING_MESSAGE_CONTENT",
     "THINKING_TEXT_MESSAGE_END": "REASONING_MESSAGE_END",
 }
-"""Types older agents still emit, and what they are called now. They carry no id; one is given."""
+"""Types that older agents emit, and their new names. They carry no id; `parse` adds one."""
 
 LEGACY_REASONING_ID: Final = "thinking"
-"""The id a renamed event gets: older agents think about one thing at a time."""
+"""The id of a renamed event: older agents have one reasoning at a time."""
 
 GOLDEN: Final[Mapping[str, str]] = {
     "RUN_STARTED": "agent_started",
@@ -71,7 +71,7 @@ _adapter: TypeAdapter[Any] = TypeAdapter(AnyEvent)
 
 
 class IllegalEvent(TowpathError):
-    """An event that is malformed, or not legal where it stands. The agent's fault."""
+    """An event is malformed, or not legal at its place. The agent's fault."""
 
     def __init__(self, event_type: str, reason: str) -> None:
         super().__init__(event_type, reason)
@@ -83,18 +83,18 @@ class IllegalEvent(TowpathError):
 
 
 def golden_name(event: Mapping[str, Any]) -> str | None:
-    """Return the golden-path name of an event, None for one that has none."""
+    """Return the golden-path name of an event; None if it has none."""
     return GOLDEN.get(str(event.get("type")))
 
 
 def parse(value: object) -> Event:
-    """Return what agent code yielded as an event in wire form.
+    """Return an item of agent code as an event in wire form.
 
     Takes an `ag_ui.core` event or a mapping in wire form. Optional fields that are None are left
-    out, as the protocol wants it. Unknown types are taken as they are.
+    out, as the protocol requires. Unknown types are not validated.
 
     Raises:
-        IllegalEvent: it is neither, or its fields do not fit its type.
+        IllegalEvent: the item is neither, or its fields do not fit its type.
     """
     if isinstance(value, BaseEvent):
         return _dumped(value)
@@ -124,7 +124,7 @@ def parse(value: object) -> Event:
 def _dumped(model: BaseEvent) -> Event:
     try:
         event: Event = model.model_dump(mode="json", by_alias=True, exclude_none=True)
-    except ValueError as error:  # Of the serializer, or of its bound on depth.
+    except ValueError as error:  # From the serializer, or from its bound on depth.
         raise IllegalEvent(str(model.type.value), f"is not JSON: {error}") from None
     _restore_nulls(model, event)
     for name in ("delta", "patch"):
@@ -136,7 +136,7 @@ def _dumped(model: BaseEvent) -> Event:
 
 
 def _restore_nulls(model: BaseModel, wire: Event) -> None:
-    """Put back the None of required fields: there it is a value, such as a state set to null."""
+    """Restore None in required fields, where it is a value, such as a state set to null."""
     for name, field in type(model).model_fields.items():
         if field.is_required() and getattr(model, name) is None:
             wire[field.alias or name] = None

@@ -1,8 +1,8 @@
 """The AG-UI endpoints: run an agent, join or resume a thread, over HTTP and server-sent events.
 
-They are for clients that speak AG-UI only. A run that starts here is a run like any other: it goes
-on when its client leaves (unless the client asked otherwise), every device sees it, and a client
-that comes back with the last id it saw continues from there.
+They are for clients that support AG-UI only. A run that starts here is an ordinary run: it
+continues when its client disconnects (unless the client requested otherwise), and every device
+receives it. A client that reconnects with the last id it received continues from there.
 
 Source: WIRE section 10; AG-UI 1.0, HTTP transport.
 """
@@ -48,7 +48,7 @@ from towpath.runs.model import RunRecord, Status
 from towpath.runs.requests import RunRequest
 
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-"""No proxy may hold events back."""
+"""These headers prevent proxies from caching or buffering events."""
 FROM_START = RecoverFrom(True, Position("", 0))
 
 
@@ -66,7 +66,7 @@ class RunAgentInput(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def agui_routes(site: Site) -> BaseRoute:
-    """Return the routes under `/agui`, open to pages of the allowed origins."""
+    """Return the routes under `/agui`, with CORS for pages of the allowed origins."""
     cors = Middleware(
         CORSMiddleware,
         allow_origins=sorted(site.settings.allowed_origins),
@@ -84,7 +84,7 @@ Answer = Callable[[Node, EventStream, Request], Awaitable[Response]]
 
 
 def _endpoint(site: Site, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
-    """Return an endpoint that answers with an event stream, or with an error."""
+    """Return an endpoint that responds with an event stream, or with an error."""
 
     async def endpoint(request: Request) -> Response:
         try:
@@ -98,10 +98,10 @@ def _endpoint(site: Site, answer: Answer) -> Callable[[Request], Awaitable[Respo
 
 
 async def _admit(site: Site, answer: Answer, request: Request) -> Response:
-    """Authenticate a request and give its event stream a place in the hub, then answer it.
+    """Authenticate a request and enter its event stream into the hub, then answer the request.
 
-    The place comes before anything is waited for, read or started: a client that gets no place
-    starts nothing, and a revocation from now on ends the stream.
+    The stream enters the hub before anything is awaited, read or started. So a client over its
+    connection limit starts nothing, and a revocation from now on ends the stream.
     """
     node = running(site)
     principal = await authenticate(node, request)
@@ -119,7 +119,7 @@ async def _run(node: Node, stream: EventStream, request: Request) -> Response:
     who, run_input = stream.principal, await _run_input(request)
     record = await node.parts.store.find_run(who.tenant, who.user, run_input.run_id)
     if stream.ended is not None:
-        raise Unauthorized  # The stream ended while the body came.
+        raise Unauthorized  # The stream ended while the body was received.
     if record is not None:
         return await _stream(node, stream, await _joining(node, who, record))
     response = await _stream(node, stream, await _starting(node, who, request, run_input))
@@ -144,12 +144,12 @@ async def _stream(node: Node, stream: EventStream, request: StreamRequest) -> "E
 
 
 class EventResponse(StreamingResponse):
-    """The response of one event stream; however it ends, nothing stays behind."""
+    """The response of one event stream; cleans up in every case."""
 
     def __init__(self, stream: EventStream, node: Node) -> None:
         super().__init__(stream.chunks(), media_type="text/event-stream", headers=HEADERS)
         self.left: Callable[[], None] = lambda: None
-        """Called at the end, unless the server ended the stream and the client is to come back."""
+        """Called at the end, unless the server ended the stream and the client may reconnect."""
         self._stream = stream
         self._node = node
         node.connections.add(stream)
@@ -168,7 +168,7 @@ class EventResponse(StreamingResponse):
                 self.left()
 
     def _hurry(self, bound: asyncio.Timeout) -> None:
-        """Give the client a bounded time to read what is still due to it."""
+        """Bound the time in which the client may read the rest of the stream."""
         grace = 2 * self._node.parts.settings.close_timeout
         bound.reschedule(asyncio.get_running_loop().time() + grace)
 
@@ -186,7 +186,7 @@ async def _run_input(request: Request) -> RunAgentInput:
 async def _starting(
     node: Node, who: Principal, request: Request, run_input: RunAgentInput
 ) -> StreamRequest:
-    """Start a run; return the request for the stream that shows it from its first event on."""
+    """Start a run; return the request for its stream, from its first event on."""
     node.start_limit.take(who)
     started = msgspec.json.decode(await node.runs.start(who, _start(request, run_input)))
     since = RecoverFrom(True, Position(**started["position"]))
@@ -196,7 +196,7 @@ async def _starting(
 async def _joining(node: Node, who: Principal, record: RunRecord) -> StreamRequest:
     """Return the request for the stream of an existing run.
 
-    The stream of a run that waits for its turn begins at that turn; any other shows the thread.
+    The stream of a queued run begins with that run; the stream of any other run shows the thread.
     """
     parts, key = node.parts, record.key
     if record.status is Status.PENDING:
@@ -204,7 +204,7 @@ async def _joining(node: Node, who: Principal, record: RunRecord) -> StreamReque
         top = await parts.broker.read(channel, None, limit=0)
         found = await parts.store.find_run(who.tenant, who.user, key.run)
         if found is not None and found.status is Status.PENDING:
-            # It still waits after that look at the log: so all of it comes after that position.
+            # The run was still queued after that read, so all its events follow that position.
             since = RecoverFrom(True, Position(top.epoch, top.top))
             return _stream_request(who, key.thread, since, run=key.run)
     return _stream_request(who, key.thread, FROM_START)
@@ -237,7 +237,7 @@ def _start(request: Request, run_input: RunAgentInput) -> RunRequest:
 
 
 def _ends_with_client(run_input: RunAgentInput) -> bool:
-    """Whether the client asked that the run ends when the client leaves."""
+    """Whether the client requested that the run ends when the client disconnects."""
     props = run_input.forwarded_props
     ours = props.get("towpath") if isinstance(props, dict) else None
     return isinstance(ours, dict) and ours.get("on_disconnect") == "cancel"

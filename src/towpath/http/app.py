@@ -1,7 +1,7 @@
-"""The routes of the gateway, and what its health endpoints say without a credential.
+"""The routes of the gateway, and its endpoints outside the APIs: health, metrics, chat page.
 
-`PUBLIC` is the whole list of paths that answer without a credential; every other endpoint needs
-one. A test walks all routes and compares.
+`PUBLIC` lists all paths that respond without a credential; every other endpoint needs one. A test
+compares the list with all routes.
 """
 
 import json
@@ -44,13 +44,13 @@ PUBLIC = frozenset(
         "/api/v1/openapi.json",
     }
 )
-"""Paths that answer without a credential. `/dev/token` does so in development only, and the
-socket's path answers a request that is no upgrade with 426 only."""
+"""Paths that respond without a credential. `/dev/token` does so in development only. The WebSocket
+path responds with 426 to every request that is not an upgrade."""
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
-"""The Host names to which the demo-token endpoint answers."""
+"""The Host names for which the demo-token endpoint returns tokens."""
 FORWARDING = ("forwarded", "x-forwarded-", "via")
-"""How the names of headers begin that a proxy adds."""
+"""Prefixes of the names of headers that a proxy adds."""
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -65,8 +65,8 @@ def make_app(site: Site, lifespan: Lifespan[Starlette] | None = None) -> Starlet
     """Return the application of a site.
 
     Args:
-        site: what the endpoints serve.
-        lifespan: runs the site's node, where a server runs the application alone.
+        site: the gateway of the endpoints.
+        lifespan: runs the site's node, if a server runs the application alone.
     """
     endpoints = _Endpoints(site)
     web = Path(str(files("towpath") / "web"))
@@ -93,14 +93,14 @@ def make_app(site: Site, lifespan: Lifespan[Starlette] | None = None) -> Starlet
 
 
 class _Endpoints:
-    """The endpoints that are no part of an API; each a line or two over the site."""
+    """The endpoints that are not part of an API."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
         self._page = Path(str(files("towpath") / "web" / "index.html"))
 
     async def socket(self, websocket: WebSocket) -> None:
-        """Answer an upgrade: 101 whatever its credential, an error status in every other case."""
+        """Answer an upgrade: 101 whatever its credential; an error status if it is refused."""
         node = self._site.node
         if node is None or node.phase is not Phase.READY:
             await websocket.send_denial_response(_unavailable(self._site.phase))
@@ -118,7 +118,7 @@ class _Endpoints:
         await node.serve(AsgiTransport(websocket), _upgrade_info(websocket, client, offered))
 
     async def no_socket(self, request: Request) -> Response:
-        """Refuse a request that is no upgrade: this path speaks WebSocket only."""
+        """Refuse a request that is not an upgrade: this path supports WebSocket only."""
         headers = {"upgrade": "websocket", "connection": "upgrade"}
         return JSONResponse({"error": "this path speaks WebSocket"}, 426, headers=headers)
 
@@ -157,12 +157,12 @@ class _Endpoints:
         return FileResponse(self._page, headers=headers)
 
     async def page_facts(self, request: Request) -> Response:
-        """List the demo users that the page may offer, none outside of development."""
+        """List the demo users that the page may offer; none outside of development."""
         users = self._site.demo_users if _is_local(request) else ()
         return JSONResponse({"demo_users": list(users), "version": VERSION})
 
     async def demo_token(self, request: Request) -> Response:
-        """Give a demo user's token to the page on this machine only."""
+        """Return a demo user's token, only to the page on this machine."""
         offered = self._site.demo_users
         if not offered or not _is_local(request) or "origin" not in request.headers:
             return _error("not found", 404)
@@ -188,7 +188,7 @@ def _upgrade_info(websocket: WebSocket, client: ClientAddress, offered: str) -> 
 
 
 async def _requested_user(request: Request) -> Any:
-    """Return the `user` of a JSON body; None where the body is no JSON object."""
+    """Return the `user` of a JSON body; None if the body is not a JSON object."""
     try:
         body = json.loads(await request.body())
     except (ValueError, RecursionError):
@@ -197,7 +197,7 @@ async def _requested_user(request: Request) -> Any:
 
 
 def _is_local(request: Request) -> bool:
-    """Whether a page of this machine sent a request, with no proxy in between."""
+    """Whether a page on this machine sent the request, without a proxy."""
     host = request.headers.get("host", "")
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
     if name not in LOCAL_HOSTS or any(header.startswith(FORWARDING) for header in request.headers):

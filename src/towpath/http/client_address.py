@@ -1,8 +1,8 @@
-"""The client's address and scheme, as far as proxies can be trusted.
+"""The client's address and scheme, with the headers of trusted proxies.
 
-A proxy's headers count only where the proxy is one of `trusted_proxies`; anybody else may write
-such headers. From the right, the first address that is no trusted proxy's is the client's: the
-client wrote everything to the left of it.
+A proxy's headers are used only if the proxy is one of `trusted_proxies`, because any client can
+send such headers. The client's address is the rightmost one that is not a trusted proxy's: the
+addresses to the left of it may be forged by the client.
 """
 
 import functools
@@ -16,22 +16,22 @@ from starlette.requests import HTTPConnection
 Network = IPv4Network | IPv6Network
 
 V6_PREFIX = 64
-"""One IPv6 subscriber chooses among the addresses of such a network, so it counts as one."""
+"""The prefix of an IPv6 network that counts as one client: a subscriber has all its addresses."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientAddress:
-    """What a request's client counts as, and how it reached the server."""
+    """The rate limit key of a request's client, and its scheme."""
 
     rate_limit_key: str
-    """What failures are counted against: an IPv4 address, or an IPv6 network."""
+    """The key under which failures are counted: an IPv4 address, or an IPv6 network."""
     scheme: str
-    """`http` or `https`, as the client sees it."""
+    """`http` or `https`, as the client used it."""
 
 
 @functools.lru_cache(maxsize=8)
 def networks(trusted_proxies: frozenset[str]) -> tuple[Network, ...]:
-    """Return the networks of the setting `trusted_proxies`, which the settings have validated."""
+    """Return the networks of the validated setting `trusted_proxies`."""
     return tuple(map(ipaddress.ip_network, sorted(trusted_proxies)))
 
 
@@ -39,8 +39,8 @@ def client_address(request: HTTPConnection, trusted: Sequence[Network]) -> Clien
     """Return the client of a request or an upgrade.
 
     Args:
-        request: what the server received.
-        trusted: the networks of the proxies whose headers count.
+        request: the request, as the server received it.
+        trusted: the networks of the proxies whose headers are used.
     """
     direct = request.client.host if request.client else ""
     scheme = "https" if request.url.scheme in ("https", "wss") else "http"
@@ -61,7 +61,7 @@ def _entries(request: HTTPConnection, name: str) -> list[str]:
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """Return the address in a text, with or without brackets and a port."""
+    """Return the address in a text with or without brackets and a port; None if it is invalid."""
     host, bracket, _ = text.removeprefix("[").partition("]")
     if not bracket and text.count(":") == 1:
         host = text.partition(":")[0]
@@ -78,7 +78,7 @@ def _is_trusted(address: IPv4Address | IPv6Address | None, trusted: Sequence[Net
 
 
 def _rate_limit_key(text: str) -> str:
-    """Return what counts as one client; text that is no address counts as itself, cut short."""
+    """Return the key of one client; for text that is not an address, its first 64 characters."""
     address = _address(text)
     if isinstance(address, IPv6Address):
         return str(ipaddress.ip_network((address, V6_PREFIX), strict=False))

@@ -1,7 +1,7 @@
-"""A gateway in another application: its routes, and its lifespan round that application's own.
+"""Mounts a gateway in another application: its routes, and its lifespan around the application's.
 
-A gateway that cannot start says why in one sentence. Starlette sends the whole traceback to the
-server instead, which logs it, so the reason would be its last line.
+A gateway that cannot start reports the reason in one sentence. Without this module, Starlette sends
+the whole traceback to the server, which logs it with the reason as its last line.
 
 Source: ASGI specification 3.0, lifespan protocol.
 """
@@ -21,13 +21,13 @@ Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 
 
 def mount_gateway(app: Starlette, path: str, gateway: ASGIApp, inner: Lifespan) -> None:
-    """Add the routes of a gateway to an application, and run its lifespan round the other's.
+    """Add the routes of a gateway to an application, and wrap the application's lifespan.
 
     Args:
         app: a Starlette or FastAPI application.
-        path: where the routes of the gateway begin.
+        path: the path prefix of the gateway's routes.
         gateway: the routes.
-        inner: begins before the lifespan of the application, and ends after it.
+        inner: the gateway's lifespan; begins before that of the application, and ends after it.
     """
     app.mount(path, gateway)
     outer = app.router.lifespan_context
@@ -42,7 +42,7 @@ def mount_gateway(app: Starlette, path: str, gateway: ASGIApp, inner: Lifespan) 
 
 
 def report_refusals_in_one_sentence(router: Router) -> None:
-    """Let a start that a ConfigurationError ends fail with its sentence, without the traceback."""
+    """Report a ConfigurationError at startup as its message only, without the traceback."""
     run, enter = router.lifespan, router.lifespan_context
     refusal: ConfigurationError | None = None
 

@@ -1,4 +1,4 @@
-"""What every HTTP endpoint needs: the node, the caller's principal, the body, an error response.
+"""Shared by all HTTP endpoints: the node, the caller's principal, the body, error responses.
 
 Errors are `{"error": {"code", "message"}}` with the HTTP status of the code.
 """
@@ -27,19 +27,19 @@ MAX_BODY = 1024 * 1024
 
 
 class Site(Protocol):
-    """What the endpoints serve: a gateway, whose node exists while its lifespan goes on."""
+    """The gateway of the endpoints; its node exists only during its lifespan."""
 
     @property
     def settings(self) -> Settings:
-        """What the gateway runs with."""
+        """The gateway's settings."""
 
     @property
     def metrics(self) -> Metrics:
-        """The gateway's numbers."""
+        """The gateway's metrics."""
 
     @property
     def phase(self) -> Phase:
-        """Where the gateway is between its start and its stop."""
+        """The gateway's phase between its start and its stop."""
 
     @property
     def node(self) -> Node | None:
@@ -71,7 +71,7 @@ def error_response(error: CommandError) -> Response:
 
 
 def running(site: Site) -> Node:
-    """Return the node where it answers requests.
+    """Return the node, if it answers requests.
 
     Raises:
         Unavailable: it is starting or stopping.
@@ -110,7 +110,7 @@ async def read_body(request: Request) -> dict[str, Any]:
     """Return the JSON object in a request's body; an empty one for an empty body.
 
     Raises:
-        BadRequest: the body is no JSON object, is nested too deep, or was cut off.
+        BadRequest: the body is not a JSON object, is nested too deep, or is incomplete.
         TooLarge: the body has more than `MAX_BODY` bytes.
     """
     if request.method in ("GET", "HEAD"):

@@ -1,7 +1,7 @@
 """REST: every method of the table under its route, and the OpenAPI description of them.
 
-A request brings the method's parameters in the path, the query and a JSON body; the response is
-the method's result. Errors are `{"error": {"code", "message"}}` with the HTTP status of the code.
+A request has the method's parameters in the path, the query and a JSON body; the response is the
+method's result. Errors are `{"error": {"code", "message"}}` with the HTTP status of the code.
 """
 
 from collections import defaultdict
@@ -57,7 +57,7 @@ async def _call(site: Site, method: Method[Any], request: Request) -> Response:
 
 
 async def _params(method: Method[Any], request: Request) -> Params:
-    """Return a method's parameters; the path wins over the body, the body over the query."""
+    """Return a method's parameters; the path overrides the body, the body overrides the query."""
     given: dict[str, Any] = {**_query(method, request), **await read_body(request)}
     given |= request.path_params
     try:
@@ -67,7 +67,7 @@ async def _params(method: Method[Any], request: Request) -> Params:
 
 
 def _query(method: Method[Any], request: Request) -> dict[str, Any]:
-    """Return the parameters of the method that stand in the query, numbers as numbers."""
+    """Return the method's parameters from the query, with numbers converted."""
     fields = {field.name: field.type for field in msgspec.structs.fields(method.params)}
     given = {name: value for name, value in request.query_params.items() if name in fields}
     for name, value in given.items():

@@ -1,9 +1,10 @@
-"""The wire guard: a head too large or without sense is answered at once and read no further.
+"""uvicorn protocols that refuse a request head that is too large or invalid.
 
-uvicorn bounds neither the lines of a head nor their number. It leaves an upgrade unanswered that
-its WebSocket library cannot read, and where the library says what was wrong, it repeats what was
-sent, credential and all. Both classes are uvicorn's own with that mended; the bounds are those of
-the WebSocket library, so that every path has the same ones.
+Such a head is answered at once, and the rest is not read. uvicorn limits neither the length of the
+lines of a head nor their number. It does not answer an upgrade that its WebSocket library cannot
+parse. Where the library reports the error, the report repeats the request, with its credential.
+Both classes extend uvicorn's and correct this. The bounds are those of the WebSocket library, so
+that they are the same for every path.
 
 Source: WIRE section 2 (431); RFC 6585 section 5; RFC 9112 section 3.
 """
@@ -27,11 +28,11 @@ except ImportError as error:
     raise MissingExtra.of(__name__, "serve", error) from error
 
 MAX_LINE_BYTES: Final = MAX_LINE_LENGTH
-"""The longest line of a head, its end included."""
+"""The maximum length of a line of a head, with its line end, in bytes."""
 MAX_LINES: Final = MAX_NUM_HEADERS
-"""How many header lines a head may have."""
+"""The maximum number of header lines of a head."""
 MAX_HEAD_BYTES: Final = 64 * 1024
-"""The whole head, however short its lines are."""
+"""The maximum size of the whole head, in bytes."""
 UPGRADE_HEADERS: Final = (
     "Connection",
     "Sec-WebSocket-Extensions",
@@ -48,15 +49,15 @@ class _HeadTooLarge(Exception):
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One HTTP connection; a head past the bounds gets 431 and the end."""
+    """One HTTP connection; a head over the bounds gets 431, and the connection is closed."""
 
     _reading_head = True
     _too_large = False
     _head_bytes = 0
-    """Read since the last request ended; it counts while a head is not over."""
+    """The bytes read since the last request ended; checked while the head is incomplete."""
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, and give up a head that does not end."""
+        """Process received bytes, and refuse a head that is larger than `MAX_HEAD_BYTES`."""
         if self.transport.is_closing():
             return
         self._head_bytes += len(data)
@@ -72,12 +73,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._reading_head = True
 
     def on_url(self, url: bytes) -> None:
-        """Take a piece of the target."""
+        """Add a piece of the request target."""
         super().on_url(url)
         self._check(len(self.url) + len(b"OPTIONS  HTTP/1.1\r\n"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one header."""
+        """Add one header."""
         super().on_header(name, value)
         self._check(len(name) + len(value) + len(b": \r\n"))
 
@@ -87,13 +88,13 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """End a request; what comes next is a head."""
+        """End a request; a new head follows."""
         super().on_message_complete()
         self._reading_head = True
         self._head_bytes = 0
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what could not be read, 431 for what was too large, and read no further."""
+        """Answer an invalid request, with 431 if it is too large, and close the connection."""
         if not self._too_large:
             super().send_400_response(msg)
             return
@@ -108,18 +109,18 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
-    """One WebSocket connection; an upgrade that cannot be read is answered."""
+    """One WebSocket connection; an upgrade that cannot be parsed is answered with 400."""
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
+        """Process received bytes, and refuse a request that is not a valid upgrade."""
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
             self._refuse("not an upgrade to a WebSocket")
 
     def handle_connect(self, event: Request) -> None:
-        """Begin an upgrade, unless one of its headers cannot be read."""
-        # websockets decodes other bytes to lone surrogates below 17.0, and then fails to encode
-        # its own refusal, which repeats them: the client would get no answer.
+        """Begin an upgrade, unless one of its headers is invalid."""
+        # Before 17.0 websockets decodes non-ASCII bytes to lone surrogates. Its own refusal repeats
+        # them and cannot be encoded, so the client would get no answer.
         if not all(value.isascii() for value in _values(event, *UPGRADE_HEADERS)):
             self._refuse("the headers of an upgrade may have ASCII characters only")
             return
@@ -132,7 +133,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             super().handle_connect(event)
 
     async def send(self, message: Any) -> None:
-        """Send what the application has to say; a refusal completes the handshake too."""
+        """Send a message of the application; a refusal completes the handshake too."""
         await super().send(message)
         if self.initial_response is not None and self.close_sent:
             self.handshake_complete = True

@@ -1,4 +1,4 @@
-"""Puts together everything that verifies credentials, from the settings."""
+"""Builds the parts that verify credentials, from the settings."""
 
 import asyncio
 import contextlib
@@ -38,15 +38,15 @@ async def open_authentication(
     http_client: httpx2.AsyncClient | None,
     development_key: OctKey | None,
 ) -> ConnectionAuth:
-    """Return what authenticates connections and requests; the stack closes it.
+    """Return the authentication of connections and requests; the stack closes it.
 
     Args:
-        settings: what to make it from.
-        telemetry: is notified of everything that happens in it.
-        stack: takes over whatever has to be closed.
+        settings: the settings.
+        telemetry: is notified of all its events.
+        stack: closes the opened parts.
         now: returns Unix seconds.
         monotonic: returns seconds of a monotonic clock.
-        http_client: fetches the issuers' keys and stays open; None opens one of the settings.
+        http_client: fetches the issuers' keys and stays open; None opens one from the settings.
         development_key: the key of the only issuer in development; None outside of it.
 
     Raises:
@@ -54,7 +54,7 @@ async def open_authentication(
     """
 
     def lost(error: Exception) -> None:
-        """Report what verifying raised after its callers had left, but for reported outages."""
+        """Report an error that no caller waits for any more, except an outage, reported already."""
         if not isinstance(error, KeysUnavailable):
             telemetry.emit(InternalError(where="keys", error=error))
 

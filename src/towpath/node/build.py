@@ -38,7 +38,7 @@ from towpath.settings import Settings
 from towpath.telemetry import Telemetry
 
 LogFactory = Callable[[Deliver, Projection], Broker]
-"""Makes a log, not yet started, that hands durable publications to `Deliver`."""
+"""Makes a log, not yet started, that passes durable publications to `Deliver`."""
 
 
 @contextlib.asynccontextmanager
@@ -56,17 +56,17 @@ async def build_node(
     """Build a node and run it until the context ends; then drain and close it.
 
     Args:
-        settings: what to build it from.
-        agents: the agents that people may ask.
-        telemetry: is notified of everything that happens.
+        settings: the settings.
+        agents: the registered agents.
+        telemetry: is notified of all events.
         now: returns Unix seconds.
         monotonic: returns seconds of a monotonic clock.
-        http_client: fetches the issuers' keys and stays open; None opens one of the settings.
-        log: makes the log; None takes the SQLite file of the data directory.
+        http_client: fetches the issuers' keys and stays open; None opens one from the settings.
+        log: makes the log; None uses the SQLite file in the data directory.
         development_key: the key of the only issuer in development; None outside of it.
 
     Raises:
-        ConfigurationError: a part cannot be opened; the message says what to do.
+        ConfigurationError: a part cannot be opened; the message says how to correct it.
     """
     builder = _Builder(
         settings=settings, agents=agents, telemetry=telemetry, now=now, monotonic=monotonic
@@ -102,7 +102,7 @@ class _Builder:
     async def open(
         self, stack: contextlib.AsyncExitStack, connection_auth: ConnectionAuth, log: LogFactory
     ) -> Node:
-        """Open the log and what works with it; the stack closes them."""
+        """Open the log and the parts that use it; the stack closes them."""
         hub = self.hub()
         feed = RevocationFeed(connection_auth.service, hub, self.telemetry)
         broker = await stack.enter_async_context(
@@ -214,7 +214,7 @@ async def _started(broker: Broker) -> AsyncGenerator[Broker, None]:
 
 
 def _delivery(hub: Hub, feed: RevocationFeed) -> Deliver:
-    """Return what the log hands publications to: the feed for its channel, the hub for others."""
+    """Return the receiver of publications: the feed for the control channel, the hub for others."""
 
     def deliver(channel: Channel, publications: Sequence[Publication]) -> None:
         if channel == CONTROL:

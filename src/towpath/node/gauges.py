@@ -48,7 +48,7 @@ GAUGES: tuple[tuple[str, str, Callable[[Node], float]], ...] = (
 
 
 def show_gauges(metrics: Metrics, current: Callable[[], Node | None]) -> None:
-    """Show the gauges of whatever node runs; 0 while none does."""
+    """Add the gauges of the current node to the metrics; they are 0 while no node runs."""
 
     def reading(read: Callable[[Node], float]) -> Callable[[], float]:
         def value() -> float:

@@ -29,7 +29,7 @@ NO_ISSUER = (
 
 
 def configured_issuers(settings: Settings) -> list[IssuerSettings]:
-    """Return the issuers that the settings name; each is validated by itself when it is made.
+    """Return the issuers that the settings name; `make_issuer` validates each.
 
     Raises:
         ConfigurationError: no issuer is configured, or two have the same name.
@@ -83,7 +83,7 @@ def _check(one: IssuerSettings) -> None:
 
 
 def problems(settings: Settings) -> Iterator[str]:
-    """Yield every reason why the issuers of these settings would prevent a start."""
+    """Yield every error in the issuers of these settings that would prevent startup."""
     deps = AuthDeps(
         settings=settings,
         telemetry=Telemetry(),
@@ -120,7 +120,7 @@ class AuthDeps:
 
 
 def make_client(settings: Settings) -> httpx2.AsyncClient:
-    """Return the client that fetches keys: without redirects, proxies or netrc of the environment.
+    """Return the client that fetches keys: no redirects, no proxies or netrc of the environment.
 
     Raises:
         ConfigurationError: the file of certificate authorities is invalid.

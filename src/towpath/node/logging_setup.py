@@ -1,8 +1,8 @@
-"""Log lines: telemetry events to the standard logger `towpath`; handlers of `towpath serve`.
+"""Logs telemetry events to the standard logger `towpath`; sets up the logging of `towpath serve`.
 
 Every gateway has the observer `log_event`, mounted or served. A mounted gateway leaves handlers and
 levels to the application: with Python's defaults, warnings and errors appear on standard error. No
-line can hold a credential, because no telemetry event holds one.
+log line contains a credential, because no telemetry event contains one.
 """
 
 import json
@@ -20,7 +20,7 @@ FORMATS = ("text", "json")
 _log = logging.getLogger("towpath")
 _PLAIN = re.compile(r"[\w.:/@+-]+")
 _CLIENTS_AND_SERVERS = ("uvicorn", "httpx2", "httpcore2", "httpx", "httpcore", "openai")
-"""Loggers whose INFO lines hold query strings of requests."""
+"""Loggers whose INFO lines contain query strings of requests."""
 _ALL_REVOKED = "revocations may be missing, so every credential issued before counts as revoked"
 
 
@@ -62,7 +62,7 @@ def log_event(event: TelemetryEvent) -> None:
 
 
 def level_of(event: TelemetryEvent) -> int:
-    """Return the level an event is logged at; DEBUG for those that come by the thousand."""
+    """Return the log level of an event; DEBUG for frequent events."""
     match event:
         case (
             telemetry.InternalError()
@@ -79,7 +79,7 @@ def level_of(event: TelemetryEvent) -> int:
         case telemetry.CredentialRefused(verdict=verdict):
             return logging.DEBUG if verdict == "limited" else logging.INFO
         case telemetry.CommandAnswered(error=error):
-            # The chat page asks for threads that do not exist yet: 404 is an answer, no trouble.
+            # The chat page requests threads that do not exist yet, so 404 is not a problem.
             return logging.DEBUG if error in (0, codes.NOT_FOUND.number) else logging.INFO
         case (
             telemetry.ConnectionOpened()
@@ -93,7 +93,7 @@ def level_of(event: TelemetryEvent) -> int:
 
 
 def advice(event: TelemetryEvent) -> str | None:
-    """Return the sentence that tells an operator what an event means, for the two that need one."""
+    """Return a sentence that explains an event to the operator; None for most events."""
     match event:
         case telemetry.LogQuarantined(carried=carried):
             parts = ", ".join(f"{count} {name}" for name, count in carried.items())
@@ -138,7 +138,7 @@ def _name(event: TelemetryEvent) -> str:
 
 
 def _fields(event: TelemetryEvent) -> dict[str, object]:
-    """Return the fields of an event; of a fault those that are known, without its exception."""
+    """Return the fields of an event; of an InternalError only those set, without its exception."""
     fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
     if isinstance(event, telemetry.InternalError):
         del fields["error"]
@@ -147,7 +147,7 @@ def _fields(event: TelemetryEvent) -> dict[str, object]:
 
 
 def _text(value: object) -> str:
-    """Return a value as one word, or quoted, so that it cannot look like another line."""
+    """Return a value as text, quoted unless it is one word, so that it cannot imitate a line."""
     if isinstance(value, float):
         return f"{value:.3f}"
     text = str(value)

@@ -1,6 +1,6 @@
-"""The running parts of one gateway process, from the end of their construction to their close.
+"""The running parts of one gateway process.
 
-`towpath.node.build` makes a node and closes it. Everything under `http/` works with a node.
+`towpath.node.build` makes a node and closes it. Everything under `http/` uses a node.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ from towpath.runs.service import RunService
 
 VERSION = version("towpath")
 PROBE_TENANT = ""
-"""The tenant of readiness probes: no principal can have it, so nobody reads its channel."""
+"""The tenant of readiness probes: no principal can have it, so no client reads its channel."""
 
 
 class Phase(StrEnum):
-    """Where a gateway is between its start and its stop; `/health/startup` shows the value."""
+    """The phase of a gateway between its start and its stop; `/health/startup` shows the value."""
 
     STOPPED = "stopped"
     STARTING = "starting"
@@ -45,16 +45,15 @@ class Phase(StrEnum):
 class Node:
     """The running parts of one gateway process.
 
-    `parts` are the parts that every connection works with. They are a dataclass of their own,
-    because `connections` stands left of `node` and cannot import this class. The other fields are
-    used by the node itself and by `http/`.
+    `parts` are the parts that every connection uses. They are a separate dataclass, because
+    `connections` must not import `node`. The node itself and `http/` use the other fields.
     """
 
     parts: Parts
     auth_service: AuthService
     runs: RunService
     start_limit: StartLimit
-    """How often a person may start a run, over RPC, REST and AG-UI together."""
+    """The rate limit of a person's starts of runs, over RPC, REST and AG-UI together."""
     sse: Encoding
     """How publications are encoded for event streams."""
     phase: Phase = Phase.WARMING
@@ -68,7 +67,7 @@ class Node:
         return self.auth_service.cold if self.phase is Phase.WARMING else []
 
     async def keep_keys(self) -> None:
-        """Fetch the issuers' keys, become ready with the required ones, and keep all fresh."""
+        """Fetch the issuers' keys, become ready once the required ones are there, refresh all."""
         await self.auth_service.warm()
         if self.phase is Phase.WARMING:
             self.phase = Phase.READY
@@ -86,10 +85,10 @@ class Node:
             self.connections.discard(connection)
 
     async def ready(self) -> None:
-        """Make a round trip through the log and the projection.
+        """Write to the log, and read from the log and the projection.
 
         Raises:
-            StorageError: the node is not ready; the message says what is missing or fails.
+            StorageError: the node is not ready; the message names what is missing or fails.
         """
         if self.phase is not Phase.READY:
             raise StorageError(" ".join((self.phase, *self.waiting_for)))
@@ -127,7 +126,7 @@ class Node:
             self.runs.stop_retrying()
 
     async def _end_connections(self) -> None:
-        """Send every client elsewhere, and wait a bounded time for the connections to end."""
+        """End every connection with `MOVE_ELSEWHERE`, and wait a bounded time for them to close."""
         for connection in list(self.connections):
             connection.end(codes.MOVE_ELSEWHERE)
         with contextlib.suppress(TimeoutError):

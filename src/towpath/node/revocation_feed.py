@@ -1,13 +1,14 @@
-"""Applies what the control channel says: today that credentials are revoked.
+"""Applies the messages of the control channel, which are revocations of credentials.
 
-A revocation reaches every node as a publication of the log, in the log's order, and the node that
-announced it in the same way. So a revocation is durable before it has an effect, and a node that
-starts finds all earlier ones.
+A revocation reaches every node as a publication of the log, in the log's order; also the node that
+announced it. So a revocation is durable before it has an effect, and a node that starts reads all
+earlier ones.
 
-The log drops nothing of the control channel by itself, so the feed compacts the channel: the write
-that announces a revocation drops all publications before it and states what still counts, in one
-act. A compacted channel begins with `Compacted`. So a node that starts can tell whether it finds
-every revocation; where it cannot be sure, it revokes everything issued before.
+The log drops no publications of the control channel by itself, so the feed compacts the channel.
+The write that announces a revocation then drops all earlier publications and writes the revocations
+still in force, in one transaction. A compacted channel begins with `Compacted`, so a node that
+starts can tell whether the channel is complete. If it may be incomplete, the node revokes
+everything issued before.
 """
 
 import asyncio
@@ -40,19 +41,19 @@ from towpath.log.broker import (
 from towpath.telemetry import InternalError, RevocationsIncomplete, SessionsRevoked, Telemetry
 
 COMPACT_AFTER = 1_000
-"""The channel is compacted once more revocations than this were announced since last time."""
+"""How many revocations are announced at least before the channel is compacted again."""
 PART = 500
 """How many revocations one publication of a compacted channel holds."""
 SLICE = 1_000
-"""How many revocations are read at the start before other tasks run: about a millisecond."""
+"""How many revocations are read at startup before other tasks run: about a millisecond."""
 ATTEMPTS = 2
-"""How often compacting is tried; writes under way at the first try are published at the second."""
+"""How often compacting is tried; writes in progress at the first try are done at the second."""
 OLD_TOP = 8_000
-"""A channel that versions before compaction trimmed is whole up to this offset.
+"""A channel without `Compacted` whose top is at most this offset lacks no revocation in force.
 
-Those versions kept 100,000 publications and 64 MiB, each for 30 days. A publication was a `jti` of
-1,024 characters at most and a tenant of 255, in JSON up to 6 bytes each: below 7,900 bytes. So the
-first 8,000 publications were within both bounds, and those that are missing were dropped for age.
+Versions before compaction kept 100,000 publications and 64 MiB, each for 30 days. A publication was
+a `jti` of at most 1,024 characters and a tenant of 255, in JSON up to 6 bytes per character: below
+7,900 bytes. So the first 8,000 publications were within both bounds, and missing ones had expired.
 """
 
 _decode = msgspec.json.Decoder(Revocation | Compacted).decode
@@ -70,14 +71,14 @@ class RevocationFeed:
         self._announced = 0
         """How many revocations were announced since the channel was compacted."""
         self._unread = False
-        """Whether a publication is unreadable: compacting the channel would lose it."""
+        """Whether a publication could not be decoded: compacting the channel would lose it."""
         self._compacting = asyncio.Lock()
 
     async def catch_up(self, broker: Broker, now: float) -> None:
         """Read all revocations that were announced before this node started.
 
-        Where revocations may be missing, everything issued before now is revoked. The write that
-        does so makes the channel whole, so the next start finds nothing missing.
+        If revocations may be missing, everything issued before now is revoked. The write that does
+        so compacts the channel, so it is complete at the next start.
 
         Args:
             broker: the log.
@@ -99,25 +100,25 @@ class RevocationFeed:
             await self._make_whole(broker)
 
     def apply(self, publications: Sequence[Publication]) -> None:
-        """Apply publications; an unreadable one is an internal error and stops no other."""
+        """Apply publications; one that cannot be decoded is reported and skipped."""
         for publication in publications:
             follows = publication.offset == self._top + 1
             statement = self._read(publication)
             if isinstance(statement, Revocation):
                 self._revoke(statement)
-            elif not follows:  # Otherwise it repeats what was read up to here.
+            elif not follows:  # If it follows, its revocations were all applied before.
                 for revocation in _revocations(statement):
                     self._revoke(revocation)
 
     async def publish(self, broker: Broker, revocation: Revocation, request: Write) -> Written:
-        """Announce a revocation to every node, and compact the channel where it has grown.
+        """Announce a revocation to every node, and compact the channel if it has grown.
 
         A revocation that revokes nothing new is not published.
 
         Args:
             broker: the log.
-            revocation: what is revoked.
-            request: the idempotency key and the result that are stored in the same act.
+            revocation: the revocation.
+            request: the idempotency key and the result to store in the same transaction.
 
         Raises:
             CommandError, StorageError: the write failed; see `Broker.submit`.
@@ -135,10 +136,10 @@ class RevocationFeed:
     async def _compact(
         self, broker: Broker, revocation: Revocation, request: Write
     ) -> Written | None:
-        """Announce a revocation in a write that compacts the channel; None where that failed.
+        """Announce a revocation in a write that compacts the channel; None if that failed.
 
-        One task at a time: the write is refused where it does not follow the last publication that
-        was read, and other announcements would always come in between.
+        Only one task compacts at a time: the write is refused unless it follows the last
+        publication that was read, and concurrent announcements would come in between.
         """
         async with self._compacting:
             for _ in range(ATTEMPTS):
@@ -151,11 +152,11 @@ class RevocationFeed:
                 except OffsetConflict:
                     continue
                 except WriteFailed:
-                    self._announced = 0  # Compacting is tried again after as many more.
+                    self._announced = 0  # Compacting is tried again after as many announcements.
         return None
 
     def _compaction(self, *announced: Revocation) -> Write:
-        """Return a write that drops what the channel holds and states what still counts."""
+        """Return a write that replaces the channel's content by the revocations still in force."""
         kept = list(self._service.revocations)
         statements: list[Revocation | Compacted] = [
             Compacted(part=part, revocations=tuple(kept[start : start + PART]))
@@ -173,14 +174,14 @@ class RevocationFeed:
         await self._make_whole(broker, everybody)
 
     async def _make_whole(self, broker: Broker, *announced: Revocation) -> None:
-        """Compact the channel; where the write fails, the next start does it."""
+        """Compact the channel; if the write fails, the next start does it."""
         try:
             await write(broker, self._compaction(*announced))
         except StorageError as error:
             self._telemetry.emit(InternalError(where="control", error=error))
 
     async def _learn(self, publications: Sequence[Publication]) -> None:
-        """Add revocations that were applied when they were published."""
+        """Add the revocations of earlier publications; they end no session here."""
         count = 0
         for publication in publications:
             for revocation in _revocations(self._read(publication)):
@@ -191,7 +192,7 @@ class RevocationFeed:
                 await asyncio.sleep(0)
 
     def _read(self, publication: Publication) -> Revocation | Compacted | None:
-        """Return what a publication says; None, after an internal error, where it is unreadable."""
+        """Decode a publication; report an internal error and return None if that is impossible."""
         self._top = publication.offset
         try:
             statement: Revocation | Compacted = _decode(publication.data)
@@ -219,7 +220,7 @@ def _revocations(statement: Revocation | Compacted | None) -> Sequence[Revocatio
 
 
 def _is_compacted(replay: Replay) -> bool:
-    """Whether the channel begins with all revocations that still count."""
+    """Whether the channel begins with all revocations still in force."""
     try:
         first = _decode(replay.publications[0].data)
     except (IndexError, msgspec.DecodeError, UnicodeDecodeError):

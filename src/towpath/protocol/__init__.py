@@ -1,1 +1,1 @@
-"""The wire, sans-I/O: bytes become commands, replies and pushes become bytes."""
+"""The wire protocol, without I/O: decodes bytes to commands, encodes replies and pushes."""

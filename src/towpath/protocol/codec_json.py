@@ -1,8 +1,8 @@
 """The JSON encoding: text frames that hold one or several values, separated by newlines.
 
-Decoding is one typed pass. Only a line that this pass refuses is decoded a second time, to find out
-whether its id can be read and an error be addressed to it. Encoding copies payloads as they are:
-they were made compact at ingress, so no newline can stand inside a payload.
+Decoding is one typed pass. Only a line that this pass refuses is decoded again, to read its id for
+an error reply. Encoding copies payloads unchanged: they were made compact when they were received,
+so a payload contains no newline.
 
 Source: WIRE section 1; Centrifuge client protocol, JSON framing.
 """
@@ -23,7 +23,7 @@ MAX_COMMANDS = 256
 
 
 class BadFrame(TowpathError):
-    """A frame that holds something no error reply can be addressed to; the connection closes."""
+    """A frame has an error for which no error reply is possible; the connection closes."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -34,7 +34,7 @@ class BadFrame(TowpathError):
 
 
 class _CommandFields(Struct):
-    """All a client command may hold. The first request found counts."""
+    """The fields of a client command. The first request found is used."""
 
     id: frames.CommandId = 0
     connect: frames.ConnectRequest | None = None
@@ -57,11 +57,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 def decode_frame(frame: bytes) -> Iterator[Inbound]:
-    """Yield what one text frame holds, in order.
+    """Yield the commands and pongs of one text frame, in order.
 
     Raises:
-        BadFrame: text that is not JSON, not an object, nested deeper than `MAX_DEPTH`, without a
-            usable id, or more than `MAX_COMMANDS` commands. What stood before it was yielded.
+        BadFrame: a line is not JSON, not an object, nested deeper than `MAX_DEPTH`, or without a
+            usable id; the lines before it were yielded. Or the frame has more than `MAX_COMMANDS`
+            commands; then nothing was yielded.
     """
     lines = [line for line in frame.split(b"\n") if line and not line.isspace()]
     if len(lines) > MAX_COMMANDS:
@@ -91,7 +92,7 @@ def _decode_line(line: bytes) -> Inbound:
 
 
 def _addressable(line: bytes, reason: str) -> Malformed:
-    """Return the malformed command if its id can be read; else there is nobody to answer."""
+    """Return the malformed command; raise BadFrame if its id cannot be read."""
     value = _whole(line)
     number = value.get("id") if isinstance(value, dict) else None
     if type(number) is not int or not 0 < number <= frames.MAX_COMMAND_ID:
@@ -106,7 +107,7 @@ def _empty(line: bytes) -> Pong:
 
 
 def _whole(line: bytes) -> Any:
-    """Return all a line holds, also what the typed pass skipped or did not come to."""
+    """Decode a whole line, with the fields that the typed pass skipped or did not reach."""
     try:
         return _decode_any(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -114,7 +115,7 @@ def _whole(line: bytes) -> Any:
 
 
 def compact(text: bytes) -> Raw:
-    """Return JSON text without any white space between its parts, so it can stand in a frame.
+    """Return JSON text without white space between its tokens, so that a frame can contain it.
 
     Raises:
         msgspec.DecodeError: `text` is not JSON.
@@ -138,10 +139,10 @@ def encode_publication(
     """Return the push of one publication; the same bytes serve every reader of the channel.
 
     Args:
-        channel: its name as clients see it.
-        offset: of the publication; 0 for none, and then the field is left out.
-        data: the payload, compact JSON; it is copied as it is.
-        tags: left out where there are none.
+        channel: its client-visible name.
+        offset: the offset of the publication; 0 leaves the field out.
+        data: the payload, compact JSON; it is copied unchanged.
+        tags: the metadata; left out if empty.
     """
     place = b',"offset":%d' % offset if offset else b""
     meta = b',"tags":%b' % _encode(tags) if tags else b""
@@ -157,7 +158,7 @@ def encode_unsubscribe(channel: str, code: int, reason: str) -> bytes:
 PING = b"{}"
 """The server's ping: an empty reply."""
 SEPARATOR = b"\n"
-"""What stands between the values of one frame."""
+"""The separator between the values of one frame."""
 
 
 def encode_value(value: Any) -> Raw:

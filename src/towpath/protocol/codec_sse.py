@@ -1,22 +1,22 @@
 """The event-stream encoding: AG-UI events as `data:`, positions as `id:`.
 
-An event that completes a position carries it as `<epoch>:<offset>`; a client that comes back with
-it as `Last-Event-ID` continues there. Events of a snapshot and all but the last event of a folded
-tail carry none, so a client that is cut off inside them starts over where the last id stood.
+An event that completes a position carries it as `<epoch>:<offset>`; a client that reconnects with
+it as `Last-Event-ID` continues there. Events of a snapshot, and all but the last event of a folded
+tail, carry no position. So a client that is disconnected inside them resumes from the last id.
 
 Source: WIRE section 10; the WHATWG HTML standard, server-sent events.
 """
 
 DATA = b"data: "
-"""What stands before an event's data."""
+"""The prefix of an event's data."""
 END = b"\n\n"
-"""What ends an event."""
+"""The end of an event."""
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment: it keeps the connection alive, and the client ignores it."""
 
 
 def encode_event(data: bytes, *, position: tuple[str, int] | None = None) -> bytes:
-    """Return one event; `data` is compact JSON, so no newline can stand inside it."""
+    """Return one event; `data` is compact JSON, so it contains no newline."""
     if position is None:
         return b"data: %b\n\n" % data
     epoch, offset = position
@@ -24,7 +24,7 @@ def encode_event(data: bytes, *, position: tuple[str, int] | None = None) -> byt
 
 
 def read_position(text: str) -> tuple[str, int] | None:
-    """Return the position in a `Last-Event-ID`; None where it is not one of ours."""
+    """Return the position in a `Last-Event-ID`; None if it has not the form of ours."""
     epoch, _, offset = text.partition(":")
     if not epoch.isalnum() or not offset.isdecimal() or not offset.isascii() or len(offset) > 18:
         return None

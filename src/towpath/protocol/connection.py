@@ -1,9 +1,9 @@
-"""One connection, sans-I/O: frames in, events out; answers in, bytes out; every move checked.
+"""The protocol state of one connection, without I/O; every transition is checked.
 
-The object keeps three promises by itself, whatever is thrown at it in whatever order. Nothing a
-client sends has an effect before the verdict: commands that come early wait here. Every command
-gets exactly one reply: the ids still owed one are kept, and answering another is a bug. Nothing
-follows a close: after it bytes are neither read nor made.
+Received frames become events; replies become bytes. The object guarantees three things, whatever
+the input and its order. No client input has an effect before the verdict: commands that come early
+wait here. Every command gets exactly one reply: the ids without a reply are kept, and a reply to
+another id is a bug. Nothing follows a close: after it no bytes are read or made.
 
 Source: WIRE sections 1 to 3.
 """
@@ -26,29 +26,29 @@ class Bounds:
     """The bounds of one connection's input. Sizes in bytes."""
 
     early_message: int = 64 * 1024
-    """A message before the verdict."""
+    """The size of a message before the verdict."""
     message: int = 1024 * 1024
-    """A message after the verdict."""
+    """The size of a message after the verdict."""
     waiting: int = 64 * 1024
-    """All that comes between the message with the connect command and the verdict."""
+    """The size of all messages between the one with the connect command and the verdict."""
     waiting_commands: int = 256
     """How many commands wait for the verdict."""
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The connection is over and this is why; at most one is ever yielded."""
+    """The connection has ended, with the reason; returned at most once."""
 
     code: CloseCode
     detail: str
 
 
 Event = Command | Malformed | Pong | Closed
-"""What comes out of received bytes, in order. `Closed` is always the last."""
+"""An event made from received bytes. `Closed` is always the last."""
 
 
 class NotOwed(TowpathError):
-    """A reply to a command that is not waiting for one: a bug."""
+    """A reply to a command that waits for none: a bug."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -59,12 +59,12 @@ class NotOwed(TowpathError):
 
 
 class Connection:
-    """The protocol state of one connection; does no I/O and knows no time."""
+    """The protocol state of one connection; does no I/O and uses no clock."""
 
     def __init__(self, bounds: Bounds | None = None) -> None:
         self.state = State.OPENING
         self.close_code: CloseCode | None = None
-        """Why it ended; the first reason wins."""
+        """The code with which it ended; the first code wins."""
         self._bounds = bounds or Bounds()
         self._owed: dict[int, str] = {}
         self._waiting: list[Command | Malformed] = []
@@ -72,20 +72,20 @@ class Connection:
 
     @property
     def closed(self) -> bool:
-        """Whether it is over."""
+        """Whether the connection has ended."""
         return self.state is State.CLOSED
 
     @property
     def owed(self) -> frozenset[int]:
-        """The ids of commands that still have to be answered."""
+        """The ids of the commands that have no reply yet."""
         return frozenset(self._owed)
 
     def receive_data(self, frame: bytes | str) -> list[Event]:
-        """Take one message and return what it means now.
+        """Decode one message and return its events.
 
-        Before the verdict only the connect command comes out; the rest waits. A fault of the
-        peer closes the connection: then the last event is `Closed`, and the caller sends a close
-        frame with its code. After the end nothing comes out.
+        Before the verdict only the connect command is returned; other commands wait. An error of
+        the peer closes the connection: then the last event is `Closed`, and the caller sends a
+        close frame with its code. After the end nothing is returned.
         """
         if self.closed:
             return []
@@ -108,7 +108,7 @@ class Connection:
         return events
 
     def _take(self, inbound: Inbound, events: list[Event]) -> None:
-        """Check one command's move and put what comes out of it into `events`."""
+        """Check the transition of one command, and append the resulting event to `events`."""
         move = _move(inbound)
         if not legal(self.state, move):
             events.append(self._fail(codes.BAD_MESSAGE, f"{move.value} while {self.state.value}"))
@@ -142,7 +142,7 @@ class Connection:
         return self.reply(number, result), waiting
 
     def refuse(self, number: int, code: ErrorCode, message: str | None = None) -> bytes:
-        """Answer connect with an error; what waited is dropped, and 3000 is to follow."""
+        """Answer connect with an error and drop waiting commands; the caller closes with 3000."""
         self.state = after(self.state, Transition.REFUSE)
         reply = self._error(number, code, message)
         self.close_code = codes.CONNECT_FAILED
@@ -150,7 +150,7 @@ class Connection:
         return reply
 
     def reply(self, number: int, result: frames.Result) -> bytes:
-        """Return the success reply to a command that is owed one."""
+        """Return the success reply to a command that has no reply yet."""
         self.state = after(self.state, Transition.DELIVER)
         return codec.encode_reply(self._settle(number), number, result)
 
@@ -162,19 +162,19 @@ class Connection:
         *,
         temporary: bool = False,
     ) -> bytes:
-        """Return the error reply to a command that is owed one.
+        """Return the error reply to a command that has no reply yet.
 
-        `temporary` says "ask again" where the code by itself does not (WIRE section 3, refresh).
+        `temporary` allows a retry even if the code alone does not (WIRE section 3, refresh).
         """
         self.state = after(self.state, Transition.DELIVER)
         return self._error(number, code, message, temporary=temporary)
 
     def drain(self) -> None:
-        """Note that the client will be told to move elsewhere."""
+        """Note that the node drains: the close code will tell the client to reconnect elsewhere."""
         self.state = after(self.state, Transition.DRAIN)
 
     def close(self, code: CloseCode) -> bool:
-        """End the connection; return whether this call did it. The first code wins."""
+        """End the connection; return whether this call ended it. The first code wins."""
         if self.closed:
             return False
         self.state = after(self.state, Transition.CLOSE)

@@ -1,9 +1,9 @@
-"""What is said over a connection, independent of how it is encoded.
+"""The messages of a connection, independent of their encoding.
 
-The shapes and names are those of the Centrifuge client protocol v2 (public field list of its
-`client.proto`), cut down to our written profile; fields we do not offer are not here, and unknown
-ones are ignored when they come. Optional parts of what we send are `UNSET`, not null: an omitted
-field and a zero are different things to an SDK.
+The structures and names are those of the Centrifuge client protocol v2 (public field list of its
+`client.proto`), reduced to our written profile. Fields that we do not offer are missing here;
+unknown fields of a client are ignored. Optional fields that we do not send are `UNSET`, not null:
+an SDK distinguishes an omitted field from a zero.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class SubscribeRequest(Struct, frozen=True, kw_only=True):
 
 
 REJECT_UNRECOVERED = 2
-"""The bit of `SubscribeRequest.flag` that asks for error 112 instead of an unrecovered answer."""
+"""The bit of `SubscribeRequest.flag` that requests error 112 instead of an unrecovered answer."""
 
 
 class ConnectRequest(Struct, frozen=True, kw_only=True):
@@ -149,7 +149,7 @@ Request = (
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One thing a client asks for. `id` is 0 exactly for the one-way `send`."""
+    """One command of a client. `id` is 0 only for the one-way `send`."""
 
     id: int
     name: str
@@ -158,9 +158,9 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A command whose id could be read and whose body could not; it gets error 107, or 104.
+    """A command whose id is valid and whose body is not; it gets error 107 (bad request).
 
-    `unknown` tells the two apart: no command of ours was named.
+    With `unknown` it names no known command, and gets error 104 (method not found).
     """
 
     id: int
@@ -287,4 +287,4 @@ COMMANDS: dict[str, type[Struct]] = {
     "refresh": RefreshRequest,
     "sub_refresh": SubRefreshRequest,
 }
-"""Every command a client may send, by the name of its field, in the order they are looked for."""
+"""Every command of a client, by the name of its field, in the order of the lookup."""

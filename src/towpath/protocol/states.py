@@ -1,22 +1,21 @@
-"""The life of a connection as a table.
+"""The states of a connection as a table.
 
 How to think about it
 =====================
 
-A connection is born `OPENING`: the upgrade is done, nobody has said who they are. The first
-command must be connect; it moves the connection to `AUTHENTICATING`, and until the verdict is
-there nothing else a client says has any effect: it waits, bounded, in the order it came. A valid
-verdict opens the connection (`OPEN`) and what waited is handled; any other verdict closes it. An
-open connection may be told to move elsewhere (`DRAINING`): what was asked is still answered and
-what is live still delivered, until the close frame. `CLOSED` is the end, reached from everywhere,
-left by nothing.
+A connection begins in `OPENING`: the upgrade is done, the client is not authenticated. The first
+command must be connect; it moves the connection to `AUTHENTICATING`. Until the verdict, other
+commands have no effect: they wait, bounded, in the order of arrival. A valid verdict opens the
+connection (`OPEN`), and the waiting commands are handled; any other verdict closes it. When the
+server drains, an open connection is `DRAINING`: commands are still answered and publications still
+delivered, until the close frame. `CLOSED` is the final state, reached from every other state.
 
-Two kinds of moves. What the *peer* does may be wrong; a move of the peer that the table does not
-hold closes the connection with 3501 and is no fault of ours. What *we* do may not be wrong: a move
-of ours that the table does not hold raises `IllegalMove`, which is a bug. Closing is always legal
-and closing twice is the same as closing once.
+There are two kinds of transitions. A transition by the *peer* may be illegal: then it closes the
+connection with 3501, and is not an error of the server. A transition by the *server* must be legal:
+otherwise it raises `IllegalMove`, which is a bug. Closing is always legal, and closing twice is the
+same as closing once.
 
-There are no times here. Deadlines are somebody else's decision to make the move `CLOSE`.
+The table has no times. Deadlines are checked elsewhere and cause the transition `CLOSE`.
 """
 
 from enum import Enum
@@ -25,7 +24,7 @@ from towpath.errors import TowpathError
 
 
 class State(Enum):
-    """Where a connection is in its life."""
+    """The state of a connection."""
 
     OPENING = "opening"
     AUTHENTICATING = "authenticating"
@@ -48,7 +47,7 @@ class Transition(Enum):
 
 
 PEER_MOVES = frozenset({Transition.CONNECT, Transition.COMMAND, Transition.PONG})
-"""The moves that are the client's, whose errors are the client's too."""
+"""The transitions by the client; an illegal one is the client's error."""
 
 TRANSITIONS: dict[tuple[State, Transition], State] = {
     (State.OPENING, Transition.CONNECT): State.AUTHENTICATING,
@@ -69,11 +68,11 @@ TRANSITIONS: dict[tuple[State, Transition], State] = {
     (State.DRAINING, Transition.CLOSE): State.CLOSED,
     (State.CLOSED, Transition.CLOSE): State.CLOSED,
 }
-"""Every legal move. The diagram in the documentation is drawn from this table."""
+"""Every legal transition. The diagram in the documentation is drawn from this table."""
 
 
 class IllegalMove(TowpathError):
-    """A move of ours that the table does not hold: a bug."""
+    """A transition by the server that the table does not hold: a bug."""
 
     def __init__(self, state: State, move: Transition) -> None:
         super().__init__(state, move)
@@ -85,15 +84,15 @@ class IllegalMove(TowpathError):
 
 
 def legal(state: State, move: Transition) -> bool:
-    """Whether the table holds the move."""
+    """Whether the table holds the transition."""
     return (state, move) in TRANSITIONS
 
 
 def after(state: State, move: Transition) -> State:
-    """Return where a legal move leads.
+    """Return the state after a legal transition.
 
     Raises:
-        IllegalMove: the table does not hold it.
+        IllegalMove: the table does not hold the transition.
     """
     try:
         return TRANSITIONS[state, move]

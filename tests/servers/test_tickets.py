@@ -11,7 +11,7 @@ import pytest
 from websockets.typing import Subprotocol
 
 from tests.servers.conversation import ask, until_over
-from tests.servers.issuing import UPGRADE, asking, environment, get, knock
+from tests.servers.issuing import UPGRADE, connect_once, environment, get, http_client
 from towpath.auth.handshake import PLAIN_NAMES, SPELLING
 from towpath.auth.tickets import PREFIX
 from towpath.testing.server import ServerProcess
@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 async def ticket(server: ServerProcess, user: str, *, page: str = "", **body: Any) -> str:
     """Have a ticket issued, as a page's own server or, with `page`, as the page itself does."""
-    async with asking(server, server.token(user)) as rest:
+    async with http_client(server, server.token(user)) as rest:
         headers = {"origin": page} if page else {}
         answer = await rest.post("/api/v1/tickets", json=body, headers=headers)
     assert answer.status_code == 200, answer.text
@@ -66,7 +66,7 @@ async def test_r16_a_ticket_logs_in_once_wherever_it_may_travel(server: ServerPr
         connected = (await client.connect())["connect"]
         assert (await client.rpc("whoami"))["user"] == "query"
         assert "ttl" not in connected, "no SDK could renew it"
-    assert (await knock(f"{server.ws}?ticket={in_query}")).code == 109
+    assert (await connect_once(f"{server.ws}?ticket={in_query}")).code == 109
     in_connect = await ticket(server, "connect")
     async with wire_client(server.ws) as client:
         connected = (await client.connect(in_connect))["connect"]
@@ -80,8 +80,8 @@ async def test_r16_a_ticket_logs_in_once_wherever_it_may_travel(server: ServerPr
             assert (error["code"], error["temporary"]) == (109, True)
         assert (await client.rpc("whoami"))["user"] == "connect"
     for used in (in_query, in_connect, in_refresh):
-        assert (await knock(server.ws, used)).code == 109
-        assert (await knock(f"{server.ws}?ticket={used}")).code == 109
+        assert (await connect_once(server.ws, used)).code == 109
+        assert (await connect_once(f"{server.ws}?ticket={used}")).code == 109
 
 
 async def test_a_ticket_over_the_wire_is_as_good(server: ServerProcess) -> None:
@@ -97,12 +97,12 @@ async def test_what_is_no_ticket_is_refused_for_good(server: ServerProcess) -> N
     """3500 for what never was a ticket, 109 for what may have been one, 401 where none counts."""
     good = await ticket(server, "malformed")
     for bad in (PREFIX, good[:-1], good + "A", good.upper(), PREFIX + "=" * 43, PREFIX + "é" * 43):
-        assert (await knock(server.ws, bad)).code == 3500, bad
-    assert (await knock(server.ws, PREFIX + "A" * 43)).code == 109
-    assert (await knock(server.ws, good)).come_in
-    async with asking(server) as nobody:
+        assert (await connect_once(server.ws, bad)).code == 3500, bad
+    assert (await connect_once(server.ws, PREFIX + "A" * 43)).code == 109
+    assert (await connect_once(server.ws, good)).accepted
+    async with http_client(server) as nobody:
         assert (await nobody.post("/api/v1/tickets", json={})).status_code == 401
-    async with asking(server, await ticket(server, "chain")) as holder:
+    async with http_client(server, await ticket(server, "chain")) as holder:
         # A ticket is not a header credential: else one could be turned into the next for ever.
         assert (await holder.post("/api/v1/tickets", json={})).status_code == 401
 
@@ -135,18 +135,22 @@ async def test_a_ticket_is_good_on_the_page_it_was_issued_for(server: ServerProc
             (stolen, PAGE, 109),
             (dropped, None, 3500),
         ):
-            outcome = await knock(server.ws, issued, **({"origin": origin} if origin else {}))
+            outcome = await connect_once(
+                server.ws, issued, **({"origin": origin} if origin else {})
+            )
             assert outcome.code == code, (how, origin)
     free = await ticket(server, "bound")
-    assert (await knock(server.ws, free, origin=OTHER_PAGE)).come_in
+    assert (await connect_once(server.ws, free, origin=OTHER_PAGE)).accepted
 
 
 async def test_r16_a_jwt_in_the_query_does_not_authenticate(server: ServerProcess) -> None:
     """A token under ?ticket= is refused, a good header beside it or not: it may be in a log."""
     token = server.token("leaky")
-    assert (await knock(f"{server.ws}?ticket={token}")).code == 3500
+    assert (await connect_once(f"{server.ws}?ticket={token}")).code == 3500
     headers = {"Authorization": f"Bearer {token}"}
-    assert (await knock(f"{server.ws}?ticket={token}", additional_headers=headers)).code == 3500
+    assert (
+        await connect_once(f"{server.ws}?ticket={token}", additional_headers=headers)
+    ).code == 3500
     assert (await get(server, f"/api/v1/whoami?ticket={token}")).status_code == 401
     used = await ticket(server, "leaky")
     assert (await get(server, f"/api/v1/whoami?ticket={used}")).status_code == 401
@@ -275,15 +279,15 @@ async def test_an_origin_is_checked_whatever_the_credential(server: ServerProces
                 path = "/connection/websocket" + url.removeprefix(server.ws)
                 answer = await get(server, path, headers={**UPGRADE, **headers, "origin": origin})
                 assert answer.status_code == 403, (origin, url)
-    assert (await knock(server.ws, issued)).come_in, "it was not used up by it"
+    assert (await connect_once(server.ws, issued)).accepted, "it was not used up by it"
 
 
 async def test_r17_no_ticket_is_ever_logged(server: ServerProcess) -> None:
     """At DEBUG the log holds no piece of a ticket, used, refused or not, and says what happened."""
     used, stolen, unused = [await ticket(server, "discreet", page=PAGE) for _ in range(3)]
-    assert (await knock(f"{server.ws}?ticket={used}", origin=PAGE)).come_in
-    assert (await knock(f"{server.ws}?ticket={used}", origin=PAGE)).code == 109
-    assert (await knock(f"{server.ws}?ticket={stolen}", origin=OTHER_PAGE)).code == 3500
+    assert (await connect_once(f"{server.ws}?ticket={used}", origin=PAGE)).accepted
+    assert (await connect_once(f"{server.ws}?ticket={used}", origin=PAGE)).code == 109
+    assert (await connect_once(f"{server.ws}?ticket={stolen}", origin=OTHER_PAGE)).code == 3500
     refused = await get(
         server, f"/connection/websocket?ticket={unused}", headers=UPGRADE | {"origin": "null"}
     )

@@ -107,8 +107,8 @@ async def test_r42_r47_r91_kill_9_loses_the_active_run_only(tmp_path: Path) -> N
             listed = (await rest.get("/api/v1/threads/t/runs")).json()["runs"]
             assert {one["run_id"] for one in listed} == set(runs)
             thread = (await rest.get("/api/v1/threads/t")).json()
-            said = [one["content"] for one in thread["messages"]]
-            assert said[2:] == ["second", "You said: second", "third", "You said: third"]
+            contents = [one["content"] for one in thread["messages"]]
+            assert contents[2:] == ["second", "You said: second", "third", "You said: third"]
 
 
 async def test_r91_a_queued_run_over_an_sdk(patient: ServerProcess) -> None:
@@ -174,16 +174,16 @@ async def test_r91_devices_hear_of_a_queued_run(patient: ServerProcess) -> None:
         assert await status(rest, second) == ("pending", None)
         await cancel(rest, first)
 
-        def told(run: str) -> list[tuple[str, str]]:
+        def statuses_of(run: str) -> list[tuple[str, str]]:
             values = [(one["name"], one["value"]) for one in phone.events("user")]
             return [(name, value["status"]) for name, value in values if value["run_id"] == run]
 
-        await phone.until(lambda: len(told(second)) == 2)
-        assert told(second) == [
+        await phone.until(lambda: len(statuses_of(second)) == 2)
+        assert statuses_of(second) == [
             ("towpath.run.queued", "pending"),
             ("towpath.run.ended", "cancelled"),
         ]
-        assert told(first)[0] == ("towpath.run.started", "running")
+        assert statuses_of(first)[0] == ("towpath.run.started", "running")
 
 
 # AG-UI over HTTP
@@ -193,8 +193,8 @@ async def stream(
     http: httpx2.AsyncClient, run: str, message: str, *, thread: str = "t", **props: Any
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Ask an agent as an AG-UI client does, and yield the events of the response."""
-    said = {"id": f"m-{run}", "role": "user", "content": message}
-    body = {"threadId": thread, "runId": run, "messages": [said], "forwardedProps": props}
+    sent = {"id": f"m-{run}", "role": "user", "content": message}
+    body = {"threadId": thread, "runId": run, "messages": [sent], "forwardedProps": props}
     async with http.stream("POST", "/agui/queue", json=body) as response:
         assert response.status_code == 200, await response.aread()
         async for line in response.aiter_lines():
@@ -232,8 +232,8 @@ def assert_only(events: list[dict[str, Any]], run: str, message: str) -> None:
     assert runs_in(events) == [(run, "success")]
     assert (events[0]["type"], events[-1]["type"]) == ("RUN_STARTED", "RUN_FINISHED")
     assert errors_of(events) == []
-    said = "".join(event.get("delta", "") for event in events)
-    assert said == f"You said: {message}"
+    text = "".join(event.get("delta", "") for event in events)
+    assert text == f"You said: {message}"
 
 
 async def test_r91_an_event_stream_shows_its_own_run_only(patient: ServerProcess) -> None:
@@ -311,8 +311,8 @@ async def test_r61_a_silent_stream_shows_that_it_lives(tmp_path: Path) -> None:
     with ServerProcess(data, *APPLICATION, cwd=ROOT, environment=environment) as server:
         async with known(server, "alice") as http:
             active = (await start(http, "t", "wait"))["run_id"]
-            said = {"id": "m", "role": "user", "content": "two"}
-            body = {"threadId": "t", "runId": "r2", "messages": [said]}
+            sent = {"id": "m", "role": "user", "content": "two"}
+            body = {"threadId": "t", "runId": "r2", "messages": [sent]}
             async with http.stream("POST", "/agui/queue", json=body) as response:
                 lines = response.aiter_lines()
                 seen = [await anext(lines) for _ in range(6)]

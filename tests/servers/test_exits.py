@@ -72,8 +72,8 @@ async def test_r121_an_agent_that_exits_ends_its_run_and_nothing_else(
         started = await ask(client, "please", agent=agent)
         ended = await until_over(client, started, seconds=5)
         assert (ended["type"], ended["code"]) == ("RUN_ERROR", "run.failed")
-        told = await until_over(neighbour, beside)
-        assert told["type"] == "RUN_FINISHED"
+        ending = await until_over(neighbour, beside)
+        assert ending["type"] == "RUN_FINISHED"
         assert text_of(neighbour.events(beside.channel)).split() == words.split()
         again = await client.rpc(
             "run.start",

@@ -432,17 +432,17 @@ async def test_r04_one_connection_has_one_id_in_every_layer(server: ServerProces
     assert list(clients) == [client.client_id]
     assert clients[client.client_id]["client"] == client.client_id
 
-    async def told() -> dict[str, str]:
+    async def users_by_event() -> dict[str, str]:
         lines = [json.loads(x) for x in server.log.read_text().splitlines() if x.startswith("{")]
         mine = [line for line in lines if line.get("connection") == client.client_id]
         return {line["event"]: line.get("user", "") for line in mine}
 
     async def closed() -> bool:
-        return "connection_closed" in await told()
+        return "connection_closed" in await users_by_event()
 
     await eventually(closed)
-    who_said = await told()
-    assert who_said["connection_opened"] == who_said["connection_closed"] == "identity"
+    logged_users = await users_by_event()
+    assert logged_users["connection_opened"] == logged_users["connection_closed"] == "identity"
 
 
 async def test_r09_every_end_is_logged_with_its_code(server: ServerProcess) -> None:

@@ -58,7 +58,7 @@ async def test_r42_r47_r78_kill_9_loses_nothing_anybody_saw(
         seen = client.publications(started.channel)
         subscribed = next(f for f in client.frames if "subscribe" in f)["subscribe"]
     await asyncio.to_thread(killable.start)
-    said = text_of(item["data"] for item in seen)
+    seen_text = text_of(item["data"] for item in seen)
     position = {"recover": True, "offset": seen[half - 1]["offset"], "epoch": ""}
     position["epoch"] = subscribed["epoch"]
     async with wire_client(killable.ws, token) as client:
@@ -71,7 +71,7 @@ async def test_r42_r47_r78_kill_9_loses_nothing_anybody_saw(
         terminal = [event for event in events if event["type"] in TERMINAL]
         assert [event.get("code") for event in terminal] == ["run.lost"]
         assert events[-1] == terminal[0]
-        assert text_of(events).startswith(said)
+        assert text_of(events).startswith(seen_text)
         await client.command("unsubscribe", channel=started.channel)
         again = await client.command("subscribe", channel=started.channel, **position)
         assert again["subscribe"]["recovered"] is True

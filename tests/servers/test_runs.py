@@ -362,11 +362,11 @@ async def test_r33_ten_people_of_two_tenants_at_once(server: ServerProcess) -> N
 
 
 async def test_r35_a_foreign_thread_looks_like_none(server: ServerProcess) -> None:
-    """At each door of the wire a foreign thread or run answers word for word like a missing one."""
+    """Each command answers for a foreign thread or run exactly as for a missing one."""
     async with wire_client(server.ws, server.token("owner")) as owner:
         started = await ask(owner, "private", agent="echo")
         await until_over(owner, started)
-    doors: list[tuple[str, Callable[[str, str], dict[str, Any]]]] = [
+    commands: list[tuple[str, Callable[[str, str], dict[str, Any]]]] = [
         ("subscribe", lambda thread, run: {"channel": f"thread:{thread}"}),
         ("history", lambda thread, run: {"channel": f"thread:{thread}", "limit": -1}),
         ("presence", lambda thread, run: {"channel": f"thread:{thread}"}),
@@ -397,7 +397,7 @@ async def test_r35_a_foreign_thread_looks_like_none(server: ServerProcess) -> No
     ]
     for user, tenant in (("stranger", "acme"), ("owner", "globex")):
         async with wire_client(server.ws, server.token(user, tenant)) as client:
-            for name, fields in doors:
+            for name, fields in commands:
                 foreign = await client.command(name, **fields(started.thread, started.run))
                 missing = await client.command(name, **fields("missing", "missing"))
                 assert {**foreign, "id": 0} == {**missing, "id": 0}, (name, foreign)

@@ -42,7 +42,7 @@ Scenario = Callable[[], Awaitable[None]]
 
 
 def explored(scenario: Scenario, runs: int = RUNS) -> detangle.ExploreStats:
-    """Run a scenario under so many schedules, with a strategy of its own."""
+    """Explore a scenario under this many schedules, with a strategy of its own."""
     return detangle.explore(
         scenario,  # type: ignore[arg-type]
         runs=runs,
@@ -54,63 +54,63 @@ def explored(scenario: Scenario, runs: int = RUNS) -> detangle.ExploreStats:
 
 
 def assert_found(scenario: Scenario, *promises: str) -> None:
-    """Assert that a scenario finds the seeded race, by a promise that it breaks."""
+    """Assert that the exploration finds the seeded race, by a promise that it breaks."""
     with pytest.raises(detangle.BugFound, match="|".join(promises)):
         explored(scenario, SEEDED_RUNS)
 
 
 def test_r27_riders_share_one_flight_and_leave_nothing() -> None:
-    """Whoever leaves a flight, the others get its outcome, and nothing flies on for nobody."""
+    """Whichever waiter is cancelled, the others get the outcome, and no work runs for nobody."""
     assert explored(auth_scenarios.waiters).distinct_schedules > RUNS / 2
 
 
 def test_flights_that_are_closed_keep_nobody_waiting() -> None:
-    """However far a flight has come when all are closed, nobody waits for it any more."""
+    """Whenever all work is cancelled at the exit, no waiter is left waiting."""
     assert explored(auth_scenarios.closing).distinct_schedules > RUNS / 2
 
 
 def test_r27_one_credential_is_verified_once_at_a_time() -> None:
-    """Whoever presents it and leaves, a credential is verified once, and the verdict is its own."""
+    """Whoever presents it and is cancelled, a credential is verified once, with its own verdict."""
     assert explored(auth_scenarios.callers).distinct_schedules > RUNS / 2
 
 
 def test_r24_r25_a_half_open_breaker_lets_one_call_through() -> None:
-    """Whoever calls as a breaker half-opens, one call is its probe, and none of before counts."""
+    """One call is the probe of a half-open breaker, and older calls do not count."""
     assert explored(auth_scenarios.probes).distinct_schedules > RUNS / 2
 
 
 def test_r29_rotation_and_outages_refuse_no_published_key() -> None:
-    """However keys rotate and the provider flaps, what is published is taken, and nothing else."""
+    """However keys rotate and the provider flaps, published keys are accepted, and no others."""
     assert explored(auth_scenarios.rotation).distinct_schedules > RUNS / 2
 
 
 def test_r31_r32_a_provider_that_is_down_is_asked_as_often_as_set() -> None:
-    """Whoever asks while the provider is down gets the truth in time, and it is asked little."""
+    """During an outage each caller gets a true verdict in time, with no more attempts than set."""
     assert explored(auth_scenarios.retries).distinct_schedules > RUNS / 2
 
 
 def test_r28_nothing_revoked_is_taken_whatever_was_first() -> None:
-    """Verified, remembered or on its way: what was taken back is good for nothing from then on."""
+    """Verified, cached or pending: a revoked credential is never accepted afterwards."""
     assert explored(auth_scenarios.revocations).distinct_schedules > RUNS / 2
 
 
 def test_r16_a_ticket_is_good_once() -> None:
-    """Whoever comes with it at once, one ticket lets one in."""
+    """Of concurrent redemptions of a ticket one succeeds."""
     assert explored(auth_scenarios.tickets).distinct_schedules > RUNS / 2
 
 
 def test_r84_r85_renewal_expiry_and_revocation_meet() -> None:
-    """However they meet on a live connection: one reply each, one deadline, one ending."""
+    """In any order on an open connection: one reply each, one deadline, one end."""
     assert explored(connection_scenarios.lifetimes).distinct_schedules > RUNS / 2
 
 
 def test_r26_an_outage_ends_no_connection_and_opens_none() -> None:
-    """Whoever comes and goes in an outage, who is connected stays, and nobody is let in."""
+    """In an outage open connections stay, and new ones are refused."""
     assert explored(connection_scenarios.outages).distinct_schedules > RUNS / 2
 
 
 def test_r22_nothing_is_left_of_who_leaves_while_connecting() -> None:
-    """Whenever a client leaves or is sent away, its early commands waited, and it is gone."""
+    """Whenever a client disconnects or is refused, its early commands waited, and it is gone."""
     assert explored(connection_scenarios.arrivals).distinct_schedules > RUNS / 2
 
 
@@ -356,8 +356,8 @@ def test_a_verdict_remembered_past_its_revocation_is_found(monkeypatch: Patch) -
         AuthService._persist,
     )
 
-    async def persist(self: AuthService, *asked: Any) -> Verdict:
-        verdict = check(self, await real(self, *asked))
+    async def persist(self: AuthService, *args: Any) -> Verdict:
+        verdict = check(self, await real(self, *args))
         await asyncio.sleep(detangle.choice(late_provider.MOMENTS))
         return verdict
 
@@ -436,8 +436,8 @@ def test_a_pause_between_verdict_and_hub_is_found(monkeypatch: Patch) -> None:
     """Where something is awaited between them, a revocation in the pause finds nobody to end."""
     real = ConnectionAuth.authenticate_websocket_connection
 
-    async def pausing(self: ConnectionAuth, *asked: Any, **given: Any) -> Any:
-        verdict = await real(self, *asked, **given)
+    async def pausing(self: ConnectionAuth, *args: Any, **kwargs: Any) -> Any:
+        verdict = await real(self, *args, **kwargs)
         await asyncio.sleep(detangle.choice(late_provider.MOMENTS))
         return verdict
 

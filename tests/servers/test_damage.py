@@ -1,4 +1,4 @@
-"""A real server whose log is damaged: while it runs, between two lives, and as it starts."""
+"""A real server with a corrupted log: while it runs, between two starts, and at a start."""
 
 import asyncio
 import json
@@ -101,7 +101,7 @@ async def test_p3_p4_a_log_damaged_while_it_runs_stops_and_comes_back(tmp_path: 
 
 
 async def test_r53_revocations_outlive_damage(tmp_path: Path) -> None:
-    """What was taken back stays so; where nobody can tell any more, everything does."""
+    """Revocations stay valid; if they may be incomplete, every credential is revoked."""
     with ServerProcess(tmp_path / "data") as server:
         good, revoked = server.token("alice"), server.token("mallory")
         operator = server.token("root", role="towpath:revoke")
@@ -134,7 +134,7 @@ async def test_r53_revocations_outlive_damage(tmp_path: Path) -> None:
 
 
 async def test_readiness_names_the_damage(tmp_path: Path) -> None:
-    """A gateway that somebody else serves is not ready any more, and says why."""
+    """A gateway in another application is no longer ready, with a reason."""
     gateway = Gateway(Settings(data=tmp_path / "data"))
     gateway.use_development_key("127.0.0.1")
     port = free_port()

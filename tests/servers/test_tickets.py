@@ -1,4 +1,4 @@
-"""The ways in for clients that can send no token of their own: tickets, and sub-protocols."""
+"""Credentials of clients that cannot send a token of their own: tickets and sub-protocols."""
 
 import asyncio
 import json
@@ -25,8 +25,8 @@ OTHER_PAGE = "https://other.example"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server with two pages on other hosts, that says all it has to say, and counts no failures:
-    those limits have tests of their own.
+    """A server with two pages on other hosts, at log level DEBUG, that limits no failures: those
+    limits have tests of their own.
     """
     settings = environment(
         allowed_origins=json.dumps([PAGE, OTHER_PAGE]),
@@ -39,7 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 async def ticket(server: ServerProcess, user: str, *, page: str = "", **body: Any) -> str:
-    """Have a ticket issued, as a page's own server or, with `page`, as the page itself does."""
+    """Issue a ticket, as a page's own server or, with `page`, as the page itself does."""
     async with http_client(server, server.token(user)) as rest:
         headers = {"origin": page} if page else {}
         answer = await rest.post("/api/v1/tickets", json=body, headers=headers)
@@ -52,7 +52,7 @@ async def ticket(server: ServerProcess, user: str, *, page: str = "", **body: An
 
 
 def encoded(token: str) -> str:
-    """Return a token as `jwt.` entries have it."""
+    """Return a token as it is encoded in `jwt.` entries."""
     return urlsafe_b64encode(token.encode()).decode().rstrip("=")
 
 
@@ -60,7 +60,7 @@ def encoded(token: str) -> str:
 
 
 async def test_r16_a_ticket_logs_in_once_wherever_it_may_travel(server: ServerProcess) -> None:
-    """As ?ticket=, connect.token and refresh.token it is the person once; then it is 109."""
+    """As ?ticket=, connect.token and refresh.token it authenticates once; then it is 109."""
     in_query = await ticket(server, "query")
     async with wire_client(f"{server.ws}?ticket={in_query}") as client:
         connected = (await client.connect())["connect"]
@@ -85,7 +85,7 @@ async def test_r16_a_ticket_logs_in_once_wherever_it_may_travel(server: ServerPr
 
 
 async def test_a_ticket_over_the_wire_is_as_good(server: ServerProcess) -> None:
-    """`ticket.create` on a connection issues one too, of the person whose connection it is."""
+    """`ticket.create` on a connection issues a ticket for the user of the connection."""
     async with wire_client(server.ws, server.token("wired")) as client:
         issued = (await client.rpc("ticket.create"))["ticket"]
     async with wire_client(server.ws) as client:
@@ -94,7 +94,7 @@ async def test_a_ticket_over_the_wire_is_as_good(server: ServerProcess) -> None:
 
 
 async def test_what_is_no_ticket_is_refused_for_good(server: ServerProcess) -> None:
-    """3500 for what never was a ticket, 109 for what may have been one, 401 where none counts."""
+    """3500 for a malformed ticket, 109 for a used or unknown one, 401 where none is accepted."""
     good = await ticket(server, "malformed")
     for bad in (PREFIX, good[:-1], good + "A", good.upper(), PREFIX + "=" * 43, PREFIX + "é" * 43):
         assert (await connect_once(server.ws, bad)).code == 3500, bad
@@ -108,7 +108,7 @@ async def test_what_is_no_ticket_is_refused_for_good(server: ServerProcess) -> N
 
 
 async def test_r16_one_of_a_thousand_redeems_a_ticket(server: ServerProcess) -> None:
-    """A thousand sockets present one ticket at the same moment: one is in, 999 are told 109."""
+    """1000 sockets present one ticket at the same moment: one connects, 999 get 109."""
     issued = await ticket(server, "popular")
     async with AsyncExitStack() as stack:
         clients: list[WireClient] = []
@@ -125,7 +125,7 @@ async def test_r16_one_of_a_thousand_redeems_a_ticket(server: ServerProcess) -> 
 
 
 async def test_a_ticket_is_good_on_the_page_it_was_issued_for(server: ServerProcess) -> None:
-    """Bound by the Origin that asked or by `origin`: elsewhere it is 3500, and used up by it."""
+    """Bound to the Origin of the request or to `origin`: elsewhere it is 3500, and used up."""
     request = [{"page": PAGE}, {"origin": PAGE}, {"page": OTHER_PAGE, "origin": PAGE}]
     for how in request:
         good, stolen, dropped = [await ticket(server, "bound", **how) for _ in range(3)]
@@ -144,7 +144,7 @@ async def test_a_ticket_is_good_on_the_page_it_was_issued_for(server: ServerProc
 
 
 async def test_r16_a_jwt_in_the_query_does_not_authenticate(server: ServerProcess) -> None:
-    """A token under ?ticket= is refused, a good header beside it or not: it may be in a log."""
+    """A token under ?ticket= is refused, also with a good header: URLs end up in logs."""
     token = server.token("leaky")
     assert (await connect_once(f"{server.ws}?ticket={token}")).code == 3500
     headers = {"Authorization": f"Bearer {token}"}
@@ -157,7 +157,7 @@ async def test_r16_a_jwt_in_the_query_does_not_authenticate(server: ServerProces
 
 
 async def test_r19_the_first_source_wins(server: ServerProcess) -> None:
-    """Token before ticket before sub-protocol before header, good or bad; empty ones count not."""
+    """Token before ticket before sub-protocol before header; empty ones are skipped."""
     token = server.token
     names = ["connect", "query", "protocol", "header"]
 
@@ -192,7 +192,7 @@ async def test_r19_the_first_source_wins(server: ServerProcess) -> None:
 
 @asynccontextmanager
 async def browser(server: ServerProcess, *protocols: str) -> AsyncGenerator[WireClient, None]:
-    """Open a socket as a page's `new WebSocket(url, protocols)` does: nothing else can be set."""
+    """Open a socket as `new WebSocket(url, protocols)` does: a page can set nothing else."""
     names = [Subprotocol(name) for name in protocols]
     async with wire_client(server.ws, subprotocols=names, origin=server.http) as client:
         yield client
@@ -203,7 +203,7 @@ async def browser(server: ServerProcess, *protocols: str) -> AsyncGenerator[Wire
 async def test_r18_r19_a_page_that_can_set_sub_protocols_only_logs_in(
     server: ServerProcess, spelling: str, plain: str
 ) -> None:
-    """Each spelling beside each plain name, in either order: in, and the plain name is answered."""
+    """Each spelling with each plain name, in either order: the plain name is echoed."""
     token = server.token("browser")
     entry = f"jwt.{encoded(token)}" if spelling == "jwt" else f"bearer.{token}"
     for offered in ((plain, entry), (entry, plain), (entry, "unheard-of", plain)):
@@ -221,7 +221,7 @@ async def test_r18_r19_a_page_that_can_set_sub_protocols_only_logs_in(
 async def test_r17_r19_near_misses_are_told_the_spelling_and_not_repeated(
     server: ServerProcess,
 ) -> None:
-    """Alone, padded, capitalised, with other words or twice: 400 with the sentence, and only it."""
+    """Alone, padded, capitalised, with other words or twice: 400 with a fixed reason."""
     token = server.token("clumsy")
     padded = urlsafe_b64encode((token + " " * (-len(token) % 3 + 1)).encode()).decode()
     assert padded.endswith("=")
@@ -255,7 +255,7 @@ async def test_r17_r19_near_misses_are_told_the_spelling_and_not_repeated(
 
 
 async def test_names_we_do_not_know_are_no_credentials(server: ServerProcess) -> None:
-    """Plain names of others are passed over; the first one we speak is answered, or none."""
+    """Unknown plain names are ignored; the first known one is echoed, or none."""
     for offered, answered in (
         (["graphql-ws"], None),
         (["centrifuge-protobuf", "centrifuge-json"], "centrifuge-json"),
@@ -269,7 +269,7 @@ async def test_names_we_do_not_know_are_no_credentials(server: ServerProcess) ->
 
 
 async def test_an_origin_is_checked_whatever_the_credential(server: ServerProcess) -> None:
-    """A page of a host that is not allowed is 403 with every kind of credential, ticket and all."""
+    """A page of a host that is not allowed is 403 with every kind of credential."""
     issued, token = await ticket(server, "foreign"), server.token("foreign")
     urls = (server.ws, f"{server.ws}?ticket={issued}")
     for url in urls:
@@ -283,7 +283,7 @@ async def test_an_origin_is_checked_whatever_the_credential(server: ServerProces
 
 
 async def test_r17_no_ticket_is_ever_logged(server: ServerProcess) -> None:
-    """At DEBUG the log holds no piece of a ticket, used, refused or not, and says what happened."""
+    """At DEBUG the log contains no part of a ticket, used or refused, and its telemetry events."""
     used, stolen, unused = [await ticket(server, "discreet", page=PAGE) for _ in range(3)]
     assert (await connect_once(f"{server.ws}?ticket={used}", origin=PAGE)).accepted
     assert (await connect_once(f"{server.ws}?ticket={used}", origin=PAGE)).code == 109

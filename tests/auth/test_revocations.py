@@ -137,8 +137,8 @@ PRINCIPALS = [
 ]
 
 
-def named_by_any(heard: list[Revocation], principal: Principal) -> bool:
-    """Whether one of the revocations takes a principal's credential back: each is asked."""
+def named_by_any(received: list[Revocation], principal: Principal) -> bool:
+    """Whether any of the revocations names a principal's credential, each checked alone."""
     return any(
         one.names(principal)
         and (
@@ -146,40 +146,42 @@ def named_by_any(heard: list[Revocation], principal: Principal) -> bool:
             or principal.issued_at is None
             or principal.issued_at <= one.at + LEEWAY
         )
-        for one in heard
+        for one in received
     )
 
 
 @given(REVOCATIONS, st.randoms())
 def test_r84_neither_order_nor_repetition_changes_what_is_revoked(
-    heard: list[Revocation], shuffle: Any
+    received: list[Revocation], shuffle: Any
 ) -> None:
     """Every node gets the same result, in whatever order it reads the revocations."""
-    again = heard * 2
+    again = received * 2
     shuffle.shuffle(again)
-    in_order, shuffled = taken_back(*heard), taken_back(*again)
+    in_order, shuffled = taken_back(*received), taken_back(*again)
     for principal in PRINCIPALS:
-        revoked = named_by_any(heard, principal)
+        revoked = named_by_any(received, principal)
         assert in_order.revoked(principal) is revoked
         assert shuffled.revoked(principal) is revoked
 
 
 @given(REVOCATIONS, REVOCATIONS)
 def test_r84_what_counts_says_as_much_as_all_that_was_said(
-    heard: list[Revocation], later: list[Revocation]
+    received: list[Revocation], later: list[Revocation]
 ) -> None:
     """A node that starts with the kept revocations gets the same result, whatever follows."""
-    kept = taken_back(*heard)
-    assert len(list(kept)) == len(kept) <= len(heard)
+    kept = taken_back(*received)
+    assert len(list(kept)) == len(kept) <= len(received)
     successor = taken_back(*kept, *later)
     for principal in PRINCIPALS:
-        assert successor.revoked(principal) is named_by_any([*heard, *later], principal)
+        assert successor.revoked(principal) is named_by_any([*received, *later], principal)
 
 
 @given(REVOCATIONS, OF_TOKENS | OF_PEOPLE | OF_EVERYBODY)
-def test_what_takes_back_nothing_new_is_covered(heard: list[Revocation], one: Revocation) -> None:
+def test_what_takes_back_nothing_new_is_covered(
+    received: list[Revocation], one: Revocation
+) -> None:
     """A covered revocation changes no verdict, and a recent one is covered."""
-    kept = taken_back(*heard)
+    kept = taken_back(*received)
     before = [kept.revoked(principal) for principal in PRINCIPALS]
     covered = kept.covers(one)
     assert kept.add(one) is not covered

@@ -21,9 +21,9 @@ def encoded(events: list[dict[str, Any]]) -> list[bytes]:
     ]
 
 
-def run_of(name: str, said: list[str], *, failed: bool) -> list[dict[str, Any]]:
+def run_of(name: str, run_texts: list[str], *, failed: bool) -> list[dict[str, Any]]:
     end = {"type": "RUN_ERROR"} if failed else {"type": "RUN_FINISHED", "runId": name}
-    texts = [{"type": "TEXT_MESSAGE_CONTENT", "delta": text} for text in said]
+    texts = [{"type": "TEXT_MESSAGE_CONTENT", "delta": text} for text in run_texts]
     return [{"type": "RUN_STARTED", "runId": name}, *texts, end]
 
 
@@ -36,8 +36,8 @@ def test_r91_a_filter_shows_one_run_whole(
 ) -> None:
     """The named run is shown whole, or nothing, however events are joined into pieces."""
     thread = [
-        encoded(run_of(f"r{number}", said, failed=failed))
-        for number, (said, failed) in enumerate(made)
+        encoded(run_of(f"r{number}", run_texts, failed=failed))
+        for number, (run_texts, failed) in enumerate(made)
     ]
     events = [event for run in thread for event in run]
     run_filter, shown = RunFilter(f"r{wanted}"), b""
@@ -56,7 +56,9 @@ def test_a_filter_of_no_run_shows_all_up_to_an_end(
     """A reader that joined during a run gets the rest of it, and nothing of the next."""
     rest = encoded(run_of("r", ["a", "b", "c"], failed=False))[1 + min(skipped, 3) :]
     more = [
-        event for said, failed in made for event in encoded(run_of("later", said, failed=failed))
+        event
+        for run_texts, failed in made
+        for event in encoded(run_of("later", run_texts, failed=failed))
     ]
     run_filter = RunFilter(None)
     assert run_filter.take(b"".join([*rest, *more])) == b"".join(rest)

@@ -53,7 +53,7 @@ def serving(directory: Path, **settings: Any) -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="module")
 def agui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server of the paced agents; each test uses people of its own."""
+    """A server of the paced agents; each test has its own users."""
     settings = {"user_connections": 100, "slow_timeout": 2, "close_timeout": 0.5}
     with serving(tmp_path_factory.mktemp("agui"), **settings) as process:
         yield process
@@ -196,7 +196,7 @@ async def test_a_run_that_fails_ends_its_stream(agui: ServerProcess) -> None:
 
 
 async def test_r74_r75_joining_mid_run_gives_a_legal_whole(agui: ServerProcess) -> None:
-    """At every tenth of a story somebody joins: each stream is legal and renders like the uncut."""
+    """A client joins at every tenth of a story: each stream is legal and renders like the whole."""
     person, thread = someone(agui), uuid.uuid4().hex
     joiners: list[asyncio.Task[list[Seen]]] = []
 
@@ -680,7 +680,7 @@ async def test_r10_a_run_goes_on_without_its_client(agui: ServerProcess) -> None
 async def test_r10_only_who_asks_for_it_ends_a_run_by_leaving(
     agui: ServerProcess, props: Any
 ) -> None:
-    """Whatever else stands in forwardedProps, a run outlives its client."""
+    """With any other forwardedProps, a run outlives its client."""
     person = someone(agui)
     async with waiting_run(person, props=props, forwardedProps=props) as (thread, run):
         async with person.join(thread) as stream:

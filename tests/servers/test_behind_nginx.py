@@ -1,4 +1,4 @@
-"""A real nginx in front, as people configure it: what it drops, bounds and says of clients."""
+"""A real nginx in front, as usually configured: headers it drops, bounds and adds."""
 
 import datetime
 import ipaddress
@@ -113,7 +113,7 @@ async def test_r18_tokens_of_4_kib_travel_in_headers_and_of_16_in_connect(
 async def test_a_head_too_large_is_refused_at_once_behind_nginx(
     server: ServerProcess, size: int, buffers: tuple[int, int] | None, status: int
 ) -> None:
-    """Whoever of the two refuses it, does so at once: nginx with 400, we with 431."""
+    """The head is refused at once: by nginx with 400, or by us with 431."""
     with nginx(server.port, header_buffers=buffers) as started:
         for path in ("/health/live", "/connection/websocket"):
             found, seconds = await status_of(started.port, head(path, line_of(size)))

@@ -1,4 +1,4 @@
-"""A server that dies at each named point, by its own hand, under people who use it all the while.
+"""A server that kills itself at each named point, while users work with it.
 
 Every test is repeated exactly by its seed, except for what threads and clocks make of it.
 """

@@ -65,7 +65,7 @@ def offsets(reply: dict[str, Any]) -> list[int]:
 async def test_r80_a_trimmed_channel_gives_what_it_keeps(
     server: ServerProcess, parameters: dict[str, Any], expected: list[int]
 ) -> None:
-    """Without a position all that is kept is asked for; with one, what is after or before it."""
+    """Without a position everything kept is returned; with one, what is after or before it."""
     assert offsets(await request(server, **parameters)) == expected
 
 
@@ -77,7 +77,7 @@ async def test_r80_a_trimmed_channel_gives_what_it_keeps(
 async def test_r80_a_position_that_is_gone_is_told(
     server: ServerProcess, since: dict[str, Any]
 ) -> None:
-    """What lies after it is not whole any more, so none of it is given: error 112."""
+    """What lies after it is incomplete, so nothing is returned: error 112."""
     reply = await request(server, limit=2, since=since)
     assert reply["error"]["code"] == 112
 

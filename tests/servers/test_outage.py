@@ -302,7 +302,7 @@ async def test_r22_r26_keys_that_are_none_let_nobody_in(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
 async def test_r31_attempts_are_as_many_as_the_setting_says(tmp_path: Path, attempts: int) -> None:
-    """One layer retries: a failing provider counts the setting's number of calls per attempt."""
+    """One layer retries: a failing provider gets the setting's number of calls per connect."""
     settings = {"auth_attempts": attempts, "auth_timeout": 2.5, "breaker_failures": 1000}
     async with issuing() as issuer, cold(tmp_path / "data", issuer, **settings) as server:
         issuer.provider.answer(Status(503))
@@ -310,7 +310,7 @@ async def test_r31_attempts_are_as_many_as_the_setting_says(tmp_path: Path, atte
             outcome = await connect_once(server.ws, issuer.token(f"mia-{person}"))
             assert outcome.later, outcome
             assert issuer.fetches == (person * attempts, 0)
-        # Whoever is sure to be wrong is told at once, and tried once: there is nothing to find out.
+        # A token that is certainly invalid is refused at once: no call can change its verdict.
         assert (await connect_once(server.ws, "a.b.c")).code == 3500
         assert issuer.calls == 3 * attempts
 
@@ -488,7 +488,7 @@ async def talking(server: ServerProcess, token: str, stack: AsyncExitStack) -> W
 
 async def test_r22_r84_an_outage_logs_nobody_out_for_as_long_as_its_grace(tmp_path: Path) -> None:
     """Expired in an outage, a session goes on, events flowing, and ends with 3005 after the grace;
-    refreshed meanwhile, it is told "later" and kept.
+    a refresh meanwhile gets a temporary error, and the session stays.
     """
     settings = {"expiry_grace": GRACE, "outage_grace": HOLD, "keys_fresh": 0.2, "keys_stale": 0}
     async with (
@@ -556,7 +556,7 @@ async def test_r84_after_the_outage_an_unrefreshed_session_ends(tmp_path: Path) 
         issuer.heal()
         reply = await diligent.command("refresh", token=issuer.token("ann"))
         assert reply["refresh"]["ttl"] > 3000
-        # Somebody who comes with a new key id is why the provider is asked again.
+        # A token with a new key id causes the next fetch from the provider.
         issuer.provider.rotate()
 
         async def let_in() -> bool:

@@ -1,4 +1,4 @@
-"""What real frameworks sent, told again through a server, to who was there and who came late."""
+"""Recorded runs of real frameworks, replayed through a server, to a live and a late reader."""
 
 import uuid
 from collections.abc import Iterable

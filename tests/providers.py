@@ -1,8 +1,8 @@
 """Real identity providers in processes of their own: one in Python, one in Node.
 
-Both are context managers with the same doors: `http` (where it listens), `issuer` (what it calls
-itself; set it to a proxy's base URL to be reached that way), `rotate`, and `token`, which asks for
-a token over HTTP as a client of it would. They differ as real providers do:
+Both are context managers with the same attributes: `http` (where it listens), `issuer` (its name;
+set it to a proxy's base URL to be reached that way), `rotate`, and `token`, which asks for a token
+over HTTP as a client of it would. They differ as real providers do:
 
 - `OidcProviderMock` (PyPI oidc-provider-mock) signs id tokens with RS256; its one key, for life,
   says neither `alg` nor `use`; `aud` is a list of the one client; access tokens are opaque. On

@@ -117,7 +117,7 @@ def test_only_outages_and_limits_are_temporary() -> None:
 
 @pytest.mark.parametrize("number", sorted(ERRORS_OF_THE_WIRE))
 def test_every_error_has_a_sentence_and_a_status(number: int) -> None:
-    """Errors always carry code and message, and the REST door has a status for each."""
+    """Errors always carry code and message, and REST has a status for each."""
     error = codes.ERRORS[number]
     assert error.message
     assert 400 <= error.http_status <= 599

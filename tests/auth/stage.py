@@ -1,4 +1,4 @@
-"""What the tests of authentication share: clocks that obey, coroutines driven by hand, keys."""
+"""Shared by the tests of authentication: manual clocks, coroutines run by hand, keys."""
 
 import functools
 from collections.abc import Callable, Coroutine
@@ -12,14 +12,14 @@ from towpath.auth.tokens import Issuer, Keys, TokenVerifier
 from towpath.auth.verdicts import Verdict
 
 NOW = 1_800_000_000.0
-"""The Unix time at which these tests play."""
+"""The Unix time at which these tests start."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Clock:
-    """A clock that moves only when it is told to."""
+    """A clock that moves only when a test sets it."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -34,7 +34,7 @@ def wall_clock() -> float:
 
 
 def virtual(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Make an async test one that runs in virtual time, where no wait takes any."""
+    """Run an async test in virtual time, where a wait takes no real time."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -44,7 +44,7 @@ def virtual(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
 
 
 def answered(awaited: Coroutine[Any, Any, T]) -> T:
-    """Return what a coroutine comes to that waits for nothing."""
+    """Return the result of a coroutine that awaits nothing."""
     try:
         awaited.send(None)
     except StopIteration as done:
@@ -55,7 +55,7 @@ def answered(awaited: Coroutine[Any, Any, T]) -> T:
 
 
 class Verifying:
-    """A verifier whose keys are at hand, so that it answers at once."""
+    """A verifier whose keys are in memory, so that it returns without waiting."""
 
     def __init__(self, issuer: Issuer, keys: Keys | Key) -> None:
         fixed = FixedKey(keys) if isinstance(keys, Key) else keys

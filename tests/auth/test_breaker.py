@@ -1,4 +1,4 @@
-"""The breaker counts the dependency's failures, probes once, and believes nothing that is old."""
+"""The breaker counts failures of a dependency, probes once, and ignores outdated results."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ THRESHOLD, RESET = 3, 15.0
 
 
 class Watched:
-    """A breaker, its clock, and the changes of state it told of."""
+    """A breaker, its clock, and the changes of state it reported."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -80,7 +80,7 @@ class Watched:
         return self
 
     def refused(self) -> float:
-        """Return what a caller that is not let through is told to wait."""
+        """Return the `retry_after` of a refused call."""
         with pytest.raises(BreakerOpen) as refused:
             self.breaker.admit()
         assert refused.value.name == "keys"
@@ -97,7 +97,7 @@ def watched() -> Watched:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[State, Transition]]]:
-    """Every move any breaker makes or tries to make."""
+    """All transitions that any breaker makes or tries to make."""
     moves: list[tuple[State, Transition]] = []
 
     class Recorded(dict[tuple[State, Transition], State]):
@@ -123,7 +123,7 @@ ROWS: dict[tuple[State, Transition], list[Callable[[Watched], None]]] = {
 
 
 def test_r24_the_tests_below_know_every_move() -> None:
-    """A new line of the table needs a way to it."""
+    """A new row of the table needs a test."""
     assert ROWS.keys() == TRANSITIONS.keys()
 
 
@@ -134,7 +134,7 @@ def test_r24_every_move_of_the_table_is_made(
     watched: Watched,
     made: list[tuple[State, Transition]],
 ) -> None:
-    """Each line is what a breaker does, ends where the table says, and is told of as a change."""
+    """Each row is reachable, ends in the state of the table, and is reported as a change."""
     if row[0] is not State.CLOSED:
         watched.opened()
         watched.clock.now += RESET
@@ -153,7 +153,7 @@ def test_r24_every_move_of_the_table_is_made(
 def test_r25_nothing_anybody_does_makes_a_move_that_is_not_in_the_table(
     state: State, deed: Callable[[Watched], None], watched: Watched, made: list[Any]
 ) -> None:
-    """What has no line is never tried: late results and unasked failures included."""
+    """A transition without a row is never tried: also with late results and outside failures."""
     late = [watched.breaker.admit() for _ in range(3)]
     if state is not State.CLOSED:
         watched.opened()
@@ -206,7 +206,7 @@ def test_r23_what_nobody_called_a_failure_is_none(watched: Watched) -> None:
 
 
 def test_a_failure_counts_though_an_exception_follows(watched: Watched) -> None:
-    """The caller tells what failed and raises; that is the ordinary way."""
+    """The usual case: the caller reports the failure and raises."""
     for _ in range(THRESHOLD):
         with contextlib.suppress(OSError), watched.breaker.admit() as permit:
             permit.failed()
@@ -215,7 +215,7 @@ def test_a_failure_counts_though_an_exception_follows(watched: Watched) -> None:
 
 
 def test_a_failure_of_a_call_made_elsewhere_counts_while_closed(watched: Watched) -> None:
-    """Open or half-open it changes nothing: only the probe's own result does."""
+    """In open or half-open it changes nothing: only the result of the probe does."""
     watched.fail(2)
     watched.breaker.record_failure()
     assert watched.state() is State.OPEN
@@ -228,7 +228,7 @@ def test_a_failure_of_a_call_made_elsewhere_counts_while_closed(watched: Watched
 
 
 def test_the_last_failure_is_on_the_breakers_clock(watched: Watched) -> None:
-    """Successes leave it where it is."""
+    """Successes do not change it."""
     watched.clock.now = 50.0
     watched.fail()
     watched.clock.now = 60.0
@@ -240,7 +240,7 @@ def test_the_last_failure_is_on_the_breakers_clock(watched: Watched) -> None:
 
 
 def test_r26_open_refuses_at_once_and_says_for_how_long(watched: Watched) -> None:
-    """Until the very end of reset_timeout nobody is let through; then one is."""
+    """Until reset_timeout has passed every call is refused; then one is allowed."""
     watched.opened()
     assert watched.refused() == RESET
     watched.clock.now += 14.0
@@ -254,14 +254,14 @@ def test_r26_open_refuses_at_once_and_says_for_how_long(watched: Watched) -> Non
 
 
 def test_r17_the_refusal_names_the_dependency_alone(watched: Watched) -> None:
-    """What a log shows of it."""
+    """The text that a log shows."""
     watched.opened()
     with pytest.raises(BreakerOpen, match=r"^keys is taken to be down$"):
         watched.breaker.admit()
 
 
 def test_r24_exactly_one_probe_is_let_through(watched: Watched) -> None:
-    """While it is under way everybody else is refused, for as long as it takes."""
+    """While the probe is pending, every other call is refused."""
     watched.opened()
     watched.clock.now += RESET
     watched.breaker.admit()
@@ -271,7 +271,7 @@ def test_r24_exactly_one_probe_is_let_through(watched: Watched) -> None:
 
 
 def test_r24_the_probes_failure_opens_it_for_a_full_reset_timeout(watched: Watched) -> None:
-    """One failure is enough, and time counts from there."""
+    """One failure is enough, and reset_timeout counts from it."""
     watched.opened()
     watched.clock.now += RESET
     probe = watched.breaker.admit()
@@ -294,7 +294,7 @@ def test_r24_the_probes_failure_opens_it_for_a_full_reset_timeout(watched: Watch
 
 
 def test_r24_the_probes_success_closes_it_and_starts_the_count_anew(watched: Watched) -> None:
-    """Afterwards it takes the whole threshold to open it again."""
+    """After that it takes the whole threshold to open it again."""
     watched.opened()
     watched.clock.now += RESET
     watched.succeed()
@@ -304,7 +304,7 @@ def test_r24_the_probes_success_closes_it_and_starts_the_count_anew(watched: Wat
 
 
 def test_r24_an_abandoned_probe_frees_its_place_at_once(watched: Watched) -> None:
-    """It proved nothing: the next caller may probe without waiting, and one only."""
+    """It proves nothing: the next caller may probe at once, and only one."""
     watched.opened()
     watched.clock.now += RESET
     watched.abandon()
@@ -323,7 +323,7 @@ def test_r24_an_abandoned_probe_frees_its_place_at_once(watched: Watched) -> Non
 def test_r25_what_began_before_the_reset_is_ignored_after_it(
     failed: bool, watched: Watched
 ) -> None:
-    """A slow call of yesterday neither opens nor closes nor counts, in any later state."""
+    """A slow call of an older generation has no effect in any later state."""
     late = [watched.breaker.admit() for _ in range(3)]
 
     def ends() -> tuple[State, int]:
@@ -346,7 +346,7 @@ def test_r25_what_began_before_the_reset_is_ignored_after_it(
 
 
 def test_r25_an_old_probe_does_not_speak_for_a_new_one(watched: Watched) -> None:
-    """Two half-open states are two generations, though they look alike."""
+    """Two half-open states are two generations."""
     watched.opened()
     watched.clock.now += RESET
     old = watched.breaker.admit()
@@ -366,7 +366,7 @@ def test_r25_an_old_probe_does_not_speak_for_a_new_one(watched: Watched) -> None
 
 
 async def test_r24_fifty_callers_in_half_open_reach_the_dependency_once() -> None:
-    """One calls, forty-nine are told to come back, and once it answered all are let through."""
+    """One calls, 49 are refused, and after its success all are allowed."""
     watched = Watched().opened()
     watched.clock.now += RESET
     answer, calls = asyncio.Event(), 0
@@ -395,7 +395,7 @@ async def test_r24_fifty_callers_in_half_open_reach_the_dependency_once() -> Non
 
 
 async def test_r24_a_cancelled_probe_frees_its_place() -> None:
-    """Its caller left in the middle of the call; the next one probes at once."""
+    """Its caller is cancelled during the call; the next one probes at once."""
     watched = Watched().opened()
     watched.clock.now += RESET
 
@@ -417,7 +417,7 @@ async def test_r24_a_cancelled_probe_frees_its_place() -> None:
 
 @dataclass
 class Model:
-    """What a breaker should be, said the other way round: in flat rules."""
+    """The expected breaker, written as flat rules."""
 
     state: str = "closed"
     failures: int = 0
@@ -436,7 +436,7 @@ class Model:
         self.state = state
         self.epoch += 1
 
-    def told(self, outcome: str, epoch: int, now: float) -> None:
+    def record(self, outcome: str, epoch: int, now: float) -> None:
         if epoch != self.epoch:
             return
         self.failures = {"ok": 0, "failed": self.failures + 1, "left": self.failures}[outcome]
@@ -449,28 +449,28 @@ class Model:
 
 
 class Breakers(RuleBasedStateMachine):
-    """Calls begin, end, fail and are left, while the clock does what it likes."""
+    """Calls begin, end, fail and are abandoned, while the clock moves."""
 
     def __init__(self) -> None:
         super().__init__()
         self.watched, self.model = Watched(), Model()
-        self.under_way: list[tuple[Permit, int]] = []
+        self.pending: list[tuple[Permit, int]] = []
 
     @rule()
     def calls(self) -> None:
-        """Somebody wants to call."""
+        """Begin a call, if the breaker allows it."""
         admitted = self.model.admits(self.watched.clock.now)
         if admitted:
-            self.under_way.append((self.watched.breaker.admit(), self.model.epoch))
+            self.pending.append((self.watched.breaker.admit(), self.model.epoch))
         else:
             assert self.watched.refused() >= 0
 
     @rule(data=st.data(), outcome=st.sampled_from(["ok", "failed", "failed", "left"]))
-    @precondition(lambda self: self.under_way)
+    @precondition(lambda self: self.pending)
     def ends(self, data: st.DataObject, outcome: str) -> None:
-        """Any of the calls under way is over, however old it is."""
-        permit, epoch = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
-        self.model.told(outcome, epoch, self.watched.clock.now)
+        """End any pending call, however old it is."""
+        permit, epoch = self.pending.pop(data.draw(st.integers(0, len(self.pending) - 1)))
+        self.model.record(outcome, epoch, self.watched.clock.now)
         if outcome == "failed":
             permit.failed()
         with contextlib.suppress(KeyError), permit:
@@ -479,14 +479,14 @@ class Breakers(RuleBasedStateMachine):
 
     @rule()
     def fails_elsewhere(self) -> None:
-        """Somebody who did not ask tells of a failure."""
+        """Record a failure without a permit."""
         if self.model.state == "closed":
-            self.model.told("failed", self.model.epoch, self.watched.clock.now)
+            self.model.record("failed", self.model.epoch, self.watched.clock.now)
         self.watched.breaker.record_failure()
 
     @rule(seconds=st.sampled_from([0.001, 1.0, RESET - 1, RESET, RESET + 1, 3600.0, -3600.0]))
     def the_clock_jumps(self, seconds: float) -> None:
-        """Forwards, and backwards, which a monotonic clock does not do and a bad one might."""
+        """Forward, and backward, as a broken monotonic clock might."""
         self.watched.clock.now += seconds
 
     @invariant()
@@ -499,7 +499,7 @@ class Breakers(RuleBasedStateMachine):
 
     @invariant()
     def at_most_one_probe_is_under_way(self) -> None:
-        now = [epoch for _, epoch in self.under_way if epoch == self.model.epoch]
+        now = [epoch for _, epoch in self.pending if epoch == self.model.epoch]
         if self.model.state == "half-open":
             assert len(now) == 1
         if self.model.state == "open":
@@ -518,7 +518,7 @@ class Breakers(RuleBasedStateMachine):
 
 
 def test_r24_r25_no_order_of_calls_and_times_breaks_the_breaker() -> None:
-    """One probe at most, results of older generations ignored, and only legal moves."""
+    """At most one probe, results of older generations ignored, and only legal transitions."""
     run_state_machine_as_test(Breakers, settings=settings(stateful_step_count=60))
 
 
@@ -526,7 +526,7 @@ def test_r24_r25_no_order_of_calls_and_times_breaks_the_breaker() -> None:
 def test_r23_it_opens_at_the_first_run_of_failures_that_is_long_enough(
     outcomes: list[bool], threshold: int
 ) -> None:
-    """At any threshold: as long as it is closed it is the longest run of failures that decides."""
+    """At any threshold: a closed breaker opens after that many failures in a row."""
     breaker = CircuitBreaker("keys", failure_threshold=threshold, clock=Clock())
     run = 0
     for failed in outcomes:

@@ -1,4 +1,4 @@
-"""What is remembered of a credential is its own, and never for longer than it is true."""
+"""A verdict is cached for its own credential only, and never longer than it is valid."""
 
 import hashlib
 from typing import Any
@@ -47,7 +47,7 @@ class Kept:
 
 
 def test_r27_the_key_is_the_sha256_of_the_credential() -> None:
-    """Nothing of the credential itself stands in the cache."""
+    """The cache contains no part of the credential."""
     assert digest("token") == hashlib.sha256(b"token").digest()
 
 
@@ -59,7 +59,7 @@ def test_r27_the_key_is_the_sha256_of_the_credential() -> None:
 @example("\udfff", "\U0010ffff")
 @example("", "\x00")
 def test_r27_two_credentials_share_nothing_however_alike(one: str, other: str) -> None:
-    """The whole credential counts, to the last character and in any characters."""
+    """The whole credential is the key, to the last character."""
     kept = Kept()
     kept.put(valid("mia"), one)
     assert kept.found(one) == valid("mia")
@@ -73,7 +73,7 @@ def test_r27_two_credentials_share_nothing_however_alike(one: str, other: str) -
 
 @given(st.text("ab.", min_size=1, max_size=30), st.integers(0, 29))
 def test_r27_a_part_of_a_credential_is_another_one(credential: str, cut: int) -> None:
-    """Same beginning, same end, same signature: none of it is a key."""
+    """Same beginning, same end, same signature: none of these is a key."""
     kept = Kept().put(valid(), credential)
     for part in (credential[:cut], credential[cut:], credential + credential[-1]):
         assert (kept.found(part) is not None) is (part == credential)
@@ -97,7 +97,7 @@ def test_r27_a_part_of_a_credential_is_another_one(credential: str, cut: int) ->
 def test_r28_a_good_verdict_lives_no_longer_than_its_credential(
     ends: float | None, seconds: float
 ) -> None:
-    """The lifetime is min(300 s, exp - now), to the moment."""
+    """The lifetime is exactly min(300 s, exp - now)."""
     kept = Kept().put(valid(ends=ends))
     assert kept.pass_(seconds - 0.001).found() == valid(ends=ends)
     assert kept.pass_(0.001).found() is None
@@ -105,14 +105,14 @@ def test_r28_a_good_verdict_lives_no_longer_than_its_credential(
 
 @pytest.mark.parametrize("ends", [NOW, NOW - 0.001, NOW - 29, 0.0, -1.0])
 def test_r28_what_is_past_its_end_is_not_kept(ends: float) -> None:
-    """What only the leeway still lets through is verified each time."""
+    """A credential accepted by the leeway only is verified each time."""
     kept = Kept().put(valid(ends=ends))
     assert kept.found() is None
     assert len(kept.cache) == 0
 
 
 def test_r28_looking_does_not_make_it_live_longer() -> None:
-    """The age counts from when it was found out."""
+    """The age counts from the verification."""
     kept = Kept().put(valid())
     for _ in range(3):
         assert kept.pass_(99).found() == valid()
@@ -120,7 +120,7 @@ def test_r28_looking_does_not_make_it_live_longer() -> None:
 
 
 def test_r28_what_is_found_says_how_old_it_is() -> None:
-    """It never passes for fresh."""
+    """A cached verdict has its age."""
     kept = Kept().put(valid())
     kept.pass_(42)
     stored_result = kept.cache.get(KEY)
@@ -130,7 +130,7 @@ def test_r28_what_is_found_says_how_old_it_is() -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0, 299.0])
 def test_r28_a_wall_clock_set_forward_ends_what_is_over(seconds: float) -> None:
-    """The end of a credential is a date: an hour later it is past, though no time has passed."""
+    """The expiry of a credential is a wall-clock time: set an hour ahead, the entry has expired."""
     kept = Kept().put(valid(ends=NOW + HOUR)).pass_(seconds)
     kept.wall.now += HOUR - seconds - 0.001
     assert kept.found() == valid(ends=NOW + HOUR)
@@ -142,7 +142,7 @@ def test_r28_a_wall_clock_set_forward_ends_what_is_over(seconds: float) -> None:
 
 
 def test_r28_a_wall_clock_set_back_makes_nothing_live_longer() -> None:
-    """An entry ages by the clock that nobody sets."""
+    """An entry ages by the monotonic clock."""
     kept = Kept().put(valid(ends=NOW + 60))
     kept.wall.now -= HOUR
     kept.pass_(59)
@@ -180,7 +180,7 @@ def test_r28_at_any_times_only_what_is_true_is_found(
     "verdict", [Invalid("no"), Invalid("no", expired=True), Invalid("no", revoked=True)]
 )
 def test_r28_a_bad_verdict_is_kept_briefly(verdict: Invalid) -> None:
-    """Ten seconds: repeating a bad credential is cheap, and a mistake of ours is short."""
+    """Ten seconds: a repeated bad credential is cheap, and an error of ours is short."""
     kept = Kept().put(verdict)
     assert kept.pass_(9.999).found() == verdict
     assert kept.pass_(0.001).found() is None
@@ -190,7 +190,7 @@ def test_r28_a_bad_verdict_is_kept_briefly(verdict: Invalid) -> None:
     "verdict", [Unknown("down"), Unknown("down", 5.0, suspect=True), Invalid("soon", passing=True)]
 )
 def test_r22_what_time_alone_changes_is_never_kept(verdict: Verdict) -> None:
-    """Nobody is refused for an outage that is over, or for having come too early."""
+    """No refusal is cached for an outage, or for a credential that is not valid yet."""
     kept = Kept().put(verdict)
     assert kept.found() is None
     assert len(kept.cache) == 0
@@ -198,13 +198,13 @@ def test_r22_what_time_alone_changes_is_never_kept(verdict: Verdict) -> None:
 
 @pytest.mark.parametrize("later", [Unknown("down"), Invalid("no"), Invalid("no", passing=True)])
 def test_r28_a_later_verdict_takes_the_place_of_an_earlier_one(later: Verdict) -> None:
-    """What was found out last is never outlived by what was found out before."""
+    """The latest verdict replaces the one before."""
     kept = Kept().put(valid()).put(later)
     assert kept.found() in (None, later)
 
 
 def test_the_lifetimes_can_be_set() -> None:
-    """In seconds, for good ones and for bad ones."""
+    """In seconds, for valid and for invalid verdicts."""
     kept = Kept(valid_seconds=5.0, invalid_seconds=2.0)
     kept.put(valid(), "good").put(valid(ends=None), "endless").put(Invalid("no"), "bad")
     kept.pass_(1.999)
@@ -221,7 +221,7 @@ def test_the_lifetimes_can_be_set() -> None:
 
 
 def test_r27_the_number_is_bounded_and_who_comes_again_stays() -> None:
-    """The one longest unasked of makes room; a flood of bad ones takes no more than its share."""
+    """The least recently used one is evicted; invalid ones take no more than their share."""
     kept = Kept(max_entries=3)
     for name in "abc":
         kept.put(valid(name), name)
@@ -235,7 +235,7 @@ def test_r27_the_number_is_bounded_and_who_comes_again_stays() -> None:
 
 
 def test_what_is_over_takes_no_room() -> None:
-    """The size is that of what can still be found."""
+    """The size counts only entries that can still be found."""
     kept = Kept()
     for number in range(10):
         kept.put(valid(ends=NOW + 10 + number), str(number))
@@ -248,7 +248,7 @@ def test_what_is_over_takes_no_room() -> None:
 
 
 def test_r28_a_revocation_drops_the_verdicts_it_names_and_no_others() -> None:
-    """Those of the person are gone at once; another's and bad ones stay."""
+    """The user's verdicts are dropped at once; other users' and invalid ones stay."""
     kept = Kept()
     kept.put(valid("mia"), "one").put(valid("mia", token_id="j"), "two")
     kept.put(valid("leo"), "other").put(Invalid("no"), "bad")
@@ -264,7 +264,7 @@ def test_r28_a_revocation_drops_the_verdicts_it_names_and_no_others() -> None:
 
 
 def test_forgetting_while_entries_run_out_is_no_fault() -> None:
-    """Entries may end between being listed and being looked at."""
+    """Entries may expire between being listed and being read."""
     kept = Kept()
     for number in range(5):
         kept.put(valid(str(number), ends=NOW + 10), str(number))
@@ -278,7 +278,7 @@ def test_forgetting_while_entries_run_out_is_no_fault() -> None:
 
 
 def test_r17_nothing_in_the_cache_shows_a_credential() -> None:
-    """Keys are digests, and a digest shows nothing."""
+    """Keys are digests, and a digest reveals nothing."""
     key: Digest = digest("eyJ.SECRET.x")
     kept = Kept().put(valid(), "eyJ.SECRET.x")
     assert "SECRET" not in f"{key!r} {kept.cache.get(key)!r}"

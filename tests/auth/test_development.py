@@ -30,7 +30,7 @@ def test_r12_a_development_key_is_made_once_and_only_we_can_read_it(tmp_path: Pa
 def test_r21_eight_who_make_it_at_once_agree_on_one_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever is first wins, and nothing temporary stays behind."""
+    """The first one wins, and no temporary file is left."""
     all_found_none = Barrier(8)
     generate = OctKey.generate_key
 
@@ -50,7 +50,7 @@ def test_r21_eight_who_make_it_at_once_agree_on_one_key(
 @pytest.mark.filterwarnings("ignore:Key size")
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", '{"kty":"RSA"}', '{"kty":"oct"}'])
 def test_r21_a_file_that_is_no_key_says_what_to_do(tmp_path: Path, text: str) -> None:
-    """A broken file is never replaced by itself: whoever put it there decides."""
+    """An invalid file is never replaced automatically: the operator decides."""
     (tmp_path / "dev-key.json").write_text(text)
     with pytest.raises(ConfigurationError, match="remove it to have a new one made"):
         development_key(tmp_path)
@@ -58,14 +58,14 @@ def test_r21_a_file_that_is_no_key_says_what_to_do(tmp_path: Path, text: str) ->
 
 
 def test_a_data_directory_that_cannot_be_used_says_so(tmp_path: Path) -> None:
-    """A file in the place of the directory is the operator's to clear away."""
+    """A file in place of the directory is left for the operator to remove."""
     (tmp_path / "data").write_text("")
     with pytest.raises(ConfigurationError, match="cannot use"):
         development_key(tmp_path / "data")
 
 
 def test_r12_a_demo_user_holds_a_real_token(tmp_path: Path) -> None:
-    """What `sign` makes is verified like any other token, and ends like one."""
+    """A token of `sign` is verified and expires like any other."""
     key = development_key(tmp_path)
     made = sign(key, user="mia", tenant="demo", roles=["ops"], now=1000.7, ttl=60)
     verifier = Verifying(development_issuer(), key)
@@ -84,14 +84,14 @@ def test_r12_another_development_key_opens_nothing(tmp_path: Path) -> None:
 
 
 def test_two_tokens_of_one_person_are_two(tmp_path: Path) -> None:
-    """Each token has an id of its own, by which it alone can be revoked."""
+    """Each token has its own id, by which it can be revoked."""
     key = development_key(tmp_path)
     made = {sign(key, user="mia", tenant="demo", now=1000, ttl=60) for _ in range(10)}
     assert len(made) == 10
 
 
 def test_r12_a_demo_token_names_its_issuer_its_moment_and_itself(tmp_path: Path) -> None:
-    """All that revoking and telling issuers apart need; the directory is made as deep as it is."""
+    """`iss`, `iat` and `jti`, as revocations and several issuers need; parents are created."""
     key = development_key(tmp_path / "deep" / "data")
     made = sign(key, user="mia", tenant="demo", now=1000.7, ttl=60)
     claims = jwt.decode(made, key).claims

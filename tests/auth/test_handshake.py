@@ -1,4 +1,4 @@
-"""Where a credential travels, and which pages may bring one."""
+"""Where a credential is sent, and which origins may send one."""
 
 import base64
 
@@ -53,7 +53,7 @@ def test_r19_the_first_source_found_wins(
 
 
 def test_r63_without_any_source_there_is_no_credential() -> None:
-    """Nobody is made up."""
+    """No credential is invented."""
     assert find_credential("", UpgradeInfo()) is None
 
 
@@ -61,7 +61,7 @@ def test_r63_without_any_source_there_is_no_credential() -> None:
 def test_r11_nothing_else_changes_which_credential_is_taken(
     address: str, origin: str, ticket: str, offered: str, header: str, token: str
 ) -> None:
-    """The first source counts whatever stands beside it; who asks, and from where, is none."""
+    """The first source is used whatever the others hold; address and origin are no credentials."""
     brought = UpgradeInfo(
         address=address, origin=origin, ticket=ticket, offered=offered, authorization=header
     )
@@ -70,7 +70,7 @@ def test_r11_nothing_else_changes_which_credential_is_taken(
 
 
 def test_the_sources_are_those_of_the_documentation() -> None:
-    """A new source would be one more door."""
+    """A new source would be a new way to authenticate."""
     assert [source.value for source in Source] == [
         "connect.token",
         "?ticket=",
@@ -81,12 +81,12 @@ def test_the_sources_are_those_of_the_documentation() -> None:
 
 @pytest.mark.parametrize("header", ["Bearer t", "bearer t", "BEARER   t", "bEaReR t  "])
 def test_r19_the_scheme_is_matched_in_any_case(header: str) -> None:
-    """RFC 6750: the scheme's case and the white space round the token mean nothing."""
+    """RFC 6750: case of the scheme and white space around the token are ignored."""
     assert bearer(header) == "t"
 
 
 def test_only_a_token_of_the_connect_command_can_be_renewed() -> None:
-    """An SDK can bring a new one only where it brought the first."""
+    """An SDK can send a new token only where it sent the first."""
     assert [source for source in Source if Credential("t", source).renewable] == [CONNECT]
 
 
@@ -105,14 +105,14 @@ def test_r16_a_credential_travels_only_where_its_kind_may(
 
 @given(st.text(min_size=4))
 def test_r17_a_credentials_repr_hides_it(secret: str) -> None:
-    """Its source is all that shows."""
+    """Only its source is shown."""
     texts = {f"{Credential(secret, CONNECT)!r}", f"{Credential(secret, CONNECT)}"}
     assert texts == {"Credential(source='connect.token')"}
 
 
 @given(st.text(min_size=4), st.text(min_size=4), st.text(min_size=4))
 def test_r17_a_handshakes_repr_hides_what_it_brought(one: str, other: str, third: str) -> None:
-    """Address and origin show, credentials do not, not even that there are some."""
+    """Address and origin are shown, credentials and their presence are not."""
     plain = UpgradeInfo(address="192.0.2.1", origin="https://app.example")
     brought = UpgradeInfo(
         address="192.0.2.1",
@@ -169,7 +169,7 @@ def test_r19_every_documented_spelling_brings_the_credential(
 def test_r19_without_a_credential_the_first_plain_name_is_answered(
     offered: list[str], answered: str | None
 ) -> None:
-    """What we do not speak is passed over, and is no credential."""
+    """Unknown names are ignored, and are no credentials."""
     assert negotiate(offered) == (answered, "")
 
 
@@ -222,7 +222,7 @@ NEAR_MISSES = [
 @pytest.mark.parametrize("entry", NEAR_MISSES)
 @pytest.mark.parametrize("beside", [[], ["centrifuge-json"]])
 def test_r19_a_near_miss_is_told_how_it_is_spelt(entry: str, beside: list[str]) -> None:
-    """The sentence names both spellings and the plain names, and quotes nothing."""
+    """The reason names both spellings and the plain names, and quotes no input."""
     for offered in ([entry, *beside], [*beside, entry]):
         with pytest.raises(BadRequest) as refused:
             negotiate(offered)
@@ -246,7 +246,7 @@ def test_r19_a_near_miss_is_told_how_it_is_spelt(entry: str, beside: list[str]) 
     ],
 )
 def test_r19_a_credential_comes_once_and_beside_a_plain_name(offered: list[str]) -> None:
-    """Alone it could not be answered with anything but itself; of two nobody knows which counts."""
+    """Alone it could only be echoed; of two credentials it is unclear which one counts."""
     with pytest.raises(BadRequest):
         negotiate(offered)
 
@@ -270,13 +270,13 @@ def test_r18_the_answer_is_never_a_credential(offered: list[str]) -> None:
 
 @pytest.mark.parametrize("token", [f"Bearer {JWT}", f"bearer  {JWT}", f"JWT {JWT}", "token\tx"])
 def test_r19_a_token_that_brings_its_scheme_along_is_misspelt(token: str) -> None:
-    """What belongs into a header is told so in `connect.token`."""
+    """A scheme in `connect.token` is reported as misspelt."""
     assert is_misspelt(token)
 
 
 @pytest.mark.parametrize("token", [JWT, "", "bearer", f"bearer.{JWT}", "tokens x", " Bearer x"])
 def test_r19_other_tokens_are_not_misspelt(token: str) -> None:
-    """They are good or bad, and not a matter of spelling."""
+    """They are valid or invalid."""
     assert not is_misspelt(token)
 
 
@@ -332,7 +332,7 @@ def test_r15_a_missing_host_is_the_same_as_nobody(origin: str) -> None:
 
 @given(st.text(max_size=30), st.text(max_size=30), st.sampled_from(["http", "https"]))
 def test_r15_no_origin_raises_or_slips_in(origin: str, host: str, scheme: str) -> None:
-    """Whatever the two headers hold, only the very same place is the same place."""
+    """Whatever the two headers hold, only an identical origin is the same origin."""
     same = bool(host) and origin == f"{scheme}://{host}"
     assert origin_allowed(origin, host, scheme, frozenset()) is same
 

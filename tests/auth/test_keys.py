@@ -1,4 +1,4 @@
-"""A key is used for what it was made for, or not at all."""
+"""A key is used only with the algorithm it was made for."""
 
 import contextlib
 import json
@@ -70,14 +70,14 @@ def test_r21_a_secret_is_counted_in_bytes() -> None:
 
 @pytest.mark.filterwarnings("ignore:Key size")
 def test_r21_a_short_secret_is_refused_in_a_jwk_too() -> None:
-    """The form in which a key is written does not make it stronger."""
+    """The format of a key does not make it stronger."""
     with pytest.raises(ConfigurationError, match="at least 32 bytes"):
         configured_key('{"kty":"oct","k":"c2hvcnQ"}', "HS256")
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "", "hs256", "HS256 ", "RSA-OAEP", "dir"])
 def test_r13_an_algorithm_that_is_not_taken_is_refused(algorithm: str) -> None:
-    """The sentence lists those that are."""
+    """The error lists the supported algorithms."""
     with pytest.raises(ConfigurationError, match=r"EdDSA.*HS256.*RS256"):
         configured_key(SECRET, algorithm)
 
@@ -106,13 +106,13 @@ def test_r13_an_algorithm_that_is_not_taken_is_refused(algorithm: str) -> None:
 def test_r21_a_key_that_does_not_fit_its_algorithm_is_refused_at_start(
     text: str, algorithm: str
 ) -> None:
-    """No key is ever used with an algorithm of another kind: no confusion, no late surprise."""
+    """No key is ever used with an algorithm of another kind: no algorithm confusion."""
     with pytest.raises(ConfigurationError, match=rf"the key is none for {algorithm}"):
         configured_key(text, algorithm)
 
 
 def test_r17_a_refused_key_is_not_quoted() -> None:
-    """The sentence an operator reads, and logs, holds no secret."""
+    """The error, which is logged, contains no secret."""
     for text, algorithm in (("hunter2hunter2", "HS256"), ('{"kty":"hunter2"', "HS256")):
         with pytest.raises(ConfigurationError) as refused:
             configured_key(text, algorithm)
@@ -120,13 +120,13 @@ def test_r17_a_refused_key_is_not_quoted() -> None:
 
 
 def test_every_algorithm_taken_has_a_strength() -> None:
-    """Nothing without a signature, and nothing of SHA-1, is in the list."""
+    """No unsigned tokens, and no SHA-1."""
     assert {name[:2] for name in ALGORITHMS} == {"HS", "RS", "PS", "ES", "Ed"}
     assert "none" not in ALGORITHMS
 
 
 def test_r13_no_published_key_is_a_shared_secret() -> None:
-    """What everybody can read is never what both sides have to keep."""
+    """A published key is public, so it is never a symmetric key."""
     assert ASYMMETRIC.isdisjoint(SYMMETRIC)
     assert ASYMMETRIC | SYMMETRIC == ALGORITHMS
 
@@ -150,7 +150,7 @@ def test_r13_no_published_key_is_a_shared_secret() -> None:
     ],
 )
 async def test_r13_a_key_is_used_with_what_it_is_made_for(key: Any, algorithms: set[str]) -> None:
-    """Type, curve and its own `alg` tell; a fixed key is found for these and for no other."""
+    """Type, curve and its own `alg` decide; a fixed key is found for these only."""
     assert algorithms_of(key) == algorithms
     found = {name for name in ALGORITHMS if await FixedKey(key).find("any kid", name) is key}
     assert found == algorithms
@@ -247,7 +247,7 @@ def names(keys: KeyRing) -> set[str]:
 def test_r13_a_published_key_that_is_not_for_our_use_is_left_out(
     entry: Any, algorithms: set[str]
 ) -> None:
-    """Whatever is wrong with one key, the others of its set are read."""
+    """An unusable key does not affect the others of its set."""
     keys = ring(entry, GOOD)
     assert names(keys) == algorithms
     assert keys.find("good", "ES256") is not None
@@ -257,13 +257,13 @@ def test_r13_a_published_key_that_is_not_for_our_use_is_left_out(
 @pytest.mark.filterwarnings("ignore:Key size")
 @pytest.mark.parametrize("kid", [5, ["k"], {"k": 1}, True])
 def test_a_key_whose_name_is_no_text_is_left_out(kid: Any) -> None:
-    """It could not be asked for."""
+    """No token could name it."""
     assert len(ring(published(RSA_KEY, kid), GOOD)) == 1
 
 
 @pytest.mark.parametrize("key", [RSA_KEY, EC_KEY, ED_KEY])
 def test_r13_private_members_of_a_published_key_are_not_read(key: Any) -> None:
-    """A provider that publishes its private key is not helped to sign with it here."""
+    """The private part of a published private key is ignored."""
     keys = ring({**key.as_dict(private=True), "kid": "k"})
     [algorithm, *_] = sorted(algorithms_of(key))
     found: Any = keys.find("k", algorithm)
@@ -292,7 +292,7 @@ def test_r13_private_members_of_a_published_key_are_not_read(key: Any) -> None:
     ],
 )
 def test_r29_a_document_without_a_usable_key_is_no_key_set(document: Any) -> None:
-    """It must never take the place of keys that are known: it counts as the provider's failure."""
+    """It must not replace known keys: it is a failure of the provider."""
     with pytest.raises(ValueError, match="key set"):
         read_key_set(document)
 
@@ -315,7 +315,7 @@ JSON = st.recursive(
 @pytest.mark.filterwarnings("ignore:Key size")
 @given(JSON, st.lists(JSON, max_size=4))
 def test_r29_any_document_is_a_key_set_or_none(document: Any, entries: list[Any]) -> None:
-    """Nothing else is raised, whatever a provider publishes."""
+    """No other exception is raised, whatever a provider publishes."""
     for one in (document, {"keys": entries}):
         with contextlib.suppress(ValueError):
             assert len(read_key_set(one))
@@ -326,7 +326,7 @@ def test_r29_any_document_is_a_key_set_or_none(document: Any, entries: list[Any]
 
 
 def test_a_key_without_an_id_is_found_where_it_is_the_only_one() -> None:
-    """A token that names no key is verified only where there is one it can mean."""
+    """A token without a key id is verified only if exactly one key fits."""
     alone = ring(published(RSA_KEY), published(EC_KEY, "ec"))
     assert alone.find(None, "RS256") is not None
     assert alone.find(None, "ES256") is not None
@@ -339,7 +339,7 @@ def test_a_key_without_an_id_is_found_where_it_is_the_only_one() -> None:
 
 
 def test_r13_a_key_is_found_under_its_own_name_and_algorithm_alone() -> None:
-    """A token that names a key gets that one or none: never the only other one."""
+    """A token with a key id gets that key or none, never the only other one."""
     keys = ring(published(RSA_KEY, "a", alg="RS256"), published(EC_KEY))
     for kid, algorithm in (
         ("b", "RS256"),
@@ -357,7 +357,7 @@ def test_r13_a_key_is_found_under_its_own_name_and_algorithm_alone() -> None:
 
 @pytest.mark.parametrize("swap", [False, True])
 def test_r13_of_two_keys_of_one_name_the_first_counts(swap: bool) -> None:
-    """A name means one key, and the document's order says which; other kinds do not clash."""
+    """The first key of an id in the document is used; keys of other types do not clash."""
     entries = [published(RSA_KEY, "k"), published(OTHER_RSA, "k")]
     first, second = (ring(one).find("k", "RS256") for one in entries[:: -1 if swap else 1])
     assert first is not None
@@ -383,7 +383,7 @@ def test_a_set_is_read_up_to_its_bound() -> None:
 
 @pytest.mark.parametrize("make", [lambda: KeyRing([]), lambda: KeyRing(iter(()))])
 def test_an_empty_ring_holds_no_key(make: Callable[[], KeyRing]) -> None:
-    """Nothing is found, with an id or without."""
+    """No key is found, with an id or without."""
     assert len(make()) == 0
     assert make().find("k", "RS256") is None
     assert make().find(None, "RS256") is None

@@ -1,4 +1,4 @@
-"""Who may do what: the answer is no, unless a line says yes, and never across tenants."""
+"""Permissions: everything is denied unless a rule allows it, and never across tenants."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ PRINCIPALS = st.builds(
 def test_r38_nobody_reads_across_tenants_or_users(
     who: Principal, tenant: str, user: str, thread: str
 ) -> None:
-    """Whatever the ids and the roles: an owned channel is read by its owner alone."""
+    """Whatever the ids and the roles: an owned channel is read by its owner only."""
     own = (who.tenant, who.user) == (tenant, user)
     assert may_read(who, user_channel(tenant, user)) is own
     assert may_read(who, thread_channel(tenant, user, thread)) is own
@@ -36,7 +36,7 @@ def test_r38_nobody_reads_across_tenants_or_users(
 def test_r36_what_one_may_name_another_may_not_read(
     one: Principal, other: Principal, name: str
 ) -> None:
-    """Everything a person can say is theirs to read, and only their tenant's is anybody else's."""
+    """Each channel a user can name is theirs to read, and others read only their tenant's."""
     channel = named(name, one)
     assert channel is not None
     assert may_read(one, channel)
@@ -46,7 +46,7 @@ def test_r36_what_one_may_name_another_may_not_read(
 
 @pytest.mark.parametrize("name", ["", "doc", "doc:1", "user:", "thread::t1", "thread:", "Tenant"])
 def test_r38_a_channel_without_a_clear_owner_is_nobodys(name: str) -> None:
-    """The answer is no, unless a rule says yes."""
+    """Denied unless a rule allows it."""
     assert not may_read(Principal(tenant="acme", user="mia"), Channel("acme", name))
 
 
@@ -89,13 +89,13 @@ def test_r38_a_role_allows_what_the_table_says_in_its_own_tenant(role: str, acti
 def test_r11_a_role_that_only_looks_like_one_allows_nothing(
     roles: set[str], action: Action
 ) -> None:
-    """The answer is no, unless a line says yes: names are compared exactly."""
+    """Names of roles are compared exactly."""
     assert not may(Principal(tenant="acme", user="mia", roles=frozenset(roles)), action, "acme")
 
 
 @given(PRINCIPALS, st.sampled_from(list(Action)), NAMES)
 def test_r38_a_right_is_the_sum_of_the_roles(who: Principal, action: Action, tenant: str) -> None:
-    """Roles add up, strangers among them change nothing, and none reaches into another tenant."""
+    """Roles add up, unknown ones change nothing, and none applies to another tenant."""
     for held in (frozenset[str](), frozenset({"towpath:operator"}), frozenset(ALLOWED)):
         person = replace(who, roles=who.roles | held)
         granted = any(action.value in ALLOWED[role] for role in held)
@@ -104,6 +104,6 @@ def test_r38_a_right_is_the_sum_of_the_roles(who: Principal, action: Action, ten
 
 
 def test_an_operator_does_not_speak_for_the_service() -> None:
-    """Who takes credentials back is not who publishes: the two roles share nothing."""
+    """The roles for revoking and for publishing have no action in common."""
     assert ROLES["towpath:operator"].isdisjoint(ROLES["towpath:service"])
     assert frozenset(Action) == ROLES["towpath:operator"] | ROLES["towpath:service"]

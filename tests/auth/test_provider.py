@@ -1,4 +1,4 @@
-"""Keys come over the network as they are published, or not at all."""
+"""Fetching keys over HTTP: limits, validation, the breaker and telemetry."""
 
 import asyncio
 import json
@@ -36,39 +36,39 @@ from towpath.testing.oidc_provider import (
 )
 
 
-class Asking:
-    """An identity provider of ours over a real one in this process, and what was told of it."""
+class ProviderHarness:
+    """Our `IdentityProvider` over a provider in this process, and its telemetry events."""
 
     def __init__(self, issuer: str, client: httpx2.AsyncClient, **options: Any) -> None:
         self.clock = Clock()
-        self.told: list[TelemetryEvent] = []
+        self.events: list[TelemetryEvent] = []
         self.breaker = CircuitBreaker("keys", clock=self.clock, failure_threshold=3)
         self.provider = IdentityProvider(
             issuer,
             client,
             self.breaker,
-            telemetry=Telemetry([self.told.append]),
+            telemetry=Telemetry([self.events.append]),
             monotonic=self.clock,
             **options,
         )
 
     @property
     def failures(self) -> list[str]:
-        """How the calls went; empty for success."""
-        return [one.failure for one in self.told if isinstance(one, KeysFetched)]
+        """The failure of each call; empty for a success."""
+        return [one.failure for one in self.events if isinstance(one, KeysFetched)]
 
     async def refused(self) -> str:
-        """Fetch in vain and return why."""
+        """Fetch, expect a failure, and return its reason."""
         with pytest.raises(KeysUnavailable) as outage:
             await self.provider.fetch()
         return str(outage.value)
 
 
 @asynccontextmanager
-async def asking(**options: Any) -> AsyncIterator[tuple[OidcProvider, Asking]]:
-    """Yield a provider that runs, and what asks it."""
+async def provider_harness(**options: Any) -> AsyncIterator[tuple[OidcProvider, ProviderHarness]]:
+    """Yield a running provider and a harness that fetches from it."""
     async with OidcProvider() as server, httpx2.AsyncClient(trust_env=False) as client:
-        yield server, Asking(server.issuer, client, **options)
+        yield server, ProviderHarness(server.issuer, client, **options)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ async def asking(**options: Any) -> AsyncIterator[tuple[OidcProvider, Asking]]:
     ],
 )
 def test_r29_keys_are_fetched_over_https_or_from_this_machine(url: str, allowed: bool) -> None:
-    """No user, no query, no other scheme; plain http reaches nobody else."""
+    """No user, no query, no other scheme; plain http for loopback addresses only."""
     assert may_ask(url) is allowed
 
 
@@ -113,54 +113,54 @@ def test_r29_keys_are_fetched_over_https_or_from_this_machine(url: str, allowed:
     ],
 )
 def test_r17_an_address_is_shown_without_the_password_in_it(url: str, shown: str) -> None:
-    """What stands before the host is nobody's to read."""
+    """The user and the password of a URL are removed."""
     assert without_user(url) == shown
 
 
 async def test_r17_an_address_that_may_not_be_asked_is_refused_at_start() -> None:
-    """The sentence names the address, and nothing secret in it."""
+    """The error names the URL without its password."""
     async with httpx2.AsyncClient(trust_env=False) as client:
         with pytest.raises(ConfigurationError) as refused:
-            Asking("https://user:hunter2@id.example", client)
+            ProviderHarness("https://user:hunter2@id.example", client)
         assert "https://id.example" in str(refused.value)
         assert "hunter2" not in str(refused.value)
         with pytest.raises(ConfigurationError, match=r"http://id\.example/keys"):
-            Asking("https://id.example", client, jwks_url="http://id.example/keys")
+            ProviderHarness("https://id.example", client, jwks_url="http://id.example/keys")
 
 
 async def test_r29_a_fetch_gives_the_published_keys() -> None:
-    """The document once, then the keys; each call is told."""
-    async with asking() as (server, asked):
-        ring = await asked.provider.fetch()
+    """The discovery document, then the keys; each call emits an event."""
+    async with provider_harness() as (server, harness):
+        ring = await harness.provider.fetch()
         [kid] = server.kids
         assert ring.find(kid, "RS256") is not None
-        assert asked.failures == ["", ""]
+        assert harness.failures == ["", ""]
         assert (server.requests[DISCOVERY], server.requests[JWKS]) == (1, 1)
 
 
 async def test_a_configured_address_of_the_keys_needs_no_document() -> None:
-    """Whoever says where the keys are is believed."""
+    """A configured `jwks_url` is used without discovery."""
     async with OidcProvider() as server, httpx2.AsyncClient(trust_env=False) as client:
-        asked = Asking(server.issuer, client, jwks_url=server.http + JWKS)
-        assert len(await asked.provider.fetch()) == 1
+        harness = ProviderHarness(server.issuer, client, jwks_url=server.http + JWKS)
+        assert len(await harness.provider.fetch()) == 1
         assert server.requests[DISCOVERY] == 0
 
 
 def padded(document: dict[str, object], size: int) -> bytes:
-    """Return a document of exactly so many bytes."""
+    """Return a document of exactly this many bytes."""
     text = json.dumps({**document, "pad": ""})
     return json.dumps({**document, "pad": "x" * (size - len(text))}).encode()
 
 
 async def test_r97_an_answer_may_have_256_kib_and_no_byte_more() -> None:
-    """The bound is exact, and what is over it is not read to its end."""
-    async with asking() as (server, asked):
+    """The bound is exact, and a larger response is not read to its end."""
+    async with provider_harness() as (server, harness):
         server.answer(Raw(padded(server.key_set(), MAX_ANSWER_BYTES), "application/json", 200))
         server.answer(Json(server.document()), path=DISCOVERY)
-        assert len(await asked.provider.fetch()) == 1
+        assert len(await harness.provider.fetch()) == 1
         over = padded(server.key_set(), MAX_ANSWER_BYTES + 1)
         server.answer(Raw(over, "application/json", 200), path=JWKS)
-        assert "without an end" in await asked.refused()
+        assert "without an end" in await harness.refused()
 
 
 @pytest.mark.parametrize("path", [DISCOVERY, JWKS])
@@ -187,15 +187,15 @@ async def test_r97_an_answer_may_have_256_kib_and_no_byte_more() -> None:
 async def test_r22_whatever_else_comes_is_the_providers_failure(
     answer: Any, reason: str, path: str
 ) -> None:
-    """Each is an outage with a reason, counted once at the breaker; then it heals."""
-    async with asking() as (server, asked):
+    """Each is an outage with a reason, counted once by the breaker; then a fetch succeeds."""
+    async with provider_harness() as (server, harness):
         server.answer(answer, path=path)
-        assert reason in await asked.refused()
-        assert asked.breaker.failure_count == 1
-        assert asked.failures[-1]
+        assert reason in await harness.refused()
+        assert harness.breaker.failure_count == 1
+        assert harness.failures[-1]
         server.heal()
-        assert len(await asked.provider.fetch()) == 1
-        assert asked.breaker.failure_count == 0
+        assert len(await harness.provider.fetch()) == 1
+        assert harness.breaker.failure_count == 0
 
 
 @pytest.mark.parametrize(
@@ -210,92 +210,92 @@ async def test_r22_whatever_else_comes_is_the_providers_failure(
     ],
 )
 async def test_r13_a_document_of_somebody_else_leads_nowhere(change: dict[str, Any]) -> None:
-    """Its issuer is ours to the letter, and its keys are where keys may be fetched."""
-    async with asking() as (server, asked):
+    """The issuer must match exactly, and the URL of the keys must be allowed."""
+    async with provider_harness() as (server, harness):
         server.metadata.update(change)
-        await asked.refused()
+        await harness.refused()
         assert server.requests[JWKS] == 0
 
 
 async def test_the_address_of_the_keys_is_believed_for_an_hour() -> None:
-    """Then, or after a failure, the document is asked again."""
-    async with asking() as (server, asked):
-        await asked.provider.fetch()
-        asked.clock.now += DISCOVERY_SECONDS - 1
-        await asked.provider.fetch()
+    """After an hour, or after a failure, the document is fetched again."""
+    async with provider_harness() as (server, harness):
+        await harness.provider.fetch()
+        harness.clock.now += DISCOVERY_SECONDS - 1
+        await harness.provider.fetch()
         assert server.requests[DISCOVERY] == 1
-        asked.clock.now += 1
-        await asked.provider.fetch()
+        harness.clock.now += 1
+        await harness.provider.fetch()
         assert server.requests[DISCOVERY] == 2
         server.answer(Status(404), path=JWKS)
-        await asked.refused()
+        await harness.refused()
         server.heal()
-        await asked.provider.fetch()
+        await harness.provider.fetch()
         assert server.requests[DISCOVERY] == 3
 
 
 async def test_r26_keys_that_do_not_come_open_the_breaker_though_the_document_does() -> None:
-    """A fetch succeeds whole or fails whole; an open breaker makes no call."""
-    async with asking() as (server, asked):
+    """A fetch succeeds or fails as a whole; an open breaker makes no call."""
+    async with provider_harness() as (server, harness):
         server.answer(Status(503), path=JWKS)
         for _ in range(3):
-            await asked.refused()
-        assert asked.breaker.state is State.OPEN
+            await harness.refused()
+        assert harness.breaker.state is State.OPEN
         calls = server.requests.total()
-        assert "taken to be down" in await asked.refused()
+        assert "taken to be down" in await harness.refused()
         assert server.requests.total() == calls
 
 
 async def test_r22_a_client_that_breaks_says_nothing_about_anybody() -> None:
-    """What nobody expected of the client's own code is the provider's failure, and is told."""
+    """An unexpected exception of the HTTP client is an outage, and emits an internal error."""
     broken = AttributeError("'NoneType' object has no attribute 'getpeername'")
 
     def handle(request: httpx2.Request) -> httpx2.Response:
         raise broken
 
     async with httpx2.AsyncClient(transport=httpx2.MockTransport(handle)) as client:
-        asking = Asking("https://id.example", client)
+        harness = ProviderHarness("https://id.example", client)
         for _ in range(3):
-            assert "AttributeError" in await asking.refused()
-        assert asking.failures == ["AttributeError"] * 3
-        assert asking.breaker.state is State.OPEN
-        faults = [one for one in asking.told if isinstance(one, InternalError)]
+            assert "AttributeError" in await harness.refused()
+        assert harness.failures == ["AttributeError"] * 3
+        assert harness.breaker.state is State.OPEN
+        faults = [one for one in harness.events if isinstance(one, InternalError)]
         assert [one.error for one in faults] == [broken] * 3
 
 
 async def test_r32_a_hang_has_an_end_of_its_own() -> None:
-    """A provider that answers nothing is down after `timeout`."""
+    """A provider that does not respond fails after `timeout`."""
     async with (
         OidcProvider() as server,
         FaultProxy("127.0.0.1", server.port, fault=Drop()) as line,
         httpx2.AsyncClient(trust_env=False) as client,
     ):
         server.issuer = line.http
-        asked = Asking(line.http, client, timeout=0.05)
-        assert "timeout" in await asked.refused()
-        assert asked.failures == ["timeout"]
-        assert asked.breaker.failure_count == 1
+        harness = ProviderHarness(line.http, client, timeout=0.05)
+        assert "timeout" in await harness.refused()
+        assert harness.failures == ["timeout"]
+        assert harness.breaker.failure_count == 1
 
 
 async def test_r24_a_call_whose_caller_leaves_proves_nothing() -> None:
-    """It is told as abandoned, and counts neither as a success nor as a failure."""
+    """A cancelled call is reported as abandoned, and is neither a success nor a failure."""
     async with (
         OidcProvider() as server,
         FaultProxy("127.0.0.1", server.port, fault=Drop()) as line,
         httpx2.AsyncClient(trust_env=False) as client,
     ):
         server.issuer = line.http
-        asked = Asking(line.http, client, timeout=30.0)
-        asked.breaker.record_failure()
-        fetching = asyncio.create_task(asked.provider.fetch())
+        harness = ProviderHarness(line.http, client, timeout=30.0)
+        harness.breaker.record_failure()
+        fetching = asyncio.create_task(harness.provider.fetch())
         while not line.live:  # noqa: ASYNC110 - the other end of a socket.
             await asyncio.sleep(0.01)
         fetching.cancel()
         await asyncio.wait((fetching,))
-        assert asked.failures == [ABANDONED]
-        assert asked.breaker.failure_count == 1
+        assert harness.failures == [ABANDONED]
+        assert harness.breaker.failure_count == 1
 
 
 def test_the_bounds_are_the_documented_ones() -> None:
-    """An hour for what was discovered, 256 KiB for an answer."""
+    """One hour for the discovery document, 256 KiB for a response."""
     assert (DISCOVERY_SECONDS, MAX_ANSWER_BYTES) == (3600.0, 262_144)

@@ -1,4 +1,4 @@
-"""What was taken back ends, what came afterwards does not, and nobody else notices."""
+"""A revocation ends what it names, and neither later credentials nor those of others."""
 
 from typing import Any
 
@@ -56,13 +56,13 @@ TENANT = Revocation(tenant="acme", at=NOW)
 def test_r84_a_revocation_is_about_its_own_and_nobody_else(
     revocation: Revocation, principal: Principal, ends: bool
 ) -> None:
-    """One token, one person or one tenant: live sessions and credentials are told apart alike."""
+    """One token, user or tenant: sessions and credentials are matched by the same rule."""
     assert revocation.names(principal) is ends
     assert taken_back(revocation).revoked(principal) is ends
 
 
 def test_nothing_taken_back_is_nothing_revoked() -> None:
-    """Without a revocation everybody stays."""
+    """Without a revocation no credential is revoked."""
     kept = Revocations(KEEP)
     assert not kept.revoked(mia(token_id="j1"))
     assert len(kept) == 0
@@ -83,7 +83,7 @@ def test_nothing_taken_back_is_nothing_revoked() -> None:
 def test_r84_who_logs_in_again_afterwards_is_let_in(
     revocation: Revocation, issued: float, revoked: bool
 ) -> None:
-    """What was issued up to the moment ends with it, whichever clock was ahead; later is new."""
+    """Credentials issued up to the moment (plus the leeway) are revoked; later ones are not."""
     assert taken_back(revocation).revoked(mia(issued_at=issued)) is revoked
 
 
@@ -91,17 +91,17 @@ def test_r84_who_logs_in_again_afterwards_is_let_in(
 def test_r84_a_token_that_does_not_say_when_it_was_issued_counts_as_older(
     revocation: Revocation,
 ) -> None:
-    """It cannot show that it is new."""
+    """Without `iat` it cannot be shown to be newer."""
     assert taken_back(revocation).revoked(mia(issued_at=None, token_id="j1"))
 
 
 def test_r84_a_token_taken_back_stays_so_whenever_it_says_it_was_issued() -> None:
-    """Its name is enough."""
+    """Its id is enough."""
     assert taken_back(TOKEN).revoked(mia(token_id="j1", issued_at=NOW + 3600))
 
 
 def test_a_token_named_like_a_person_is_not_that_person() -> None:
-    """The names of tokens and of people are two kinds."""
+    """Token ids and users are separate namespaces."""
     assert not taken_back(Revocation(tenant="acme", at=NOW, token_id="mia")).revoked(mia())
     assert not taken_back(USER).revoked(mia(user="leo", token_id="mia"))
 
@@ -137,8 +137,8 @@ PRINCIPALS = [
 ]
 
 
-def named_by_any(heard: list[Revocation], principal: Principal) -> bool:
-    """Whether one of the revocations takes a principal's credential back: each is asked."""
+def named_by_any(received: list[Revocation], principal: Principal) -> bool:
+    """Whether any of the revocations names a principal's credential, each checked alone."""
     return any(
         one.names(principal)
         and (
@@ -146,40 +146,42 @@ def named_by_any(heard: list[Revocation], principal: Principal) -> bool:
             or principal.issued_at is None
             or principal.issued_at <= one.at + LEEWAY
         )
-        for one in heard
+        for one in received
     )
 
 
 @given(REVOCATIONS, st.randoms())
 def test_r84_neither_order_nor_repetition_changes_what_is_revoked(
-    heard: list[Revocation], shuffle: Any
+    received: list[Revocation], shuffle: Any
 ) -> None:
-    """Every node comes to what all revocations together say, however they reach it."""
-    again = heard * 2
+    """Every node gets the same result, in whatever order it reads the revocations."""
+    again = received * 2
     shuffle.shuffle(again)
-    in_order, shuffled = taken_back(*heard), taken_back(*again)
+    in_order, shuffled = taken_back(*received), taken_back(*again)
     for principal in PRINCIPALS:
-        revoked = named_by_any(heard, principal)
+        revoked = named_by_any(received, principal)
         assert in_order.revoked(principal) is revoked
         assert shuffled.revoked(principal) is revoked
 
 
 @given(REVOCATIONS, REVOCATIONS)
 def test_r84_what_counts_says_as_much_as_all_that_was_said(
-    heard: list[Revocation], later: list[Revocation]
+    received: list[Revocation], later: list[Revocation]
 ) -> None:
-    """A node that begins with what another one keeps comes to the same, whatever follows."""
-    kept = taken_back(*heard)
-    assert len(list(kept)) == len(kept) <= len(heard)
+    """A node that starts with the kept revocations gets the same result, whatever follows."""
+    kept = taken_back(*received)
+    assert len(list(kept)) == len(kept) <= len(received)
     successor = taken_back(*kept, *later)
     for principal in PRINCIPALS:
-        assert successor.revoked(principal) is named_by_any([*heard, *later], principal)
+        assert successor.revoked(principal) is named_by_any([*received, *later], principal)
 
 
 @given(REVOCATIONS, OF_TOKENS | OF_PEOPLE | OF_EVERYBODY)
-def test_what_takes_back_nothing_new_is_covered(heard: list[Revocation], one: Revocation) -> None:
-    """What is covered changes no verdict, and what was heard a moment ago is covered."""
-    kept = taken_back(*heard)
+def test_what_takes_back_nothing_new_is_covered(
+    received: list[Revocation], one: Revocation
+) -> None:
+    """A covered revocation changes no verdict, and a recent one is covered."""
+    kept = taken_back(*received)
     before = [kept.revoked(principal) for principal in PRINCIPALS]
     covered = kept.covers(one)
     assert kept.add(one) is not covered
@@ -210,13 +212,13 @@ def test_r84_a_token_revoked_again_later_counts_from_then_on() -> None:
     ],
 )
 def test_a_wider_revocation_takes_the_place_of_older_ones(later: Revocation, left: int) -> None:
-    """What it covers is not kept beside it; what is younger, or another's, is."""
+    """Those it covers are dropped; younger ones, and those of others, stay."""
     others = [Revocation(tenant="acme", at=NOW, user="leo"), USER, TOKEN]
     assert len(taken_back(*others, later)) == left
 
 
 def test_r84_the_latest_moment_counts() -> None:
-    """An older revocation that comes late gives nobody their credential back."""
+    """An older revocation that arrives late makes no credential valid again."""
     earlier = Revocation(tenant="acme", at=NOW - 50, user="mia")
     for order in ((USER, earlier), (earlier, USER)):
         assert taken_back(*order).revoked(mia(issued_at=NOW - 10))
@@ -251,7 +253,7 @@ def tokens(tenant: str, count: int, at: float = NOW, first: int = 0) -> list[Rev
 
 @pytest.mark.usefixtures("_small")
 def test_r84_a_tenant_at_its_bound_concerns_no_other() -> None:
-    """Full is full for whoever filled it: what still counts is not dropped to make room."""
+    """Only that tenant is refused: valid revocations are not dropped to make room."""
     kept = taken_back(*tokens("acme", 4))
     for more in (*tokens("acme", 1, first=4), USER):
         assert not kept.admits(more, NOW)
@@ -265,7 +267,7 @@ def test_r84_a_tenant_at_its_bound_concerns_no_other() -> None:
 
 @pytest.mark.usefixtures("_small")
 def test_r84_what_takes_the_place_of_another_has_room_always() -> None:
-    """At the bound a repetition, a later moment and a whole tenant are taken still."""
+    """At the bound a repetition, a later moment and a whole tenant are still accepted."""
     kept = taken_back(*tokens("acme", 3), USER)
     later = Revocation(tenant="acme", at=NOW + 5, user="mia")
     whole = Revocation(tenant="acme", at=NOW + 6)
@@ -278,7 +280,7 @@ def test_r84_what_takes_the_place_of_another_has_room_always() -> None:
 
 @pytest.mark.usefixtures("_small")
 def test_r84_tenants_that_keep_little_have_room_however_much_others_keep() -> None:
-    """At the bound of all, who keeps more than its share is refused, and nobody else."""
+    """At the total bound only tenants above their share are refused."""
     many = [tokens(tenant, 4) for tenant in ("a", "b")]
     kept = taken_back(*many[0], *many[1], *tokens("c", 3))
     assert len(kept) == 11
@@ -295,7 +297,7 @@ def test_r84_tenants_that_keep_little_have_room_however_much_others_keep() -> No
 @pytest.mark.usefixtures("_small")
 @pytest.mark.parametrize("full", ["its own", "all"])
 def test_what_no_credential_outlives_makes_room(full: str) -> None:
-    """Only what is older than any credential is let go, and only where room is needed."""
+    """Only revocations older than any credential are dropped, and only when room is needed."""
     kept = taken_back(*tokens("acme", 3), *tokens("acme", 1, at=NOW + 5, first=3))
     if full == "all":
         kept = taken_back(*tokens("x", 4), *tokens("y", 4), *tokens("acme", 3, at=NOW + 5))
@@ -339,7 +341,7 @@ def test_where_there_is_room_nothing_is_dropped() -> None:
 def test_a_revocation_says_what_it_takes_back_and_survives_the_log(
     revocation: Revocation, what: str
 ) -> None:
-    """Every node reads what one of them wrote."""
+    """Every node reads what another one wrote."""
     assert revocation.what == what
     assert msgspec.json.decode(msgspec.json.encode(revocation), type=Revocation) == revocation
 
@@ -348,7 +350,7 @@ def test_a_revocation_says_what_it_takes_back_and_survives_the_log(
     "text", [b"{}", b'{"type":"notice","tenant":"acme","at":1}', b'{"type":"revocation"}', b"[]"]
 )
 def test_what_is_no_revocation_is_not_read_as_one(text: bytes) -> None:
-    """Another kind of message, or half of one, takes nothing back."""
+    """Another kind of message, or a truncated one, revokes nothing."""
     with pytest.raises(msgspec.DecodeError):
         msgspec.json.decode(text, type=Revocation)
 
@@ -377,7 +379,7 @@ def test_a_revocation_is_written_as_it_has_always_been() -> None:
 
 
 def test_what_is_taken_back_is_said_by_name() -> None:
-    """A tenant and a user look alike."""
+    """Tenant and user are keyword arguments, because they look alike."""
     make: Any = Revocation
     with pytest.raises(TypeError):
         make("acme", 1.5)

@@ -42,7 +42,7 @@ Scenario = Callable[[], Awaitable[None]]
 
 
 def explored(scenario: Scenario, runs: int = RUNS) -> detangle.ExploreStats:
-    """Run a scenario under so many schedules, with a strategy of its own."""
+    """Explore a scenario under this many schedules, with a strategy of its own."""
     return detangle.explore(
         scenario,  # type: ignore[arg-type]
         runs=runs,
@@ -54,63 +54,63 @@ def explored(scenario: Scenario, runs: int = RUNS) -> detangle.ExploreStats:
 
 
 def assert_found(scenario: Scenario, *promises: str) -> None:
-    """Assert that a scenario finds the seeded race, by a promise that it breaks."""
+    """Assert that the exploration finds the seeded race, by a promise that it breaks."""
     with pytest.raises(detangle.BugFound, match="|".join(promises)):
         explored(scenario, SEEDED_RUNS)
 
 
 def test_r27_riders_share_one_flight_and_leave_nothing() -> None:
-    """Whoever leaves a flight, the others get its outcome, and nothing flies on for nobody."""
+    """Whichever waiter is cancelled, the others get the outcome, and no work runs for nobody."""
     assert explored(auth_scenarios.waiters).distinct_schedules > RUNS / 2
 
 
 def test_flights_that_are_closed_keep_nobody_waiting() -> None:
-    """However far a flight has come when all are closed, nobody waits for it any more."""
+    """Whenever all work is cancelled at the exit, no waiter is left waiting."""
     assert explored(auth_scenarios.closing).distinct_schedules > RUNS / 2
 
 
 def test_r27_one_credential_is_verified_once_at_a_time() -> None:
-    """Whoever presents it and leaves, a credential is verified once, and the verdict is its own."""
+    """Whoever presents it and is cancelled, a credential is verified once, with its own verdict."""
     assert explored(auth_scenarios.callers).distinct_schedules > RUNS / 2
 
 
 def test_r24_r25_a_half_open_breaker_lets_one_call_through() -> None:
-    """Whoever calls as a breaker half-opens, one call is its probe, and none of before counts."""
+    """One call is the probe of a half-open breaker, and older calls do not count."""
     assert explored(auth_scenarios.probes).distinct_schedules > RUNS / 2
 
 
 def test_r29_rotation_and_outages_refuse_no_published_key() -> None:
-    """However keys rotate and the provider flaps, what is published is taken, and nothing else."""
+    """However keys rotate and the provider flaps, published keys are accepted, and no others."""
     assert explored(auth_scenarios.rotation).distinct_schedules > RUNS / 2
 
 
 def test_r31_r32_a_provider_that_is_down_is_asked_as_often_as_set() -> None:
-    """Whoever asks while the provider is down gets the truth in time, and it is asked little."""
+    """During an outage each caller gets a true verdict in time, with no more attempts than set."""
     assert explored(auth_scenarios.retries).distinct_schedules > RUNS / 2
 
 
 def test_r28_nothing_revoked_is_taken_whatever_was_first() -> None:
-    """Verified, remembered or on its way: what was taken back is good for nothing from then on."""
+    """Verified, cached or pending: a revoked credential is never accepted afterwards."""
     assert explored(auth_scenarios.revocations).distinct_schedules > RUNS / 2
 
 
 def test_r16_a_ticket_is_good_once() -> None:
-    """Whoever comes with it at once, one ticket lets one in."""
+    """Of concurrent redemptions of a ticket one succeeds."""
     assert explored(auth_scenarios.tickets).distinct_schedules > RUNS / 2
 
 
 def test_r84_r85_renewal_expiry_and_revocation_meet() -> None:
-    """However they meet on a live connection: one reply each, one deadline, one ending."""
+    """In any order on an open connection: one reply each, one deadline, one end."""
     assert explored(connection_scenarios.lifetimes).distinct_schedules > RUNS / 2
 
 
 def test_r26_an_outage_ends_no_connection_and_opens_none() -> None:
-    """Whoever comes and goes in an outage, who is connected stays, and nobody is let in."""
+    """In an outage open connections stay, and new ones are refused."""
     assert explored(connection_scenarios.outages).distinct_schedules > RUNS / 2
 
 
 def test_r22_nothing_is_left_of_who_leaves_while_connecting() -> None:
-    """Whenever a client leaves or is sent away, its early commands waited, and it is gone."""
+    """Whenever a client disconnects or is refused, its early commands waited, and it is gone."""
     assert explored(connection_scenarios.arrivals).distinct_schedules > RUNS / 2
 
 
@@ -127,7 +127,7 @@ Patch = pytest.MonkeyPatch
 
 
 def test_a_leader_that_takes_its_riders_along_is_found(monkeypatch: Patch) -> None:
-    """Where the first rider does the work itself, its leaving ends it for all, and is seen."""
+    """The first waiter does the work itself, so its cancellation ends it for all: found."""
 
     async def share(self: SingleFlight[Hashable, Any], key: Hashable, work: Work) -> Any:
         if (flight := self._flights.get(key)) is not None:
@@ -149,7 +149,7 @@ def test_a_leader_that_takes_its_riders_along_is_found(monkeypatch: Patch) -> No
 
 
 def test_a_flight_forgotten_too_late_is_found(monkeypatch: Patch) -> None:
-    """Where a flight is known for a moment after its end, somebody gets an old outcome."""
+    """A completed flight is known for a moment too long, so a caller gets an old outcome: found."""
     real = SingleFlight._forget
 
     def forget(self: SingleFlight[Hashable, Any], key: Hashable, flight: _Flight[Any]) -> None:
@@ -160,7 +160,7 @@ def test_a_flight_forgotten_too_late_is_found(monkeypatch: Patch) -> None:
 
 
 def test_a_cancelled_flight_that_takes_riders_is_found(monkeypatch: Patch) -> None:
-    """Where a flight nobody waits for is still known while it ends, who comes then ends too."""
+    """A cancelled flight still accepts waiters, who are cancelled with it: found."""
 
     def cancel(self: SingleFlight[Hashable, Any], key: Hashable, flight: _Flight[Any]) -> None:
         assert flight.task is not None
@@ -171,7 +171,7 @@ def test_a_cancelled_flight_that_takes_riders_is_found(monkeypatch: Patch) -> No
 
 
 def test_a_flight_begun_for_nobody_and_lost_is_found(monkeypatch: Patch) -> None:
-    """Where it matters who began a flight first, the last rider's leaving ends a background one."""
+    """The last waiter of background work cancels it, if a waiter started it first: found."""
 
     def begin(self: SingleFlight[Hashable, Any], key: Hashable, work: Work) -> None:
         if key not in self:
@@ -182,7 +182,7 @@ def test_a_flight_begun_for_nobody_and_lost_is_found(monkeypatch: Patch) -> None
 
 
 def test_a_pause_before_a_flight_begins_is_found(monkeypatch: Patch) -> None:
-    """Where something is awaited between looking and beginning, two flights are under way."""
+    """An await between the look-up and the start allows two flights of one key: found."""
     real = SingleFlight.share
 
     async def share(self: SingleFlight[Hashable, Any], key: Hashable, work: Work) -> Any:
@@ -197,7 +197,7 @@ def test_a_pause_before_a_flight_begins_is_found(monkeypatch: Patch) -> None:
 
 
 def test_a_flight_that_goes_on_for_nobody_is_found(monkeypatch: Patch) -> None:
-    """Where the last rider's leaving ends nothing, work goes on that nobody waits for."""
+    """The last cancelled waiter does not cancel the work: found."""
     monkeypatch.setattr(SingleFlight, "_cancel", lambda *_: None)
     assert_found(auth_scenarios.waiters, "nobody rides any more")
     assert_found(auth_scenarios.callers, "nobody waits, so nothing is under way")
@@ -205,7 +205,7 @@ def test_a_flight_that_goes_on_for_nobody_is_found(monkeypatch: Patch) -> None:
 
 
 def test_a_flight_that_never_says_it_was_closed_is_found(monkeypatch: Patch) -> None:
-    """Where only the work itself tells its riders, one closed before its first step tells none."""
+    """Work closed before its first step never ends the wait of its waiters: found."""
     monkeypatch.setattr(SingleFlight, "_finish", lambda *_: None)
     assert_found(auth_scenarios.closing, "nobody waits for what will not come")
 
@@ -221,13 +221,13 @@ def test_a_failure_dressed_up_by_flights_is_found(monkeypatch: Patch) -> None:
 
 
 def test_a_verdict_kept_under_less_than_the_credential_is_found(monkeypatch: Patch) -> None:
-    """Where the key of a verdict is not the whole credential, somebody gets another's."""
+    """A cache key that is not the whole credential returns another one's verdict: found."""
     monkeypatch.setattr(service, "digest", lambda credential: digest(credential[:64]))
     assert_found(auth_scenarios.callers, "nobody else's verdict")
 
 
 def test_an_abandoned_probe_that_keeps_its_slot_is_found(monkeypatch: Patch) -> None:
-    """Where a probe that was cancelled tells nobody, the breaker never lets another one through."""
+    """A cancelled probe that is not reported blocks the breaker for ever: found."""
     real = CircuitBreaker.tell
 
     def tell(self: CircuitBreaker, move: Transition, generation: int) -> None:
@@ -239,7 +239,7 @@ def test_an_abandoned_probe_that_keeps_its_slot_is_found(monkeypatch: Patch) -> 
 
 
 def test_a_breaker_that_ignores_generations_is_found(monkeypatch: Patch) -> None:
-    """Where a call of before counts now, it moves a breaker that has moved on."""
+    """The result of an older call moves a breaker of a later generation: found."""
     real = CircuitBreaker.tell
 
     def tell(self: CircuitBreaker, move: Transition, generation: int) -> None:
@@ -251,7 +251,7 @@ def test_a_breaker_that_ignores_generations_is_found(monkeypatch: Patch) -> None
 
 
 def test_a_half_open_breaker_that_lets_all_through_is_found(monkeypatch: Patch) -> None:
-    """Where half-open means open to everybody, the provider meets them all at once."""
+    """A half-open breaker allows every call, so the provider gets all of them: found."""
     real = CircuitBreaker.admit
 
     def admit(self: CircuitBreaker) -> Permit:
@@ -262,7 +262,7 @@ def test_a_half_open_breaker_that_lets_all_through_is_found(monkeypatch: Patch) 
 
 
 def test_absence_proved_by_older_keys_is_found(monkeypatch: Patch) -> None:
-    """Where keys that left before the question may answer it, a rotated key is called foreign."""
+    """Keys fetched before the lookup prove absence, so a rotated key is invalid: found."""
     real = RemoteKeys._search
 
     async def search(self: RemoteKeys, kid: str, algorithm: str) -> Any:
@@ -276,7 +276,7 @@ def test_absence_proved_by_older_keys_is_found(monkeypatch: Patch) -> None:
 
 
 def test_a_failed_fetch_that_wipes_the_keys_is_found(monkeypatch: Patch) -> None:
-    """Where a failed fetch takes the known keys along, a hiccup rejects people."""
+    """A failed fetch drops the known keys, so a short outage refuses users: found."""
     real = RemoteKeys._fetch
 
     async def fetch(self: RemoteKeys) -> None:
@@ -292,13 +292,13 @@ def test_a_failed_fetch_that_wipes_the_keys_is_found(monkeypatch: Patch) -> None
 
 
 def test_keys_believed_for_ever_are_found(monkeypatch: Patch) -> None:
-    """Where old keys are never gone, an outage keeps a withdrawn one good."""
+    """Old keys never expire, so an outage keeps a withdrawn key valid: found."""
     monkeypatch.setattr(RemoteKeys, "warm", property(lambda self: self._fetched is not None))
     assert_found(auth_scenarios.rotation, "a withdrawn key is believed no more")
 
 
 def test_a_retry_that_does_not_ask_the_breaker_is_found(monkeypatch: Patch) -> None:
-    """Where each try goes out without asking, an open breaker protects nobody."""
+    """Retries skip the breaker, so an open one protects nothing: found."""
 
     def admit(self: CircuitBreaker) -> Permit:
         return Permit(self, self._generation if self.state is State.CLOSED else -1)
@@ -308,7 +308,7 @@ def test_a_retry_that_does_not_ask_the_breaker_is_found(monkeypatch: Patch) -> N
 
 
 def test_a_second_layer_of_retries_is_found(monkeypatch: Patch) -> None:
-    """Where a lower layer tries again too, tries multiply."""
+    """A lower layer retries too, so attempts multiply: found."""
     real = IdentityProvider.fetch
 
     async def fetch(self: IdentityProvider) -> KeyRing:
@@ -322,7 +322,7 @@ def test_a_second_layer_of_retries_is_found(monkeypatch: Patch) -> None:
 
 
 def test_a_deadline_for_each_try_instead_of_all_is_found(monkeypatch: Patch) -> None:
-    """Where only single calls have a deadline, they add up."""
+    """A deadline per call instead of one for all adds up: found."""
 
     async def authenticate(
         self: AuthService, credential: str, *, origin: str | None = None
@@ -335,7 +335,7 @@ def test_a_deadline_for_each_try_instead_of_all_is_found(monkeypatch: Patch) -> 
 
 
 def test_an_outage_turned_into_a_refusal_is_found(monkeypatch: Patch) -> None:
-    """Where a lower layer answers "no such key" for "cannot tell", an outage rejects people."""
+    """A lower layer reports "no such key" for an outage, so users are refused: found."""
     real = RemoteKeys.find
 
     async def find(self: RemoteKeys, kid: str | None, algorithm: str) -> Any:
@@ -350,14 +350,14 @@ def test_an_outage_turned_into_a_refusal_is_found(monkeypatch: Patch) -> None:
 
 
 def test_a_verdict_remembered_past_its_revocation_is_found(monkeypatch: Patch) -> None:
-    """Where revocations are looked at when a verdict is made and not when it is given, it lives."""
+    """Revocations are checked before a verdict is cached, not when it is returned: found."""
     check, real = (
         AuthService._unless_revoked,
         AuthService._persist,
     )
 
-    async def persist(self: AuthService, *asked: Any) -> Verdict:
-        verdict = check(self, await real(self, *asked))
+    async def persist(self: AuthService, *args: Any) -> Verdict:
+        verdict = check(self, await real(self, *args))
         await asyncio.sleep(detangle.choice(late_provider.MOMENTS))
         return verdict
 
@@ -367,7 +367,7 @@ def test_a_verdict_remembered_past_its_revocation_is_found(monkeypatch: Patch) -
 
 
 def test_a_revocation_that_trips_over_an_old_verdict_is_found(monkeypatch: Patch) -> None:
-    """Where a verdict ages out while it is dropped, dropping it fails, and all that follows."""
+    """A verdict expires while it is dropped, so the revocation raises: found."""
 
     def forget(self: VerdictCache, named: Callable[[Principal], bool]) -> None:
         for key, entry in list(self._entries.items()):
@@ -379,7 +379,7 @@ def test_a_revocation_that_trips_over_an_old_verdict_is_found(monkeypatch: Patch
 
 
 def test_a_ticket_used_up_too_late_is_found(monkeypatch: Patch) -> None:
-    """Where a ticket is looked at first and used up later, two come in with it."""
+    """A ticket is checked first and used up later, so two redemptions succeed: found."""
     real = Tickets.redeem
 
     def redeem(self: Tickets, ticket: str, origin: str | None, now: float) -> Verdict:
@@ -395,7 +395,7 @@ def test_a_ticket_used_up_too_late_is_found(monkeypatch: Patch) -> None:
 
 
 def test_a_renewal_that_comes_after_the_end_is_found(monkeypatch: Patch) -> None:
-    """Where a new credential is taken without looking whether the connection is over."""
+    """A refresh is accepted without a check that the connection is open: found."""
     real = CommandHandler._refresh
 
     async def refresh(self: CommandHandler, number: int, token: str) -> Any:
@@ -413,7 +413,7 @@ def test_a_renewal_that_comes_after_the_end_is_found(monkeypatch: Patch) -> None
 
 
 def test_a_renewal_that_keeps_the_old_deadline_is_found(monkeypatch: Patch) -> None:
-    """Where a new credential does not move the deadline, there are two."""
+    """A refresh does not move the deadline, so there are two: found."""
     real = Expiry.watch
 
     def watch(self: Expiry) -> None:
@@ -425,7 +425,7 @@ def test_a_renewal_that_keeps_the_old_deadline_is_found(monkeypatch: Patch) -> N
 
 
 def test_words_after_a_revocation_are_found(monkeypatch: Patch) -> None:
-    """Where what waits is still written after a revocation, somebody reads without a right."""
+    """Waiting bytes are still written after a revocation: found."""
     monkeypatch.setattr(
         client_connection, "AT_ONCE", client_connection.AT_ONCE - {codes.NOT_ALLOWED}
     )
@@ -433,11 +433,11 @@ def test_words_after_a_revocation_are_found(monkeypatch: Patch) -> None:
 
 
 def test_a_pause_between_verdict_and_hub_is_found(monkeypatch: Patch) -> None:
-    """Where something is awaited between them, a revocation in the pause finds nobody to end."""
+    """An await between verdict and hub lets a revocation miss the connection: found."""
     real = ConnectionAuth.authenticate_websocket_connection
 
-    async def pausing(self: ConnectionAuth, *asked: Any, **given: Any) -> Any:
-        verdict = await real(self, *asked, **given)
+    async def pausing(self: ConnectionAuth, *args: Any, **kwargs: Any) -> Any:
+        verdict = await real(self, *args, **kwargs)
         await asyncio.sleep(detangle.choice(late_provider.MOMENTS))
         return verdict
 
@@ -446,7 +446,7 @@ def test_a_pause_between_verdict_and_hub_is_found(monkeypatch: Patch) -> None:
 
 
 def test_somebody_left_in_the_hub_is_found(monkeypatch: Patch) -> None:
-    """Where only who was let in is let out, one who left in between stays in the hub."""
+    """Clean-up skips a connection that was never accepted, so it stays in the hub: found."""
     real = ClientConnection._clean_up
 
     def abandon(self: ClientConnection) -> None:

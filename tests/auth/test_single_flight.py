@@ -1,4 +1,4 @@
-"""One piece of work for everybody who asks, and for nobody's leaving but the last one's."""
+"""Concurrent calls with one key share one task, which only the last cancelled waiter cancels."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from towpath.auth.single_flight import SingleFlight
 
 
 class Work:
-    """Work that is finished from outside, and knows how often it began and was cancelled."""
+    """Work that a test completes, and that counts its starts and cancellations."""
 
     def __init__(self) -> None:
         self.began = 0
@@ -30,25 +30,25 @@ class Work:
 
 
 class Lost(list[Exception]):
-    """What work raised while nobody waited for it."""
+    """Exceptions that were raised while nobody waited."""
 
     def __call__(self, error: Exception) -> None:
         self.append(error)
 
 
-async def turns(count: int = 5) -> None:
-    """Give everybody a few turns."""
+async def event_loop_turns(count: int = 5) -> None:
+    """Let the event loop run a few turns."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 @virtual
 async def test_r27_one_work_for_all_who_ask() -> None:
-    """A hundred ask for the same: it is done once, and all of them get what came of it."""
+    """100 callers with one key: the work runs once, and all of them get its result."""
     async with SingleFlight[str, str](Lost()) as flights:
         work = Work()
         waiters = [asyncio.create_task(flights.share("a", work)) for _ in range(100)]
-        await turns()
+        await event_loop_turns()
         assert (len(flights), "a" in flights, "b" in flights) == (1, True, False)
         work.result.set_result("done")
         assert await asyncio.gather(*waiters) == ["done"] * 100
@@ -57,21 +57,21 @@ async def test_r27_one_work_for_all_who_ask() -> None:
 
 @virtual
 async def test_r27_another_key_is_another_work() -> None:
-    """Nobody gets what was found out for somebody else."""
+    """Callers with different keys do not share a result."""
     async with SingleFlight[str, str](Lost()) as flights:
         works = {key: Work() for key in ("a", "b", "A", "")}
         waiters = {key: asyncio.create_task(flights.share(key, works[key])) for key in works}
-        await turns()
+        await event_loop_turns()
         for key, work in works.items():
             work.result.set_result(f"for {key!r}")
-        assert {key: await rider for key, rider in waiters.items()} == {
+        assert {key: await waiter for key, waiter in waiters.items()} == {
             key: f"for {key!r}" for key in works
         }
 
 
 @virtual
 async def test_what_is_over_is_begun_anew() -> None:
-    """A flight is no cache: who comes afterwards has it done again."""
+    """A completed task is not cached: a later caller starts a new one."""
     async with SingleFlight[str, int](Lost()) as flights:
         count = 0
 
@@ -85,15 +85,15 @@ async def test_what_is_over_is_begun_anew() -> None:
 
 @virtual
 async def test_a_leaver_does_not_disturb_the_others() -> None:
-    """Whoever began it may leave too."""
+    """The caller that started the work may be cancelled too."""
     async with SingleFlight[str, str](Lost()) as flights:
         work = Work()
         waiters = [asyncio.create_task(flights.share("a", work)) for _ in range(3)]
-        await turns()
+        await event_loop_turns()
         waiters[0].cancel()
         waiters[1].cancel()
-        await turns()
-        assert [rider.cancelled() for rider in waiters] == [True, True, False]
+        await event_loop_turns()
+        assert [waiter.cancelled() for waiter in waiters] == [True, True, False]
         work.result.set_result("done")
         assert await waiters[2] == "done"
         assert (work.began, work.cancelled) == (1, 0)
@@ -101,15 +101,15 @@ async def test_a_leaver_does_not_disturb_the_others() -> None:
 
 @virtual
 async def test_the_last_leaver_cancels_the_work() -> None:
-    """Nothing goes on for nobody, and nothing of it stays."""
+    """When the last waiter is cancelled, so is the work, and its key is free."""
     lost = Lost()
     async with SingleFlight[str, str](lost) as flights:
         work = Work()
         waiters = [asyncio.create_task(flights.share("a", work)) for _ in range(2)]
-        await turns()
-        for rider in waiters:
-            rider.cancel()
-        await turns()
+        await event_loop_turns()
+        for waiter in waiters:
+            waiter.cancel()
+        await event_loop_turns()
         assert work.cancelled == 1
         assert work.tidied.is_set()
         assert len(flights) == 0
@@ -118,7 +118,7 @@ async def test_the_last_leaver_cancels_the_work() -> None:
 
 @virtual
 async def test_a_deadline_of_one_is_no_deadline_of_another() -> None:
-    """Each waits as long as they like."""
+    """Each waiter has its own timeout."""
     async with SingleFlight[str, str](Lost()) as flights:
         work = Work()
 
@@ -135,15 +135,15 @@ async def test_a_deadline_of_one_is_no_deadline_of_another() -> None:
 
 @virtual
 async def test_a_newcomer_after_the_last_leaver_begins_a_new_one() -> None:
-    """Even while the cancelled one still tidies up: nobody boards what is going down."""
+    """Even during the clean-up of the cancelled work: nobody joins a cancelled task."""
     async with SingleFlight[str, str](Lost()) as flights:
         old, new = Work(), Work()
         leaver = asyncio.create_task(flights.share("a", old))
-        await turns()
+        await event_loop_turns()
         leaver.cancel()
         await asyncio.sleep(0)
         newcomer = asyncio.create_task(flights.share("a", new))
-        await turns()
+        await event_loop_turns()
         assert old.tidied.is_set()
         assert "a" in flights, "the end of the old one forgot the new one"
         new.result.set_result("new")
@@ -153,15 +153,15 @@ async def test_a_newcomer_after_the_last_leaver_begins_a_new_one() -> None:
 
 @virtual
 async def test_who_leaves_at_once_leaves_nothing() -> None:
-    """Work that was cancelled before its first turn never begins, and its key is free."""
+    """Work that is cancelled before its first turn never starts, and its key is free."""
     async with SingleFlight[str, str](Lost()) as flights:
         work = Work()
         for _ in range(3):
-            rider = asyncio.create_task(flights.share("a", work))
+            waiter = asyncio.create_task(flights.share("a", work))
             await asyncio.sleep(0)
-            rider.cancel()
+            waiter.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await rider
+                await waiter
         assert len(flights) == 0
         work.result.set_result("done")
         assert await flights.share("a", work) == "done"
@@ -169,12 +169,12 @@ async def test_who_leaves_at_once_leaves_nothing() -> None:
 
 @virtual
 async def test_r31_what_it_raises_reaches_every_rider() -> None:
-    """An outage is an outage for all who asked, and is lost to nobody."""
+    """Each waiter gets the exception, and it is not reported as lost."""
     lost = Lost()
     async with SingleFlight[str, str](lost) as flights:
         work = Work()
         waiters = [asyncio.create_task(flights.share("a", work)) for _ in range(5)]
-        await turns()
+        await event_loop_turns()
         error = ConnectionError("down")
         work.result.set_exception(error)
         outcomes = await asyncio.gather(*waiters, return_exceptions=True)
@@ -185,12 +185,12 @@ async def test_r31_what_it_raises_reaches_every_rider() -> None:
 
 @virtual
 async def test_one_who_left_just_before_the_exception_loses_nothing() -> None:
-    """A rider cancelled in the very turn in which it fails still is no reason to report it."""
+    """A waiter cancelled in the turn of the exception does not cause a report."""
     lost = Lost()
     async with SingleFlight[str, str](lost) as flights:
         work = Work()
         leaver, stayer = (asyncio.create_task(flights.share("a", work)) for _ in range(2))
-        await turns()
+        await event_loop_turns()
         leaver.cancel()
         work.result.set_exception(ConnectionError("down"))
         with pytest.raises(ConnectionError):
@@ -203,18 +203,18 @@ async def test_one_who_left_just_before_the_exception_loses_nothing() -> None:
 
 @virtual
 async def test_background_work_flies_on_alone() -> None:
-    """Asking for it twice begins it once; a rider may join, and leave, and it goes on."""
+    """A second `begin` starts nothing; a waiter may join and be cancelled, and the work goes on."""
     async with SingleFlight[str, str](Lost()) as flights:
         work = Work()
         flights.begin("a", work)
         flights.begin("a", work)
-        rider = asyncio.create_task(flights.share("a", work))
-        await turns()
-        rider.cancel()
-        await turns()
+        waiter = asyncio.create_task(flights.share("a", work))
+        await event_loop_turns()
+        waiter.cancel()
+        await event_loop_turns()
         assert (work.began, work.cancelled, "a" in flights) == (1, 0, True)
         joined = asyncio.create_task(flights.share("a", work))
-        await turns()
+        await event_loop_turns()
         work.result.set_result("done")
         assert await joined == "done"
         assert "a" not in flights
@@ -222,16 +222,16 @@ async def test_background_work_flies_on_alone() -> None:
 
 @virtual
 async def test_background_work_reports_what_it_raises() -> None:
-    """There is nobody else to hear of it, and the others' work goes on."""
+    """Without a waiter the exception is reported, and work with other keys goes on."""
     lost = Lost()
     async with SingleFlight[str, str](lost) as flights:
         failing, going_on = Work(), Work()
         flights.begin("a", failing)
         other = asyncio.create_task(flights.share("b", going_on))
-        await turns()
+        await event_loop_turns()
         error = ValueError("no")
         failing.result.set_exception(error)
-        await turns()
+        await event_loop_turns()
         assert lost == [error]
         going_on.result.set_result("done")
         assert await other == "done"
@@ -239,16 +239,16 @@ async def test_background_work_reports_what_it_raises() -> None:
 
 @virtual
 async def test_background_work_with_a_rider_reports_to_the_rider_alone() -> None:
-    """Told once, to whoever waits."""
+    """The waiter gets the exception, and it is not reported as well."""
     lost = Lost()
     async with SingleFlight[str, str](lost) as flights:
         work = Work()
         flights.begin("a", work)
-        rider = asyncio.create_task(flights.share("a", work))
-        await turns()
+        waiter = asyncio.create_task(flights.share("a", work))
+        await event_loop_turns()
         work.result.set_exception(ValueError("no"))
         with pytest.raises(ValueError, match="no"):
-            await rider
+            await waiter
     assert lost == []
 
 
@@ -257,45 +257,45 @@ async def test_background_work_with_a_rider_reports_to_the_rider_alone() -> None
 
 @virtual
 async def test_the_exit_cancels_what_is_under_way_and_waits_for_its_end() -> None:
-    """Nothing is left behind, however long it takes to tidy up."""
+    """No task is left, however long its clean-up takes."""
     lost = Lost()
     async with SingleFlight[str, str](lost) as flights:
         riding, alone = Work(), Work()
-        rider = asyncio.create_task(flights.share("a", riding))
+        waiter = asyncio.create_task(flights.share("a", riding))
         flights.begin("b", alone)
-        await turns()
+        await event_loop_turns()
     assert (riding.cancelled, alone.cancelled) == (1, 1)
     assert riding.tidied.is_set()
     assert alone.tidied.is_set()
     assert len(flights) == 0
     with pytest.raises(asyncio.CancelledError):
-        await rider
+        await waiter
     assert lost == []
 
 
 @virtual
 async def test_r32_the_exit_strands_nobody_whose_work_had_not_begun() -> None:
-    """A flight cancelled before its first turn still lands for those who wait for it."""
+    """Work cancelled before its first turn still ends the wait of its waiters."""
     async with SingleFlight[str, str](Lost()) as flights:
         work = Work()
-        rider = asyncio.create_task(flights.share("a", work))
+        waiter = asyncio.create_task(flights.share("a", work))
         await asyncio.sleep(0)
         assert (len(flights), work.began) == (1, 0)
     assert len(flights) == 0
-    done, _ = await asyncio.wait([rider], timeout=1)
+    done, _ = await asyncio.wait([waiter], timeout=1)
     assert done
-    assert rider.cancelled()
+    assert waiter.cancelled()
 
 
 @virtual
 async def test_the_exit_lets_an_exception_of_its_own_block_through() -> None:
-    """Whoever uses it in a `with` block hears what went wrong there, as it is."""
+    """An exception of the `async with` block is raised unchanged."""
     flights, work = SingleFlight[str, str](Lost()), Work()
 
     async def block() -> None:
         async with flights:
             flights.begin("a", work)
-            await turns()
+            await event_loop_turns()
             raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine"):
@@ -305,12 +305,12 @@ async def test_the_exit_lets_an_exception_of_its_own_block_through() -> None:
 
 @virtual
 async def test_background_work_that_somebody_shares_already_goes_on_without_them() -> None:
-    """Whoever wanted it done, and waits for nothing, is not let down by riders who leave."""
+    """After a `begin`, cancelled waiters do not cancel the work."""
     async with SingleFlight[str, str](Lost()) as flights:
         work = Work()
-        rider = asyncio.create_task(flights.share("a", work))
-        await turns()
+        waiter = asyncio.create_task(flights.share("a", work))
+        await event_loop_turns()
         flights.begin("a", work)
-        rider.cancel()
-        await turns()
+        waiter.cancel()
+        await event_loop_turns()
         assert (work.began, work.cancelled, "a" in flights) == (1, 0, True)

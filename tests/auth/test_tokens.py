@@ -92,14 +92,14 @@ def b64(data: bytes | str) -> str:
 
 
 def signed(payload: bytes | str, header: dict[str, Any] | str | None = None) -> str:
-    """Return any payload, under any header, with a signature that our secret makes."""
+    """Return any payload under any header, signed with our secret."""
     head = header if isinstance(header, str) else json.dumps(header or {"alg": "HS256"})
     data = payload.encode("utf-8", "surrogatepass") if isinstance(payload, str) else payload
     return hs256(f"{b64(head)}.{b64(data)}", SECRET.raw_value)
 
 
 def hs256(signing: str, secret: bytes) -> str:
-    """Return what is to be signed with its signature, made without the library under test."""
+    """Return the signing input with its HS256 signature, made without the library under test."""
     return f"{signing}.{b64(hmac.new(secret, signing.encode(), hashlib.sha256).digest())}"
 
 
@@ -110,14 +110,14 @@ def token(**changes: Any) -> str:
 
 
 def padded_to(characters: int, kid: str) -> str:
-    """Return a correctly signed token whose claims have so many characters."""
+    """Return a correctly signed token whose claims have this many characters."""
     bare = json.dumps(CLAIMS | {"pad": ""})
     claims = json.dumps(CLAIMS | {"pad": "x" * (characters - len(bare))})
     return signed(claims, {"alg": "HS256", "kid": kid})
 
 
 def weakly_signed(header: dict[str, Any]) -> str:
-    """Return a token signed with the key of 512 bits, which no library makes any more."""
+    """Return a token signed with a 512-bit key, which libraries no longer create."""
     signing = f"{b64(json.dumps(header))}.{b64(json.dumps(CLAIMS))}"
     algorithm = bytes.fromhex("3031300d060960864801650304020105000420")
     digest = algorithm + hashlib.sha256(signing.encode()).digest()
@@ -137,7 +137,7 @@ GOOD_RS = jwt.encode({"alg": "RS256"}, CLAIMS, RSA)
 
 
 def forged() -> Iterator[tuple[str, str]]:
-    """Tokens that our key did not sign, or not this way."""
+    """Tokens that were not signed with our key, or not with its algorithm."""
     for name in ("none", "None", "NONE", "nOnE", "none ", "", "hs256", "HS", "*"):
         for end in ("", SIGNATURE, b64("x")):
             yield f"alg {name!r} {len(end)}", f"{b64(json.dumps({'alg': name}))}.{BODY}.{end}"
@@ -189,7 +189,7 @@ def forged() -> Iterator[tuple[str, str]]:
 
 
 def claimed() -> Iterator[tuple[str, str]]:
-    """Tokens that our key did sign, whose claims are not good enough."""
+    """Tokens signed with our key, whose claims are not acceptable."""
     value: Any
     odd: Any
     for value in ("tomorrow", "1900000000", None, True, False, [], {}, -1, 10**18, 10**400, ""):
@@ -260,7 +260,7 @@ def claimed() -> Iterator[tuple[str, str]]:
 
 
 def damaged() -> Iterator[tuple[str, str]]:
-    """Good tokens of which a piece is missing, changed or too much."""
+    """Good tokens with a piece missing, changed or added."""
     for parts in ((HEAD,), (HEAD, BODY), (BODY, SIGNATURE), (HEAD, SIGNATURE)):
         yield f"{len(parts)} segments", ".".join(parts)
     for hole in range(3):
@@ -311,7 +311,7 @@ def damaged() -> Iterator[tuple[str, str]]:
 
 
 def confused() -> Iterator[tuple[str, str]]:
-    """Tokens against an issuer with an RSA key, made with what everybody knows of it."""
+    """Tokens for an issuer with an RSA key, made from its public key."""
     public = RSA.as_pem(private=False)
     head, body, signature = GOOD_RS.split(".")
     for secret in (public, public.strip(), RSA.as_der(private=False), b"x"):
@@ -334,7 +334,7 @@ def confused() -> Iterator[tuple[str, str]]:
 
 
 def published() -> Iterator[tuple[str, str]]:
-    """Tokens against an issuer that publishes its keys, made by those who can read them."""
+    """Tokens for an issuer with published keys, made from these public keys."""
     attacker = RSAKey.generate_key(2048, auto_kid=False)
     jwk = attacker.as_dict(private=False)
     brought: list[dict[str, Any]] = [
@@ -423,7 +423,7 @@ def test_r13_the_corpus_is_what_it_says() -> None:
 
 @pytest.mark.parametrize("make", MAKERS)
 def test_r13_no_bad_token_is_accepted(make: Callable[[], Iterator[tuple[str, str]]]) -> None:
-    """Of every kind of bad token not one gets in, and not one raises."""
+    """No bad token of any kind is accepted, and none raises an exception."""
     verifier = MAKERS[make]
     accepted = [
         name for name, text in make() if not isinstance(verifier.verify(text, NOW), Invalid)
@@ -432,7 +432,7 @@ def test_r13_no_bad_token_is_accepted(make: Callable[[], Iterator[tuple[str, str
 
 
 def test_r13_the_weak_signature_is_a_signature() -> None:
-    """The 512-bit corpus fails for its key's size, and not because it was signed wrongly."""
+    """The 512-bit corpus fails for the size of its key; its signatures are correct."""
     head, body, signature = weakly_signed({"alg": "RS256"}).split(".")
     number = int.from_bytes(base64.urlsafe_b64decode(signature + "=="))
     digest = hashlib.sha256(f"{head}.{body}".encode()).digest()
@@ -440,7 +440,7 @@ def test_r13_the_weak_signature_is_a_signature() -> None:
 
 
 def test_r17_no_reason_holds_a_piece_of_the_token() -> None:
-    """Whatever is wrong, the sentence for our logs quotes nothing that was presented."""
+    """No reason in our logs contains a part of the token."""
     for name, text, verifier in BAD:
         verdict = verifier.verify(text, NOW)
         assert isinstance(verdict, Invalid)
@@ -452,7 +452,7 @@ def test_r17_no_reason_holds_a_piece_of_the_token() -> None:
 
 @given(st.data())
 def test_r13_a_token_with_any_part_changed_is_refused(data: st.DataObject) -> None:
-    """Whichever characters are put in the place of whichever, nothing but the original gets in."""
+    """Any change of characters makes the token invalid."""
     start = data.draw(st.integers(0, len(GOOD)))
     end = data.draw(st.integers(start, min(len(GOOD), start + 6)))
     put = data.draw(st.text(max_size=6))
@@ -465,7 +465,7 @@ def test_r13_a_token_with_any_part_changed_is_refused(data: st.DataObject) -> No
 
 @given(st.text(max_size=60) | st.binary(max_size=60).map(b64))
 def test_r13_no_text_raises(text: str) -> None:
-    """A verdict is an answer, never an exception."""
+    """The result is a verdict, never an exception."""
     assert isinstance(HS.verify(text, NOW), Invalid)
     assert isinstance(HS.verify(f"{HEAD}.{text}.{SIGNATURE}", NOW), Invalid)
     assert isinstance(HS.verify(f"{text}.{BODY}.{SIGNATURE}", NOW), Invalid)
@@ -484,7 +484,7 @@ def test_r13_no_text_raises(text: str) -> None:
     )
 )
 def test_r13_whoever_gets_in_is_somebody(changes: dict[str, Any]) -> None:
-    """At any values of all claims: no exception, and a principal has tenant, user and end."""
+    """With any claims: no exception, and a principal has tenant, user and expiry."""
     verdict = HS.verify(token(**changes), NOW)
     if isinstance(verdict, Valid):
         who = verdict.principal
@@ -510,7 +510,7 @@ def test_r13_whoever_gets_in_is_somebody(changes: dict[str, Any]) -> None:
     ids=["HS256", "RS256", "PS256", "ES256", "EdDSA"],
 )
 def test_a_good_token_says_who(key: Key, public: Key, algorithm: str) -> None:
-    """Tenant, user, roles, end and id are the claims'."""
+    """Tenant, user, roles, expiry and id come from the claims."""
     claims = {**CLAIMS, "roles": ["ops", "", 5, "admin"], "jti": "id-1"}
     made = jwt.encode({"alg": algorithm}, claims, key, algorithms=[algorithm])
     verdict = Verifying(issuer(algorithm), public).verify(made, NOW)
@@ -539,7 +539,7 @@ def test_a_good_token_says_who(key: Key, public: Key, algorithm: str) -> None:
     ],
 )
 def test_r71_a_token_may_be_odd_and_good(changes: dict[str, Any]) -> None:
-    """Ids of a verified issuer are opaque, and claims we do not know change nothing."""
+    """Ids of a verified issuer are opaque, and unknown claims are ignored."""
     verdict = HS.verify(token(**changes), NOW)
     assert isinstance(verdict, Valid)
     assert verdict.principal.user == changes.get("sub", "mia")
@@ -548,7 +548,7 @@ def test_r71_a_token_may_be_odd_and_good(changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("roles", [..., None, "ops", {"ops": 1}, 5, [], [None, 1, " "]])
 def test_r13_roles_default_to_none(roles: Any) -> None:
-    """Only a list of names gives roles."""
+    """Only a list of strings gives roles."""
     verdict = HS.verify(token(roles=roles), NOW)
     assert isinstance(verdict, Valid)
     assert verdict.principal.roles == frozenset()
@@ -563,7 +563,7 @@ def test_a_token_without_a_usable_id_has_none(value: Any) -> None:
 
 
 def test_one_fixed_tenant_ignores_what_the_token_claims() -> None:
-    """Where the issuer has one tenant, no claim can name another."""
+    """For an issuer with a fixed tenant, no claim can name another one."""
     verdict = Verifying(issuer(tenant_claim=None, tenant="fixed"), SECRET).verify(
         token(tenant="other", org="other"), NOW
     )
@@ -572,7 +572,7 @@ def test_one_fixed_tenant_ignores_what_the_token_claims() -> None:
 
 
 def test_what_is_not_configured_is_not_asked_for() -> None:
-    """Without a configured issuer or audience the key alone says who signed."""
+    """Without a configured issuer or audience only the signature is checked."""
     verifier = Verifying(issuer(issuer=None, audience=None), SECRET)
     verdict = verifier.verify(token(iss=..., aud=...), NOW)
     assert isinstance(verdict, Valid)
@@ -580,7 +580,7 @@ def test_what_is_not_configured_is_not_asked_for() -> None:
 
 
 def test_a_token_says_who_vouches_and_when_it_was_issued() -> None:
-    """A revocation asks for `iat`, an outage for the issuer; a token without `iat` has none."""
+    """Revocations need `iat`, outages the issuer; a token without `iat` has none."""
     verdict = HS.verify(token(iat=NOW - 5), NOW)
     assert isinstance(verdict, Valid)
     assert (verdict.principal.issued_at, verdict.principal.issuer) == (
@@ -623,7 +623,7 @@ MAPPED: list[tuple[str, Any, list[str]]] = [
 def test_r13_roles_are_where_the_configuration_says(
     claim: str, claims: dict[str, Any], roles: list[str]
 ) -> None:
-    """A name is a member's name whatever is in it, a pointer leads through objects only."""
+    """A name is a member of the claims, a pointer leads through objects only."""
     verdict = Verifying(issuer(roles_claim=claim), SECRET).verify(token(**claims))
     assert isinstance(verdict, Valid)
     assert verdict.principal.roles == set(roles)
@@ -633,7 +633,7 @@ def test_r13_roles_are_where_the_configuration_says(
 def test_r13_the_tenant_is_where_the_configuration_says(
     claim: str, claims: dict[str, Any], found: list[str]
 ) -> None:
-    """The same rule for the tenant; where nothing is found, nobody gets in."""
+    """The same rule for the tenant; without a tenant the token is invalid."""
     text = json.dumps({**CLAIMS, **claims}).replace('["ops"]', '"globex"')
     verdict = Verifying(issuer(tenant_claim=claim), SECRET).verify(signed(text))
     assert isinstance(verdict, Valid) is bool(found)
@@ -645,7 +645,7 @@ def test_r13_the_tenant_is_where_the_configuration_says(
 
 
 def test_r13_a_kid_of_one_issuer_opens_nothing_at_another() -> None:
-    """Two issuers call their keys the same: each token is good at its own issuer alone."""
+    """Two issuers use the same key ids: each token is valid for its own issuer only."""
     one = Verifying(issuer("RS256"), Published(read_key_set({"keys": [entry(RSA, "k1")]})))
     other = Verifying(
         issuer("RS256", issuer="https://other.example/", tenant_claim=None, tenant="globex"),
@@ -663,7 +663,7 @@ def test_r13_a_kid_of_one_issuer_opens_nothing_at_another() -> None:
 
 
 def test_a_token_is_taken_by_the_issuer_it_names() -> None:
-    """What a token claims chooses who looks at it; an issuer without a name looks at all."""
+    """The claimed issuer selects the verifier; a verifier without an issuer takes all tokens."""
     verifier = TokenVerifier(issuer(), FixedKey(SECRET))
     assert verifier.takes(GOOD)
     assert verifier.takes(f"{HEAD}.{BODY}.forged")
@@ -674,14 +674,14 @@ def test_a_token_is_taken_by_the_issuer_it_names() -> None:
 
 @given(st.text(max_size=60) | st.binary(max_size=60).map(b64))
 def test_r13_reading_what_a_token_claims_never_raises(text: str) -> None:
-    """Before anything is verified, everything may stand there."""
+    """Before verification the claims may be anything."""
     for claimed_by in (text, f"{HEAD}.{text}.{SIGNATURE}", f"{text}.{text}.{text}"):
         assert not isinstance(claimed_issuer(claimed_by), bytes | int)
 
 
 @pytest.mark.parametrize("payload", ["[]", "5", '{"iss":5}', '{"iss":null}', '{"iss":["a"]}', "{"])
 def test_a_token_without_a_name_of_its_issuer_names_none(payload: str) -> None:
-    """Only text is a name."""
+    """Only a string is an issuer."""
     assert claimed_issuer(signed(payload)) is None
     assert claimed_issuer(token(iss="x" * MAX_TOKEN_BYTES)) is None
 
@@ -690,14 +690,14 @@ def test_a_token_without_a_name_of_its_issuer_names_none(payload: str) -> None:
 
 
 class Unreachable:
-    """Keys nobody can get at."""
+    """Keys that cannot be fetched."""
 
     def __init__(self, outage: KeysUnavailable) -> None:
         self.outage = outage
-        self.asked: list[tuple[str | None, str]] = []
+        self.lookups: list[tuple[str | None, str]] = []
 
     async def find(self, kid: str | None, algorithm: str) -> Key | None:
-        self.asked.append((kid, algorithm))
+        self.lookups.append((kid, algorithm))
         raise self.outage
 
     async def successor(self, key: Key, kid: str | None, algorithm: str) -> Key | None:
@@ -706,41 +706,41 @@ class Unreachable:
 
 @pytest.mark.parametrize("suspect", [False, True])
 def test_r22_an_outage_of_the_keys_is_no_verdict_about_a_token(suspect: bool) -> None:
-    """Nobody can tell now: not invalid, and when to ask again is handed on."""
+    """The verdict is unknown, not invalid, and passes `retry_after` on."""
     keys = Unreachable(KeysUnavailable("no keys", 7.0, suspect=suspect))
     verdict = Verifying(issuer(), keys).verify(GOOD)
     assert verdict == Unknown("no keys", 7.0, suspect=suspect)
-    assert keys.asked == [(None, "HS256")]
+    assert keys.lookups == [(None, "HS256")]
 
 
 def test_r23_what_cannot_be_good_asks_for_no_key() -> None:
-    """No key server hears of a token whose form or algorithm is wrong already."""
+    """A token with an invalid form or algorithm causes no key lookup."""
     keys = Unreachable(KeysUnavailable("no keys"))
     verifier = Verifying(issuer("RS256"), keys)
     for _, text in (*damaged(), *forged()):
         verifier.verify(text)
-    assert {algorithm for _, algorithm in keys.asked} <= {"RS256"}
-    keys.asked.clear()
+    assert {algorithm for _, algorithm in keys.lookups} <= {"RS256"}
+    keys.lookups.clear()
     for text in (GOOD, "a.b.c", "", "x" * (MAX_TOKEN_BYTES + 1), "\u3000"):
         assert isinstance(verifier.verify(text), Invalid)
     long = jwt.encode({"alg": "RS256", "kid": "k" * (MAX_KID_CHARACTERS + 1)}, CLAIMS, RSA)
     assert isinstance(verifier.verify(long), Invalid)
-    assert keys.asked == []
+    assert keys.lookups == []
 
 
 class Rotating:
-    """Keys of which one is known, and another one may have taken its place."""
+    """One known key, which another key may have replaced."""
 
     def __init__(self, newer: Key | KeysUnavailable | None) -> None:
         self.newer = newer
-        self.asked = 0
+        self.lookups = 0
 
     async def find(self, kid: str | None, algorithm: str) -> Key | None:
         return OTHER_RSA
 
     async def successor(self, key: Key, kid: str | None, algorithm: str) -> Key | None:
         assert (key, kid, algorithm) == (OTHER_RSA, None, "RS256")
-        self.asked += 1
+        self.lookups += 1
         if isinstance(self.newer, KeysUnavailable):
             raise self.newer
         return self.newer
@@ -750,13 +750,13 @@ NOT_SIGNED = Invalid("not signed with a key of this issuer")
 
 
 def test_r29_a_token_without_a_key_id_is_tried_with_the_key_that_came_since() -> None:
-    """Nothing but its signature says that the keys were rotated; what it claims counts as ever."""
+    """Only the signature shows the rotation; the claims are checked as usual."""
     keys = Rotating(RSA)
     verifier = Verifying(issuer("RS256"), keys)
     assert isinstance(verifier.verify(GOOD_RS), Valid)
     late = jwt.encode({"alg": "RS256"}, {**CLAIMS, "exp": int(NOW) - 31}, RSA)
     assert verifier.verify(late) == Invalid("expired", expired=True)
-    assert keys.asked == 2
+    assert keys.lookups == 2
 
 
 @pytest.mark.parametrize(
@@ -771,18 +771,18 @@ def test_r29_a_token_without_a_key_id_is_tried_with_the_key_that_came_since() ->
 def test_r29_a_bad_signature_without_a_key_id_is_bad_once_the_keys_are_the_latest(
     newer: Key | KeysUnavailable | None, verdict: Invalid | None
 ) -> None:
-    """Until then nobody can tell; the newer key is tried once, and no third one."""
+    """Until then the verdict is unknown; the newer key is tried once, and no third one."""
     keys = Rotating(newer)
     made = Verifying(issuer("RS256"), keys).verify(GOOD_RS)
     if isinstance(newer, KeysUnavailable):
         assert made == Unknown(newer.reason, newer.retry_after, suspect=newer.suspect)
     else:
         assert made == verdict
-    assert keys.asked == 1
+    assert keys.lookups == 1
 
 
 def test_r23_a_bad_signature_under_a_key_id_asks_for_no_other_key() -> None:
-    """The name says which key it is; and what is good, or bad otherwise, asks for none either."""
+    """The key id names the key; good tokens and other bad ones look up no successor either."""
     keys = Rotating(RSA)
     verifier = Verifying(issuer("RS256"), keys)
     named = jwt.encode({"alg": "RS256", "kid": "k1"}, CLAIMS, RSA)
@@ -791,16 +791,16 @@ def test_r23_a_bad_signature_under_a_key_id_asks_for_no_other_key() -> None:
     assert isinstance(verifier.verify(known), Valid)
     foreign = jwt.encode({"alg": "RS256"}, {**CLAIMS, "iss": "x"}, OTHER_RSA)
     assert verifier.verify(foreign) == Invalid("another issuer")
-    assert keys.asked == 0
+    assert keys.lookups == 0
 
 
 async def test_nothing_takes_the_place_of_a_configured_key() -> None:
-    """Whoever changes it starts the server anew."""
+    """A change of the key needs a restart."""
     assert await FixedKey(RSA).successor(RSA, None, "RS256") is None
 
 
 def test_a_verdict_about_a_token_with_keys_at_hand_waits_for_nothing() -> None:
-    """Where no key has to be fetched the event loop is not asked for a turn."""
+    """If no key has to be fetched, the verification does not yield to the event loop."""
     assert isinstance(answered(TokenVerifier(issuer(), FixedKey(SECRET)).verify(GOOD, NOW)), Valid)
 
 
@@ -811,7 +811,7 @@ def test_a_verdict_about_a_token_with_keys_at_hand_waits_for_nothing() -> None:
     ("late", "valid"), [(-60.0, True), (0.0, True), (29.999, True), (30.0, False), (31.0, False)]
 )
 def test_r13_clocks_may_differ_by_exactly_30_seconds(late: float, valid: bool) -> None:
-    """The last moment of the leeway is good, the next one is expired."""
+    """Within the leeway the token is valid, past it expired."""
     verdict = HS.verify(token(), NOW + 60 + late)
     if valid:
         assert isinstance(verdict, Valid)
@@ -830,7 +830,7 @@ def test_r13_a_token_may_begin_at_most_30_seconds_from_now(
 
 
 def test_r28_only_what_begins_later_is_bad_for_a_while() -> None:
-    """A token that is not valid yet must not be remembered as bad: it will be good by itself."""
+    """A token that is not valid yet must not be cached as invalid."""
     assert HS.verify(token(nbf=NOW + 60), NOW) == Invalid("not valid yet", passing=True)
     for _, text, verifier in BAD:
         verdict = verifier.verify(text, NOW)
@@ -849,7 +849,7 @@ def test_only_what_was_good_once_is_expired(changes: dict[str, Any]) -> None:
 
 
 def test_a_forged_token_is_never_called_expired() -> None:
-    """Whose signature does not hold learns nothing about its claims."""
+    """With a bad signature the verdict reveals nothing about the claims."""
     made = jwt.encode({"alg": "HS256"}, {**CLAIMS, "exp": 1}, OctKey.import_key("w" * 40))
     verdict = HS.verify(made, NOW)
     assert isinstance(verdict, Invalid)
@@ -858,7 +858,7 @@ def test_a_forged_token_is_never_called_expired() -> None:
 
 @pytest.mark.parametrize(("length", "good"), [(16_384, True), (16_385, False)])
 def test_r67_a_token_has_16_kib_and_not_a_byte_more(length: int, good: bool) -> None:
-    """To judge it and to ask it whose it is, the bound is the same."""
+    """The bound is the same for verifying a token and for reading its issuer."""
     made = next(
         made
         for kid, shorter in itertools.product(("", "k", "kk", "kkk"), range(40, 120))
@@ -872,7 +872,7 @@ def test_r67_a_token_has_16_kib_and_not_a_byte_more(length: int, good: bool) -> 
     ("claim", "tenant"), [(None, None), ("org", "acme"), (None, ""), ("", None), ("", "")]
 )
 def test_r21_an_issuer_says_whose_its_users_are(claim: str | None, tenant: str | None) -> None:
-    """Neither a claim nor a tenant, both, or a blank one is an error that says both ways out."""
+    """No tenant setting, both of them, or a blank one is an error that names both settings."""
     with pytest.raises(ConfigurationError, match=r"TOWPATH_TENANT_CLAIM.*TOWPATH_TENANT\b"):
         issuer(tenant_claim=claim, tenant=tenant)
 
@@ -881,7 +881,7 @@ def test_r21_an_issuer_says_whose_its_users_are(claim: str | None, tenant: str |
 
 
 def test_r67_claims_nest_64_deep_and_no_deeper() -> None:
-    """What no interpreter would refuse by itself is refused by us."""
+    """Our bound applies where the interpreter itself would not refuse."""
     for depth, good in ((60, True), (100, False)):
         nested = json.dumps(CLAIMS)[:-1] + ',"a":' + "[" * depth + "]" * depth + "}"
         assert isinstance(HS.verify(signed(nested), NOW), Valid) is good
@@ -889,18 +889,18 @@ def test_r67_claims_nest_64_deep_and_no_deeper() -> None:
 
 @pytest.mark.parametrize(("length", "good"), [(256, True), (257, False)])
 def test_r67_a_key_id_has_256_characters(length: int, good: bool) -> None:
-    """A configured key takes whatever id there is, as long as it is one."""
+    """A configured key ignores the key id, as long as it is valid."""
     made = signed(json.dumps(CLAIMS), {"alg": "HS256", "kid": "k" * length})
     assert isinstance(HS.verify(made, NOW), Valid) is good
 
 
 @pytest.mark.parametrize(("end", "good"), [(253_402_300_799, True), (253_402_300_800, False)])
 def test_r67_the_last_second_of_year_9999_is_the_last(end: int, good: bool) -> None:
-    """A later time is no time."""
+    """A later time is invalid."""
     assert isinstance(HS.verify(token(exp=end), NOW), Valid) is good
 
 
 def test_an_outage_that_says_nothing_may_be_asked_again_at_once() -> None:
-    """No time is made up."""
+    """No `retry_after` is invented."""
     outage = KeysUnavailable("gone")
     assert (outage.retry_after, outage.suspect, str(outage)) == (0.0, False, "gone")

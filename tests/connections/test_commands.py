@@ -88,7 +88,7 @@ class Open:
         self.protocol.accept(1, frames.ConnectResult(client="c1", version="", ping=25, pong=True))
 
     async def say(self, command: dict[str, Any]) -> list[dict[str, Any]]:
-        """Send one command; return the frames that came of it."""
+        """Send one command; return the frames written in response."""
         [event] = self.protocol.receive_data(json.dumps(command))
         assert not isinstance(event, Closed | Pong)
         await self.commands.handle(event)
@@ -101,7 +101,7 @@ class Open:
 
     @property
     def answered(self) -> list[tuple[str, int]]:
-        """The commands that were answered and the error codes of their replies."""
+        """The commands that were answered, with the error codes of their replies."""
         happened = [one for one in self.events if isinstance(one, CommandAnswered)]
         return [(one.command, one.error) for one in happened]
 
@@ -123,7 +123,7 @@ class Open:
 
 @asynccontextmanager
 async def opened(limits: SessionLimits | None = None) -> AsyncIterator[Open]:
-    """Open a connection of mia's, who has one thread."""
+    """Open a connection of mia, who has one thread."""
     made = Open(limits or SessionLimits())
     await made.broker.start()
     key = ThreadKey(tenant="acme", user="mia", id="t1")
@@ -133,10 +133,10 @@ async def opened(limits: SessionLimits | None = None) -> AsyncIterator[Open]:
 
 
 async def test_r66_a_method_is_called_with_what_the_client_said_and_who_it_is() -> None:
-    """Name and parameters as they came, the verified principal, and the page's origin."""
+    """Name and parameters as sent, the verified principal, and the page's origin."""
     async with opened() as mia:
-        said = {"id": 7, "rpc": {"method": "whoami", "data": {"a": 1}}}
-        assert await mia.say(said) == [{"id": 7, "rpc": {"data": {"done": True}}}]
+        request = {"id": 7, "rpc": {"method": "whoami", "data": {"a": 1}}}
+        assert await mia.say(request) == [{"id": 7, "rpc": {"data": {"done": True}}}]
         caller = Caller(principal=MIA, connection="c1", origin="https://page")
         assert mia.called == [("whoami", b'{"a": 1}', caller)]
         assert mia.answered == [("rpc.whoami", 0)]
@@ -158,7 +158,7 @@ async def test_r66_a_method_is_called_with_what_the_client_said_and_who_it_is() 
 async def test_r66_a_command_that_fails_gets_its_one_error(
     command: dict[str, Any], name: str, error: int
 ) -> None:
-    """Denied before or failed while it was carried out: one reply, counted under its code."""
+    """Denied, or failed while it was executed: one reply, counted under its code."""
     async with opened() as mia:
         [reply] = await mia.say({"id": 7, **command})
         assert (reply["id"], reply["error"]["code"]) == (7, error)
@@ -168,7 +168,7 @@ async def test_r66_a_command_that_fails_gets_its_one_error(
 
 
 async def test_r17_a_method_that_does_not_exist_is_not_counted_by_name() -> None:
-    """What a client makes up reaches neither logs nor metrics."""
+    """An unknown method name of a client reaches neither logs nor metrics."""
     async with opened() as mia:
         await mia.say({"id": 7, "rpc": {"method": "secret"}})
         assert mia.answered == [("rpc.unknown", 0)]
@@ -188,7 +188,7 @@ async def test_r64_one_way_messages_are_answered_with_nothing_whatever_becomes_o
 async def test_r73_what_is_published_while_the_answer_is_made_follows_the_reply(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The reply comes first, then each publication that it does not hold, once."""
+    """The reply comes first, then each publication that is not in it, once."""
     async with opened() as mia:
         await mia.publish(USER, 1)
         answer = mia.recovery.answer
@@ -201,13 +201,13 @@ async def test_r73_what_is_published_while_the_answer_is_made_follows_the_reply(
 
         monkeypatch.setattr(mia.recovery, "answer", slowly)
         reply, *pushes = await mia.say({"id": 7, "subscribe": {"channel": "user", "recover": True}})
-        told = reply["subscribe"]["publications"]
-        assert [(one["data"], one["offset"]) for one in told] == [(1, 1), (2, 2)]
+        publications = reply["subscribe"]["publications"]
+        assert [(one["data"], one["offset"]) for one in publications] == [(1, 1), (2, 2)]
         assert [push["push"]["pub"] for push in pushes] == [{"data": 3, "offset": 3}]
 
 
 async def test_a_subscription_ends_when_its_reader_unsubscribes() -> None:
-    """Nothing is delivered after the reply; unsubscribing twice is answered twice."""
+    """Nothing is delivered after the reply; a second unsubscribe is answered too."""
     async with opened() as mia:
         await mia.say({"id": 7, "subscribe": {"channel": "thread:t1"}})
         for number in (8, 9):
@@ -219,7 +219,7 @@ async def test_a_subscription_ends_when_its_reader_unsubscribes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "offsets"),
+    ("parameters", "offsets"),
     [
         ({"limit": -1}, [1, 2, 3]),
         ({"limit": 2}, [1, 2]),
@@ -229,12 +229,12 @@ async def test_a_subscription_ends_when_its_reader_unsubscribes() -> None:
     ],
 )
 async def test_history_reads_what_it_is_asked_for(
-    asked: dict[str, Any], offsets: list[int]
+    parameters: dict[str, Any], offsets: list[int]
 ) -> None:
-    """Bounded, from a position, in either direction; the answer names the top."""
+    """Bounded, from a position, in either direction; the reply has the top offset."""
     async with opened() as mia:
         await mia.publish(USER, 1, 2, 3)
-        [reply] = await mia.say({"id": 7, "history": {"channel": "user", **asked}})
+        [reply] = await mia.say({"id": 7, "history": {"channel": "user", **parameters}})
         assert [one["offset"] for one in reply["history"]["publications"]] == offsets
         assert reply["history"]["offset"] == 3
 

@@ -1,4 +1,4 @@
-"""One event stream over a real hub and log: what it tells, when it stops, and what it leaves."""
+"""One event stream over a real hub and log: its events, its ends, and its clean-up."""
 
 import asyncio
 import itertools
@@ -36,7 +36,7 @@ THREAD = thread_channel("acme", "alice", "t1")
 
 
 class Clock:
-    """Stands in for the authentication: when a credential's grace ends, in seconds from now."""
+    """Stands in for ConnectionAuth: when the grace of a credential ends, in seconds from now."""
 
     def __init__(self) -> None:
         self.left: float | None = None
@@ -45,8 +45,8 @@ class Clock:
         return self.left
 
 
-class Post:
-    """A post for streams: a hub, a log that delivers to it, and agents on a stage."""
+class StreamHarness:
+    """A hub, a log that delivers to it, agents on a stage, and the parts of event streams."""
 
     def __init__(self, **settings: Any) -> None:
         self.allowed: Callable[..., bool] = may_read
@@ -54,7 +54,7 @@ class Post:
         self.hub = Hub(may_read, max_connections=3, backlog_bytes=made.backlog_bytes)
         self.broker = MemoryBroker(self.hub.deliver, ThreadProjection())
         self.stage = Stage(self.broker, QUICK)
-        self.happened: list[TelemetryEvent] = []
+        self.events: list[TelemetryEvent] = []
         self.clock = Clock()
         self.parts = cast(
             Parts,
@@ -64,8 +64,8 @@ class Post:
                 store=self.stage.store,
                 recovery=Recovery(self.broker, self.stage.store, snapshot_max_bytes=1 << 20),
                 connection_auth=self.clock,
-                may_read=lambda *asked: self.allowed(*asked),
-                telemetry=Telemetry([self.happened.append]),
+                may_read=lambda *args: self.allowed(*args),
+                telemetry=Telemetry([self.events.append]),
                 now=lambda: 0.0,
             ),
         )
@@ -73,13 +73,13 @@ class Post:
         self.names = iter(map(str, range(1000)))
 
     def stream(self) -> EventStream:
-        """Return a stream that has its place in the hub."""
+        """Return a stream that is registered in the hub."""
         stream = EventStream(self.parts, self.encoding, ALICE, next(self.names))
         stream.enter()
         return stream
 
     async def reading(self, last_id: str = "", *, run: str | None = None) -> EventStream:
-        """Return a stream that reads the thread, from the last id or from the start."""
+        """Return a stream that reads the thread, from the last event id or from the start."""
         stream, last = self.stream(), codec.read_position(last_id)
         recover_from = FROM_START if last is None else RecoverFrom(True, Position(*last))
         await stream.begin(StreamRequest(channel=THREAD, recover_from=recover_from, run=run))
@@ -87,14 +87,14 @@ class Post:
 
     @property
     def empty(self) -> bool:
-        """Whether nobody is here and nothing waits."""
+        """Whether the hub has no subscriber and no waiting bytes."""
         return (len(self.hub), self.hub.subscriptions, self.hub.waiting_bytes) == (0, 0, 0)
 
 
 @asynccontextmanager
-async def post(**settings: Any) -> AsyncIterator[Post]:
-    """Open a post whose service is running."""
-    made = Post(**settings)
+async def stream_harness(**settings: Any) -> AsyncIterator[StreamHarness]:
+    """Open a harness whose run service is running."""
+    made = StreamHarness(**settings)
     await made.broker.start()
     async with made.stage.service:
         yield made
@@ -105,8 +105,8 @@ def stepping(*items: object, on: list[asyncio.Event]) -> AgentFunction:
     """Return an agent that yields these, and waits for the next of `on` after each of them."""
     waits = itertools.chain(on, itertools.repeat(None))
 
-    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
-        """Say one thing after the other."""
+    async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
+        """Yield the items one after the other."""
         for item, event in zip(items, list(itertools.islice(waits, len(items))), strict=True):
             yield item
             if event is not None:
@@ -115,13 +115,13 @@ def stepping(*items: object, on: list[asyncio.Event]) -> AgentFunction:
     return agent
 
 
-async def told(stream: EventStream) -> list[bytes]:
-    """Return all that a stream tells until it is over."""
+async def read_all(stream: EventStream) -> list[bytes]:
+    """Return all chunks of a stream up to its end."""
     return [piece async for piece in stream.chunks()]
 
 
 def events_in(pieces: list[bytes]) -> list[tuple[str, dict[str, Any]]]:
-    """Return events with their ids, an empty one where there is none."""
+    """Return the events with their ids; the id is empty if there is none."""
     found = []
     for event in b"".join(pieces).split(codec.END)[:-1]:
         head, mark, data = event.partition(codec.DATA)
@@ -135,60 +135,60 @@ def types_in(pieces: list[bytes]) -> list[str]:
 
 
 async def test_r73_nothing_is_told_behind_the_end_of_the_run() -> None:
-    """Where the next run stands in one piece with the end of this one, it is not told."""
-    async with post() as here:
+    """The next run in the same piece as the end of this one is not sent."""
+    async with stream_harness() as harness:
         go_on = asyncio.Event()
-        here.stage.cast(waiting("one ", until=go_on), "first")
-        here.stage.cast(saying("two"), "second")
-        first = await here.stage.start(agent="first")
-        stream, join = await here.reading(run=first), await here.reading()
+        harness.stage.cast(waiting("one ", until=go_on), "first")
+        harness.stage.cast(saying("two"), "second")
+        first = await harness.stage.start(agent="first")
+        stream, join = await harness.reading(run=first), await harness.reading()
         go_on.set()
-        await here.stage.done(first)
-        await here.stage.done(await here.stage.start(agent="second"))
+        await harness.stage.done(first)
+        await harness.stage.done(await harness.stage.start(agent="second"))
         for reader in (stream, join):
-            events = events_in(await told(reader))
+            events = events_in(await read_all(reader))
             assert {event.get("runId", first) for _, event in events} == {first}
             assert events[-1][1]["type"] == "RUN_FINISHED"
             assert events[-1][0]
-        assert here.empty
+        assert harness.empty
 
 
 async def test_r81_a_run_that_was_asked_for_is_told_and_no_later_one() -> None:
-    """From one position: who asked for a run gets that one; who resumes gets all there is."""
-    async with post() as here:
-        here.stage.cast(saying("x"))
+    """From one position: a request for a run gets that run; a resume gets all there is."""
+    async with stream_harness() as harness:
+        harness.stage.cast(saying("x"))
         runs = []
         for _ in range(2):
-            runs.append(await here.stage.start())
-            await here.stage.done(runs[-1])
-        position = f"{here.broker.epoch(THREAD)}:0"
+            runs.append(await harness.stage.start())
+            await harness.stage.done(runs[-1])
+        position = f"{harness.broker.epoch(THREAD)}:0"
         for run, expected in ((runs[0], runs[:1]), (runs[1], runs[1:]), (None, runs)):
-            events = events_in(await told(await here.reading(position, run=run)))
+            events = events_in(await read_all(await harness.reading(position, run=run)))
             begun = [one["runId"] for _, one in events if one["type"] == "RUN_STARTED"]
             assert begun == expected
             assert events[-1][1]["type"] == "RUN_FINISHED"
 
 
 async def test_r61_a_brisk_run_needs_no_signs_of_life() -> None:
-    """Comments come only where nothing else does: one per silent interval, none in between."""
-    async with post() as here:
+    """One comment per silent interval, and none between events."""
+    async with stream_harness() as harness:
         pieces = []
         steps = [asyncio.Event() for _ in range(5)]
-        await here.stage.cast(stepping(*"abcdef", on=steps)).start()
-        async for piece in (await here.reading()).chunks():
+        await harness.stage.cast(stepping(*"abcdef", on=steps)).start()
+        async for piece in (await harness.reading()).chunks():
             pieces.append(piece)
             if steps:  # While one piece is written, the next one comes; then nothing for a while.
                 steps.pop(0).set()
-                while not here.hub.waiting_bytes:  # noqa: ASYNC110 - nobody is told of a level
+                while not harness.hub.waiting_bytes:  # noqa: ASYNC110 - nobody is told of a level
                     await asyncio.sleep(0)
         assert types_in(pieces)[-1] == "RUN_FINISHED"
         assert len(pieces) > 3
         assert codec.KEEP_ALIVE not in pieces
-    async with post(ping_interval=0.05, pong_timeout=0.01) as here:
+    async with stream_harness(ping_interval=0.05, pong_timeout=0.01) as harness:
         go_on = asyncio.Event()
-        await here.stage.cast(waiting("a", until=go_on)).start()
+        await harness.stage.cast(waiting("a", until=go_on)).start()
         pieces = []
-        async for piece in (await here.reading()).chunks():
+        async for piece in (await harness.reading()).chunks():
             pieces.append(piece)
             if pieces.count(codec.KEEP_ALIVE) == 3:
                 go_on.set()
@@ -197,59 +197,59 @@ async def test_r61_a_brisk_run_needs_no_signs_of_life() -> None:
 
 
 async def test_r84_a_revocation_is_the_last_thing_a_stream_hears() -> None:
-    """Revoked before its first piece, or with some waiting: not one byte more is told."""
-    async with post() as here:
+    """Revoked before its first chunk, or with chunks waiting: nothing more is sent."""
+    async with stream_harness() as harness:
         go_on = asyncio.Event()
-        run = await here.stage.cast(stepping("some", "secret", on=[go_on])).start()
-        early, late = await here.reading(), await here.reading()
+        run = await harness.stage.cast(stepping("some", "secret", on=[go_on])).start()
+        early, late = await harness.reading(), await harness.reading()
         chunks = late.chunks()
         await anext(chunks)
         go_on.set()
-        await here.stage.done(run)
-        assert here.hub.waiting_bytes > 0
-        assert here.hub.end(lambda who: who.user == "alice", codes.NOT_ALLOWED) == 2
-        assert await told(early) == []
+        await harness.stage.done(run)
+        assert harness.hub.waiting_bytes > 0
+        assert harness.hub.end(lambda who: who.user == "alice", codes.NOT_ALLOWED) == 2
+        assert await read_all(early) == []
         assert [piece async for piece in chunks] == []
-        assert here.empty
-        closed = [one for one in here.happened if isinstance(one, telemetry.ConnectionClosed)]
+        assert harness.empty
+        closed = [one for one in harness.events if isinstance(one, telemetry.ConnectionClosed)]
         assert [one.code for one in closed] == [3507, 3507]
 
 
 async def test_r84_past_its_grace_a_stream_ends() -> None:
-    """When nobody has renewed the credential by then, the stream is over; the run is not."""
-    async with post() as here:
-        here.clock.left = 0.05
-        run = await here.stage.cast(waiting("a")).start()
-        stream = await here.reading()
-        assert types_in(await told(stream))[-1] == "TEXT_MESSAGE_CONTENT"
+    """If the credential is not renewed by then, the stream ends and the run goes on."""
+    async with stream_harness() as harness:
+        harness.clock.left = 0.05
+        run = await harness.stage.cast(waiting("a")).start()
+        stream = await harness.reading()
+        assert types_in(await read_all(stream))[-1] == "TEXT_MESSAGE_CONTENT"
         assert stream.ended is codes.EXPIRED
-        record = await here.stage.store.find_run("acme", "alice", run)
+        record = await harness.stage.store.find_run("acme", "alice", run)
         assert record is not None
         assert record.ended_at is None
 
 
 async def test_r59_what_waits_is_still_told_when_the_server_drains() -> None:
-    """The run's one ending reaches a reader that has not come to it yet."""
-    async with post() as here:
-        await here.stage.cast(waiting("a")).start()
-        stream = await here.reading()
-        await here.stage.service.drain()
+    """The run's terminal event reaches a reader that has not read up to it yet."""
+    async with stream_harness() as harness:
+        await harness.stage.cast(waiting("a")).start()
+        stream = await harness.reading()
+        await harness.stage.service.drain()
         stream.end(codes.MOVE_ELSEWHERE)
-        last = events_in(await told(stream))[-1][1]
+        last = events_in(await read_all(stream))[-1][1]
         assert (last["type"], last["code"]) == ("RUN_ERROR", "run.drained")
 
 
 @pytest.mark.parametrize("backlog_bytes", [1, 1 << 20])
 async def test_r97_who_falls_behind_gets_all_of_it_in_fewer_events(backlog_bytes: int) -> None:
-    """On the same stream, merged from memory or answered from the log; ids rise to the top."""
-    async with post(outbox_bytes=512, backlog_bytes=backlog_bytes, **SMALL) as here:
+    """On the same stream, merged in memory or read from the log; ids rise to the top."""
+    async with stream_harness(outbox_bytes=512, backlog_bytes=backlog_bytes, **SMALL) as harness:
         go_on = asyncio.Event()
-        run = await here.stage.cast(stepping("and so ", *WORDS, on=[go_on])).start()
-        stream = await here.reading(f"{here.broker.epoch(THREAD)}:0")
+        run = await harness.stage.cast(stepping("and so ", *WORDS, on=[go_on])).start()
+        stream = await harness.reading(f"{harness.broker.epoch(THREAD)}:0")
         chunks = stream.chunks()
         pieces = [await anext(chunks)]
         go_on.set()
-        await here.stage.done(run)
+        await harness.stage.done(run)
         pieces += [piece async for piece in chunks]
         events = events_in(pieces)
         assert "".join(event.get("delta", "") for _, event in events) == "and so " + "".join(WORDS)
@@ -257,55 +257,55 @@ async def test_r97_who_falls_behind_gets_all_of_it_in_fewer_events(backlog_bytes
         assert len(events) < len(WORDS)
         positions = [int(key.partition(":")[2]) for key, _ in events if key]
         assert positions == sorted(set(positions))
-        assert positions[-1] == len(await here.stage.log())
-        from_the_log = any(isinstance(one, telemetry.CaughtUp) for one in here.happened)
+        assert positions[-1] == len(await harness.stage.log())
+        from_the_log = any(isinstance(one, telemetry.CaughtUp) for one in harness.events)
         assert from_the_log is (backlog_bytes == 1)
-        assert here.empty
+        assert harness.empty
 
 
 async def test_r97_where_the_log_cannot_answer_the_stream_ends_and_the_last_id_recovers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A reader that fell behind too far is ended with 3008, and comes back for exactly the rest."""
+    """A reader too far behind is ended with 3008, and resumes with exactly the rest."""
 
-    async def fails(*asked: Any) -> Any:
+    async def fails(*args: Any) -> Any:
         raise StorageError("the disk is gone")
 
-    async with post(outbox_bytes=512, backlog_bytes=1, **SMALL) as here:
+    async with stream_harness(outbox_bytes=512, backlog_bytes=1, **SMALL) as harness:
         go_on = asyncio.Event()
-        run = await here.stage.cast(stepping("and so ", *WORDS, on=[go_on])).start()
-        stream = await here.reading(f"{here.broker.epoch(THREAD)}:0")
+        run = await harness.stage.cast(stepping("and so ", *WORDS, on=[go_on])).start()
+        stream = await harness.reading(f"{harness.broker.epoch(THREAD)}:0")
         chunks = stream.chunks()
         pieces = [await anext(chunks)]
         go_on.set()
-        await here.stage.done(run)
+        await harness.stage.done(run)
         with monkeypatch.context() as broken:
-            broken.setattr(here.parts.recovery, "tail", fails)
+            broken.setattr(harness.parts.recovery, "tail", fails)
             pieces += [piece async for piece in chunks]
         assert stream.ended is codes.SLOW
         assert "RUN_FINISHED" not in types_in(pieces)
         seen = events_in(pieces)
-        again = events_in(await told(await here.reading(seen[-1][0])))
+        again = events_in(await read_all(await harness.reading(seen[-1][0])))
         text = "".join(event.get("delta", "") for _, event in seen + again)
         assert text == "and so " + "".join(WORDS)
-        assert here.empty
+        assert harness.empty
 
 
 async def test_r97_a_client_that_takes_nothing_is_ended_after_a_while() -> None:
-    """Whoever holds a piece for longer than `slow_timeout` is hurried, once, and told no more."""
-    async with post(slow_timeout=0.02) as here:
-        await here.stage.cast(waiting("a")).start()
-        stream, hurried = await here.reading(), asyncio.Event()
+    """A chunk held longer than `slow_timeout` calls `hurry` once, and nothing more is sent."""
+    async with stream_harness(slow_timeout=0.02) as harness:
+        await harness.stage.cast(waiting("a")).start()
+        stream, hurried = await harness.reading(), asyncio.Event()
         stream.hurry = hurried.set
         chunks = stream.chunks()
         await anext(chunks)
         await hurried.wait()
         assert stream.ended is codes.SLOW
         assert [piece async for piece in chunks] == []
-        assert here.empty
-    async with post(slow_timeout=0.05, ping_interval=0.2, pong_timeout=0.1) as here:
-        await here.stage.cast(waiting("a")).start()
-        stream = await here.reading()
+        assert harness.empty
+    async with stream_harness(slow_timeout=0.05, ping_interval=0.2, pong_timeout=0.1) as harness:
+        await harness.stage.cast(waiting("a")).start()
+        stream = await harness.reading()
         chunks = stream.chunks()
         while await anext(chunks) != codec.KEEP_ALIVE:
             pass
@@ -313,60 +313,60 @@ async def test_r97_a_client_that_takes_nothing_is_ended_after_a_while() -> None:
 
 
 async def test_r39_a_stream_asks_the_policy_before_it_reads() -> None:
-    """What the policy refuses is answered like a thread that is not there, and nothing is kept."""
-    async with post() as here:
-        await here.stage.done(await here.stage.cast(saying("mine")).start())
-        here.allowed = lambda *asked: False
-        stream = here.stream()
+    """A refusal is answered like a missing thread, and nothing stays registered."""
+    async with stream_harness() as harness:
+        await harness.stage.done(await harness.stage.cast(saying("mine")).start())
+        harness.allowed = lambda *args: False
+        stream = harness.stream()
         with pytest.raises(UnknownChannel):
             await stream.begin(StreamRequest(channel=THREAD, recover_from=FROM_START))
-        assert here.hub.subscriptions == 0
+        assert harness.hub.subscriptions == 0
         stream.leave()
-        assert here.empty
+        assert harness.empty
 
 
 async def test_r37_streams_count_as_connections() -> None:
-    """Past the bound there is no place; who leaves frees one, and leaving twice frees one."""
-    async with post() as here:
-        streams = [here.stream() for _ in range(3)]
+    """Past the bound a stream is refused; an end frees one place, and a second end none."""
+    async with stream_harness() as harness:
+        streams = [harness.stream() for _ in range(3)]
         with pytest.raises(TooManyRequests):
-            here.stream()
+            harness.stream()
         streams[0].leave()
         streams[0].leave()
-        here.stream()
+        harness.stream()
         with pytest.raises(TooManyRequests):
-            here.stream()
+            harness.stream()
 
 
 async def test_r04_r09_each_stream_is_opened_and_closed_once_under_one_id() -> None:
-    """Whoever watches hears of each stream's beginning and end, with its code."""
-    async with post() as here:
-        await here.stage.done(await here.stage.cast(saying("a")).start())
-        await told(await here.reading())
-        stream = await here.reading()
+    """Telemetry gets the opening and the end of each stream, with its code."""
+    async with stream_harness() as harness:
+        await harness.stage.done(await harness.stage.cast(saying("a")).start())
+        await read_all(await harness.reading())
+        stream = await harness.reading()
         stream.end(codes.FORCED)
-        await told(stream)
+        await read_all(stream)
         both = (telemetry.ConnectionOpened, telemetry.ConnectionClosed)
-        told_of = [(type(one), one.connection) for one in here.happened if isinstance(one, both)]
+        told_of = [(type(one), one.connection) for one in harness.events if isinstance(one, both)]
         assert told_of == [(kind, key) for key in "01" for kind in both]
-        closed = [one.code for one in here.happened if isinstance(one, telemetry.ConnectionClosed)]
+        closed = [one.code for one in harness.events if isinstance(one, telemetry.ConnectionClosed)]
         assert closed == [1005, 3503]
 
 
 async def test_r73_a_run_that_begins_while_one_joins_is_followed() -> None:
-    """Whether it had begun is asked first: one that begins meanwhile is in the answer or live."""
-    async with post() as here:
-        await here.stage.done(await here.stage.cast(saying("a")).start())
-        here.stage.cast(saying("b"), "next")
-        asked = here.stage.store.has_active_run
+    """`has_active_run` is read first: a run that begins meanwhile is in the reply or live."""
+    async with stream_harness() as harness:
+        await harness.stage.done(await harness.stage.cast(saying("a")).start())
+        harness.stage.cast(saying("b"), "next")
+        has_active_run = harness.stage.store.has_active_run
         second: list[str] = []
 
         async def slowly(tenant: str, user: str, thread: str) -> bool:
-            active = await asked(tenant, user, thread)
-            second.append(await here.stage.start(agent="next"))
+            active = await has_active_run(tenant, user, thread)
+            second.append(await harness.stage.start(agent="next"))
             return active
 
-        here.parts.store.has_active_run = slowly  # type: ignore[method-assign]
-        events = events_in(await told(await here.reading()))
+        harness.parts.store.has_active_run = slowly  # type: ignore[method-assign]
+        events = events_in(await read_all(await harness.reading()))
         assert events[-1][1]["runId"] == second[0]
         assert events[-1][1]["type"] == "RUN_FINISHED"

@@ -83,7 +83,7 @@ class Log:
         return len(self._kept.get(channel, []))
 
     def append(self, channel: Channel, count: int) -> None:
-        """Publish something that says whose it is."""
+        """Publish a value that names its owner."""
         kept = self._kept.setdefault(channel, [])
         data = json.dumps([channel.tenant, channel.name]).encode()
         new = [Publication(len(kept) + n, data, {}) for n in range(1, count + 1)]
@@ -96,7 +96,7 @@ class Log:
 
 @dataclass
 class Pending:
-    """A subscribe whose answer is under way."""
+    """A subscribe whose reply is pending."""
 
     number: int
     subscription: Subscription
@@ -105,15 +105,15 @@ class Pending:
 
 
 @dataclass
-class Heard:
-    """What the client of a channel has seen of its present subscription."""
+class ReadPosition:
+    """The offset up to which a client has received its current subscription."""
 
     offset: int
 
 
 @dataclass(eq=False)
 class Peer:
-    """A client with its connection, and what it believes from the bytes it got."""
+    """A client with its connection, and its state by the bytes it received."""
 
     who: Principal
     id: str
@@ -122,19 +122,19 @@ class Peer:
     subscriber: Subscriber | None = None
     keepalive: KeepAlive | None = None
     closed_with: list[CloseCode] = field(default_factory=list)
-    asked: list[int] = field(default_factory=list)
+    sent_ids: list[int] = field(default_factory=list)
     """Ids of well-addressed commands, in the order they were sent."""
     sent: dict[int, tuple[str, str]] = field(default_factory=dict)
     """Name and channel of those commands, by id."""
     answered: list[int] = field(default_factory=list)
-    reading: dict[str, Heard] = field(default_factory=dict)
+    reading: dict[str, ReadPosition] = field(default_factory=dict)
     seen: int = 0
     """How many messages came."""
     frozen_at: int | None = None
     """How many had come when the close frame was written."""
     verdict: bool = False
     lapsed: int = 0
-    """How often its present credential was told to be over."""
+    """How often its current credential was reported as lapsed."""
     awaits_pong: bool = False
 
     def __post_init__(self) -> None:
@@ -162,7 +162,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @initialize(target=peers, batch=st.lists(st.sampled_from(NAMES), max_size=3))
     def begin(self, batch: list[str]) -> Any:
-        """One person of each kind is there, and has asked to be let in."""
+        """Connect one user of each kind, whose verdict is pending."""
         self.now = 0.0
         self.hub = Hub(may_read, max_connections=3, max_tenant_connections=5)
         self.log = Log(self.hub)
@@ -177,7 +177,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(target=peers, who=st.sampled_from(PEOPLE))
     @precondition(lambda self: len(self.everyone) < 8)
     def arrives(self, who: Principal) -> Any:
-        """One more connection of somebody."""
+        """One more connection of a user."""
         return self.upgrade(who)
 
     def upgrade(self, who: Principal) -> Peer:
@@ -232,7 +232,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(peer=peers, message=st.sampled_from(WRONG))
     @precondition(lambda self: self.ends < 3)
     def misbehaves(self, peer: Peer, message: str | bytes) -> None:
-        """Something no correct client sends."""
+        """Something that no correct client sends."""
         self.ends += 1
         self.receive(peer, message)
         assert peer.connection.closed
@@ -256,7 +256,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(peer=peers)
     def reads(self, peer: Peer) -> None:
-        """The socket takes what waits; the close frame is written behind it."""
+        """The socket takes the waiting bytes; the close frame is written after them."""
         while message := peer.outbox.take() or self.catches_up(peer):
             assert peer.frozen_at is None, "a message followed the close frame"
             peer.seen += 1
@@ -268,7 +268,7 @@ class Interleavings(RuleBasedStateMachine):
                 self.hub.disconnect(peer.subscriber)
 
     def catches_up(self, peer: Peer) -> bytes:
-        """What a reader fell behind with comes once everything else was taken."""
+        """The backlog of a slow reader comes after everything else was taken."""
         if peer.subscriber is None or peer.closed_with:
             return b""
         assert self.hub.catch_up(peer.subscriber) == [], "no backlog here is too long to be kept"
@@ -278,10 +278,10 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(peer=peers, verdict=st.sampled_from(["valid"] * 6 + ["invalid", "unknown"]))
     def verdict(self, peer: Peer, verdict: str) -> None:
-        """The verifier answers, at whatever moment."""
+        """The verifier returns, at any moment."""
         if peer.connection.state is not State.AUTHENTICATING:
             return
-        number = peer.asked[0]
+        number = peer.sent_ids[0]
         assert peer.seen == 0
         assert peer.outbox.level == 0
         if verdict == "invalid":
@@ -325,13 +325,13 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(channel=st.sampled_from(CHANNELS), count=st.integers(1, 3))
     def publishes(self, channel: Channel, count: int) -> None:
-        """Something happens in a channel."""
+        """Publish in a channel."""
         self.log.append(channel, count)
 
     @rule(count=st.integers(1, 3), data=st.data())
     @precondition(lambda self: self.hub.subscriptions > 0)
     def publishes_where_somebody_reads(self, count: int, data: st.DataObject) -> None:
-        """The same, where it is noticed."""
+        """Publish in a channel that has a subscriber."""
         read = sorted(
             {
                 channel
@@ -347,7 +347,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(data=st.data())
     @precondition(lambda self: self.joins)
     def the_log_is_read(self, data: st.DataObject) -> None:
-        """One of the answers under way learns what the log holds now."""
+        """A pending reply reads the current log."""
         pending = data.draw(st.sampled_from(self.joins))
         if pending.top is None:
             pending.top = self.log.top(pending.subscription.channel)
@@ -355,7 +355,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(data=st.data(), fails=st.sampled_from([False, False, False, True]))
     @precondition(lambda self: self.joins)
     def a_join_completes(self, data: st.DataObject, fails: bool) -> None:
-        """One of the answers under way is given, in any order and however late."""
+        """A pending reply is sent, in any order and however late."""
         pending = data.draw(st.sampled_from(self.joins))
         self.joins.remove(pending)
         self.complete(pending, fails=fails)
@@ -364,7 +364,7 @@ class Interleavings(RuleBasedStateMachine):
         seconds=st.sampled_from([1.0, 9.0, 10.0, 25.0]), answer=st.sampled_from([True, True, False])
     )
     def time_passes(self, seconds: float, answer: bool) -> None:
-        """The clock moves, and every timer that is due goes off; most clients answer."""
+        """The clock moves, and every timer that is due fires; most clients answer pings."""
         if answer:
             for peer in self.everyone:
                 self.pongs(peer)
@@ -393,21 +393,21 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(peer=peers)
     def drains(self, peer: Peer) -> None:
-        """The server will go; what is asked is still answered."""
+        """The server drains; commands are still answered."""
         if peer.connection.state in (State.OPEN, State.DRAINING):
             peer.connection.drain()
 
     @rule(peer=peers, code=st.sampled_from([codes.MOVE_ELSEWHERE, codes.FORCED, codes.NOT_ALLOWED]))
     @precondition(lambda self: self.ends < 3)
     def is_closed(self, peer: Peer, code: CloseCode) -> None:
-        """Somebody ends the connection, perhaps for the second time."""
+        """The connection is closed, perhaps for the second time."""
         self.ends += 1
         peer.end(code)
 
     @rule(who=st.sampled_from(PEOPLE))
     @precondition(lambda self: self.ends < 3)
     def is_revoked(self, who: Principal) -> None:
-        """All connections of a person end at once, and nothing more is written to them."""
+        """All connections of a user end at once, and nothing more is written to them."""
         self.ends += 1
         here = self.hub.subscribers(who.tenant, who.user)
         assert self.hub.end(lambda principal: principal == who, codes.NOT_ALLOWED) == len(here)
@@ -419,7 +419,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(peer=peers, channel=st.sampled_from(CHANNELS), count=st.integers(1, 2))
     def is_misrouted(self, peer: Peer, channel: Channel, count: int) -> None:
-        """A fault of ours puts a stranger among the readers; publications follow."""
+        """A simulated fault subscribes another user; publications follow."""
         if peer.subscriber is None or peer.connection.closed or may_read(peer.who, channel):
             return
         before = self.hub.withheld
@@ -434,11 +434,11 @@ class Interleavings(RuleBasedStateMachine):
         """Return a command's text under a new id; a one-way send has none."""
         if "send" in command:
             return json.dumps(command)
-        number = len(peer.asked) + 1
+        number = len(peer.sent_ids) + 1
         [kind] = command
-        peer.asked.append(number)
+        peer.sent_ids.append(number)
         peer.sent[number] = (kind, str(command[kind].get("channel")))
-        return json.dumps({"id": peer.asked[-1], **command})
+        return json.dumps({"id": peer.sent_ids[-1], **command})
 
     def send(self, peer: Peer, lines: Sequence[str]) -> None:
         self.receive(peer, "\n".join(lines))
@@ -531,7 +531,7 @@ class Interleavings(RuleBasedStateMachine):
         return frames.PresenceResult(presence=clients)
 
     def complete(self, pending: Pending, *, fails: bool = False) -> None:
-        """Answer a join, unless its connection is over."""
+        """Send the reply to a join, unless its connection has ended."""
         peer = self.peer_of(pending.subscription.subscriber)
         if peer.connection.closed:
             return
@@ -571,9 +571,9 @@ class Interleavings(RuleBasedStateMachine):
         elif "push" in value:
             self.hears_push(peer, value["push"])
         else:
-            assert value["id"] in peer.asked, "an answer to nothing"
+            assert value["id"] in peer.sent_ids, "an answer to nothing"
             assert value["id"] not in peer.answered, "a second answer"
-            assert peer.answered or value["id"] == peer.asked[0], "not connect is answered first"
+            assert peer.answered or value["id"] == peer.sent_ids[0], "not connect is answered first"
             peer.answered.append(value["id"])
             self.hears_result(peer, value)
 
@@ -585,20 +585,20 @@ class Interleavings(RuleBasedStateMachine):
             del peer.reading[name]
             return
         self.owns(peer, name, push["pub"]["data"])
-        heard = peer.reading[name]
-        assert push["pub"]["offset"] == heard.offset + 1, "a gap or a double"
-        heard.offset += 1
+        position = peer.reading[name]
+        assert push["pub"]["offset"] == position.offset + 1, "a gap or a double"
+        position.offset += 1
 
     def hears_result(self, peer: Peer, value: dict[str, Any]) -> None:
         if "connect" in value:
             assert value["connect"]["client"] == peer.id
-            peer.reading["user"] = Heard(value["connect"]["subs"]["user"]["offset"])
+            peer.reading["user"] = ReadPosition(value["connect"]["subs"]["user"]["offset"])
         elif "subscribe" in value:
             name = peer.sent[value["id"]][1]
             for item in value["subscribe"].get("publications", []):
                 self.owns(peer, name, item["data"])
             if not self.left_since(peer, value["id"], name):
-                peer.reading[name] = Heard(value["subscribe"]["offset"])
+                peer.reading[name] = ReadPosition(value["subscribe"]["offset"])
         elif "unsubscribe" in value:
             peer.reading.pop(peer.sent[value["id"]][1], None)
         elif "history" in value:
@@ -609,7 +609,7 @@ class Interleavings(RuleBasedStateMachine):
             assert users <= {peer.who.user}
 
     def owns(self, peer: Peer, name: str, data: Any) -> None:
-        """What a client gets under a name is of the channel its own person means by it."""
+        """A channel name means the channel of the client's own user."""
         channel = named(name, peer.who)
         assert channel is not None
         assert data == [channel.tenant, channel.name], "something foreign was written"
@@ -643,7 +643,7 @@ class Interleavings(RuleBasedStateMachine):
     @invariant()
     def what_is_owed_is_what_was_not_answered(self) -> None:
         for peer in self.everyone:
-            assert peer.connection.owed <= set(peer.asked) - set(peer.answered)
+            assert peer.connection.owed <= set(peer.sent_ids) - set(peer.answered)
 
     @invariant()
     def session_and_hub_agree(self) -> None:
@@ -652,7 +652,7 @@ class Interleavings(RuleBasedStateMachine):
                 assert peer.session.channels == peer.subscriber.subscriptions.keys()
 
     def teardown(self) -> None:
-        """Let everything finish; then each command has its reply and each reader everything."""
+        """Complete everything; then each command has its reply and no publication is missing."""
         if not hasattr(self, "everyone"):
             return
         for pending in self.joins:
@@ -660,15 +660,15 @@ class Interleavings(RuleBasedStateMachine):
         for peer in self.everyone:
             self.reads(peer)
             if peer.connection.state in (State.OPEN, State.DRAINING):
-                assert sorted(peer.answered) == peer.asked, "a command without its one reply"
+                assert sorted(peer.answered) == peer.sent_ids, "a command without its one reply"
                 assert peer.reading.keys() == {
                     channel.visible
                     for channel in peer.session.channels  # type: ignore[union-attr]
                 }
-                for name, heard in peer.reading.items():
+                for name, position in peer.reading.items():
                     channel = named(name, peer.who)
                     assert channel is not None
-                    assert heard.offset == self.log.top(channel), "publications are missing"
+                    assert position.offset == self.log.top(channel), "publications are missing"
             if peer.closed_with:
                 assert peer.outbox.level == 0
                 assert peer.connection.owed == frozenset()
@@ -676,5 +676,5 @@ class Interleavings(RuleBasedStateMachine):
 
 
 def test_r02_r06_r36_r38_r39_no_order_of_things_breaks_a_promise() -> None:
-    """Nothing before the verdict, nothing after the close, one reply each, no gap, no stranger."""
+    """Nothing before the verdict or after the close, one reply each, no gap, no foreign channel."""
     run_state_machine_as_test(Interleavings, settings=settings(stateful_step_count=40))

@@ -1,4 +1,4 @@
-"""Pings, missing pongs and expiry, on a clock that only moves when it is told to."""
+"""Pings, missing pongs and expiry, on a manual clock."""
 
 import pytest
 from hypothesis import given
@@ -19,7 +19,7 @@ def keepalive() -> KeepAlive:
 
 
 def pinged() -> KeepAlive:
-    """Return a connection's clockwork that waits for a pong."""
+    """Return a connection's KeepAlive that waits for a pong."""
     clockwork = keepalive()
     assert clockwork.elapse(START + 25) is Due.PING
     return clockwork
@@ -35,7 +35,7 @@ def test_a_ping_is_due_after_the_interval() -> None:
 
 
 def test_r37_a_missing_pong_is_due_after_its_timeout() -> None:
-    """A peer that does not answer is noticed exactly then."""
+    """A client that does not answer is noticed exactly then."""
     clockwork = pinged()
     assert clockwork.next_deadline == START + 35
     assert clockwork.elapse(START + 34.999) is Due.NOTHING
@@ -52,7 +52,7 @@ def test_a_pong_keeps_the_connection_and_the_rhythm() -> None:
 
 
 def test_a_pong_nobody_asked_for_is_told() -> None:
-    """Before any ping, and twice after one."""
+    """An unsolicited pong is reported before any ping, and for the second pong after one."""
     assert not keepalive().pong()
     clockwork = pinged()
     assert clockwork.pong()
@@ -60,7 +60,7 @@ def test_a_pong_nobody_asked_for_is_told() -> None:
 
 
 def test_r84_expiry_is_due_at_its_moment() -> None:
-    """Not a moment early, whether or not a pong is awaited."""
+    """Exactly at its time, whether or not a pong is awaited."""
     for clockwork, end in ((keepalive(), START + 20), (pinged(), START + 30)):
         clockwork.expire_at(end)
         assert clockwork.next_deadline == end
@@ -88,7 +88,7 @@ def test_r85_a_refresh_moves_the_one_expiry() -> None:
 
 
 def test_r22_the_end_of_a_credential_is_told_once_before_its_grace_ends() -> None:
-    """At its own end somebody may look for whoever could renew it; then the rest goes on."""
+    """The lapse is reported once, so that its issuer can be probed; then the rest goes on."""
     clockwork = keepalive()
     clockwork.expire_at(START + 20, lapse=START + 10)
     assert clockwork.next_deadline == START + 10
@@ -100,7 +100,7 @@ def test_r22_the_end_of_a_credential_is_told_once_before_its_grace_ends() -> Non
 
 
 def test_r22_a_lapse_is_told_whatever_else_is_due() -> None:
-    """Neither a ping nor an awaited pong hides it, and it hides neither of them for long."""
+    """Neither a ping nor an awaited pong hides the lapse, and it delays neither of them long."""
     clockwork = keepalive()
     clockwork.expire_at(START + 60, lapse=START + 25)
     assert [clockwork.elapse(START + 25) for _ in range(3)] == [Due.LAPSED, Due.PING, Due.NOTHING]
@@ -110,7 +110,7 @@ def test_r22_a_lapse_is_told_whatever_else_is_due() -> None:
 
 
 def test_r84_past_the_grace_a_lapse_is_no_news() -> None:
-    """Where both have passed, or there is no grace at all, it is over."""
+    """If the grace has passed too, or there is none, only the expiry is reported."""
     for lapse in (START + 10, START + 20):
         clockwork = keepalive()
         clockwork.expire_at(START + 20, lapse=lapse)

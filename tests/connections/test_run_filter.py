@@ -1,4 +1,4 @@
-"""Which part of an event stream is shown: one run, whole, however its events come in pieces."""
+"""The filter of an event stream: one whole run, however its events are joined into pieces."""
 
 from typing import Any
 
@@ -14,16 +14,16 @@ SPOKEN = ("hello", "RUN_FINISHED", 'say "RUN_STARTED"', "a\n\ndata: b")
 
 
 def encoded(events: list[dict[str, Any]]) -> list[bytes]:
-    """Return events as they stand in a stream, with positions."""
+    """Return events as a stream encodes them, with positions."""
     return [
         codec.encode_event(msgspec.json.encode(event), position=("e", offset))
         for offset, event in enumerate(events, 1)
     ]
 
 
-def run_of(name: str, said: list[str], *, failed: bool) -> list[dict[str, Any]]:
+def run_of(name: str, run_texts: list[str], *, failed: bool) -> list[dict[str, Any]]:
     end = {"type": "RUN_ERROR"} if failed else {"type": "RUN_FINISHED", "runId": name}
-    texts = [{"type": "TEXT_MESSAGE_CONTENT", "delta": text} for text in said]
+    texts = [{"type": "TEXT_MESSAGE_CONTENT", "delta": text} for text in run_texts]
     return [{"type": "RUN_STARTED", "runId": name}, *texts, end]
 
 
@@ -34,10 +34,10 @@ runs = st.lists(st.tuples(st.lists(st.sampled_from(SPOKEN), max_size=3), st.bool
 def test_r91_a_filter_shows_one_run_whole(
     made: list[tuple[list[str], bool]], wanted: int, data: st.DataObject
 ) -> None:
-    """However events are joined into pieces, what is shown is the run that is named, or nothing."""
+    """The named run is shown whole, or nothing, however events are joined into pieces."""
     thread = [
-        encoded(run_of(f"r{number}", said, failed=failed))
-        for number, (said, failed) in enumerate(made)
+        encoded(run_of(f"r{number}", run_texts, failed=failed))
+        for number, (run_texts, failed) in enumerate(made)
     ]
     events = [event for run in thread for event in run]
     run_filter, shown = RunFilter(f"r{wanted}"), b""
@@ -53,10 +53,12 @@ def test_r91_a_filter_shows_one_run_whole(
 def test_a_filter_of_no_run_shows_all_up_to_an_end(
     made: list[tuple[list[str], bool]], skipped: int
 ) -> None:
-    """A reader that joined in the middle sees the rest of that run, and nothing of the next."""
+    """A reader that joined during a run gets the rest of it, and nothing of the next."""
     rest = encoded(run_of("r", ["a", "b", "c"], failed=False))[1 + min(skipped, 3) :]
     more = [
-        event for said, failed in made for event in encoded(run_of("later", said, failed=failed))
+        event
+        for run_texts, failed in made
+        for event in encoded(run_of("later", run_texts, failed=failed))
     ]
     run_filter = RunFilter(None)
     assert run_filter.take(b"".join([*rest, *more])) == b"".join(rest)
@@ -65,7 +67,7 @@ def test_a_filter_of_no_run_shows_all_up_to_an_end(
 
 
 def test_what_is_no_event_passes_an_open_filter() -> None:
-    """A comment is shown while the filter is open, alone or beside a bound."""
+    """A comment passes while the filter is open, alone or in a piece with events."""
     run_filter = RunFilter("r")
     started, ended = encoded(run_of("r", [], failed=True))
     assert run_filter.take(codec.KEEP_ALIVE) == b""

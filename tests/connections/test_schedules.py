@@ -1,4 +1,4 @@
-"""Readers under explored schedules: whoever comes back when, the thread they show is the thread."""
+"""Readers under explored schedules: however they resume, they show the thread."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -29,12 +29,12 @@ Patch = pytest.MonkeyPatch
 
 @pytest.fixture(autouse=True)
 def small_messages(monkeypatch: Patch) -> None:
-    """Cut what leaves into small messages: between any two of them a line may break."""
+    """Split the output into small messages: the line may break between any two."""
     monkeypatch.setattr(outbox, "MESSAGE_BYTES", 512)
 
 
 def explored(scenario: Callable[[], Awaitable[None]], runs: int = RUNS) -> detangle.ExploreStats:
-    """Run a scenario under so many schedules, with a strategy of its own."""
+    """Explore a scenario under this many schedules, with a strategy of its own."""
     return detangle.explore(
         scenario,  # type: ignore[arg-type]
         runs=runs,
@@ -51,18 +51,18 @@ def assert_found() -> None:
 
 
 def unchecked(self: Hub, subscription: Subscription, first: int, last: int, frame: bytes) -> None:
-    """Give a reader what comes, whether or not it follows on what it has."""
+    """Give a reader each publication without a check that it continues the last one."""
     subscription.subscriber.outbox.put(frame)
     subscription.offset = last
 
 
 def test_p3_r73_r79_r80_readers_meet_a_thread_that_is_written_and_trimmed() -> None:
-    """However two devices resume while runs go on, end and are trimmed, both show the thread."""
+    """Two devices that resume while runs go on, end and are trimmed both show the thread."""
     assert explored(reading_scenarios.readers).distinct_schedules > RUNS / 2
 
 
 def test_a_thread_that_moved_on_while_it_was_looked_at_is_found(monkeypatch: Patch) -> None:
-    """Where what was stored and what the log holds are of two moments, text is missing: found."""
+    """Snapshot and log read at two moments: text is missing: found."""
 
     async def trusting(self: Any, channel: Channel, user: str, stored: StoredThread) -> Any:
         fold, replay = stored.fold(), await self._broker.read(channel, stored.offset)
@@ -75,13 +75,13 @@ def test_a_thread_that_moved_on_while_it_was_looked_at_is_found(monkeypatch: Pat
 
 
 def test_an_answer_to_who_left_meanwhile_is_found(monkeypatch: Patch) -> None:
-    """Where a tail is written though its subscription ended, the next one doubles it: found."""
+    """A tail written after its subscription ended is doubled by the next one: found."""
     monkeypatch.setattr(Hub, "may_write", lambda self, subscription: True)
     assert_found()
 
 
 def test_a_tail_cut_where_no_position_is_complete_is_found(monkeypatch: Patch) -> None:
-    """Where only the end of a tail has a place, who breaks off within gets it twice: found."""
+    """A tail with a position only at its end is doubled if the line breaks within: found."""
 
     def careless(
         encoding: Encoding, channel: Channel, answer: Recovered
@@ -96,7 +96,7 @@ def test_a_tail_cut_where_no_position_is_complete_is_found(monkeypatch: Patch) -
 
 
 def test_a_reader_that_is_answered_before_it_listens_is_found(monkeypatch: Patch) -> None:
-    """Where what is published while the answer is made is nobody's, a gap is left: found."""
+    """Publications between the reply and the subscription are lost: found."""
 
     async def late(
         self: Any, number: int, channel: Channel, request: frames.SubscribeRequest
@@ -113,7 +113,7 @@ def test_a_reader_that_is_answered_before_it_listens_is_found(monkeypatch: Patch
 
 
 def test_a_backlog_that_is_given_up_in_silence_is_found(monkeypatch: Patch) -> None:
-    """Where a backlog that grew too large is taken for an empty one, a gap is left: found."""
+    """A dropped backlog that is taken for an empty one leaves a gap: found."""
 
     def silent(self: Hub, subscriber: Subscriber) -> list[Subscription]:
         behind, subscriber.behind = subscriber.behind, {}
@@ -128,7 +128,7 @@ def test_a_backlog_that_is_given_up_in_silence_is_found(monkeypatch: Patch) -> N
 
 
 def test_a_log_that_calls_a_part_the_whole_is_found(monkeypatch: Patch) -> None:
-    """Where the log does not say that it dropped what was asked for, it is missed: found."""
+    """A log that does not report what it trimmed leaves a gap: found."""
     real = MemoryBroker.read
 
     async def partly(self: Any, channel: Channel, after: int, **given: Any) -> Replay:

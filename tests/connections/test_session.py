@@ -1,4 +1,4 @@
-"""What each command means for the person who sent it."""
+"""What each command is allowed to do for the user who sent it."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def session(limits: SessionLimits | None = None, principal: Principal = MIA) -> 
 
 
 def command(name: str, number: int = 7, **body: Any) -> Command | Malformed:
-    """Return a command as the wire would bring it."""
+    """Return a command as it is decoded from the wire."""
     fields = {name: body} if name == "send" else {"id": number, name: body}
     [inbound] = codec_json.decode_frame(json.dumps(fields).encode())
     assert isinstance(inbound, Command | Malformed)
@@ -73,17 +73,17 @@ ANSWERS: list[tuple[str, dict[str, Any], Answer]] = [
 
 @pytest.mark.parametrize(("name", "body", "answer"), ANSWERS)
 def test_r66_each_command_has_one_meaning(name: str, body: dict[str, Any], answer: Answer) -> None:
-    """The table of commands: allowed on the channel it means, or denied with its code."""
+    """The table of commands: allowed on their channel, or denied with a code."""
     assert session().authorize(command(name, **body)) == answer
 
 
 def test_r66_the_table_above_holds_every_command() -> None:
-    """A command added to the profile without a meaning here is noticed."""
+    """A command added to the profile must be added to the table."""
     assert {name for name, _, _ in ANSWERS} >= frames.COMMANDS.keys() - {"connect"}
 
 
 def test_r66_a_malformed_command_gets_the_reason() -> None:
-    """A wrong body is 107 with the sentence that names the field."""
+    """An invalid body is 107 with a reason that names the field."""
     answer = session().authorize(command("unsubscribe", channel=5))
     assert isinstance(answer, Denied)
     assert answer.code is codes.BAD_REQUEST
@@ -92,7 +92,7 @@ def test_r66_a_malformed_command_gets_the_reason() -> None:
 
 
 def test_a_second_connect_is_nothing_a_session_can_mean() -> None:
-    """The protocol never lets it through; if it did, that would be loud."""
+    """The protocol never passes it on; if it did, the session would raise."""
     with pytest.raises(AssertionError):
         session().authorize(command("connect"))
 
@@ -101,7 +101,7 @@ def test_a_second_connect_is_nothing_a_session_can_mean() -> None:
 
 
 def test_a_channel_is_read_once() -> None:
-    """Subscribing to what one reads already is 105, until one has left."""
+    """A second subscribe to a channel is 105, until the client has unsubscribed."""
     reader = session()
     reader.authorize(subscribe("thread:t1"))
     assert reader.authorize(subscribe("thread:t1")) == Denied(codes.ALREADY_SUBSCRIBED)
@@ -118,7 +118,7 @@ def test_a_server_side_subscription_counts_as_one() -> None:
 
 
 def test_leaving_twice_is_leaving_once() -> None:
-    """The second unsubscribe has nothing to do and is answered all the same."""
+    """The second unsubscribe does nothing and is answered as well."""
     reader = session()
     reader.authorize(subscribe("thread:t1"))
     reader.authorize(command("unsubscribe", channel="thread:t1"))
@@ -127,7 +127,7 @@ def test_leaving_twice_is_leaving_once() -> None:
 
 
 def test_a_subscription_that_failed_may_be_tried_again() -> None:
-    """What could not be joined is not held against the reader."""
+    """A failed subscription does not count as one."""
     reader = session()
     reader.authorize(subscribe("thread:t1"))
     reader.on_unsubscribed(THREAD)
@@ -136,7 +136,7 @@ def test_a_subscription_that_failed_may_be_tried_again() -> None:
 
 
 def test_r67_128_channels_are_read_at_once_and_no_more() -> None:
-    """The 128th is joined, server-side ones included; the 129th is 106, and adds nothing."""
+    """The 128th subscription is allowed, server-side ones included; the 129th is 106."""
     reader = session()
     reader.joined(OWN)
     for number in range(127):
@@ -149,14 +149,14 @@ def test_r67_128_channels_are_read_at_once_and_no_more() -> None:
 
 
 def test_r67_at_the_bound_a_double_is_still_called_a_double() -> None:
-    """The answer names the real reason."""
+    """The code names the real reason."""
     reader = session(SessionLimits(subscriptions=1))
     reader.authorize(subscribe("thread:t1"))
     assert reader.authorize(subscribe("thread:t1")) == Denied(codes.ALREADY_SUBSCRIBED)
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "refused_command",
     [
         subscribe("thread:t1"),
         command("history", channel="thread:t1"),
@@ -164,10 +164,10 @@ def test_r67_at_the_bound_a_double_is_still_called_a_double() -> None:
         command("presence_stats", channel="thread:t1"),
     ],
 )
-def test_r35_what_the_policy_refuses_looks_as_if_it_did_not_exist(asked: Command) -> None:
-    """Every way to read a channel asks the one policy, and a no is 102."""
+def test_r35_what_the_policy_refuses_looks_as_if_it_did_not_exist(refused_command: Command) -> None:
+    """Every command that reads a channel checks the policy; a refusal is 102."""
     reader = Session(MIA, lambda *_: False)
-    assert reader.authorize(asked) == Denied(codes.UNKNOWN_CHANNEL)
+    assert reader.authorize(refused_command) == Denied(codes.UNKNOWN_CHANNEL)
     assert reader.channels == frozenset()
 
 
@@ -176,7 +176,7 @@ def test_r35_what_the_policy_refuses_looks_as_if_it_did_not_exist(asked: Command
     st.text(min_size=1, max_size=30) | st.sampled_from(["user:leo", "thread:leo:t", "thread:x"]),
 )
 def test_r39_no_name_leads_out_of_ones_own(name: str, channel: str) -> None:
-    """Whatever is asked for, a command is allowed on channels of the principal's own only."""
+    """A command is only ever allowed on channels of the principal's own."""
     reader = session()
     answer = reader.authorize(Command(7, name, _request(name, channel)))
     if isinstance(answer, Allowed) and answer.channel is not None:
@@ -207,7 +207,7 @@ def test_r64_a_connection_ends_after_100_errors() -> None:
 
 
 def test_r64_a_command_that_fails_while_it_is_performed_counts_too() -> None:
-    """Errors are counted wherever they come from, and success does not count."""
+    """Errors count wherever they occur; a success does not reset the count."""
     reader = session(SessionLimits(errors=2))
     reader.authorize(command("ping"))
     assert reader.failed(codes.NOT_FOUND, "no such run") == Denied(codes.NOT_FOUND, "no such run")
@@ -226,13 +226,13 @@ def test_one_way_messages_never_end_a_connection() -> None:
 
 
 def busy(burst: int = 3, per_second: float = 1.0, errors: int = 100) -> Session:
-    """Return a session that takes few commands, begun at second 10."""
+    """Return a session with a low command rate, begun at second 10."""
     limits = SessionLimits(errors=errors, commands=Rate(per_second=per_second, burst=burst))
     return Session(MIA, may_read, limits, now=10.0)
 
 
 def test_r23_commands_beyond_the_burst_are_111_and_have_no_effect() -> None:
-    """Temporary, one reply each, and nothing of what was asked is done."""
+    """Temporary, one reply each, and the command has no effect."""
     reader = busy()
     for number in range(1, 4):
         assert reader.authorize(command("ping", number), 10.0) == Allowed()
@@ -245,7 +245,7 @@ def test_r23_commands_beyond_the_burst_are_111_and_have_no_effect() -> None:
 
 
 def test_r23_commands_are_taken_again_at_the_rate() -> None:
-    """One a second here, by the clock that is handed in, and never more than the burst at once."""
+    """One a second here, by the clock passed in, and never more than the burst at once."""
     reader = busy()
     for _ in range(3):
         reader.authorize(command("ping"), 10.0)
@@ -257,7 +257,7 @@ def test_r23_commands_are_taken_again_at_the_rate() -> None:
 
 
 def test_r64_who_goes_on_after_a_hundred_refusals_is_closed() -> None:
-    """111 a hundred times, then 3013; a command that was taken between them changes nothing."""
+    """111 a hundred times, then 3013; an allowed command between them changes nothing."""
     reader = busy(burst=1)
     reader.authorize(command("ping"), 10.0)
     for number in range(1, 100):
@@ -276,7 +276,7 @@ def test_r64_one_way_messages_are_counted_like_any_other() -> None:
 
 
 def test_r67_the_burst_is_512_commands_unless_it_is_set() -> None:
-    """Whoever asks for everything at once on a new connection is let through."""
+    """A client that sends everything at once on a new connection is allowed."""
     assert SessionLimits() == SessionLimits(commands=Rate(per_second=50, burst=512))
     reader = session()
     taken = [isinstance(reader.authorize(command("ping")), Allowed) for _ in range(513)]
@@ -284,7 +284,7 @@ def test_r67_the_burst_is_512_commands_unless_it_is_set() -> None:
 
 
 def test_r39_malformed_commands_count_like_any_others() -> None:
-    """Nonsense is not cheaper than sense."""
+    """A malformed command costs as much as a valid one."""
     reader = busy(burst=1)
     assert reader.authorize(command("unheard_of", 1), 10.0) == Denied(codes.METHOD_NOT_FOUND)
     assert reader.authorize(command("unheard_of", 2), 10.0) == Denied(codes.TOO_MANY_REQUESTS)
@@ -294,11 +294,11 @@ def test_r39_malformed_commands_count_like_any_others() -> None:
 
 
 def test_r86_rights_are_those_of_the_principal_of_the_moment() -> None:
-    """A renewed credential takes over for whatever comes next."""
-    asked: list[Principal] = []
+    """After a renewal, commands are checked with the new principal."""
+    checked: list[Principal] = []
 
     def noting(principal: Principal, channel: Channel) -> bool:
-        asked.append(principal)
+        checked.append(principal)
         return may_read(principal, channel)
 
     reader = Session(MIA, noting)
@@ -306,12 +306,12 @@ def test_r86_rights_are_those_of_the_principal_of_the_moment() -> None:
     reader.authorize(subscribe("thread:t1"))
     reader.principal = renewed
     reader.authorize(subscribe("thread:t2"))
-    assert asked == [MIA, renewed]
+    assert checked == [MIA, renewed]
     assert reader.channels == {THREAD, thread_channel("acme", "mia", "t2")}
 
 
 def test_r17_no_answer_shows_a_credential() -> None:
-    """An answer that is logged by accident gives no token away."""
+    """The repr of a result contains no token."""
     refresh = session().authorize(command("refresh", token="eyJ.SECRET.x"))
     subscribed = session().authorize(command("subscribe", channel="user", token="eyJ.SECRET.x"))
     assert (refresh, subscribed) == (Allowed(), Allowed(OWN))

@@ -10,7 +10,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from tests.servers.heads import AT_ONCE, TOO_LARGE, head, line_of, status_of
-from tests.servers.issuing import asking
+from tests.servers.issuing import http_client
 from towpath.http.uvicorn_protocols import (
     MAX_HEAD_BYTES,
     MAX_LINE_BYTES,
@@ -68,7 +68,7 @@ async def test_a_head_that_drips_has_an_end_too(server: ServerProcess, path: str
 
 async def test_the_bounds_are_of_one_request_not_of_a_connection(server: ServerProcess) -> None:
     """A connection is kept for a hundred requests with large heads, one after another."""
-    async with asking(server, server.token("kept")) as rest:
+    async with http_client(server, server.token("kept")) as rest:
         for number in range(100):
             headers = {"X-Filler": "f" * 4000}
             body = {"request_id": f"kept-{number}", "title": "t" * 150}

@@ -294,7 +294,7 @@ class Failing(AuthWorld):
 
     def check(self) -> None:
         """Check how often the provider was asked."""
-        failed = [one for one in self.happenings if isinstance(one, KeysFetched)]
+        failed = [one for one in self.events if isinstance(one, KeysFetched)]
         failed = [one for one in failed if one.failure != "abandoned"]
         tries, attempts = self.verifier.attempts, self.service.retry.attempts
         assert max(tries.values()) <= attempts, "a flight tries as often as the setting says"

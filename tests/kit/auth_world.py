@@ -99,9 +99,9 @@ class AuthWorld:
         """
         self.clock = Clock()
         self.provider = LateProvider(self.arrived)
-        self.happenings: list[TelemetryEvent] = []
+        self.events: list[TelemetryEvent] = []
         """Everything that happened, in order."""
-        self.telemetry = Telemetry([self.happenings.append])
+        self.telemetry = Telemetry([self.events.append])
         self.lost: list[Exception] = []
         """What was raised while nobody waited for it."""
         self.breaker = CircuitBreaker(
@@ -145,7 +145,7 @@ class AuthWorld:
             while len(self.fetches):  # noqa: ASYNC110 - the time is virtual
                 await asyncio.sleep(0.1)
         assert [one for one in self.lost if not isinstance(one, KeysUnavailable)] == []
-        assert [one for one in self.happenings if isinstance(one, InternalError)] == []
+        assert [one for one in self.events if isinstance(one, InternalError)] == []
 
     def arrived(self) -> None:
         """Hear of a call that arrived at the provider."""

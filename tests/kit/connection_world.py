@@ -189,9 +189,9 @@ class Visit:
         self._world = world
 
     @property
-    def happenings(self) -> list[TelemetryEvent]:
+    def events(self) -> list[TelemetryEvent]:
         """What happened to it, in order."""
-        everything = self._world.happenings
+        everything = self._world.events
         return [one for one in everything if getattr(one, "connection", None) == self.name]
 
     def connect(self) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class Visit:
         ends = [bool(one.code) for one in self.socket.written]
         assert not any(ends[:-1]), "nothing follows the close frame"
         assert ends[-1:] == [True] or self.socket.left, "no silence without an end"
-        kinds = [type(one) for one in self.happenings]
+        kinds = [type(one) for one in self.events]
         assert kinds.count(ConnectionClosed) == 1, "it ends once"
         if CommandAnswered in kinds:
             before = kinds[: kinds.index(CommandAnswered)]

@@ -1,4 +1,4 @@
-"""What a person does in these tests: open a thread, ask an agent, look at what came."""
+"""Steps of a client in these tests: create a thread, start a run, read its events."""
 
 import asyncio
 import uuid
@@ -21,7 +21,7 @@ GOLDEN_PATH = (
 
 @dataclass(frozen=True)
 class Started:
-    """A run that was asked for, and where its events go."""
+    """A run that was started, and its thread."""
 
     run: str
     thread: str
@@ -33,7 +33,7 @@ class Started:
 
 
 async def open_thread(client: WireClient) -> str:
-    """Make a thread and read it; return its id."""
+    """Create a thread and subscribe to it; return its id."""
     made = await client.rpc("thread.create", request_id=uuid.uuid4().hex)
     reply = await client.command("subscribe", channel=f"thread:{made['thread_id']}")
     assert "subscribe" in reply, reply
@@ -43,7 +43,7 @@ async def open_thread(client: WireClient) -> str:
 async def ask(
     client: WireClient, message: str, *, agent: str = "tools", thread: str | None = None
 ) -> Started:
-    """Start a run in a thread this client reads, a new one where none is given."""
+    """Start a run in a thread that this client reads, or in a new one."""
     thread = thread or await open_thread(client)
     started = await client.rpc(
         "run.start", request_id=uuid.uuid4().hex, agent=agent, thread_id=thread, message=message
@@ -58,20 +58,20 @@ async def until_over(client: WireClient, started: Started, *, seconds: float = 2
 
 
 async def until_text(client: WireClient, started: Started, *, seconds: float = 10.0) -> None:
-    """Wait until the agent has begun to speak."""
+    """Wait until the agent has sent its first text."""
     await client.until_event(started.channel, "TEXT_MESSAGE_CONTENT", seconds=seconds)
 
 
 def text_of(events: Iterable[dict[str, Any]]) -> str:
-    """Return what the assistant said in these events, those of a prelude included."""
-    said = ""
+    """Return the assistant's text in these events, a snapshot included."""
+    text = ""
     for event in events:
         if event["type"] == "TEXT_MESSAGE_CONTENT":
-            said += event["delta"]
+            text += event["delta"]
         elif event["type"] == "MESSAGES_SNAPSHOT":
             spoken = [one for one in event["messages"] if one["role"] == "assistant"]
-            said = "".join(one.get("content") or "" for one in spoken)
-    return said
+            text = "".join(one.get("content") or "" for one in spoken)
+    return text
 
 
 def golden_names(events: Iterable[dict[str, Any]]) -> tuple[str, ...]:
@@ -107,11 +107,11 @@ def assert_unbroken(publications: Sequence[dict[str, Any]], *, after: int | None
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], *, seconds: float = 10.0) -> None:
-    """Ask again until it holds; for what no push tells of.
+    """Poll until the condition holds; for what no push reports.
 
     Raises:
-        TimeoutError: it does not come to hold.
+        TimeoutError: the condition did not hold in time.
     """
     async with asyncio.timeout(seconds):
-        while not await holds():  # noqa: ASYNC110 - what is asked is in another process.
+        while not await holds():  # noqa: ASYNC110 - the condition is in another process.
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""A client of event streams that hides nothing, and one that comes back as a browser would."""
+"""A client of event streams that records all it reads, and one that reconnects like a browser."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from towpath.testing.server import ServerProcess
 
 
 class Seen(NamedTuple):
-    """One event as it came."""
+    """One event as it was received."""
 
     id: str
     """Empty where it has none."""
@@ -64,7 +64,7 @@ class Stream:
         raise AssertionError(f"the stream ended before {types}: {self.types}")
 
     async def rest(self) -> list[Seen]:
-        """Read to the end and return everything."""
+        """Read to the end and return all events."""
         async for _ in self:
             pass
         return self.seen
@@ -96,7 +96,7 @@ def read_all(raw: bytes) -> list[Seen]:
 
 
 class Person:
-    """Somebody with a token, and what they ask of the doors."""
+    """A user with a token, and their requests to the HTTP endpoints."""
 
     def __init__(self, server: ServerProcess, user: str, tenant: str = "acme") -> None:
         self.user = user
@@ -105,7 +105,7 @@ class Person:
         self.token = server.token(user, tenant)
 
     def http(self) -> httpx2.AsyncClient:
-        """Return a client that bears the token."""
+        """Return a client that sends the token."""
         headers = {"Authorization": f"Bearer {self.token}"}
         return httpx2.AsyncClient(
             base_url=self.server.http, headers=headers, trust_env=False, timeout=20
@@ -115,7 +115,7 @@ class Person:
     async def run(
         self, agent: str, message: str = "hello there", **request: Any
     ) -> AsyncGenerator[Stream, None]:
-        """Ask an agent; leaving the block cuts the response."""
+        """Start a run; leaving the block drops the response."""
         async with (
             self.http() as http,
             http.stream("POST", f"/agui/{agent}", json=run_input(message, **request)) as answer,
@@ -126,7 +126,7 @@ class Person:
 
     @asynccontextmanager
     async def join(self, thread: str, last_id: str = "") -> AsyncGenerator[Stream, None]:
-        """Join a thread, or resume it; leaving the block cuts the response."""
+        """Join a thread, or resume it; leaving the block drops the response."""
         headers = {"Last-Event-ID": last_id} if last_id else {}
         async with (
             self.http() as http,
@@ -137,7 +137,7 @@ class Person:
             yield Stream(answer)
 
     async def get(self, path: str) -> Any:
-        """Ask the REST door."""
+        """Send a GET request to the REST endpoint."""
         async with self.http() as http:
             return (await http.get(f"/api/v1{path}")).json()
 
@@ -150,7 +150,7 @@ def run_input(
     props: Any = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """Return what an AG-UI client asks."""
+    """Return the run input of an AG-UI client."""
     return {
         "threadId": thread or uuid.uuid4().hex,
         "runId": run or uuid.uuid4().hex,
@@ -179,17 +179,17 @@ def resumed(before: list[Seen], after: list[Seen]) -> list[Seen]:
 
 
 def last_id(seen: list[Seen]) -> str:
-    """Return the id a client comes back with."""
+    """Return the id with which a client resumes."""
     return next((one.id for one in reversed(seen) if one.id), "")
 
 
 def is_over(seen: list[Seen]) -> bool:
-    """Whether the last event is the end of a run."""
+    """Whether the last event ends a run."""
     return bool(seen) and seen[-1].event["type"] in TERMINAL
 
 
 async def drop_abruptly(server: ServerProcess, request: bytes, *, after: int) -> None:
-    """Send a request, read so many bytes of the answer, and reset the connection."""
+    """Send a request, read this many bytes of the response, and reset the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(request)
     await writer.drain()
@@ -201,7 +201,7 @@ async def drop_abruptly(server: ServerProcess, request: bytes, *, after: int) ->
 
 
 async def stalled(server: ServerProcess, person: Person, path: str) -> socket.socket:
-    """Ask for a stream with a tiny window and read its status only; the caller closes."""
+    """Request a stream with a tiny window and read its status only; the caller closes."""
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     raw.setblocking(False)
@@ -214,7 +214,7 @@ async def stalled(server: ServerProcess, person: Person, path: str) -> socket.so
 
 
 async def gauges(server: ServerProcess) -> dict[str, float]:
-    """Return the plain numbers of `/metrics`."""
+    """Return the metrics of `/metrics` that have no labels."""
     async with httpx2.AsyncClient(base_url=server.http, trust_env=False) as http:
         lines = (await http.get("/metrics")).text.splitlines()
     pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))

@@ -1,7 +1,7 @@
-"""Servers whose issuers are in this process, what people get who knock there, and what it counts.
+"""Servers with issuers in this process, helpers to connect to them, and their metrics and logs.
 
-A server in another process asks an issuer in this one, so nothing here may block the loop: servers
-are started and ended in a thread, and HTTP is asynchronous.
+A server in another process fetches keys from an issuer in this one, so nothing here may block the
+loop: servers are started and stopped in a thread, and HTTP is asynchronous.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from towpath.testing.server import ServerProcess
 from towpath.testing.wire_client import wire_client
 
 DEADLINE = 3.0
-"""Seconds within which whoever knocks has an answer (R32)."""
+"""Seconds within which an attempt to connect is answered (R32)."""
 UPGRADE = {
     "Connection": "Upgrade",
     "Upgrade": "websocket",
@@ -32,7 +32,7 @@ UPGRADE = {
 
 
 class AnyIssuer(Protocol):
-    """What a server has to know of an issuer to take its tokens."""
+    """What a server needs to know of an issuer to accept its tokens."""
 
     @property
     def issuer(self) -> str: ...
@@ -45,7 +45,7 @@ class AnyIssuer(Protocol):
 
 
 class Issuer:
-    """An identity provider behind a line that can go wrong."""
+    """An identity provider behind a proxy that can inject faults."""
 
     def __init__(self, provider: OidcProvider, line: FaultProxy) -> None:
         self.provider = provider
@@ -69,18 +69,18 @@ class Issuer:
 
     @property
     def calls(self) -> int:
-        """How often it was asked for anything."""
+        """The number of all requests to the issuer."""
         return sum(self.provider.requests.values())
 
     @property
     def fetches(self) -> tuple[int, int]:
-        """How often it was asked for its discovery document, and for its keys."""
+        """The number of requests for the discovery document, and for the keys."""
         return self.provider.requests[DISCOVERY], self.provider.requests[JWKS]
 
     def heal(self) -> None:
-        """Make the line and the answers good."""
+        """Remove the faults of the line and of the provider."""
         self.line.fault = PASS
-        self.line.cut()  # What hung, hangs for ever.
+        self.line.cut()  # Connections that hang never recover.
         self.provider.heal()
 
 
@@ -96,12 +96,12 @@ async def issuing(path: str = "", **options: Any) -> AsyncGenerator[Issuer, None
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """Return settings as a server's environment has them."""
+    """Return settings as environment variables of a server."""
     return {f"TOWPATH_{name.upper()}": str(value) for name, value in settings.items()}
 
 
 def trusting(*issuers: AnyIssuer, **more: object) -> str:
-    """Return the setting `issuers` that takes the tokens of these; `more` is said of each."""
+    """Return the setting `issuers` that accepts the tokens of these; `more` applies to each."""
     entries = [
         {
             "issuer": one.issuer,
@@ -136,26 +136,26 @@ async def serving(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What somebody got who knocked."""
+    """The result of one attempt to connect."""
 
     code: int
-    """0 for "come in"; the error of the connect reply; or the close code where there was none."""
+    """0 if connected; else the error of the connect reply, or the close code without one."""
     temporary: bool = False
     seconds: float = 0.0
 
     @property
-    def come_in(self) -> bool:
-        """Whether the door opened."""
+    def accepted(self) -> bool:
+        """Whether the connect command succeeded."""
         return self.code == 0
 
     @property
     def later(self) -> bool:
-        """Whether it is "ask again", said in time."""
+        """Whether the error is temporary (100) and came in time."""
         return self.code == 100 and self.temporary and self.seconds < DEADLINE
 
 
-async def knock(url: str, token: str = "", **options: Any) -> Outcome:
-    """Connect with a token, leave again, and return what came of it."""
+async def connect_once(url: str, token: str = "", **options: Any) -> Outcome:
+    """Connect with a token, disconnect, and return the outcome."""
     loop = asyncio.get_running_loop()
     async with wire_client(url, **options) as client:
         began = loop.time()
@@ -171,10 +171,10 @@ async def knock(url: str, token: str = "", **options: Any) -> Outcome:
         return Outcome(error["code"], error.get("temporary", False), seconds)
 
 
-def asking(server: ServerProcess, token: str = "") -> httpx2.AsyncClient:
+def http_client(server: ServerProcess, token: str = "") -> httpx2.AsyncClient:
     """Return an HTTP client of the server, with a token if there is one."""
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    # Without certificates to load, which nobody needs here, it is made in no time.
+    # No request uses TLS, and a client that loads no certificates is created faster.
     return httpx2.AsyncClient(
         base_url=server.http, headers=headers, trust_env=False, timeout=10, verify=False
     )
@@ -183,34 +183,34 @@ def asking(server: ServerProcess, token: str = "") -> httpx2.AsyncClient:
 async def get(
     server: ServerProcess, path: str, token: str = "", headers: Mapping[str, str] | None = None
 ) -> httpx2.Response:
-    """Ask the server over HTTP, with a token if there is one."""
+    """Send a GET request to the server, with a token if there is one."""
     bearing = {"authorization": f"Bearer {token}"} if token else {}
-    async with asking(server) as client:
+    async with http_client(server) as client:
         return await client.get(path, headers={**bearing, **(headers or {})})
 
 
 async def metric(server: ServerProcess, name: str, **labels: str) -> float:
-    """Return a number of the server's; 0 where it has not appeared yet."""
+    """Return the value of a metric; 0 if it does not exist yet."""
     text = (await get(server, "/metrics")).text
     for line in text.splitlines():
         found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
         if found is not None and found[1] == name:
-            said = dict(re.findall(r'(\w+)="([^"]*)"', found[2] or ""))
-            if said.items() >= labels.items():
+            found_labels = dict(re.findall(r'(\w+)="([^"]*)"', found[2] or ""))
+            if found_labels.items() >= labels.items():
                 return float(found[3])
     return 0.0
 
 
-def happenings(server: ServerProcess, event: str) -> list[dict[str, Any]]:
-    """Return what the server's log says of one kind of happening, in order."""
-    *whole, _ = server.log.read_text().split("\n")  # The last line may be in the making.
-    told = (json.loads(line) for line in whole if line.startswith("{"))
-    return [one for one in told if one["event"] == event]
+def log_events(server: ServerProcess, event: str) -> list[dict[str, Any]]:
+    """Return the events of this name in the server's log, in order."""
+    *whole, _ = server.log.read_text().split("\n")  # The last line may be incomplete.
+    events = (json.loads(line) for line in whole if line.startswith("{"))
+    return [one for one in events if one["event"] == event]
 
 
 def breaker_moves(server: ServerProcess, issuer: AnyIssuer) -> list[str]:
     """Return the states of an issuer's breaker since the server started, by its log."""
-    told = [
-        one for one in happenings(server, "breaker_moved") if one["dependency"] == issuer.issuer
+    events = [
+        one for one in log_events(server, "breaker_moved") if one["dependency"] == issuer.issuer
     ]
-    return [told[0]["before"], *(one["after"] for one in told)] if told else ["closed"]
+    return [events[0]["before"], *(one["after"] for one in events)] if events else ["closed"]

@@ -73,7 +73,7 @@ OFTEN = frozenset({"event", "between", "delivery.before", "delivery.after", "rep
 
 @dataclass(frozen=True)
 class Kill:
-    """One end of a server."""
+    """One kill of a server."""
 
     point: str | None
     """The named point; None for a random moment."""
@@ -84,7 +84,7 @@ class Kill:
 
     @property
     def name(self) -> str:
-        """The point without its moment."""
+        """The name of the point without its moment."""
         point = self.point or ""
         return point if point in PLACES else point.partition(".")[0]
 
@@ -111,11 +111,11 @@ def anyhow(chance: random.Random) -> Kill:
 
 
 class NotReached(AssertionError):
-    """A server did not die at the point it was to die at."""
+    """A server did not die at its named point."""
 
 
 class Unfinished(AssertionError):
-    """Somebody still waits for something, though the server is there."""
+    """A user still waits, though the server is up."""
 
 
 class Killing:
@@ -253,7 +253,7 @@ class Killing:
         self.on_kill(kill)
 
     async def _until_at_work(self, people: Sequence[Person]) -> None:
-        """Wait until some runs are going on, which a kill leaves behind and a stop has to end."""
+        """Wait until some runs are active, which a kill leaves behind and a stop has to end."""
         rooms = [(room, len(room.reader.deliveries)) for one in people for room in one.rooms]
         async with asyncio.timeout(REACHED):
             while sum(room.at_work(since) for room, since in rooms) < len(people):  # noqa: ASYNC110
@@ -265,7 +265,7 @@ class Killing:
         assert status == -signal.SIGKILL, f"the server ended by itself: {status}\n{self._said()}"
 
     async def _until_dead(self, kill: Kill) -> None:
-        """Wait until the process has killed itself where it was to."""
+        """Wait until the process has killed itself at its point."""
         process, loop = self.server.process, asyncio.get_running_loop()
         assert process is not None, "it was launched"
         deadline = loop.time() + REACHED
@@ -279,13 +279,13 @@ class Killing:
             raise NotReached(f"the server ended {process.returncode} before {kill}:\n{said}")
 
     def _said(self) -> str:
-        """Return what the server wrote since it was last launched."""
+        """Return what the server wrote to its log since the last launch."""
         with self.server.log.open("rb") as log:
             log.seek(self._read)
             return log.read().decode(errors="replace")[-4000:]
 
     def _start_process(self, kill: Kill | None) -> None:
-        """Start the server, told where to die, once the one before is dead."""
+        """Start the server with its crash point, once the one before is dead."""
         process = self.server.process
         if process is not None and process.poll() is None:
             process.kill()
@@ -302,7 +302,7 @@ class Killing:
         await asyncio.to_thread(self.server.await_ready)
 
     async def _history(self, people: Sequence[Person]) -> History:
-        """Ask the server what it knows of these people's threads and runs."""
+        """Ask the server for the state of these users' threads and runs."""
         logs: list[Log] = []
         runs: list[RunState] = []
         for person in people:
@@ -326,7 +326,7 @@ class Killing:
 
 
 def _known(logs: Sequence[Log], person: Person) -> set[str]:
-    """Return every run that a person's logs or answers name."""
+    """Return every run that is named in a user's logs or replies."""
     runs = {one.tags["run"] for log in logs for one in log.publications if "run" in one.tags}
     runs |= {one.run for one in person.asked if one.run is not None}
     return runs | {one.continuation for one in person.decided if one.continuation is not None}
@@ -357,7 +357,7 @@ async def _log(client: WireClient, owner: str, channel: str) -> Log:
 
 
 async def _state(client: WireClient, owner: str, run: str) -> RunState:
-    """Ask about a run; its status is empty where nobody knows it."""
+    """Return the state of a run; its status is empty if it is unknown."""
     reply = await client.command("rpc", method="run.get", data={"run_id": run})
     if "rpc" not in reply:
         assert reply["error"]["code"] == 404, reply
@@ -370,7 +370,7 @@ async def _state(client: WireClient, owner: str, run: str) -> RunState:
 
 
 async def _until_told(person: Person, logs: Sequence[Log]) -> None:
-    """Wait until all of a person's readers have come to the top; what is missing then is lost."""
+    """Wait until all of a user's readers have reached the top; what is missing then is lost."""
     tops = {log.channel: len(log.publications) for log in logs}
 
     def told() -> bool:

@@ -29,11 +29,11 @@ ACTIONS = ("tell", "retell", "stop", "queue", "withdraw", "interrupt", "buy", "h
 
 
 class Refused(Exception):
-    """The server said no, for good."""
+    """The server refused a request for good."""
 
 
 class Room:
-    """One thread, as its person's client reads it."""
+    """One thread, as its user's client reads it."""
 
     def __init__(self, thread: str, reader: Reader) -> None:
         self.thread = thread
@@ -48,17 +48,17 @@ class Room:
         return f"thread:{self.thread}"
 
     def ended(self, run: str) -> bool:
-        """Whether the reader was given the end of a run."""
+        """Whether the reader has received the end of a run."""
         self._look()
         return run in self._ended
 
     def speaks(self, run: str) -> bool:
-        """Whether the reader was given text of a run, or its end."""
+        """Whether the reader has received text of a run, or its end."""
         self._look()
         return run in self._begun
 
     def at_work(self, since: int) -> bool:
-        """Whether its reader is in the middle of a run, by what came after so many publications."""
+        """Whether its reader is in the middle of a run, after this many publications."""
         given = self.reader.deliveries
         return len(given) > since and given[-1].event["type"] not in TERMINAL
 
@@ -73,7 +73,7 @@ class Room:
 
 
 class Person:
-    """Somebody with a client, perhaps a second device, and some threads."""
+    """A user with a client, perhaps a second device, and some threads."""
 
     def __init__(self, name: str, client: SdkClient, chance: random.Random) -> None:
         self.name = name
@@ -90,7 +90,7 @@ class Person:
         self._said = itertools.count(1)
 
     async def settle_in(self, rooms: int, devices: Sequence[SdkClient]) -> None:
-        """Connect, make threads, and read them on every device."""
+        """Connect, create threads, and read them on every device."""
         await self.client.connect()
         threads = [(await self._insist("thread.create"))["thread_id"] for _ in range(rooms)]
         readers = await self._read("main", self.client, threads)
@@ -100,7 +100,7 @@ class Person:
             await self._read(f"device {number}", client, threads)
 
     async def join_in(self, name: str, client: SdkClient, delay: float) -> None:
-        """Begin to read everything on one more device, after some time and to the end."""
+        """Read everything on one more device, after a delay and to the end."""
         await asyncio.sleep(delay)
         await client.connect()
         await self._read(name, client, [room.thread for room in self.rooms])
@@ -113,7 +113,7 @@ class Person:
         return readers
 
     async def live(self, room: Room, until: asyncio.Event) -> None:
-        """Do one thing after the other in a thread; what was begun is brought to its end."""
+        """Run one request after the other in a thread; every started run is brought to its end."""
         while not until.is_set():
             what = self._chance.choice(ACTIONS)
             if self.wanted is not None and self._chance.random() < 0.8:
@@ -121,7 +121,7 @@ class Person:
             await getattr(self, f"_{what}")(room)
 
     def readings(self) -> list[Reading]:
-        """Return what every device was told."""
+        """Return what every device received."""
         found = []
         for name, client, readers in self.devices:
             for reader in readers:
@@ -134,10 +134,10 @@ class Person:
         return Reading(reader=name, owner=self.name, channel=channel, told=tuple(told))
 
     async def _insist(self, method: str, **data: Any) -> Any:
-        """Ask under one request id until there is an answer.
+        """Send a request under one request id until it is answered.
 
         Raises:
-            Refused: it is no.
+            Refused: the answer is a permanent error.
         """
         request = {"request_id": uuid.uuid4().hex, **data}
         while True:
@@ -151,7 +151,7 @@ class Person:
             await asyncio.sleep(0.02)
 
     async def _start(self, room: Room, agent: str, words: str) -> str | None:
-        """Ask an agent something nobody asked before; return the run, None where it is no."""
+        """Start a run with a new message; return the run, or None if it is refused."""
         message = f"{words} #{next(self._said)}"
         try:
             started = await self._insist(
@@ -218,7 +218,7 @@ class Person:
         await self._answer(room, await self._start(room, "hasty", "now"), wait=wait)
 
     async def _answer(self, room: Room, run: str | None, *, wait: float) -> None:
-        """Answer what a run asks, if it comes to that, after some time."""
+        """Answer the interrupt of a run, if there is one, after a delay."""
         if run is None:
             return
         await self._until(room, room.ended, run)
@@ -247,7 +247,7 @@ class Person:
 
 
 def _plain(told: Joined | Delivery) -> Answered | Given:
-    """Return what an SDK told in the words of a history."""
+    """Return what an SDK reported as an entry of a history."""
     if isinstance(told, Joined):
         offset, epoch = told.position
         return Answered(recovered=told.recovered, epoch=epoch, offset=offset)

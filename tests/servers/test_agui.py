@@ -43,17 +43,17 @@ PACE = 0.02
 
 
 @contextlib.contextmanager
-def serving(place: Path, **settings: Any) -> Iterator[ServerProcess]:
+def serving(directory: Path, **settings: Any) -> Iterator[ServerProcess]:
     """Run a server of the paced agents with some settings of its own."""
     environment = {f"TOWPATH_{name.upper()}": str(value) for name, value in settings.items()}
-    data = place / "data"
+    data = directory / "data"
     with ServerProcess(data, *APPLICATION, environment=environment, cwd=ROOT) as process:
         yield process
 
 
 @pytest.fixture(scope="module")
 def agui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server of the paced agents; each test uses people of its own."""
+    """A server of the paced agents; each test has its own users."""
     settings = {"user_connections": 100, "slow_timeout": 2, "close_timeout": 0.5}
     with serving(tmp_path_factory.mktemp("agui"), **settings) as process:
         yield process
@@ -76,7 +76,7 @@ def brisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 def someone(server: ServerProcess, tenant: str = "acme") -> Person:
-    """Return a person no other test knows."""
+    """Return a user that no other test uses."""
     return Person(server, f"person-{uuid.uuid4().hex[:8]}", tenant)
 
 
@@ -168,7 +168,7 @@ async def test_r43_the_validators_command_line_has_nothing_to_say(
 
 
 async def test_a_conversation_goes_on_with_the_whole_history(agui: ServerProcess) -> None:
-    """A client that sends all messages each time, as AG-UI clients do, adds only the new one."""
+    """An AG-UI client sends all messages each time; only the new one is added."""
     person, thread = someone(agui), uuid.uuid4().hex
     async with person.run("echo", "first", thread=thread) as stream:
         await stream.rest()
@@ -196,7 +196,7 @@ async def test_a_run_that_fails_ends_its_stream(agui: ServerProcess) -> None:
 
 
 async def test_r74_r75_joining_mid_run_gives_a_legal_whole(agui: ServerProcess) -> None:
-    """At every tenth of a story somebody joins: each stream is legal and renders like the uncut."""
+    """A client joins at every tenth of a story: each stream is legal and renders like the whole."""
     person, thread = someone(agui), uuid.uuid4().hex
     joiners: list[asyncio.Task[list[Seen]]] = []
 
@@ -434,10 +434,10 @@ async def test_r35_r39_a_foreign_thread_answers_exactly_like_a_missing_one(
                 ]
                 for one in answers:
                     del one.headers["date"]
-                told = {
+                responses = {
                     (one.status_code, one.text, str(sorted(one.headers.items()))) for one in answers
                 }
-                assert len(told) == 1
+                assert len(responses) == 1
                 assert answers[0].status_code == 404
 
 
@@ -511,7 +511,7 @@ async def test_r91_refusals_that_depend_on_what_is_there(agui: ServerProcess) ->
 
 
 async def test_r37_past_the_connections_of_a_user_nothing_starts(brisk: ServerProcess) -> None:
-    """Streams count as connections: past the bound 429 for both doors, and no run begins."""
+    """Streams count as connections: past the bound 429 at both endpoints, and no run starts."""
     person = someone(brisk)
     async with waiting_run(person) as (thread, _):
         async with person.join(thread) as one, person.join(thread) as two:
@@ -531,7 +531,7 @@ async def test_r37_past_the_connections_of_a_user_nothing_starts(brisk: ServerPr
 
 
 async def test_r67_a_user_starts_so_many_runs_and_no_more(brisk: ServerProcess) -> None:
-    """The bound of `run.start` holds at this door too; joining is not starting."""
+    """The bound of `run.start` applies to this endpoint too; joining is not starting."""
     person = someone(brisk)
     async with person.http() as http:
         request = [run_input() for _ in range(4)]
@@ -680,7 +680,7 @@ async def test_r10_a_run_goes_on_without_its_client(agui: ServerProcess) -> None
 async def test_r10_only_who_asks_for_it_ends_a_run_by_leaving(
     agui: ServerProcess, props: Any
 ) -> None:
-    """Whatever else stands in forwardedProps, a run outlives its client."""
+    """With any other forwardedProps, a run outlives its client."""
     person = someone(agui)
     async with waiting_run(person, props=props, forwardedProps=props) as (thread, run):
         async with person.join(thread) as stream:
@@ -691,7 +691,7 @@ async def test_r10_only_who_asks_for_it_ends_a_run_by_leaving(
 async def test_r87_r89_on_disconnect_cancel_ends_the_run_with_its_client(
     agui: ServerProcess,
 ) -> None:
-    """Whoever asked for it cancels by leaving; a mere reader of the same run does not."""
+    """The client that requested it cancels by disconnecting; a reader of the run does not."""
     person, thread, run = someone(agui), uuid.uuid4().hex, uuid.uuid4().hex
     props = {"towpath": {"on_disconnect": "cancel"}}
     async with person.run("waits", thread=thread, run=run, props=props) as stream:
@@ -776,7 +776,7 @@ async def test_r97_who_is_slower_than_a_flood_sees_all_of_it(agui: ServerProcess
 async def test_r97_r98_who_reads_nothing_is_let_go_and_holds_nobody_up(
     agui: ServerProcess,
 ) -> None:
-    """Beside a stalled reader another one gets all of it; the stalled one is closed and gone."""
+    """A second reader gets everything; the stalled connection is closed and its place is free."""
     person, thread = someone(agui), uuid.uuid4().hex
     pieces = 1000
     async with person.run("floods", str(pieces), thread=thread) as stream:

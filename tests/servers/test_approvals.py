@@ -1,4 +1,4 @@
-"""Approvals over real sockets: a question waits through everything, and is answered once."""
+"""Approvals over real sockets: an interrupt survives restarts, and is answered once."""
 
 import asyncio
 import uuid
@@ -34,58 +34,58 @@ HURRY = {
 
 
 async def ask_to_buy(client: WireClient, thread: str | None = None) -> tuple[Started, str]:
-    """Let the demo agent ask whether it may buy; return the run and its question's id."""
+    """Let the demo agent ask for an approval; return the run and its interrupt's id."""
     started = await ask(client, "buy a barge", thread=thread)
     ended = await until_over(client, started)
-    (question,) = ended["outcome"]["interrupts"]
-    return started, question["id"]
+    (shown_interrupt,) = ended["outcome"]["interrupts"]
+    return started, shown_interrupt["id"]
 
 
 async def decide(
     client: WireClient, started: Started, interrupt: str, decision: str = "approve", **more: Any
 ) -> Any:
-    """Decide on what was shown."""
+    """Send a decision on the interrupt as it was shown."""
     request = {"request_id": uuid.uuid4().hex, "digest": digest(ARGUMENTS), **more}
     given = {"run_id": started.run, "interrupt_id": interrupt, "decision": decision}
     return await client.rpc("run.approve", **request, **given)
 
 
 async def standing(client: WireClient, started: Started) -> list[str]:
-    """Return where the questions of a run stand, as `run.get` shows them."""
+    """Return the status of the interrupts of a run, as `run.get` shows them."""
     view = await client.rpc("run.get", run_id=started.run)
     return [row["status"] for row in view["interrupts"]]
 
 
 async def until_said(client: WireClient, started: Started, words: str) -> None:
-    """Wait until a reader of the thread has heard these words."""
+    """Wait until a reader of the thread has received this text."""
     await client.until(lambda: words in text_of(client.events(started.channel)))
 
 
 def names(client: WireClient) -> list[str]:
-    """Return the names of the notices a device has heard."""
+    """Return the names of the notices a device has received."""
     return [event["name"] for event in client.events("user")]
 
 
 async def test_r94_every_device_finds_the_question_and_sees_the_answer(
     server: ServerProcess,
 ) -> None:
-    """A device that comes later finds it in the prelude and `run.get`; both see the run go on."""
+    """A later device finds it in the snapshot and `run.get`; both see the run continue."""
     token = server.token("shopper")
     async with wire_client(server.ws, token) as phone:
         started, interrupt = await ask_to_buy(phone)
         async with wire_client(server.ws, token) as laptop:
             snapshot = seen_in(await from_the_start(laptop, started.thread))
-            (question,) = snapshot[-1]["outcome"]["interrupts"]
-            assert question["message"] == "Buy a barge?"
+            (shown_interrupt,) = snapshot[-1]["outcome"]["interrupts"]
+            assert shown_interrupt["message"] == "Buy a barge?"
             view = await laptop.rpc("run.get", run_id=started.run)
             assert view["status"] == "interrupted"
             (row,) = view["interrupts"]
-            assert (row["asked"], row["status"]) == (question, "open")
+            assert (row["asked"], row["status"]) == (shown_interrupt, "open")
             (shown,) = [
                 call["function"]["arguments"]
                 for one in (await laptop.rpc("thread.get", thread_id=started.thread))["messages"]
                 for call in one.get("toolCalls", ())
-                if call["id"] == question["toolCallId"]
+                if call["id"] == shown_interrupt["toolCallId"]
             ]
             reply = await decide(laptop, started, interrupt, digest=digest(shown))
             assert reply["status"] == "accepted"
@@ -94,17 +94,17 @@ async def test_r94_every_device_finds_the_question_and_sees_the_answer(
             for device in (phone, laptop):
                 await until_said(device, going_on, "Bought.")
             assert await standing(phone, started) == ["approved"]
-            heard = [*snapshot, *laptop.events(started.channel)]
+            events = [*snapshot, *laptop.events(started.channel)]
         assert names(phone).count("towpath.run.interrupted") == 1
         parents = [event.get("parentRunId") for event in phone.events(started.channel)]
         assert started.run in parents
         assert errors_of(phone.events(started.channel)) == []
-        assert errors_of(heard) == []
+        assert errors_of(events) == []
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
 async def test_r93_a_question_outlives_the_server(own_server: ServerProcess, how: str) -> None:
-    """After a stop or kill -9 the run still waits, untouched, and any device may answer it."""
+    """After a stop or kill -9 the interrupt is still open, and any device may answer it."""
     token = own_server.token("patient")
     async with wire_client(own_server.ws, token) as client:
         started, interrupt = await ask_to_buy(client)
@@ -125,7 +125,7 @@ async def test_r93_a_question_outlives_the_server(own_server: ServerProcess, how
 async def test_r93_a_decision_survives_the_kill_that_follows_it(
     own_server: ServerProcess,
 ) -> None:
-    """Who was told `accepted` finds it so after kill -9: decided, continued, and ended once."""
+    """An accepted decision survives kill -9: decided, continued, and ended once."""
     token = own_server.token("hasty")
     request = uuid.uuid4().hex
     async with wire_client(own_server.ws, token) as client:
@@ -143,7 +143,7 @@ async def test_r93_a_decision_survives_the_kill_that_follows_it(
 
 
 async def test_r95_an_unanswered_question_expires_by_itself(tmp_path: Path) -> None:
-    """After its time, not after the run's deadline: a notice, `expired` in reply and store."""
+    """After its own time, not the run's deadline: a notice, `expired` in reply and store."""
     with ServerProcess(tmp_path / "data", environment=HURRY) as server:
         async with wire_client(server.ws, server.token("absent")) as client:
             started, interrupt = await ask_to_buy(client)
@@ -172,7 +172,7 @@ async def test_r95_an_unanswered_question_expires_by_itself(tmp_path: Path) -> N
 
 
 async def test_r96_what_is_over_is_not_revived(server: ServerProcess) -> None:
-    """Deciding on a cancelled run, or one the thread left behind, is `gone` and changes nothing."""
+    """A decision on a cancelled run, or one the thread has left behind, is `gone`."""
     async with wire_client(server.ws, server.token("necromancer")) as client:
         counting = await ask(client, "count 1000 at 20/s")
         await client.rpc("run.cancel", request_id="stop", run_id=counting.run)
@@ -212,7 +212,7 @@ async def test_two_devices_at_once_get_one_decision(server: ServerProcess) -> No
 
 
 async def test_p1_r35_a_foreign_question_looks_like_none(server: ServerProcess) -> None:
-    """A decision by another person or tenant is 404, word for word as on a run that never was."""
+    """A decision by another user or tenant is 404, exactly as on a run that does not exist."""
     async with wire_client(server.ws, server.token("owner-of-it")) as owner:
         started, interrupt = await ask_to_buy(owner)
         for user, tenant in (("stranger", "acme"), ("owner-of-it", "globex")):
@@ -257,7 +257,7 @@ async def test_refused_decisions_decide_nothing(server: ServerProcess) -> None:
 
 
 async def test_the_rest_door_decides_too(server: ServerProcess) -> None:
-    """The same operation by its path: a 409 for other arguments, then the decision, then again."""
+    """The same operation over REST: 409 for other arguments, then the decision, then a repeat."""
     token = server.token("clerk")
     async with wire_client(server.ws, token) as client:
         started, interrupt = await ask_to_buy(client)
@@ -280,7 +280,7 @@ async def test_the_rest_door_decides_too(server: ServerProcess) -> None:
 
 
 async def test_answers_may_come_with_a_start(server: ServerProcess) -> None:
-    """`run.start` with `resume` continues the run that asked; without answers it leaves it."""
+    """`run.start` with `resume` continues the run; without answers it abandons the run."""
     async with wire_client(server.ws, server.token("integrator")) as client:
         started, interrupt = await ask_to_buy(client)
         answer = {"interruptId": interrupt, "status": "resolved", "payload": {"approved": True}}
@@ -308,10 +308,10 @@ async def test_answers_may_come_with_a_start(server: ServerProcess) -> None:
 
 
 async def test_ag_uis_own_door_continues_what_it_asked(server: ServerProcess) -> None:
-    """A client of AG-UI alone gets the interrupt and answers it with `resume`, in one protocol."""
+    """A client of AG-UI alone receives the interrupt and answers it with `resume`."""
     token = server.token("agui-user")
     thread, first, second = (uuid.uuid4().hex for _ in range(3))
-    said = [{"id": "u1", "role": "user", "content": "buy a barge"}]
+    user_messages = [{"id": "u1", "role": "user", "content": "buy a barge"}]
     async with httpx2.AsyncClient(
         base_url=server.http, headers={"Authorization": f"Bearer {token}"}, trust_env=False
     ) as http:
@@ -320,7 +320,7 @@ async def test_ag_uis_own_door_continues_what_it_asked(server: ServerProcess) ->
             request = {"threadId": thread, "runId": run_id, "messages": [], **more}
             return await http.post("/agui/tools", json=request, timeout=20)
 
-        request = await run(first, messages=said)
+        request = await run(first, messages=user_messages)
         assert '"type":"interrupt"' in request.text
         async with wire_client(server.ws, token) as client:
             (row,) = (await client.rpc("run.get", run_id=first))["interrupts"]

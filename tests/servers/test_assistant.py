@@ -1,4 +1,4 @@
-"""A real server whose assistant asks a real model, or a service that does what it was told."""
+"""A real server whose assistant uses a real local model, or a scripted service."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ LOCAL = {"TOWPATH_MODEL": "local"}
 
 
 def environment(model: ModelServer) -> dict[str, str]:
-    """Return the environment in which a server asks this service."""
+    """Return the environment of a server that uses this service."""
     return {
         "TOWPATH_MODEL": "clever",
         "OPENAI_BASE_URL": model.base_url,
@@ -32,7 +32,7 @@ def environment(model: ModelServer) -> dict[str, str]:
 
 
 def children(server: ServerProcess) -> list[psutil.Process]:
-    """Return the processes a server started."""
+    """Return the child processes of a server."""
     assert server.process is not None
     return list(psutil.Process(server.process.pid).children(recursive=True))
 
@@ -44,7 +44,7 @@ def all_gone(processes: list[psutil.Process]) -> bool:
 
 
 async def test_a_newcomer_is_answered_by_a_model_on_this_machine(tmp_path: Path) -> None:
-    """The assistant is offered first; it streams an answer; nothing runs before it is asked."""
+    """The assistant is listed first; it streams text; the model starts with the first run."""
     with ServerProcess(tmp_path / "data", environment=LOCAL) as server:
         assert children(server) == []
         async with wire_client(server.ws, server.token()) as client:
@@ -62,7 +62,7 @@ async def test_a_newcomer_is_answered_by_a_model_on_this_machine(tmp_path: Path)
 
 
 async def test_stop_ends_the_generation_of_the_real_model(tmp_path: Path) -> None:
-    """After run.cancel the model's process uses no more of the processor."""
+    """After run.cancel the model's process uses no more CPU time."""
     with ServerProcess(tmp_path / "data", environment=LOCAL) as server:
         async with wire_client(server.ws, server.token()) as client:
             story = "Write a very long story about a river, with many chapters."
@@ -79,7 +79,7 @@ async def test_stop_ends_the_generation_of_the_real_model(tmp_path: Path) -> Non
 
 
 async def test_kill_9_of_the_server_leaves_no_model(tmp_path: Path) -> None:
-    """A server that is killed in the middle of an answer takes its model with it."""
+    """The process of the model ends with a server that is killed during a run."""
     with ServerProcess(tmp_path / "data", environment=LOCAL) as server:
         async with wire_client(server.ws, server.token()) as client:
             started = await ask(client, "Write a long story.", agent="assistant")
@@ -91,7 +91,7 @@ async def test_kill_9_of_the_server_leaves_no_model(tmp_path: Path) -> None:
 
 
 async def test_a_service_is_asked_and_hung_up_on(tmp_path: Path) -> None:
-    """The configured service gets key and model; a stopped run closes its connection."""
+    """The configured service gets key and model; a cancelled run closes its connection."""
     async with ModelServer(Says(pieces=["word "] * 1000, pause=0.02)) as model:
         server = ServerProcess(tmp_path / "data", environment=environment(model))
         await asyncio.to_thread(server.start)
@@ -108,7 +108,7 @@ async def test_a_service_is_asked_and_hung_up_on(tmp_path: Path) -> None:
 
 
 async def test_a_stop_of_the_server_hangs_up_too(tmp_path: Path) -> None:
-    """Draining ends the answer with run.drained and lets go of the service."""
+    """Draining ends the run with run.drained and closes the connection to the service."""
     async with ModelServer(Says(pieces=["word "] * 3000, pause=0.02)) as model:
         server = ServerProcess(tmp_path / "data", environment=environment(model))
         await asyncio.to_thread(server.start)
@@ -121,7 +121,7 @@ async def test_a_stop_of_the_server_hangs_up_too(tmp_path: Path) -> None:
 
 
 async def test_errors_are_told_in_codes_and_no_key_anywhere(tmp_path: Path) -> None:
-    """What a person gets names the trouble; neither they nor the log see the key."""
+    """The code names the error; neither the client nor the log gets the key."""
     body = b'{"error": {"message": "bad key %s", "code": null}}' % KEY.encode()
     async with ModelServer(Fails(status=401, body=body)) as model:
         server = ServerProcess(
@@ -153,7 +153,7 @@ def test_one_line_says_where_and_which_model(tmp_path: Path) -> None:
 
 
 def test_a_model_that_cannot_be_asked_does_not_start(tmp_path: Path) -> None:
-    """Half a choice is one line and exit status 2, before anything is opened."""
+    """An incomplete setting is one line and exit status 2, before anything is opened."""
     given = {"TOWPATH_MODEL": "gpt", "OPENAI_API_KEY": "", "OPENAI_BASE_URL": ""}
     server = ServerProcess(tmp_path / "data", environment=given)
     with pytest.raises(ServerDied, match="OPENAI_API_KEY") as died:
@@ -162,7 +162,7 @@ def test_a_model_that_cannot_be_asked_does_not_start(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_the_answer_before_the_model(tmp_path: Path) -> None:
-    """The interrupt of a terminal goes to the whole group; the model waits for the gateway."""
+    """Ctrl-C signals the whole process group; the model waits for the gateway."""
     port = free_port()
     command = [sys.executable, "-m", "towpath", "serve", "--dev", "--port", str(port)]
     log = (tmp_path / "log").open("wb")

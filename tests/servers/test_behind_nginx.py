@@ -1,4 +1,4 @@
-"""A real nginx in front, as people configure it: what it drops, bounds and says of clients."""
+"""A real nginx in front, as usually configured: headers it drops, bounds and adds."""
 
 import datetime
 import ipaddress
@@ -18,7 +18,7 @@ from websockets.exceptions import InvalidStatus
 from tests.nginx import Nginx, nginx
 from tests.servers.conversation import ask, text_of, until_over
 from tests.servers.heads import AT_ONCE, TOO_LARGE, head, line_of, status_of
-from tests.servers.issuing import asking, environment, knock
+from tests.servers.issuing import connect_once, environment, http_client
 from towpath.auth.development import development_key, sign
 from towpath.testing.server import ServerProcess, free_port
 from towpath.testing.wire_client import wire_client
@@ -70,13 +70,13 @@ async def test_r18_where_authorization_is_dropped_the_other_sources_log_in(
     """The header does not arrive; connect.token, ticket and both sub-protocols do, and log in."""
     token = server.token("dropped")
     headers = {"Authorization": f"Bearer {token}"}
-    assert (await knock(server.ws, additional_headers=headers)).come_in
-    assert (await knock(front.ws, additional_headers=headers)).code == 3500
-    assert (await knock(front.ws, token)).come_in
-    async with asking(server, token) as rest:
+    assert (await connect_once(server.ws, additional_headers=headers)).accepted
+    assert (await connect_once(front.ws, additional_headers=headers)).code == 3500
+    assert (await connect_once(front.ws, token)).accepted
+    async with http_client(server, token) as rest:
         ticket = (await rest.post("/api/v1/tickets", json={})).json()["ticket"]
-    assert (await knock(f"{front.ws}?ticket={ticket}")).come_in
-    assert (await knock(f"{front.ws}?ticket={ticket}")).code == 109
+    assert (await connect_once(f"{front.ws}?ticket={ticket}")).accepted
+    assert (await connect_once(f"{front.ws}?ticket={ticket}")).code == 109
     for entry in (f"jwt.{encoded(token)}", f"bearer.{token}"):
         for offered in (["centrifuge-json", entry], [entry, "towpath.v1"]):
             plain = next(name for name in offered if name != entry)
@@ -85,8 +85,8 @@ async def test_r18_where_authorization_is_dropped_the_other_sources_log_in(
                 await client.connect()
                 started = await ask(client, "count 20 at 100/s")
                 await until_over(client, started)
-                said = text_of(client.events(started.channel))
-                assert said == " ".join(map(str, range(1, 21)))
+                text = text_of(client.events(started.channel))
+                assert text == " ".join(map(str, range(1, 21)))
     assert token not in front.access_log
     assert encoded(token) not in front.access_log
 
@@ -100,11 +100,11 @@ async def test_r18_tokens_of_4_kib_travel_in_headers_and_of_16_in_connect(
     with nginx(server.port) as plain:
         for url in (server.ws, plain.ws):
             headers = {"Authorization": f"Bearer {token}"}
-            assert (await knock(url, additional_headers=headers)).come_in
+            assert (await connect_once(url, additional_headers=headers)).accepted
             for entry in (f"bearer.{token}", f"jwt.{encoded(token)}"):
                 offered = ["centrifuge-json", entry]
-                assert (await knock(url, subprotocols=offered)).come_in
-            assert (await knock(url, large_token(server, 16 * 1024 - 100))).come_in
+                assert (await connect_once(url, subprotocols=offered)).accepted
+            assert (await connect_once(url, large_token(server, 16 * 1024 - 100))).accepted
 
 
 # -- heads that are too large --------------------------------------------------------------------
@@ -116,7 +116,7 @@ async def test_r18_tokens_of_4_kib_travel_in_headers_and_of_16_in_connect(
 async def test_a_head_too_large_is_refused_at_once_behind_nginx(
     server: ServerProcess, size: int, buffers: tuple[int, int] | None, status: int
 ) -> None:
-    """Whoever of the two refuses it, does so at once: nginx with 400, we with 431."""
+    """The head is refused at once: by nginx with 400, or by us with 431."""
     with nginx(server.port, header_buffers=buffers) as started:
         for path in ("/health/live", "/connection/websocket"):
             found, seconds = await status_of(started.port, head(path, line_of(size)))
@@ -131,22 +131,22 @@ async def test_r23_behind_nginx_clients_fail_each_on_their_own(
 ) -> None:
     """Trusted, nginx tells clients apart, and each fails on its own; untrusted, they are one."""
 
-    async def knock_from(url: str, address: str, token: str) -> int:
+    async def connect_from(url: str, address: str, token: str) -> int:
         headers = {"X-Forwarded-For": address}
-        return (await knock(url, token, additional_headers=headers)).code
+        return (await connect_once(url, token, additional_headers=headers)).code
 
     for number in range(20):
-        assert await knock_from(front.ws, "203.0.113.1", f"bad-{number}.x.y") == 3500
-    assert await knock_from(front.ws, "203.0.113.1", server.token("late")) == 111
-    assert await knock_from(front.ws, "203.0.113.2", server.token("ann")) == 0
+        assert await connect_from(front.ws, "203.0.113.1", f"bad-{number}.x.y") == 3500
+    assert await connect_from(front.ws, "203.0.113.1", server.token("late")) == 111
+    assert await connect_from(front.ws, "203.0.113.2", server.token("ann")) == 0
     settings = environment(failures_burst=5, failures_per_second=0.001)
     with (
         ServerProcess(tmp_path / "data", environment=settings) as unaware,
         nginx(unaware.port) as other,
     ):
         for number in range(5):
-            assert await knock_from(other.ws, f"203.0.113.{number}", f"bad-{number}.x.y") == 3500
-        assert await knock_from(other.ws, "203.0.113.99", unaware.token("ann")) == 111
+            assert await connect_from(other.ws, f"203.0.113.{number}", f"bad-{number}.x.y") == 3500
+        assert await connect_from(other.ws, "203.0.113.99", unaware.token("ann")) == 111
 
 
 def certificate(directory: Path) -> tuple[Path, Path]:
@@ -203,14 +203,14 @@ async def test_a_page_behind_tls_is_of_the_same_origin(
 async def try_from(url: str, page: str, token: str, trust: ssl.SSLContext) -> int:
     """Connect as a page does; return the status of a refused upgrade, else the verdict."""
     try:
-        return (await knock(url, token, origin=page, ssl=trust)).code
+        return (await connect_once(url, token, origin=page, ssl=trust)).code
     except InvalidStatus as refused:
         return refused.response.status_code
 
 
 async def test_r12_no_demo_token_goes_through_a_proxy(server: ServerProcess, front: Nginx) -> None:
     """Trusted or not, a proxy's request is not one of this machine's page."""
-    async with asking(server) as direct:
+    async with http_client(server) as direct:
         for base, status in ((server.http, 200), (front.http, 404)):
             page = {"origin": base}
             answer = await direct.post(f"{base}/dev/token", json={"user": "alice"}, headers=page)

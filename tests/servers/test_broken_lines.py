@@ -1,4 +1,4 @@
-"""Lines that break while a client says something: what was said in part was not said."""
+"""Lines that break within a frame of the client: a partial frame has no effect."""
 
 import asyncio
 import json

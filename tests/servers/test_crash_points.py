@@ -1,4 +1,4 @@
-"""A server that dies at each named point, by its own hand, under people who use it all the while.
+"""A server that kills itself at each named point, while users work with it.
 
 Every test is repeated exactly by its seed, except for what threads and clocks make of it.
 """
@@ -67,7 +67,7 @@ async def test_r77_r80_a_kill_in_the_sweep_leaves_a_thread_whole(
         async with wire_client(server.ws, token) as client:
             started = await ask(client, "tell 30", agent="reject")
             await until_over(client, started)
-            said = text_of(client.events(started.channel))
+            text = text_of(client.events(started.channel))
             last = client.publications(started.channel)[-1]["offset"]
         await asyncio.to_thread(server.kill)
         rows = _age(file)
@@ -80,13 +80,13 @@ async def test_r77_r80_a_kill_in_the_sweep_leaves_a_thread_whole(
         async with wire_client(server.ws, token) as client:
             whole = (await from_the_start(client, started.thread))["subscribe"]
             await client.command("unsubscribe", channel=started.channel)
-            place = {"recover": True, "offset": last - 1, "epoch": whole["epoch"]}
-            back = await client.command("subscribe", channel=started.channel, **place)
+            position = {"recover": True, "offset": last - 1, "epoch": whole["epoch"]}
+            back = await client.command("subscribe", channel=started.channel, **position)
     finally:
         server.kill()
     assert rows > 0
     assert left == (0 if moment == "after" else rows)
-    assert text_of(seen_in({"subscribe": whole})) == text_of(seen_in(back)) == said
+    assert text_of(seen_in({"subscribe": whole})) == text_of(seen_in(back)) == text
     assert whole["offset"] == back["subscribe"]["offset"] == last
     assert back["subscribe"]["recovered"] is False
 

@@ -9,7 +9,15 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.servers.issuing import UPGRADE, Issuer, asking, happenings, issuing, serving, trusting
+from tests.servers.issuing import (
+    UPGRADE,
+    Issuer,
+    http_client,
+    issuing,
+    log_events,
+    serving,
+    trusting,
+)
 from towpath.testing.faults import PASS, Refuse
 from towpath.testing.server import ServerProcess
 from towpath.testing.wire_client import wire_client
@@ -35,7 +43,7 @@ PARAMETERS = (*WORDS, "token", "jwt", "access_token", "auth", "user", "tenant", 
 
 
 async def assert_refused(url: str, token: str = "", **headers: str) -> None:
-    """A connect without a good credential ends with 3500 and not one frame."""
+    """A connect without a valid credential ends with 3500 and without a frame."""
     async with wire_client(url, additional_headers=headers) as client:
         await client.send({"id": 1, "connect": {"token": token} if token else {}})
         assert await client.until_closed() == 3500
@@ -77,12 +85,12 @@ async def test_r16_r17_no_piece_of_a_credential_is_logged_or_answered(
     spoilt = token("spoilt")
     presented.append(spoilt[: len(spoilt) // 2] + "A" + spoilt[len(spoilt) // 2 + 1 :])
     good, expired, header, query, rest, refresh, stranger, forged = presented
-    told: list[str] = []
+    received: list[str] = []
     for first in (good, expired, forged):
         async with wire_client(f"{server.ws}?token={query}") as client:
             await client.send({"id": 1, "connect": {"token": first}})
             await client.until(lambda c=client: bool(c.frames) or c.close_code is not None)  # type: ignore[misc]
-            told.append(json.dumps(client.frames) + str(client.close_reason))
+            received.append(json.dumps(client.frames) + str(client.close_reason))
     async with wire_client(
         server.ws, additional_headers={"Authorization": f"Bearer {header}"}
     ) as c:
@@ -91,16 +99,16 @@ async def test_r16_r17_no_piece_of_a_credential_is_logged_or_answered(
         await c.command("refresh", token=token("header", ttl=-60))
         await c.send({"id": 90, "refresh": {"token": stranger}})
         assert await c.until_closed() == 3500
-        told.append(json.dumps(c.frames) + str(c.close_reason))
+        received.append(json.dumps(c.frames) + str(c.close_reason))
     async with wire_client(server.ws, good) as c:
         wrong = await c.command("rpc", method=refresh, data={"token": refresh})
-        told.append(json.dumps(wrong))
+        received.append(json.dumps(wrong))
     async with httpx2.AsyncClient(base_url=server.http, trust_env=False) as http:
         for path in ("/api/v1/whoami", f"/api/v1/whoami?token={query}", f"/{query}"):
             for credential in (rest, forged, expired):
                 bearing = {"Authorization": f"Bearer {credential}"}
-                told.append((await http.get(path, headers=bearing)).text)
-        told.append((await http.get("/metrics")).text)
+                received.append((await http.get(path, headers=bearing)).text)
+        received.append((await http.get("/metrics")).text)
     log = server.log.read_text()
     assert "credential_refused" in log
     for credential in presented:
@@ -108,7 +116,7 @@ async def test_r16_r17_no_piece_of_a_credential_is_logged_or_answered(
             for start in range(0, len(part) - 16, 8):
                 piece = part[start : start + 16]
                 assert piece not in log
-                assert not any(piece in text for text in told)
+                assert not any(piece in text for text in received)
 
 
 def pieces(credential: str) -> Iterator[str]:
@@ -123,29 +131,29 @@ def pieces(credential: str) -> Iterator[str]:
 
 
 class Eavesdropper:
-    """Presents credentials in every way there is, and keeps all that was said to it."""
+    """Presents credentials in every way there is, and keeps every response."""
 
     def __init__(self, server: ServerProcess) -> None:
         self.server = server
-        self.told: list[str] = []
+        self.received: list[str] = []
         self.presented: list[str] = []
         self.codes: set[int] = set()
         """Of errors, close frames and HTTP answers."""
 
     async def connect(self, path: str, token: str = "", **options: Any) -> None:
-        """Open a socket and connect; what is refused at the upgrade is asked for over HTTP."""
+        """Open a socket and connect; a refused upgrade is repeated over HTTP."""
         async with wire_client(f"{self.server.ws}{path}", **options) as client:
             await client.send({"id": 1, "connect": {"token": token} if token else {}})
             await client.until(lambda: bool(client.frames) or client.close_code is not None)
             if client.frames and "connect" in client.frames[0]:
                 await client.rpc("whoami")
                 await client.leave()
-            self._heard(await client.until_closed(), str(client.close_reason))
+            self._record(await client.until_closed(), str(client.close_reason))
             for frame in client.frames:
-                self._heard(frame.get("error", {}).get("code", 0), json.dumps(frame))
+                self._record(frame.get("error", {}).get("code", 0), json.dumps(frame))
 
     async def refresh(self, first: str, *tokens: str) -> None:
-        """Connect and refresh with each of these, until the server has enough."""
+        """Connect and refresh with each of these, until the server closes."""
         async with wire_client(self.server.ws, first) as client:
             for number, token in enumerate(tokens):
                 await client.send({"id": 50 + number, "refresh": {"token": token}})
@@ -157,18 +165,18 @@ class Eavesdropper:
                 )
             if client.close_code is None:
                 await client.leave()
-            self._heard(await client.until_closed(), str(client.close_reason))
+            self._record(await client.until_closed(), str(client.close_reason))
             for frame in client.frames:
-                self._heard(frame.get("error", {}).get("code", 0), json.dumps(frame))
+                self._record(frame.get("error", {}).get("code", 0), json.dumps(frame))
 
     async def get(self, path: str, **headers: str) -> None:
-        """Ask over HTTP, and keep the whole answer."""
-        async with asking(self.server) as client:
+        """Send a GET request, and keep the whole response."""
+        async with http_client(self.server) as client:
             answer = await client.get(path, headers=headers)
-        self._heard(answer.status_code, f"{answer.headers}{answer.text}")
+        self._record(answer.status_code, f"{answer.headers}{answer.text}")
 
     async def everywhere(self, credential: str) -> None:
-        """Present a credential at every source and door, and where it does not belong."""
+        """Present a credential at every source and endpoint, also where none belongs."""
         self.presented.append(credential)
         bearing = {"Authorization": f"Bearer {credential}"}
         encoded = urlsafe_b64encode(credential.encode()).decode().rstrip("=")
@@ -188,9 +196,9 @@ class Eavesdropper:
         await self.get("/api/v1/whoami", Authorization=credential)
         await self.get("/api/v1/whoami", Authorization=f"bearer  {credential}")
 
-    def _heard(self, code: int, text: str) -> None:
+    def _record(self, code: int, text: str) -> None:
         self.codes.add(code)
-        self.told.append(text)
+        self.received.append(text)
 
 
 async def test_r16_r17_no_piece_of_any_kind_of_credential_is_seen_anywhere(tmp_path: Path) -> None:
@@ -204,51 +212,68 @@ async def test_r16_r17_no_piece_of_any_kind_of_credential_is_seen_anywhere(tmp_p
             tmp_path / "data", "--log-level", "DEBUG", issuers=trusting(issuer), **settings
         ) as server,
     ):
-        ears = Eavesdropper(server)
-        await present_all(ears, issuer)
-        await ears.get("/metrics")
-        await ears.get("/health/ready")
-        async with asking(server, issuer.token("ops", roles=["towpath:inspect"])) as rest:
+        eavesdropper = Eavesdropper(server)
+        await present_all(eavesdropper, issuer)
+        await eavesdropper.get("/metrics")
+        await eavesdropper.get("/health/ready")
+        async with http_client(server, issuer.token("ops", roles=["towpath:inspect"])) as rest:
             listed = await rest.get("/api/v1/sessions", params={"user": "good"})
-            ears.told.append(listed.text)
+            eavesdropper.received.append(listed.text)
     log = server.log.read_text()
-    verdicts = {one["verdict"] for one in happenings(server, "credential_refused")}
+    verdicts = {one["verdict"] for one in log_events(server, "credential_refused")}
     assert verdicts == {"missing", "invalid", "expired", "revoked", "unknown", "limited"}
     assert '"source": "Sec-WebSocket-Protocol"' in log
-    assert ears.codes >= {0, 100, 109, 111, 3000, 3500, 3507, 200, 400, 401, 403, 404, 429, 503}
-    said = "\n".join(ears.told)
-    for credential in ears.presented:
+    assert eavesdropper.codes >= {
+        0,
+        100,
+        109,
+        111,
+        3000,
+        3500,
+        3507,
+        200,
+        400,
+        401,
+        403,
+        404,
+        429,
+        503,
+    }
+    all_received = "\n".join(eavesdropper.received)
+    for credential in eavesdropper.presented:
         for piece in pieces(credential):
             assert piece not in log
-            assert piece not in said
+            assert piece not in all_received
 
 
-async def present_all(ears: Eavesdropper, issuer: Issuer) -> None:
-    """Present a credential of every kind and worth."""
+async def present_all(eavesdropper: Eavesdropper, issuer: Issuer) -> None:
+    """Present a credential of every kind and verdict."""
     good = issuer.token("good", jti="good-1")
-    async with asking(ears.server, good) as rest:
+    async with http_client(eavesdropper.server, good) as rest:
         tickets = [(await rest.post("/api/v1/tickets", json={})).json()["ticket"] for _ in range(3)]
     spoilt = issuer.token("spoilt")
     middle = len(spoilt) // 2
-    await ears.everywhere(good)
-    await ears.everywhere(issuer.token("over", ttl=-600))
-    await ears.everywhere(spoilt[:middle] + "A" + spoilt[middle + 1 :])
-    await ears.everywhere(issuer.token("other", aud="somebody-else"))
-    await ears.everywhere(issuer.token("foreign", iss="https://other.example"))
+    await eavesdropper.everywhere(good)
+    await eavesdropper.everywhere(issuer.token("over", ttl=-600))
+    await eavesdropper.everywhere(spoilt[:middle] + "A" + spoilt[middle + 1 :])
+    await eavesdropper.everywhere(issuer.token("other", aud="somebody-else"))
+    await eavesdropper.everywhere(issuer.token("foreign", iss="https://other.example"))
     for ticket in tickets:
-        await ears.everywhere(ticket)
-    await ears.refresh(good, issuer.token("good"), issuer.token("good", ttl=-600), tickets[0])
-    await ears.refresh(good, issuer.token("somebody-else"))
+        await eavesdropper.everywhere(ticket)
+    await eavesdropper.refresh(
+        good, issuer.token("good"), issuer.token("good", ttl=-600), tickets[0]
+    )
+    await eavesdropper.refresh(good, issuer.token("somebody-else"))
     looped = issuer.token("looped", aud="nobody")
     for _ in range(3):
-        await ears.everywhere(looped)
+        await eavesdropper.everywhere(looped)
     issuer.line.fault = Refuse()
     unheard_of = issuer.token("unheard-of", kid="unheard-of")
-    await ears.everywhere(unheard_of)
-    await ears.refresh(good, unheard_of)
+    await eavesdropper.everywhere(unheard_of)
+    await eavesdropper.refresh(good, unheard_of)
     issuer.line.fault = PASS
     revoker = issuer.token("ops", roles=["towpath:revoke"])
-    async with asking(ears.server, revoker) as rest:
+    async with http_client(eavesdropper.server, revoker) as rest:
         await rest.delete("/api/v1/sessions", params={"request_id": "one", "user": "good"})
-    await ears.everywhere(good)
-    ears.presented += [looped, revoker]
+    await eavesdropper.everywhere(good)
+    eavesdropper.presented += [looped, revoker]

@@ -1,4 +1,4 @@
-"""A real server whose log is damaged: while it runs, between two lives, and as it starts."""
+"""A real server with a corrupted log: while it runs, between two starts, and at a start."""
 
 import asyncio
 import json
@@ -41,11 +41,11 @@ async def filled(client: WireClient) -> tuple[str, str]:
     """Have so much said that most of it is in the file; return a thread and what was said there."""
     first = await ask(client, "count 50")
     await until_over(client, first)
-    said = text_of(client.events(first.channel))
+    text = text_of(client.events(first.channel))
     for _ in range(3):
         more = await ask(client, "count 20000")
         await until_over(client, more, seconds=60)
-    return first.thread, said
+    return first.thread, text
 
 
 async def test_p3_p4_a_log_damaged_while_it_runs_stops_and_comes_back(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ async def test_p3_p4_a_log_damaged_while_it_runs_stops_and_comes_back(tmp_path: 
     with ServerProcess(tmp_path / "data") as server:
         token = server.token()
         async with wire_client(server.ws, token) as client:
-            thread, said = await filled(client)
+            thread, text = await filled(client)
             before = (await client.rpc("thread.get", thread_id=thread))["position"]
             going = await ask(client, "count 100000 at 20/s")
             await until_text(client, going)
@@ -83,7 +83,7 @@ async def test_p3_p4_a_log_damaged_while_it_runs_stops_and_comes_back(tmp_path: 
             answer = await client.command("subscribe", channel=channel, recover=True, **before)
             assert answer["subscribe"]["recovered"] is False
             assert answer["subscribe"]["epoch"] != before["epoch"]
-            assert text_of(seen_in(answer)) == said
+            assert text_of(seen_in(answer)) == text
             run = await client.rpc("run.get", run_id=going.run)
             assert (run["status"], run["code"]) == ("lost", "run.lost")
             answer = await client.command(
@@ -101,7 +101,7 @@ async def test_p3_p4_a_log_damaged_while_it_runs_stops_and_comes_back(tmp_path: 
 
 
 async def test_r53_revocations_outlive_damage(tmp_path: Path) -> None:
-    """What was taken back stays so; where nobody can tell any more, everything does."""
+    """Revocations stay valid; if they may be incomplete, every credential is revoked."""
     with ServerProcess(tmp_path / "data") as server:
         good, revoked = server.token("alice"), server.token("mallory")
         operator = server.token("root", role="towpath:revoke")
@@ -134,7 +134,7 @@ async def test_r53_revocations_outlive_damage(tmp_path: Path) -> None:
 
 
 async def test_readiness_names_the_damage(tmp_path: Path) -> None:
-    """A gateway that somebody else serves is not ready any more, and says why."""
+    """A gateway in another application is no longer ready, with a reason."""
     gateway = Gateway(Settings(data=tmp_path / "data"))
     gateway.use_development_key("127.0.0.1")
     port = free_port()

@@ -1,4 +1,4 @@
-"""A client that shows something else than was said can say so, and the operator sees it."""
+"""Digest reports: a client that shows a wrong text can report it, and the operator sees it."""
 
 import json
 import re
@@ -63,23 +63,23 @@ async def test_a_mismatch_is_answered_counted_and_logged(own_server: ServerProce
 
 
 async def test_a_message_that_is_still_being_said_is_known(server: ServerProcess) -> None:
-    """What is kept of it is its text so far."""
+    """The digest of a message in progress is that of its text so far."""
     async with wire_client(server.ws, server.token("mia")) as client:
         started = await ask(client, "count 100000 at 20/s")
         await until_text(client, started)
-        (said,) = [
+        (message_id,) = [
             event["messageId"]
             for event in client.events(started.channel)
             if event["type"] == "TEXT_MESSAGE_START"
         ]
-        named = {"thread_id": started.thread, "message_id": said}
+        named = {"thread_id": started.thread, "message_id": message_id}
         kept = await client.rpc("digest.report", **named, published="0000000f", shown=WRONG)
         assert re.fullmatch("[0-9a-f]{8}", kept["digest"])
         await client.rpc("run.cancel", request_id="stop", run_id=started.run)
 
 
 async def test_r35_nobody_reports_on_what_is_not_theirs(server: ServerProcess) -> None:
-    """A thread of somebody else's, at either door, answers like one that is not there."""
+    """For a foreign thread both endpoints answer as for a missing one."""
     async with (
         wire_client(server.ws, server.token("mine")) as client,
         wire_client(server.ws, server.token("thief")) as thief,

@@ -1,4 +1,4 @@
-"""Asked twice over real sockets: queued and interrupting runs, by SDK, REST and AG-UI over HTTP."""
+"""Double texting over real sockets: queued and interrupting runs, by SDK, REST and AG-UI."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
 
 @asynccontextmanager
 async def known(server: ServerProcess, user: str) -> AsyncGenerator[httpx2.AsyncClient, None]:
-    """Open a person's HTTP client."""
+    """Open a user's HTTP client."""
     headers = {"authorization": f"Bearer {server.token(user)}"}
     async with httpx2.AsyncClient(
         base_url=server.http, headers=headers, trust_env=False, timeout=20
@@ -46,7 +46,7 @@ async def known(server: ServerProcess, user: str) -> AsyncGenerator[httpx2.Async
 async def start(
     rest: httpx2.AsyncClient, thread: str, message: str, agent: str = "queue"
 ) -> dict[str, Any]:
-    """Start a run over REST and return what it was answered."""
+    """Start a run over REST and return the reply."""
     request = {"request_id": uuid.uuid4().hex, "agent": agent, "thread_id": thread}
     answer = await rest.post("/api/v1/runs", json={**request, "message": message})
     assert answer.status_code == 200, answer.text
@@ -107,12 +107,12 @@ async def test_r42_r47_r91_kill_9_loses_the_active_run_only(tmp_path: Path) -> N
             listed = (await rest.get("/api/v1/threads/t/runs")).json()["runs"]
             assert {one["run_id"] for one in listed} == set(runs)
             thread = (await rest.get("/api/v1/threads/t")).json()
-            said = [one["content"] for one in thread["messages"]]
-            assert said[2:] == ["second", "You said: second", "third", "You said: third"]
+            contents = [one["content"] for one in thread["messages"]]
+            assert contents[2:] == ["second", "You said: second", "third", "You said: third"]
 
 
 async def test_r91_a_queued_run_over_an_sdk(patient: ServerProcess) -> None:
-    """Its start is answered at once; subscribed from its position, its reader misses nothing."""
+    """Its start is answered at once; a reader from its position misses nothing."""
     async with open_python(patient.ws, patient.token("sdk")) as sdk, known(patient, "sdk") as rest:
         await sdk.connect()
         first = await sdk.rpc("run.start", request("queue", "wait"))
@@ -138,7 +138,7 @@ def request(agent: str, message: str, **more: str) -> dict[str, str]:
 
 
 async def test_r91_the_policies_over_rest(patient: ServerProcess) -> None:
-    """Reject answers 409, one too many in line 106; interrupt ends all that was there."""
+    """Reject answers 409, a full queue 106; interrupt ends all runs before it."""
     async with known(patient, "rest") as rest:
         first = await start(rest, "t", "wait")
         refused = await rest.post("/api/v1/runs", json=request("reject", "x", thread_id="t"))
@@ -174,16 +174,16 @@ async def test_r91_devices_hear_of_a_queued_run(patient: ServerProcess) -> None:
         assert await status(rest, second) == ("pending", None)
         await cancel(rest, first)
 
-        def told(run: str) -> list[tuple[str, str]]:
+        def statuses_of(run: str) -> list[tuple[str, str]]:
             values = [(one["name"], one["value"]) for one in phone.events("user")]
             return [(name, value["status"]) for name, value in values if value["run_id"] == run]
 
-        await phone.until(lambda: len(told(second)) == 2)
-        assert told(second) == [
+        await phone.until(lambda: len(statuses_of(second)) == 2)
+        assert statuses_of(second) == [
             ("towpath.run.queued", "pending"),
             ("towpath.run.ended", "cancelled"),
         ]
-        assert told(first)[0] == ("towpath.run.started", "running")
+        assert statuses_of(first)[0] == ("towpath.run.started", "running")
 
 
 # AG-UI over HTTP
@@ -192,9 +192,9 @@ async def test_r91_devices_hear_of_a_queued_run(patient: ServerProcess) -> None:
 async def stream(
     http: httpx2.AsyncClient, run: str, message: str, *, thread: str = "t", **props: Any
 ) -> AsyncGenerator[dict[str, Any], None]:
-    """Ask an agent as an AG-UI client does, and yield the events of the response."""
-    said = {"id": f"m-{run}", "role": "user", "content": message}
-    body = {"threadId": thread, "runId": run, "messages": [said], "forwardedProps": props}
+    """Start a run as an AG-UI client does, and yield the events of the response."""
+    sent = {"id": f"m-{run}", "role": "user", "content": message}
+    body = {"threadId": thread, "runId": run, "messages": [sent], "forwardedProps": props}
     async with http.stream("POST", "/agui/queue", json=body) as response:
         assert response.status_code == 200, await response.aread()
         async for line in response.aiter_lines():
@@ -207,7 +207,7 @@ async def collect(events: AsyncGenerator[dict[str, Any], None]) -> list[dict[str
 
 
 async def pending(http: httpx2.AsyncClient, run: str) -> None:
-    """Wait until a run waits."""
+    """Wait until a run is pending."""
 
     async def waits() -> bool:
         answer = await http.get(f"/api/v1/runs/{run}")
@@ -217,7 +217,7 @@ async def pending(http: httpx2.AsyncClient, run: str) -> None:
 
 
 async def until_read_by(server: ServerProcess, user: str, count: int) -> None:
-    """Wait until so many read a person's thread."""
+    """Wait until this many readers read a user's thread."""
     async with wire_client(server.ws, server.token(user)) as client:
 
         async def readers() -> bool:
@@ -228,16 +228,16 @@ async def until_read_by(server: ServerProcess, user: str, count: int) -> None:
 
 
 def assert_only(events: list[dict[str, Any]], run: str, message: str) -> None:
-    """These events are one whole legal run, and no other's."""
+    """These events are one whole legal run, without events of another one."""
     assert runs_in(events) == [(run, "success")]
     assert (events[0]["type"], events[-1]["type"]) == ("RUN_STARTED", "RUN_FINISHED")
     assert errors_of(events) == []
-    said = "".join(event.get("delta", "") for event in events)
-    assert said == f"You said: {message}"
+    text = "".join(event.get("delta", "") for event in events)
+    assert text == f"You said: {message}"
 
 
 async def test_r91_an_event_stream_shows_its_own_run_only(patient: ServerProcess) -> None:
-    """While the active run talks, streams of queued ones are silent; each shows its run, whole."""
+    """Streams of queued runs are silent during the active run; each shows its run, whole."""
     async with known(patient, "streams") as http:
         first = asyncio.create_task(collect(stream(http, "r1", "wait")))
         await eventually(lambda: running(http, "r1"))
@@ -287,7 +287,7 @@ async def test_r88_a_stream_of_a_run_that_is_cancelled_ends(patient: ServerProce
 
 
 async def test_r87_a_client_that_leaves_may_take_its_run_along(patient: ServerProcess) -> None:
-    """With `on_disconnect: cancel` a run whose client leaves while it waits never works."""
+    """With `on_disconnect: cancel` a run whose client disconnects while queued never starts."""
     async with known(patient, "leaves") as http:
         active = (await start(http, "t", "wait"))["run_id"]
         cancelling: dict[str, Any] = {"towpath": {"on_disconnect": "cancel"}}
@@ -305,14 +305,14 @@ async def test_r87_a_client_that_leaves_may_take_its_run_along(patient: ServerPr
 
 
 async def test_r61_a_silent_stream_shows_that_it_lives(tmp_path: Path) -> None:
-    """While only others talk, the stream of a queued run carries comments in the ping interval."""
+    """During other runs the stream of a queued run has comments in the ping interval."""
     environment = {"TOWPATH_PING_INTERVAL": "1", "TOWPATH_PONG_TIMEOUT": "1"}
     data = tmp_path / "data"
     with ServerProcess(data, *APPLICATION, cwd=ROOT, environment=environment) as server:
         async with known(server, "alice") as http:
             active = (await start(http, "t", "wait"))["run_id"]
-            said = {"id": "m", "role": "user", "content": "two"}
-            body = {"threadId": "t", "runId": "r2", "messages": [said]}
+            sent = {"id": "m", "role": "user", "content": "two"}
+            body = {"threadId": "t", "runId": "r2", "messages": [sent]}
             async with http.stream("POST", "/agui/queue", json=body) as response:
                 lines = response.aiter_lines()
                 seen = [await anext(lines) for _ in range(6)]

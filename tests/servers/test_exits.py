@@ -1,4 +1,4 @@
-"""Agents that exit, on a real server: their run fails, an operator reads why, the rest goes on."""
+"""Agents that exit, on a real server: their run fails with a log line, and the server goes on."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ def exiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
 
 
 def faults(server: ServerProcess, agent: str) -> list[dict[str, Any]]:
-    """Return the lines of the log that tell of a fault of this agent."""
+    """Return the log lines of this agent's internal errors."""
     lines = [json.loads(one) for one in server.log.read_text().splitlines() if one[:1] == "{"]
     return [one for one in lines if one.get("where") == f"agent {agent}"]
 
@@ -46,7 +46,7 @@ def endings(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def counted(server: ServerProcess, name: str) -> float:
-    """Return a number of `/metrics`, 0 where it is not there yet."""
+    """Return a value of `/metrics`, 0 if it does not exist yet."""
     text = httpx2.get(f"{server.http}/metrics", trust_env=False).text
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
@@ -61,7 +61,7 @@ def counted(server: ServerProcess, name: str) -> float:
 async def test_r121_an_agent_that_exits_ends_its_run_and_nothing_else(
     exiting: ServerProcess, agent: str
 ) -> None:
-    """RUN_ERROR run.failed, a line with the agent's name and a count; others lose no event."""
+    """RUN_ERROR run.failed, a line with the agent's name and a count; other runs lose no event."""
     before = counted(exiting, 'towpath_faults_total{where="agent"}')
     async with (
         wire_client(exiting.ws, exiting.token("unlucky")) as client,
@@ -72,8 +72,8 @@ async def test_r121_an_agent_that_exits_ends_its_run_and_nothing_else(
         started = await ask(client, "please", agent=agent)
         ended = await until_over(client, started, seconds=5)
         assert (ended["type"], ended["code"]) == ("RUN_ERROR", "run.failed")
-        told = await until_over(neighbour, beside)
-        assert told["type"] == "RUN_FINISHED"
+        ending = await until_over(neighbour, beside)
+        assert ending["type"] == "RUN_FINISHED"
         assert text_of(neighbour.events(beside.channel)).split() == words.split()
         again = await client.rpc(
             "run.start",
@@ -94,7 +94,7 @@ async def test_r121_an_agent_that_exits_ends_its_run_and_nothing_else(
 
 
 async def test_r121_what_exits_after_its_run_is_told(exiting: ServerProcess) -> None:
-    """A task that outlives its run takes nothing with it, and its agent is named."""
+    """A task that outlives its run stops nothing, and the log names its agent."""
     async with wire_client(exiting.ws, exiting.token("patient")) as client:
         ended = await until_over(client, await ask(client, "please", agent="outlived"))
         assert ended["type"] == "RUN_FINISHED"
@@ -104,7 +104,7 @@ async def test_r121_what_exits_after_its_run_is_told(exiting: ServerProcess) -> 
 
 
 async def test_r121_an_agent_that_stops_the_loop_stops_nothing(exiting: ServerProcess) -> None:
-    """Its run goes on, and that somebody did so is told."""
+    """Its run goes on, and the attempt is logged."""
     async with wire_client(exiting.ws, exiting.token("quick")) as client:
         ended = await until_over(client, await ask(client, "please", agent="stops_the_loop"))
         assert ended["type"] == "RUN_FINISHED"
@@ -112,7 +112,7 @@ async def test_r121_an_agent_that_stops_the_loop_stops_nothing(exiting: ServerPr
 
 
 async def test_r121_a_watcher_that_exits_is_counted_and_named(exiting: ServerProcess) -> None:
-    """Each run it hears of is one more failure; its first one is a line."""
+    """Each of its failures is counted; only the first one is logged."""
     before = counted(exiting, "towpath_watcher_failures ")
     async with wire_client(exiting.ws, exiting.token("watched")) as client:
         await until_over(client, await ask(client, "hi", agent="echo"))
@@ -128,7 +128,7 @@ async def test_r121_a_watcher_that_exits_is_counted_and_named(exiting: ServerPro
 async def test_r121_no_agent_chooses_the_exit_status(
     tmp_path: Path, agent: str, how: signal.Signals
 ) -> None:
-    """A stop is heard after an exit, and ends with 0, whatever agents do while they are stopped."""
+    """After an exit a stop signal still ends the server with 0, whatever agents do meanwhile."""
     with ServerProcess(tmp_path / "data", "--app", APPLICATION, cwd=ROOT) as server:
         async with wire_client(server.ws, server.token()) as client:
             started = await ask(client, "please", agent=agent)
@@ -142,7 +142,7 @@ async def test_r121_no_agent_chooses_the_exit_status(
 
 
 def test_r121_ctrl_c_while_the_server_starts_is_still_ctrl_c(tmp_path: Path) -> None:
-    """Before the server hears signals, an interrupt ends the start."""
+    """Before signal handlers are installed, an interrupt ends the start."""
     (tmp_path / "slow.py").write_text(
         "import asyncio, contextlib\n"
         "from towpath import Gateway\n"

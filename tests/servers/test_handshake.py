@@ -1,4 +1,4 @@
-"""The handshake and the life of a connection, seen frame by frame against a real server."""
+"""The handshake and the life of a connection, frame by frame against a real server."""
 
 import asyncio
 import functools
@@ -24,17 +24,17 @@ FOREIGN = OctKey.generate_key(256)
 
 
 def foreign_token(ttl: float = 3600) -> str:
-    """Return a token that looks like ours and is signed with somebody else's key."""
+    """Return a token like ours that is signed with somebody else's key."""
     return sign(FOREIGN, user="alice", tenant="acme", now=time.time(), ttl=ttl)
 
 
 def bearing(server: ServerProcess, token: str) -> AbstractAsyncContextManager[WireClient]:
-    """Open a socket whose credential is in the header."""
+    """Open a socket with the credential in the header."""
     return wire_client(server.ws, additional_headers={"Authorization": f"Bearer {token}"})
 
 
 def assert_good_reason(client: WireClient) -> None:
-    """A reason makes SDKs look at the code: it is there, short, and not JSON (R07)."""
+    """The reason is present, short and not JSON, so that SDKs rely on the code (R07)."""
     reason = client.close_reason
     assert reason
     assert 1 <= len(reason.encode()) <= 123
@@ -102,7 +102,7 @@ async def test_r08_a_handshake_holds_documented_frames_only_in_documented_order(
 
 
 async def test_r63_a_connection_without_a_credential_is_closed(server: ServerProcess) -> None:
-    """Nobody is anonymous: connect without a token ends with 3500 and no reply, every time."""
+    """There are no anonymous users: connect without a token ends with 3500 and no reply."""
     for fields in ({}, {"token": ""}, {"data": {"token": "x"}, "name": "js"}):
         async with wire_client(server.ws) as client:
             await client.send({"id": 1, "connect": fields})
@@ -131,7 +131,7 @@ async def test_r13_bad_credentials_are_refused_and_expired_ones_may_be_renewed(
 async def test_r13_a_good_token_with_a_character_outside_ascii_is_refused(
     server: ServerProcess, odd: str
 ) -> None:
-    """Nothing is stripped, folded or decoded away: not before, inside or after a good token."""
+    """No character is stripped, folded or decoded, before, inside or after a good token."""
     good = server.token("forged")
     middle = len(good) // 2
     for forged in (f"{good}{odd}", f"{odd}{good}", f"{good[:middle]}{odd}{good[middle:]}"):
@@ -148,7 +148,7 @@ async def test_r13_a_good_token_with_a_character_outside_ascii_is_refused(
 
 
 async def test_a_header_logs_in_and_is_told_no_expiry(server: ServerProcess) -> None:
-    """A credential in the header connects; no SDK could renew it, so no ttl is sent."""
+    """A credential in the header connects; no SDK could refresh it, so no ttl is sent."""
     async with bearing(server, server.token("header")) as client:
         connected = (await client.connect())["connect"]
         who = await client.rpc("whoami")
@@ -160,7 +160,7 @@ async def test_a_header_logs_in_and_is_told_no_expiry(server: ServerProcess) -> 
 async def test_r19_the_token_of_the_connect_command_comes_before_the_header(
     server: ServerProcess,
 ) -> None:
-    """The first source wins whole: a good header does not rescue a bad connect token."""
+    """The first source is used: a good header does not rescue a bad connect token."""
     async with bearing(server, server.token("second")) as client:
         await client.connect(server.token("first"))
         assert (await client.rpc("whoami"))["user"] == "first"
@@ -196,7 +196,7 @@ async def test_a_second_connect_ends_the_connection(server: ServerProcess) -> No
 
 
 async def test_without_a_connect_command_the_deadline_ends_it(brisk: ServerProcess) -> None:
-    """A socket that says nothing is closed with 3502 when the deadline has passed."""
+    """A socket that sends nothing is closed with 3502 after the deadline."""
     async with wire_client(brisk.ws) as client:
         began = asyncio.get_running_loop().time()
         await assert_closed(client, 3502)
@@ -204,7 +204,7 @@ async def test_without_a_connect_command_the_deadline_ends_it(brisk: ServerProce
 
 
 async def test_r02_everything_may_come_in_the_first_frame(server: ServerProcess) -> None:
-    """Connect, subscribes and a call in ONE frame are answered in order, connect exactly once."""
+    """Connect, subscribes and a call in one frame are answered in order, connect once."""
     token = server.token("one-frame")
     async with wire_client(server.ws, token) as client:
         thread = await open_thread(client)
@@ -226,7 +226,7 @@ async def test_r02_everything_may_come_in_the_first_frame(server: ServerProcess)
 async def test_r02_what_waits_behind_a_refused_connect_has_no_effect(
     server: ServerProcess,
 ) -> None:
-    """Commands behind a connect that fails are neither answered nor carried out."""
+    """Commands after a connect that fails are neither answered nor executed."""
     create: dict[str, Any] = {"method": "thread.create", "data": {"request_id": "r", "title": "x"}}
     for token, code in ((server.token("early", ttl=-60), 3000), (foreign_token(), 3500)):
         async with wire_client(server.ws) as client:
@@ -305,7 +305,7 @@ async def test_wrong_types_are_answered_and_the_connection_goes_on(
 
 
 async def test_r66_what_is_not_known_is_never_acknowledged(server: ServerProcess) -> None:
-    """An unknown command or method gets one error 104 and changes nothing."""
+    """An unknown command or method gets one error 104 and has no effect."""
     async with wire_client(server.ws, server.token("unknown")) as client:
         assert (await client.command("teleport", where="x"))["error"]["code"] == 104
         for method in ("run.teleport", "", "RUN.START", "run", "__class__", "whoami "):
@@ -350,7 +350,7 @@ async def test_a_binary_frame_is_not_of_this_dialect(server: ServerProcess) -> N
 async def test_r37_a_peer_without_pong_is_closed_and_frees_its_place(
     brisk: ServerProcess,
 ) -> None:
-    """No pong is 3012; where a user may have one connection, the next one then gets in."""
+    """No pong is 3012; with a bound of one connection, the next one is then accepted."""
     token = brisk.token("mute")
     async with wire_client(brisk.ws, token, answer_pings=False) as mute:
         async with wire_client(brisk.ws) as locked_out:
@@ -363,14 +363,14 @@ async def test_r37_a_peer_without_pong_is_closed_and_frees_its_place(
 
 
 async def test_pings_keep_a_connection_that_answers(brisk: ServerProcess) -> None:
-    """Pings are empty frames; who answers them stays, through several of them."""
+    """Pings are empty frames; a client that answers them stays connected."""
     async with wire_client(brisk.ws, brisk.token("awake")) as client:
         await client.until(lambda: client.frames.count({}) == 3)
         assert (await client.rpc("whoami"))["user"] == "awake"
 
 
 async def test_an_unsolicited_pong_ends_the_connection(server: ServerProcess) -> None:
-    """A pong nobody asked for is 3501, before and after the verdict."""
+    """An unsolicited pong is 3501, before and after the verdict."""
     for token in ("", server.token("pong")):
         async with wire_client(server.ws, token) as client:
             await client.send({})
@@ -378,7 +378,7 @@ async def test_an_unsolicited_pong_ends_the_connection(server: ServerProcess) ->
 
 
 async def test_r67_a_user_has_twenty_connections(server: ServerProcess) -> None:
-    """The 20th connection of a user works, the 21st is 3504, and other people are not touched."""
+    """The 20th connection of a user works, the 21st is 3504, and other users are not affected."""
     token = server.token("many")
     async with AsyncExitStack() as stack:
         clients = [
@@ -398,7 +398,7 @@ async def test_r67_a_user_has_twenty_connections(server: ServerProcess) -> None:
 
 
 async def test_r67_a_connection_reads_128_channels(server: ServerProcess) -> None:
-    """With the two server-side ones, 126 more are taken; the next is 106, and one less helps."""
+    """With two server-side ones, 126 more are allowed; the next is 106 until one is left."""
     async with wire_client(server.ws, server.token("wide")) as client:
         made = await asyncio.gather(
             *(client.rpc("thread.create", request_id=f"t{index}") for index in range(127))
@@ -432,17 +432,17 @@ async def test_r04_one_connection_has_one_id_in_every_layer(server: ServerProces
     assert list(clients) == [client.client_id]
     assert clients[client.client_id]["client"] == client.client_id
 
-    async def told() -> dict[str, str]:
+    async def users_by_event() -> dict[str, str]:
         lines = [json.loads(x) for x in server.log.read_text().splitlines() if x.startswith("{")]
         mine = [line for line in lines if line.get("connection") == client.client_id]
         return {line["event"]: line.get("user", "") for line in mine}
 
     async def closed() -> bool:
-        return "connection_closed" in await told()
+        return "connection_closed" in await users_by_event()
 
     await eventually(closed)
-    who_said = await told()
-    assert who_said["connection_opened"] == who_said["connection_closed"] == "identity"
+    logged_users = await users_by_event()
+    assert logged_users["connection_opened"] == logged_users["connection_closed"] == "identity"
 
 
 async def test_r09_every_end_is_logged_with_its_code(server: ServerProcess) -> None:
@@ -463,7 +463,7 @@ async def test_r09_every_end_is_logged_with_its_code(server: ServerProcess) -> N
 
 
 async def test_r20_a_header_credential_ends_after_its_grace(brisk: ServerProcess) -> None:
-    """What no SDK can renew ends with 3005 after exp and grace; the run goes on without it."""
+    """A credential no SDK can refresh ends with 3005 after exp and grace; the run goes on."""
     # The verifier allows for 30 s between clocks, so this one is nearly over and still good.
     async with bearing(brisk, brisk.token("brief", ttl=1.2)) as client:
         began = asyncio.get_running_loop().time()
@@ -497,7 +497,7 @@ async def test_r84_a_connect_token_not_refreshed_ends_after_its_grace(
 async def test_a_refresh_keeps_the_connection_and_its_subscriptions(
     server: ServerProcess,
 ) -> None:
-    """A new credential of the same person is taken; who is told the new end, nothing is lost."""
+    """A new credential of the user is accepted; the reply has its ttl, and nothing is lost."""
     async with wire_client(server.ws) as client:
         await client.connect(server.token("renewing", ttl=100))
         thread = await open_thread(client)
@@ -515,7 +515,7 @@ async def test_a_refresh_keeps_the_connection_and_its_subscriptions(
 
 
 async def test_r85_a_refresh_cannot_change_who_it_is(server: ServerProcess) -> None:
-    """Another person's, another tenant's or a forged credential on refresh is 3500."""
+    """Another user's, another tenant's or a forged credential on refresh is 3500."""
     for token in (server.token("mallory"), server.token("trent", "globex"), foreign_token()):
         async with wire_client(server.ws, server.token("trent")) as client:
             await client.send({"id": 7, "refresh": {"token": token}})
@@ -524,7 +524,7 @@ async def test_r85_a_refresh_cannot_change_who_it_is(server: ServerProcess) -> N
 
 
 async def test_an_expired_token_on_refresh_is_temporary(server: ServerProcess) -> None:
-    """SDKs end for good on any other error there: 109 says temporary, and the connection stays."""
+    """SDKs disconnect on any other error: 109 is temporary, and the connection stays."""
     async with wire_client(server.ws, server.token("behind")) as client:
         reply = await client.command("refresh", token=server.token("behind", ttl=-60))
         assert reply["error"] == {"code": 109, "message": "token expired", "temporary": True}
@@ -535,7 +535,7 @@ async def test_an_expired_token_on_refresh_is_temporary(server: ServerProcess) -
 async def test_unknown_fields_and_flags_are_ignored_and_not_confirmed(
     server: ServerProcess,
 ) -> None:
-    """What a newer SDK adds changes nothing and is not repeated to it."""
+    """Additions of a newer SDK change nothing and are not echoed."""
     async with wire_client(server.ws) as client:
         reply = await client.connect(
             server.token("modern"), flag=255, headers={"authorization": "x"}, novelty={"a": 1}
@@ -552,7 +552,7 @@ async def test_unknown_fields_and_flags_are_ignored_and_not_confirmed(
 async def test_a_gone_position_in_connect_is_unrecovered_whatever_its_flag(
     server: ServerProcess,
 ) -> None:
-    """Flag 2 refuses a subscribe command; connect refuses nobody for one gone position."""
+    """Flag 2 refuses a subscribe command; a connect is not refused for one gone position."""
     gone = {"recover": True, "offset": 1, "epoch": "gone", "flag": 2}
     async with wire_client(server.ws) as client:
         connected = await client.connect(server.token("back"), subs={"user": gone})

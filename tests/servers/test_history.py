@@ -31,14 +31,14 @@ async def _fill(server: ServerProcess) -> None:
             await client.rpc("thread.create", request_id=f"c{n}", thread_id=f"t{n}")
 
 
-async def request(server: ServerProcess, **question: Any) -> dict[str, Any]:
+async def request(server: ServerProcess, **parameters: Any) -> dict[str, Any]:
     """Return the reply to one history command on the trimmed channel."""
     async with wire_client(server.ws, server.token("alice")) as client:
-        return await _ask(client, **question)
+        return await _ask(client, **parameters)
 
 
-async def _ask(client: WireClient, **question: Any) -> dict[str, Any]:
-    return await client.command("history", channel="user", **question)
+async def _ask(client: WireClient, **parameters: Any) -> dict[str, Any]:
+    return await client.command("history", channel="user", **parameters)
 
 
 def offsets(reply: dict[str, Any]) -> list[int]:
@@ -48,7 +48,7 @@ def offsets(reply: dict[str, Any]) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("question", "expected"),
+    ("parameters", "expected"),
     [
         ({"limit": 2}, [EXTRA + 1, EXTRA + 2]),
         ({"limit": 2, "since": {"offset": 0, "epoch": ""}}, [EXTRA + 1, EXTRA + 2]),
@@ -63,10 +63,10 @@ def offsets(reply: dict[str, Any]) -> list[int]:
     ids=lambda value: "" if isinstance(value, list) else str(value),
 )
 async def test_r80_a_trimmed_channel_gives_what_it_keeps(
-    server: ServerProcess, question: dict[str, Any], expected: list[int]
+    server: ServerProcess, parameters: dict[str, Any], expected: list[int]
 ) -> None:
-    """Without a position all that is kept is asked for; with one, what is after or before it."""
-    assert offsets(await request(server, **question)) == expected
+    """Without a position everything kept is returned; with one, what is after or before it."""
+    assert offsets(await request(server, **parameters)) == expected
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ async def test_r80_a_trimmed_channel_gives_what_it_keeps(
 async def test_r80_a_position_that_is_gone_is_told(
     server: ServerProcess, since: dict[str, Any]
 ) -> None:
-    """What lies after it is not whole any more, so none of it is given: error 112."""
+    """What lies after it is incomplete, so nothing is returned: error 112."""
     reply = await request(server, limit=2, since=since)
     assert reply["error"]["code"] == 112
 
@@ -87,10 +87,10 @@ async def test_a_reader_pages_through_all_that_is_kept(server: ServerProcess) ->
     async with wire_client(server.ws, server.token("alice")) as client:
         for reverse in (False, True):
             seen: list[int] = []
-            question: dict[str, Any] = {"limit": 300, "reverse": reverse}
-            while page := offsets(await _ask(client, **question)):
+            parameters: dict[str, Any] = {"limit": 300, "reverse": reverse}
+            while page := offsets(await _ask(client, **parameters)):
                 seen += page
-                question["since"] = {"offset": page[-1]}
+                parameters["since"] = {"offset": page[-1]}
             assert sorted(seen) == list(range(EXTRA + 1, TOP + 1))
             assert seen == sorted(seen, reverse=reverse)
 

@@ -16,9 +16,9 @@ from tests.servers.issuing import (
     Issuer,
     Outcome,
     breaker_moves,
+    connect_once,
     get,
     issuing,
-    knock,
     metric,
     serving,
     trusting,
@@ -32,23 +32,23 @@ pytestmark = pytest.mark.servers
 
 
 async def who(server: ServerProcess, token: str) -> tuple[str, str]:
-    """Return the tenant and user a token is taken for: the same at the socket and over REST."""
+    """Return the tenant and user of a token: the same over the socket and over REST."""
     async with wire_client(server.ws, token) as client:
-        told = await client.rpc("whoami")
+        identity = await client.rpc("whoami")
     answer = (await get(server, "/api/v1/whoami", token)).json()
-    assert {**told, "connection": None} == answer
-    return told["tenant"], told["user"]
+    assert {**identity, "connection": None} == answer
+    return identity["tenant"], identity["user"]
 
 
 async def enter(server: ServerProcess, token: str) -> list[Outcome]:
-    """Knock until the door opens; return what was said until then, all of which is "later"."""
-    told: list[Outcome] = []
-    while not (outcome := await knock(server.ws, token)).come_in:
+    """Retry until a connection is accepted; return the outcomes before, all of them temporary."""
+    outcomes: list[Outcome] = []
+    while not (outcome := await connect_once(server.ws, token)).accepted:
         assert outcome.later, outcome
-        told.append(outcome)
-        assert len(told) < 100, "it does open at last"
+        outcomes.append(outcome)
+        assert len(outcomes) < 100, "it does open at last"
         await asyncio.sleep(0.1)  # SDKs wait longer before they try again.
-    return told
+    return outcomes
 
 
 @pytest.mark.parametrize("path", ["", "/realms/acme", "/"])
@@ -56,7 +56,7 @@ async def enter(server: ServerProcess, token: str) -> list[Outcome]:
 async def test_an_issuer_is_found_by_its_discovery_document(
     tmp_path: Path, path: str, algorithm: str
 ) -> None:
-    """An issuer, an audience and a claim are enough; its keys are fetched once for everybody."""
+    """An issuer, an audience and a claim are enough; its keys are fetched once for all users."""
     async with (
         issuing(path, algorithm=algorithm) as issuer,
         serving(
@@ -77,7 +77,7 @@ async def test_an_issuer_is_found_by_its_discovery_document(
 
 
 async def test_keys_come_from_a_configured_address_without_discovery(tmp_path: Path) -> None:
-    """With TOWPATH_JWKS_URL nobody asks for a discovery document, and nobody is asked elsewhere."""
+    """With TOWPATH_JWKS_URL the server requests no discovery document and no other address."""
     async with (
         issuing() as issuer,
         serving(
@@ -92,11 +92,11 @@ async def test_keys_come_from_a_configured_address_without_discovery(tmp_path: P
         assert await who(server, token) == ("acme", "mia")
         assert issuer.fetches == (0, 1)
         wrong = issuer.token("mia", iss="https://login.example")
-        assert (await knock(server.ws, wrong)).code == 3500
+        assert (await connect_once(server.ws, wrong)).code == 3500
 
 
 async def test_r13_tokens_of_other_issuers_and_audiences_are_refused(tmp_path: Path) -> None:
-    """Two issuers have keys of the same ids; a token counts for the one that signed it, or not."""
+    """Two issuers use the same key ids; a token is valid only for the issuer that signed it."""
     async with (
         issuing(tenant_claim="org") as acme,
         issuing() as globex,
@@ -122,14 +122,14 @@ async def test_r13_tokens_of_other_issuers_and_audiences_are_refused(tmp_path: P
             "of a tenant that is no text": acme.token("mia", org=["acme"]),
         }
         for what, token in bad.items():
-            assert (await knock(server.ws, token)).code == 3500, what
+            assert (await connect_once(server.ws, token)).code == 3500, what
             assert (await get(server, "/api/v1/whoami", token)).status_code == 401, what
         assert stranger.calls == 0, "addresses come from configuration, never from a token"
         assert await who(server, acme.token("mia", aud=["x", "towpath"])) == ("acme", "mia")
 
 
 async def test_r13_a_tenant_that_is_fixed_is_no_claims_business(tmp_path: Path) -> None:
-    """Issuers with a fixed tenant each: the same subject and key id never cross, claims or not."""
+    """Issuers with a fixed tenant: the same subject and key id never cross, whatever the claims."""
     async with issuing() as acme, issuing() as globex:
         first, second = (
             trusting(one, tenant=name)[1:-1] for one, name in ((acme, "acme"), (globex, "globex"))
@@ -146,36 +146,40 @@ async def test_r13_a_tenant_that_is_fixed_is_no_claims_business(tmp_path: Path) 
 
 
 async def test_r23_one_issuers_outage_leaves_the_other_alone(tmp_path: Path) -> None:
-    """While one issuer hangs and its breaker opens, people of the other come in as ever."""
+    """While one issuer hangs and its breaker opens, users of the other connect as usual."""
     async with (
         issuing() as well,
         issuing() as ill,
         serving(tmp_path / "data", issuers=trusting(well, ill, required=False)) as server,
     ):
         ill.line.fault = Drop()
-        waiting = [asyncio.create_task(knock(server.ws, ill.token(f"x{n}"))) for n in range(5)]
+        waiting = [
+            asyncio.create_task(connect_once(server.ws, ill.token(f"x{n}"))) for n in range(5)
+        ]
         for number in range(30):
-            outcome = await knock(server.ws, well.token(f"mia-{number}"))
-            assert outcome.come_in
+            outcome = await connect_once(server.ws, well.token(f"mia-{number}"))
+            assert outcome.accepted
             assert outcome.seconds < 0.5
         assert not any(task.done() for task in waiting), "it was while the other hung"
         assert all(outcome.later for outcome in await asyncio.gather(*waiting))
-        assert (await knock(server.ws, ill.token("x"))).later
+        assert (await connect_once(server.ws, ill.token("x"))).later
         assert breaker_moves(server, ill) == ["closed", "open"]
         assert breaker_moves(server, well) == ["closed"]
         assert await metric(server, "towpath_breaker_state", dependency=ill.issuer) == 2
-        assert (await knock(server.ws, well.token("new"))).come_in
+        assert (await connect_once(server.ws, well.token("new"))).accepted
 
 
 @asynccontextmanager
-async def crowd(server: ServerProcess, issuer: Issuer, told: list[Outcome]) -> AsyncGenerator[None]:
-    """Have four people log in all the time, each time with a token just issued."""
+async def crowd(
+    server: ServerProcess, issuer: Issuer, outcomes: list[Outcome]
+) -> AsyncGenerator[None]:
+    """Let four users connect in a loop, each time with a new token."""
     numbers = itertools.count()
 
     async def one() -> None:
         while True:
-            told.extend(await enter(server, issuer.token(f"mia-{next(numbers)}")))
-            told.append(Outcome(0))
+            outcomes.extend(await enter(server, issuer.token(f"mia-{next(numbers)}")))
+            outcomes.append(Outcome(0))
 
     async with asyncio.TaskGroup() as group:
         people = [group.create_task(one()) for _ in range(4)]
@@ -189,7 +193,7 @@ async def test_r29_keys_rotate_under_load(tmp_path: Path) -> None:
 
     A provider signs with a new key at once and publishes the one before it for a while.
     """
-    told: list[Outcome] = []
+    outcomes: list[Outcome] = []
     async with (
         issuing() as issuer,
         serving(
@@ -200,21 +204,21 @@ async def test_r29_keys_rotate_under_load(tmp_path: Path) -> None:
             keys_stale=60,
         ) as server,
     ):
-        async with crowd(server, issuer, told):
+        async with crowd(server, issuer, outcomes):
             for algorithm in ("ES256", "RS256", "Ed25519", "RS256"):
-                known = len(told)
+                known = len(outcomes)
                 issuer.provider.add_key(algorithm)
                 await enter(server, issuer.token(f"after-{algorithm}-{known}"))
-                while len(told) < known + 40:  # noqa: ASYNC110 - others make it longer.
+                while len(outcomes) < known + 40:  # noqa: ASYNC110 - others make it longer.
                     await asyncio.sleep(0.01)
                 issuer.provider.drop_key(issuer.provider.kids[0])
-        assert sum(one.come_in for one in told) > 100
+        assert sum(one.accepted for one in outcomes) > 100
         assert issuer.fetches[1] < 30, "it was not asked for each of them"
         withdrawn = issuer.token("mallory", kid="key-1")
 
         async def refused() -> bool:
             # It is good until the keys that are known are fetched anew.
-            return (await knock(server.ws, withdrawn)).code == 3500
+            return (await connect_once(server.ws, withdrawn)).code == 3500
 
         await asyncio.sleep(1)
         await eventually(refused)
@@ -224,28 +228,28 @@ async def test_r29_keys_rotate_under_load(tmp_path: Path) -> None:
 async def test_r23_made_up_key_ids_neither_flood_the_issuer_nor_stop_anybody(
     tmp_path: Path,
 ) -> None:
-    """200 tokens with key ids nobody has cost the issuer a fetch or two; good ones get in."""
+    """200 tokens with unknown key ids cost the issuer one or two fetches; good ones connect."""
     async with (
         issuing() as issuer,
         serving(tmp_path / "data", issuers=trusting(issuer), failures_burst=10_000) as server,
     ):
         bad = [issuer.token("mallory", kid=f"made-up-{number}") for number in range(200)]
         outcomes = await asyncio.gather(
-            *(knock(server.ws, token) for token in bad),
-            *(knock(server.ws, issuer.token(f"mia-{number}")) for number in range(20)),
+            *(connect_once(server.ws, token) for token in bad),
+            *(connect_once(server.ws, issuer.token(f"mia-{number}")) for number in range(20)),
         )
         assert {one.code for one in outcomes[:200]} <= {100, 3500}
-        assert all(one.come_in for one in outcomes[200:])
+        assert all(one.accepted for one in outcomes[200:])
         assert issuer.fetches[1] <= 2
         for number in range(20):  # One after the other they share no fetch.
             token = issuer.token("mallory", kid=f"made-up-later-{number}")
-            assert (await knock(server.ws, token)).later
+            assert (await connect_once(server.ws, token)).later
         assert issuer.fetches[1] <= 3
         assert breaker_moves(server, issuer) == ["closed"]
 
 
 async def test_r30_a_server_is_ready_once_its_issuer_is_there(tmp_path: Path) -> None:
-    """No issuer at the start: alive, not ready, and it says why; then ready by itself, and in."""
+    """No issuer at the start: alive, not ready, with a reason; later ready, and users connect."""
     async with issuing() as issuer, issuing() as other, AsyncExitStack() as stack:
         issuer.line.fault = Refuse()
         issuers = f"{trusting(issuer)[:-1]},{trusting(other, required=False)[1:]}"
@@ -281,20 +285,20 @@ async def test_r30_a_server_is_ready_once_its_issuer_is_there(tmp_path: Path) ->
             "phase": "ready",
             "waiting_for": [],
         }
-        assert (await knock(server.ws, issuer.token("mia"))).come_in
+        assert (await connect_once(server.ws, issuer.token("mia"))).accepted
         # A later outage takes nobody out of service.
         issuer.line.fault = Refuse()
-        assert (await knock(server.ws, issuer.token("ann", kid="unheard-of"))).later
+        assert (await connect_once(server.ws, issuer.token("ann", kid="unheard-of"))).later
         assert await ready_now()
 
 
 async def test_r30_a_restart_calls_no_good_token_bad(tmp_path: Path) -> None:
-    """From the first moment after a kill, whoever knocks is turned away at the door or gets in."""
+    """After a kill a good token gets 503 until the keys are there, and is then accepted."""
     async with (
         issuing() as issuer,
         serving(tmp_path / "data", issuers=trusting(issuer), breaker_reset=1) as server,
     ):
-        assert (await knock(server.ws, issuer.token("mia"))).come_in
+        assert (await connect_once(server.ws, issuer.token("mia"))).accepted
         await asyncio.to_thread(server.kill)
         issuer.line.fault = Refuse()
         server.launch()
@@ -315,7 +319,7 @@ async def test_r30_a_restart_calls_no_good_token_bad(tmp_path: Path) -> None:
 
         await eventually(eventually_let_in, seconds=30)
         assert seen == {503, 200}
-        assert (await knock(server.ws, issuer.token("mia"))).come_in
+        assert (await connect_once(server.ws, issuer.token("mia"))).accepted
 
 
 # -- providers that others made -------------------------------------------------------------------
@@ -344,9 +348,9 @@ async def test_people_of_oidc_provider_mock_come_in(
         assert await who(server, await provider.token("ann", "globex")) == ("globex", "ann")
         header, claims, signature = token.split(".")
         forged = ".".join((header, claims, signature[:-4] + "AAAA"))
-        assert (await knock(server.ws, forged)).code == 3500
+        assert (await connect_once(server.ws, forged)).code == 3500
         await asyncio.to_thread(provider.stop)
-        assert (await knock(server.ws, token)).come_in
+        assert (await connect_once(server.ws, token)).accepted
         await asyncio.to_thread(provider.start)
 
 

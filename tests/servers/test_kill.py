@@ -1,4 +1,4 @@
-"""Servers that are killed and servers that are told to stop, under runs that go on."""
+"""Servers that are killed and servers that get SIGTERM, during runs."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ SEED = 20261122
 
 
 def resident(pid: int) -> int:
-    """Return the memory a process holds, in bytes."""
+    """Return the resident memory of a process, in bytes."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -46,7 +46,7 @@ def killable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess
 async def test_r42_r47_r78_kill_9_loses_nothing_anybody_saw(
     killable: ServerProcess, delay: float
 ) -> None:
-    """After a kill at a random moment: one run.lost, all that was seen, the same epoch."""
+    """After a kill at a random moment: one run.lost, all events seen before, the same epoch."""
     token = killable.token("survivor")
     async with wire_client(killable.ws, token) as client:
         started = await ask(client, "count 100000 at 2000/s")
@@ -58,7 +58,7 @@ async def test_r42_r47_r78_kill_9_loses_nothing_anybody_saw(
         seen = client.publications(started.channel)
         subscribed = next(f for f in client.frames if "subscribe" in f)["subscribe"]
     await asyncio.to_thread(killable.start)
-    said = text_of(item["data"] for item in seen)
+    seen_text = text_of(item["data"] for item in seen)
     position = {"recover": True, "offset": seen[half - 1]["offset"], "epoch": ""}
     position["epoch"] = subscribed["epoch"]
     async with wire_client(killable.ws, token) as client:
@@ -71,7 +71,7 @@ async def test_r42_r47_r78_kill_9_loses_nothing_anybody_saw(
         terminal = [event for event in events if event["type"] in TERMINAL]
         assert [event.get("code") for event in terminal] == ["run.lost"]
         assert events[-1] == terminal[0]
-        assert text_of(events).startswith(said)
+        assert text_of(events).startswith(seen_text)
         await client.command("unsubscribe", channel=started.channel)
         again = await client.command("subscribe", channel=started.channel, **position)
         assert again["subscribe"]["recovered"] is True
@@ -121,7 +121,7 @@ async def test_r59_sigterm_ends_runs_and_moves_clients_on(own_server: ServerProc
 async def test_r97_a_reader_that_stops_is_dropped_and_no_other_notices(
     tmp_path: Path,
 ) -> None:
-    """Beside one who never reads, a fast reader gets everything, and memory stays bounded."""
+    """Beside a stalled reader a fast one gets everything, and memory stays bounded."""
     environment = {
         "TOWPATH_OUTBOX_BYTES": "1048576",
         "TOWPATH_MESSAGE_BYTES": "1048576",

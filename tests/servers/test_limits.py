@@ -18,12 +18,12 @@ import pytest
 from tests.servers.conversation import open_thread
 from tests.servers.issuing import (
     Outcome,
-    asking,
     breaker_moves,
+    connect_once,
     environment,
     get,
+    http_client,
     issuing,
-    knock,
     metric,
     serving,
     trusting,
@@ -70,27 +70,27 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
 
 @pytest.fixture
 def address() -> str:
-    """The address of somebody no other test knows."""
+    """Return an address that no other test uses."""
     return f"203.0.113.{next(_numbers)}"
 
 
 def bad_token() -> str:
-    """Return a token that is none, and that was never seen."""
+    """Return an invalid token that was never used."""
     return f"{uuid.uuid4().hex}.x.y"
 
 
 def coming_from(*addresses: str) -> dict[str, str]:
-    """Return the header by which proxies tell who they had it from."""
+    """Return the header in which proxies name the address of their client."""
     return {"X-Forwarded-For": ", ".join(addresses)}
 
 
-async def knock_from(server: ServerProcess, token: str, *addresses: str) -> Outcome:
+async def connect_from(server: ServerProcess, token: str, *addresses: str) -> Outcome:
     """Connect as a client at the first of these addresses, by way of proxies at the others."""
-    return await knock(server.ws, token, additional_headers=coming_from(*addresses))
+    return await connect_once(server.ws, token, additional_headers=coming_from(*addresses))
 
 
 def over_limit(outcome: Outcome) -> bool:
-    """Whether it is "later, you are over a limit"."""
+    """Whether the error is temporary and reports a limit."""
     return (outcome.code, outcome.temporary) == (111, True)
 
 
@@ -98,24 +98,24 @@ def over_limit(outcome: Outcome) -> bool:
 
 
 async def test_r67_a_user_and_a_tenant_have_so_many_connections(server: ServerProcess) -> None:
-    """Past a user's bound it is 3504, past the tenant's 111; each place that is left is taken."""
+    """Past a user's bound 3504, past the tenant's 111; each free place can be taken."""
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         token = server.token
         first, _ = [await enter(wire_client(server.ws, token("ann", "crowded"))) for _ in range(2)]
-        assert (await knock(server.ws, token("ann", "crowded"))).code == 3504
+        assert (await connect_once(server.ws, token("ann", "crowded"))).code == 3504
         for user in ("ben", "cid"):
             await enter(wire_client(server.ws, token(user, "crowded")))
-        assert over_limit(await knock(server.ws, token("dot", "crowded")))
-        assert (await knock(server.ws, token("ann", "roomy"))).come_in
+        assert over_limit(await connect_once(server.ws, token("dot", "crowded")))
+        assert (await connect_once(server.ws, token("ann", "roomy"))).accepted
         await first.leave()
         client = await enter(wire_client(server.ws, token("dot", "crowded")))
         assert client.client_id
-        assert over_limit(await knock(server.ws, token("eve", "crowded")))
+        assert over_limit(await connect_once(server.ws, token("eve", "crowded")))
 
 
 async def test_r64_r67_a_connection_sends_so_many_commands(server: ServerProcess) -> None:
-    """The sixth command is carried out, the seventh is 111; who goes on after three is 3013."""
+    """The sixth command is executed, the seventh is 111; after three such errors 3013."""
     async with wire_client(server.ws, server.token("chatty", "c1")) as client:
         for _ in range(6):
             assert (await client.rpc("whoami"))["user"] == "chatty"
@@ -130,7 +130,7 @@ async def test_r64_r67_a_connection_sends_so_many_commands(server: ServerProcess
 
 
 async def test_r67_a_user_starts_so_many_runs(server: ServerProcess) -> None:
-    """Three runs on whatever connection, then 111 at both doors; other people start theirs."""
+    """Three runs over any connection, then 111 at both endpoints; other users start theirs."""
 
     def start() -> dict[str, Any]:
         return {"request_id": uuid.uuid4().hex, "agent": "echo", "message": "hi"}
@@ -143,12 +143,12 @@ async def test_r67_a_user_starts_so_many_runs(server: ServerProcess) -> None:
         await client.rpc("run.start", **start())
         reply = await client.command("rpc", method="run.start", data=start())
         assert (reply["error"]["code"], reply["error"]["temporary"]) == (111, True)
-    async with asking(server, server.token("eager", "c2")) as rest:
+    async with http_client(server, server.token("eager", "c2")) as rest:
         answer = await rest.post("/api/v1/runs", json=start())
         assert (answer.status_code, answer.json()["error"]["code"]) == (429, 111)
         assert answer.headers["retry-after"]
     for user, tenant in (("other", "c2"), ("eager", "c3")):
-        async with asking(server, server.token(user, tenant)) as rest:
+        async with http_client(server, server.token(user, tenant)) as rest:
             assert (await rest.post("/api/v1/runs", json=start())).status_code == 200
 
 
@@ -156,19 +156,19 @@ async def test_r67_a_user_starts_so_many_runs(server: ServerProcess) -> None:
 
 
 async def exhaust(server: ServerProcess, *addresses: str) -> None:
-    """Fail from an address until no credential is looked at any more."""
+    """Fail from an address until no credential is verified any more."""
     for _ in range(8):
-        assert (await knock_from(server, bad_token(), *addresses)).code == 3500
-    assert over_limit(await knock_from(server, bad_token(), *addresses))
+        assert (await connect_from(server, bad_token(), *addresses)).code == 3500
+    assert over_limit(await connect_from(server, bad_token(), *addresses))
 
 
 async def test_r23_r64_an_address_fails_so_often(server: ServerProcess, address: str) -> None:
-    """After eight failures whatever is not known to be good is 111; what is known passes."""
+    """After eight failures an unknown credential is 111; a cached good one passes."""
     known = server.token("known", "c4")
-    assert (await knock_from(server, known, address)).come_in
+    assert (await connect_from(server, known, address)).accepted
     await exhaust(server, address)
-    assert (await knock_from(server, known, address)).come_in
-    assert over_limit(await knock_from(server, server.token("fresh", "c4"), address))
+    assert (await connect_from(server, known, address)).accepted
+    assert over_limit(await connect_from(server, server.token("fresh", "c4"), address))
     bearing = coming_from(address)
     assert (await get(server, "/api/v1/whoami", known, bearing)).status_code == 200
     answer = await get(server, "/api/v1/whoami", bad_token(), bearing)
@@ -183,73 +183,73 @@ async def test_r23_r64_an_address_fails_so_often(server: ServerProcess, address:
 async def test_r23_no_credential_and_expired_ones_count_as_failures_too(
     server: ServerProcess, address: str
 ) -> None:
-    """Whatever the failure and whichever the door, the address pays one for it."""
+    """Whatever the failure and the endpoint, the address is charged one failure."""
     bearing = coming_from(address)
     for number in range(3):
-        assert (await knock(server.ws, "", additional_headers=bearing)).code == 3500
+        assert (await connect_once(server.ws, "", additional_headers=bearing)).code == 3500
         expired = server.token(f"late-{number}", ttl=-60)
-        assert (await knock_from(server, expired, address)).code == 109
+        assert (await connect_from(server, expired, address)).code == 109
     for _ in range(2):
         assert (await get(server, "/api/v1/whoami", bad_token(), bearing)).status_code == 401
     assert (await get(server, "/api/v1/whoami", bad_token(), bearing)).status_code == 429
-    assert over_limit(await knock_from(server, bad_token(), address))
+    assert over_limit(await connect_from(server, bad_token(), address))
 
 
 async def test_r23_others_behind_the_same_proxies_pay_nothing(
     server: ServerProcess, address: str
 ) -> None:
-    """By X-Forwarded-For of trusted proxies each client counts alone, by what it wrote nobody."""
+    """By X-Forwarded-For of trusted proxies each client counts alone; its own entries do not."""
     await exhaust(server, address, "10.1.2.3")
     fresh = server.token
-    assert (await knock_from(server, fresh("ann", "c5"), "198.51.100.7", "10.1.2.3")).come_in
-    assert (await knock_from(server, fresh("ben", "c5"), "198.51.100.8")).come_in
+    assert (await connect_from(server, fresh("ann", "c5"), "198.51.100.7", "10.1.2.3")).accepted
+    assert (await connect_from(server, fresh("ben", "c5"), "198.51.100.8")).accepted
     # What stands further left was written by the client: it cannot pass for somebody else.
-    assert over_limit(await knock_from(server, fresh("cid", "c5"), "198.51.100.9", address))
-    assert over_limit(await knock_from(server, fresh("cid", "c5"), "x", "198.51.100.9", address))
+    assert over_limit(await connect_from(server, fresh("cid", "c5"), "198.51.100.9", address))
+    assert over_limit(await connect_from(server, fresh("cid", "c5"), "x", "198.51.100.9", address))
     # An IPv6 subscriber has a whole network to choose from.
     for host in range(8):
-        outcome = await knock_from(server, bad_token(), f"2001:db8:{address[-1]}::{host:x}")
+        outcome = await connect_from(server, bad_token(), f"2001:db8:{address[-1]}::{host:x}")
         assert outcome.code == 3500
-    assert over_limit(await knock_from(server, bad_token(), f"2001:db8:{address[-1]}::ffff"))
-    assert (await knock_from(server, fresh("dot", "c5"), "2001:db8:ffff::1")).come_in
+    assert over_limit(await connect_from(server, bad_token(), f"2001:db8:{address[-1]}::ffff"))
+    assert (await connect_from(server, fresh("dot", "c5"), "2001:db8:ffff::1")).accepted
 
 
 async def test_r23_without_a_trusted_proxy_headers_change_nothing(exposed: ServerProcess) -> None:
-    """Who writes X-Forwarded-For and friends fails from where they are, whatever they write."""
+    """Headers like X-Forwarded-For are ignored: the address of the connection is charged."""
     known = exposed.token("known")
-    assert (await knock(exposed.ws, known)).come_in
+    assert (await connect_once(exposed.ws, known)).accepted
     for number in range(8):
         spoofed = {
             "X-Forwarded-For": f"198.51.100.{number}",
             "X-Real-IP": f"198.51.100.{number}",
             "Forwarded": f"for=198.51.100.{number}",
         }
-        outcome = await knock(exposed.ws, bad_token(), additional_headers=spoofed)
+        outcome = await connect_once(exposed.ws, bad_token(), additional_headers=spoofed)
         assert outcome.code == 3500
     for headers in ({}, coming_from("198.51.100.99"), coming_from("127.0.0.1")):
-        assert over_limit(await knock(exposed.ws, bad_token(), additional_headers=headers))
-    assert (await knock(exposed.ws, known)).come_in
+        assert over_limit(await connect_once(exposed.ws, bad_token(), additional_headers=headers))
+    assert (await connect_once(exposed.ws, known)).accepted
 
 
 async def test_r64_one_bad_credential_is_looked_at_so_often(server: ServerProcess) -> None:
-    """The same one from whatever address: three times its answer, then 111; not so others."""
+    """From any address: verified three times, then 111; other credentials are verified."""
     addresses = (f"192.0.2.{number}" for number in itertools.count(1))
     forged, expired = bad_token(), server.token("looping", "c6", ttl=-60)
     for token, code in ((forged, 3500), (expired, 109)):
         for _ in range(3):
-            assert (await knock_from(server, token, next(addresses))).code == code
+            assert (await connect_from(server, token, next(addresses))).code == code
         for _ in range(2):
-            assert over_limit(await knock_from(server, token, next(addresses)))
+            assert over_limit(await connect_from(server, token, next(addresses)))
         answer = await get(server, "/api/v1/whoami", token, coming_from(next(addresses)))
         assert answer.status_code == 429
-    assert (await knock_from(server, bad_token(), next(addresses))).code == 3500
-    assert (await knock_from(server, server.token("looping", "c6"), next(addresses))).come_in
+    assert (await connect_from(server, bad_token(), next(addresses))).code == 3500
+    assert (await connect_from(server, server.token("looping", "c6"), next(addresses))).accepted
 
 
 async def test_r64_a_page_that_loops_on_a_failing_refresh_is_stopped(
     server: ServerProcess, address: str
 ) -> None:
-    """Refreshing with what is over again and again ends with 3013, not in a loop for ever."""
+    """Repeated refreshes with an expired token end with 3013."""
     bearing = coming_from(address)
     token = server.token("refresher", "c7")
     async with wire_client(server.ws, token, additional_headers=bearing) as client:
@@ -262,7 +262,7 @@ async def test_r64_a_page_that_loops_on_a_failing_refresh_is_stopped(
 
 
 async def flood(server: ServerProcess, tokens: list[str]) -> list[int]:
-    """Present these over REST, fifty at a time; return the statuses."""
+    """Present these tokens over REST, fifty at a time; return the statuses."""
     waiting, statuses = iter(tokens), []
 
     async def one(rest: httpx2.AsyncClient) -> None:
@@ -270,7 +270,7 @@ async def flood(server: ServerProcess, tokens: list[str]) -> list[int]:
             headers = {"authorization": f"Bearer {token}"}
             statuses.append((await rest.get("/api/v1/whoami", headers=headers)).status_code)
 
-    async with asking(server) as rest:
+    async with http_client(server) as rest:
         await asyncio.gather(*(one(rest) for _ in range(50)))
     return statuses
 
@@ -290,7 +290,7 @@ async def test_r23_a_flood_of_bad_tokens_does_not_move_the_breaker(
         ) as server,
     ):
         known = issuer.token("known")
-        assert (await knock(server.ws, known)).come_in
+        assert (await connect_once(server.ws, known)).accepted
         header, claims, signature = known.split(".")
         foreign = stranger.token("mallory", iss=issuer.issuer)
         tokens = [
@@ -301,8 +301,8 @@ async def test_r23_a_flood_of_bad_tokens_does_not_move_the_breaker(
         ]
         flooding = asyncio.create_task(flood(server, tokens))
         while not flooding.done():
-            outcome = await knock(server.ws, known)
-            assert outcome.come_in
+            outcome = await connect_once(server.ws, known)
+            assert outcome.accepted
             assert outcome.seconds < 1
         statuses = await flooding
         assert len(statuses) == len(tokens)
@@ -313,4 +313,4 @@ async def test_r23_a_flood_of_bad_tokens_does_not_move_the_breaker(
         assert breaker_moves(server, issuer) == ["closed"]
         assert await metric(server, "towpath_breaker_state", dependency=issuer.issuer) == 0
         if burst > 200:
-            assert (await knock(server.ws, issuer.token("fresh"))).come_in
+            assert (await connect_once(server.ws, issuer.token("fresh"))).accepted

@@ -18,7 +18,7 @@ import pytest
 from joserfc.jwk import OctKey
 
 from tests.servers.conversation import Started, ask, until_over
-from tests.servers.issuing import happenings
+from tests.servers.issuing import log_events
 from towpath.auth.development import development_key, sign
 from towpath.testing.server import ServerProcess, free_port
 from towpath.testing.wire_client import wire_client
@@ -135,8 +135,8 @@ def test_a_served_gateway_logs_each_thing_once(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(SERVED)
     with ServerProcess(tmp_path / "data", "--app", "own:gateway", cwd=tmp_path) as server:
         started = asyncio.run(run_broken(server.ws, server.token()))
-        (line,) = happenings(server, "fault")
-        assert len(happenings(server, "run_began")) == 1
+        (line,) = log_events(server, "fault")
+        assert len(log_events(server, "run_began")) == 1
     assert (line["where"], line["run"], line["thread"]) == (
         "agent broken", started.run, started.thread,
     )  # fmt: skip

@@ -208,14 +208,14 @@ def test_a_second_worker_is_refused_in_one_sentence(tmp_path: Path, what: str) -
     ) as supervisor:
         try:
             assert supervisor.stderr is not None
-            said = []
+            lines = []
             for line in supervisor.stderr:
-                said.append(line)
+                lines.append(line)
                 if "startup failed" in line:
                     break
         finally:
             supervisor.terminate()
-    (sentence,) = [line for line in said if "towpath: " in line]
+    (sentence,) = [line for line in lines if "towpath: " in line]
     assert "data directory data is in use" in sentence
     assert "run one worker" in sentence
-    assert not any("Traceback" in line or 'File "' in line for line in said)
+    assert not any("Traceback" in line or 'File "' in line for line in lines)

@@ -1,4 +1,4 @@
-"""Identity providers on bad days: nobody is called wrong for it or gets in by it, and it heals.
+"""Identity providers on bad days: an outage refuses no good token and accepts no bad one.
 
 Each fault is real: it is done to the answers of a provider, or to the TCP line to it.
 """
@@ -23,10 +23,10 @@ from tests.servers.issuing import (
     Issuer,
     Outcome,
     breaker_moves,
+    connect_once,
     get,
-    happenings,
     issuing,
-    knock,
+    log_events,
     metric,
     serving,
     trusting,
@@ -123,7 +123,7 @@ KEYS: dict[str, Answer] = {
 async def cold(
     data: Path, issuer: Issuer, **settings: object
 ) -> AsyncGenerator[ServerProcess, None]:
-    """Run a server that has not fetched a key yet, because it is ready without them."""
+    """Run a server that has fetched no key yet, because it is ready without keys."""
     issuers = trusting(issuer, required=False)
     async with serving(data, issuers=issuers, **BRISK | settings) as server:
         yield server
@@ -151,23 +151,23 @@ def forged(issuer: Issuer, user: str = "mallory") -> str:
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    """Return what a token says."""
+    """Return the claims of a token."""
     part = token.split(".")[1]
     claims: dict[str, Any] = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     return claims
 
 
 async def failed_calls(server: ServerProcess, issuer: Issuer) -> float:
-    """Return how many calls to the issuer failed, by the server's own count."""
+    """Return how many calls to the issuer failed, by the server's metrics."""
     return await metric(
         server, "towpath_key_fetch_seconds_count", issuer=issuer.issuer, outcome="failed"
     )
 
 
 async def assert_refused_for_now(server: ServerProcess, issuer: Issuer) -> None:
-    """Good, expired and forged tokens get the same at each door: later, and in time."""
+    """Good, expired and forged tokens get the same temporary error at each endpoint, in time."""
     tokens = (issuer.token("mia"), issuer.token("mia", ttl=-600), forged(issuer))
-    outcomes = await asyncio.gather(*(knock(server.ws, token) for token in tokens))
+    outcomes = await asyncio.gather(*(connect_once(server.ws, token) for token in tokens))
     assert all(outcome.later for outcome in outcomes), outcomes
     for token in tokens:
         answer = await get(server, "/api/v1/whoami", token)
@@ -184,23 +184,23 @@ async def assert_in_after_a_pause(server: ServerProcess, issuer: Issuer) -> None
     """
     issuer.heal()
     await asyncio.sleep(RESET_SECONDS)  # The pause itself, not a wait for something else.
-    outcome = await knock(server.ws, issuer.token("mia"))
+    outcome = await connect_once(server.ws, issuer.token("mia"))
     if outcome.later:
         await asyncio.sleep(1)
-        outcome = await knock(server.ws, issuer.token("mia"))
-    assert outcome.come_in, outcome
+        outcome = await connect_once(server.ws, issuer.token("mia"))
+    assert outcome.accepted, outcome
 
 
 async def assert_heals(server: ServerProcess, issuer: Issuer) -> None:
-    """Once the provider is well, one probe after the pause closes the breaker: two calls in all."""
+    """Once the provider is up, one probe after the pause closes the breaker: two calls in all."""
     before = issuer.calls
     await assert_in_after_a_pause(server, issuer)
     assert issuer.calls == before + 2, "its discovery document, and its keys"
     assert breaker_moves(server, issuer) == ["closed", "open", "half-open", "closed"]
     assert await metric(server, "towpath_breaker_state", dependency=issuer.issuer) == 0
     # It tells good from bad again.
-    assert (await knock(server.ws, forged(issuer))).code == 3500
-    assert (await knock(server.ws, issuer.token("mia", ttl=-600))).code == 109
+    assert (await connect_once(server.ws, forged(issuer))).code == 3500
+    assert (await connect_once(server.ws, issuer.token("mia", ttl=-600))).code == 109
 
 
 async def each(
@@ -226,11 +226,11 @@ async def each(
 
 
 async def test_r22_r26_r32_a_line_that_fails_says_nothing_about_anybody(tmp_path: Path) -> None:
-    """Cold keys and a bad line: 100 in time at each door, an open breaker, one probe to heal."""
+    """No keys and a bad line: 100 in time at each endpoint, an open breaker, one probe to heal."""
 
     async def check(name: str, issuer: Issuer, server: ServerProcess) -> None:
         issuer.line.fault = LINES[name]
-        first = await knock(server.ws, issuer.token("mia"))
+        first = await connect_once(server.ws, issuer.token("mia"))
         assert first.later, first
         assert await failed_calls(server, issuer) == 3
         assert await metric(server, "towpath_breaker_state", dependency=issuer.issuer) == 2
@@ -247,22 +247,22 @@ async def test_r22_r26_r32_a_line_that_fails_says_nothing_about_anybody(tmp_path
 async def test_r22_r26_r31_r32_an_answer_that_is_none_says_nothing_about_anybody(
     tmp_path: Path, answers: dict[str, Answer]
 ) -> None:
-    """Cold keys and a wrong answer: 100 at each door; the third call is the last before a probe."""
+    """No keys, bad responses: 100 at each endpoint; the third call is the last before a probe."""
 
     async def check(name: str, issuer: Issuer, server: ServerProcess) -> None:
         provider = issuer.provider
         # Who followed a redirect would find the truth.
         provider.answer(Json(provider.document()), path=MOVED)
         provider.answer(answers[name])
-        first = await knock(server.ws, issuer.token("mia"))
+        first = await connect_once(server.ws, issuer.token("mia"))
         assert first.later, first
         await assert_refused_for_now(server, issuer)
         assert issuer.fetches == (3, 0), "the third failed call opened the breaker"
         assert issuer.calls == 3, "no redirect was followed"
         assert provider.bytes_sent < 50 * 1024 * 1024, "nor a flood swallowed"
         assert await metric(server, "towpath_breaker_state", dependency=issuer.issuer) == 2
-        told = [one["issuer"] for one in happenings(server, "keys_fetched")]
-        assert told.count(issuer.issuer) == 3
+        fetched_issuers = [one["issuer"] for one in log_events(server, "keys_fetched")]
+        assert fetched_issuers.count(issuer.issuer) == 3
         await assert_heals(server, issuer)
 
     await each(answers, tmp_path / "data", check)
@@ -273,7 +273,7 @@ async def test_r22_r26_a_document_of_somebody_else_is_not_believed(tmp_path: Pat
 
     async def check(name: str, issuer: Issuer, server: ServerProcess) -> None:
         issuer.provider.metadata.update(DOCUMENTS[name])
-        first = await knock(server.ws, issuer.token("mia"))
+        first = await connect_once(server.ws, issuer.token("mia"))
         assert first.later, first
         await assert_refused_for_now(server, issuer)
         assert issuer.fetches == (3, 0)
@@ -283,49 +283,49 @@ async def test_r22_r26_a_document_of_somebody_else_is_not_believed(tmp_path: Pat
 
 
 async def test_r22_r26_keys_that_are_none_let_nobody_in(tmp_path: Path) -> None:
-    """A good document and no keys: later at each door, whatever is asked, and in once they come."""
+    """A good document without keys: temporary at each endpoint; accepted once there are keys."""
 
     async def check(name: str, issuer: Issuer, server: ServerProcess) -> None:
         provider = issuer.provider
         provider.answer(Json(provider.key_set()), path=MOVED)
         provider.answer(KEYS[name], path=JWKS)
-        first = await knock(server.ws, issuer.token("mia"))
+        first = await connect_once(server.ws, issuer.token("mia"))
         assert first.later, first
         await assert_refused_for_now(server, issuer)
         assert provider.requests[MOVED] == 0
         assert breaker_moves(server, issuer)[:2] == ["closed", "open"]
         await assert_in_after_a_pause(server, issuer)
-        assert (await knock(server.ws, forged(issuer))).code == 3500
+        assert (await connect_once(server.ws, forged(issuer))).code == 3500
 
     await each(KEYS, tmp_path / "data", check)
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
 async def test_r31_attempts_are_as_many_as_the_setting_says(tmp_path: Path, attempts: int) -> None:
-    """One layer tries again: a failing provider counts the setting's number of calls per person."""
+    """One layer retries: a failing provider gets the setting's number of calls per connect."""
     settings = {"auth_attempts": attempts, "auth_timeout": 2.5, "breaker_failures": 1000}
     async with issuing() as issuer, cold(tmp_path / "data", issuer, **settings) as server:
         issuer.provider.answer(Status(503))
         for person in range(1, 4):
-            outcome = await knock(server.ws, issuer.token(f"mia-{person}"))
+            outcome = await connect_once(server.ws, issuer.token(f"mia-{person}"))
             assert outcome.later, outcome
             assert issuer.fetches == (person * attempts, 0)
-        # Whoever is sure to be wrong is told at once, and tried once: there is nothing to find out.
-        assert (await knock(server.ws, "a.b.c")).code == 3500
+        # A token that is certainly invalid is refused at once: no call can change its verdict.
+        assert (await connect_once(server.ws, "a.b.c")).code == 3500
         assert issuer.calls == 3 * attempts
 
 
 async def test_r32_with_the_settings_as_they_come_a_hang_is_answered_in_time(
     tmp_path: Path,
 ) -> None:
-    """Default deadlines, a provider that never answers: everybody has theirs within 3 s."""
+    """Default deadlines, a provider that hangs: every attempt is answered within 3 s."""
     async with (
         issuing() as issuer,
         serving(tmp_path / "data", issuers=trusting(issuer, required=False)) as server,
     ):
         issuer.line.fault = Drop()
         crowd = await asyncio.gather(
-            *(knock(server.ws, issuer.token(f"mia-{number}")) for number in range(30))
+            *(connect_once(server.ws, issuer.token(f"mia-{number}")) for number in range(30))
         )
         assert all(outcome.later for outcome in crowd), crowd
         loop = asyncio.get_running_loop()
@@ -338,14 +338,14 @@ async def test_r32_with_the_settings_as_they_come_a_hang_is_answered_in_time(
 
 
 async def test_r24_r26_a_crowd_at_an_open_breaker_makes_one_probe(tmp_path: Path) -> None:
-    """After the pause, fifty at once reach a provider that is still down with one call."""
+    """After the pause, fifty concurrent attempts make one call to a provider that is still down."""
     async with issuing() as issuer, cold(tmp_path / "data", issuer) as server:
         issuer.provider.answer(Status(503))
-        assert (await knock(server.ws, issuer.token("mia"))).later
+        assert (await connect_once(server.ws, issuer.token("mia"))).later
         assert issuer.calls == 3
         await asyncio.sleep(RESET_SECONDS)
         crowd = await asyncio.gather(
-            *(knock(server.ws, issuer.token(f"mia-{number}")) for number in range(50))
+            *(connect_once(server.ws, issuer.token(f"mia-{number}")) for number in range(50))
         )
         assert all(outcome.later for outcome in crowd), crowd
         assert issuer.calls == 4
@@ -354,7 +354,7 @@ async def test_r24_r26_a_crowd_at_an_open_breaker_makes_one_probe(tmp_path: Path
 
 
 async def test_r29_known_keys_carry_on_through_every_outage(tmp_path: Path) -> None:
-    """Inside the stale window not one good token is refused, and not one bad one gets in."""
+    """Within the stale window no good token is refused, and no bad one accepted."""
     settings = {"keys_fresh": 0.2, "keys_stale": 60}
     async with issuing() as issuer, warm(tmp_path / "data", issuer, **settings) as server:
         faults: list[Callable[[], None]] = [
@@ -367,36 +367,38 @@ async def test_r29_known_keys_carry_on_through_every_outage(tmp_path: Path) -> N
             issuer.heal()
             issuer.line.fault = Refuse() if number % 2 else PASS
             fault()
-            good = [knock(server.ws, issuer.token(f"mia-{number}-{one}")) for one in range(3)]
+            good = [
+                connect_once(server.ws, issuer.token(f"mia-{number}-{one}")) for one in range(3)
+            ]
             outcomes = await asyncio.gather(*good)
-            assert all(one.come_in and one.seconds < 1 for one in outcomes), (number, outcomes)
+            assert all(one.accepted and one.seconds < 1 for one in outcomes), (number, outcomes)
             answer = await get(server, "/api/v1/whoami", issuer.token(f"mia-{number}"))
             assert answer.status_code == 200
         issuer.line.fault = Refuse()
-        assert (await knock(server.ws, forged(issuer))).code == 3500
-        assert (await knock(server.ws, issuer.token("mia", ttl=-600))).code == 109
-        assert (await knock(server.ws, issuer.token("mia", kid="unheard-of"))).later
+        assert (await connect_once(server.ws, forged(issuer))).code == 3500
+        assert (await connect_once(server.ws, issuer.token("mia", ttl=-600))).code == 109
+        assert (await connect_once(server.ws, issuer.token("mia", kid="unheard-of"))).later
 
 
 async def test_r29_past_the_stale_window_old_keys_let_nobody_in(tmp_path: Path) -> None:
-    """A key withdrawn in an outage is believed no longer than the window: then it is "later"."""
+    """A key withdrawn in an outage is used no longer than the window; then errors are temporary."""
     settings = {"keys_fresh": 0.2, "keys_stale": 1}
     async with issuing() as issuer, warm(tmp_path / "data", issuer, **settings) as server:
         old = issuer.provider.kids[-1]
         issuer.provider.rotate()
         issuer.line.fault = Refuse()
-        assert (await knock(server.ws, issuer.token("mia", kid=old))).come_in
+        assert (await connect_once(server.ws, issuer.token("mia", kid=old))).accepted
         await asyncio.sleep(1.3)
         for number in range(3):
-            outcome = await knock(server.ws, issuer.token(f"mia-{number}", kid=old))
+            outcome = await connect_once(server.ws, issuer.token(f"mia-{number}", kid=old))
             assert outcome.later, outcome
         await assert_in_after_a_pause(server, issuer)
-        assert (await knock(server.ws, issuer.token("mia", kid=old, n=1))).code == 3500
+        assert (await connect_once(server.ws, issuer.token("mia", kid=old, n=1))).code == 3500
 
 
 @asynccontextmanager
 async def flapping(issuer: Issuer) -> AsyncGenerator[None, None]:
-    """Take the provider away and bring it back, a second each, for as long as the context lasts."""
+    """Switch the provider off and on, a second each, until the context ends."""
 
     async def flap() -> None:
         turns: tuple[InternalError, ...] = (Refuse(), PASS, Drop(), PASS)
@@ -415,7 +417,7 @@ async def flapping(issuer: Issuer) -> AsyncGenerator[None, None]:
 
 
 async def test_r22_r26_a_provider_that_comes_and_goes_every_second(tmp_path: Path) -> None:
-    """With keys that never last: good ones get in or "later", bad ones never in; then it heals."""
+    """With short-lived keys: good tokens accepted or temporary, bad ones never; then it heals."""
     settings = {"keys_fresh": 0.25, "keys_stale": 0, "breaker_reset": 0.5}
     async with issuing() as issuer, cold(tmp_path / "data", issuer, **settings) as server:
         good: list[Outcome] = []
@@ -431,21 +433,23 @@ async def test_r22_r26_a_provider_that_comes_and_goes_every_second(tmp_path: Pat
                     issuer.token(f"mia-{number}", ttl=-600),
                     forged(issuer, f"mallory-{number}"),
                 )
-                outcomes = await asyncio.gather(*(knock(server.ws, token) for token in tokens))
+                outcomes = await asyncio.gather(
+                    *(connect_once(server.ws, token) for token in tokens)
+                )
                 for kept, outcome in zip((good, expired, bad), outcomes, strict=True):
                     kept.append(outcome)
-        wrong = [one for one in good if not (one.come_in or one.later)]
+        wrong = [one for one in good if not (one.accepted or one.later)]
         assert not wrong
         assert {one.code for one in good} == {0, 100}
         assert {one.code for one in expired} <= {100, 109}
         assert {one.code for one in bad} <= {100, 3500}
         assert max(one.seconds for one in (*good, *expired, *bad)) < DEADLINE
         await asyncio.sleep(0.5)
-        assert (await knock(server.ws, issuer.token("mia"))).come_in
+        assert (await connect_once(server.ws, issuer.token("mia"))).accepted
 
 
 async def test_r29_with_lasting_keys_nobody_notices_the_flapping(tmp_path: Path) -> None:
-    """With a stale window, not one good token is refused or kept waiting while it flaps."""
+    """With a stale window no good token is refused or delayed while the provider flaps."""
     settings = {"keys_fresh": 0.25, "keys_stale": 60, "breaker_reset": 0.5}
     async with issuing() as issuer, warm(tmp_path / "data", issuer, **settings) as server:
         loop = asyncio.get_running_loop()
@@ -453,8 +457,8 @@ async def test_r29_with_lasting_keys_nobody_notices_the_flapping(tmp_path: Path)
             until, number = loop.time() + 4, 0
             while loop.time() < until:
                 number += 1
-                outcome = await knock(server.ws, issuer.token(f"mia-{number}"))
-                assert outcome.come_in, outcome
+                outcome = await connect_once(server.ws, issuer.token(f"mia-{number}"))
+                assert outcome.accepted, outcome
                 assert outcome.seconds < 1
         request = {"issuer": issuer.issuer, "outcome": "failed"}
         assert await metric(server, "towpath_key_fetch_seconds_count", **request) > 0
@@ -484,7 +488,7 @@ async def talking(server: ServerProcess, token: str, stack: AsyncExitStack) -> W
 
 async def test_r22_r84_an_outage_logs_nobody_out_for_as_long_as_its_grace(tmp_path: Path) -> None:
     """Expired in an outage, a session goes on, events flowing, and ends with 3005 after the grace;
-    refreshed meanwhile, it is told "later" and kept.
+    a refresh meanwhile gets a temporary error, and the session stays.
     """
     settings = {"expiry_grace": GRACE, "outage_grace": HOLD, "keys_fresh": 0.2, "keys_stale": 0}
     async with (
@@ -504,15 +508,15 @@ async def test_r22_r84_an_outage_logs_nobody_out_for_as_long_as_its_grace(tmp_pa
         await client.until(lambda: len(client.frames) > seen + 20)
         assert (await client.rpc("whoami"))["user"] == "mia"
         # It holds on to those who are in; it lets nobody in, this very person included.
-        assert (await knock(server.ws, token)).code in (100, 109)
-        assert (await knock(server.ws, issuer.token("mia"))).later
+        assert (await connect_once(server.ws, token)).code in (100, 109)
+        assert (await connect_once(server.ws, issuer.token("mia"))).later
         code, late = await live_until(client, expires)
         assert code == 3005
         assert HOLD - 0.2 <= late < HOLD + 1.5
 
 
 async def test_r84_without_an_outage_or_its_grace_a_session_ends_as_ever(tmp_path: Path) -> None:
-    """With outage_grace 0 an outage changes nothing, and without one neither does the setting."""
+    """With outage_grace 0 an outage changes nothing; without an outage the setting does not."""
     settings = {"expiry_grace": GRACE, "keys_fresh": 0.2, "keys_stale": 60}
 
     async def ends_after_its_grace(data: Path, fault: InternalError, hold: int) -> None:
@@ -535,7 +539,7 @@ async def test_r84_without_an_outage_or_its_grace_a_session_ends_as_ever(tmp_pat
 
 
 async def test_r84_after_the_outage_an_unrefreshed_session_ends(tmp_path: Path) -> None:
-    """Once the provider is back, who brings no new token is out with 3005; who does stays."""
+    """When the provider is up again, a session without a new token ends with 3005."""
     settings = {"expiry_grace": GRACE, "outage_grace": 900, "keys_fresh": 0.2, "keys_stale": 60}
     async with (
         issuing() as issuer,
@@ -552,14 +556,14 @@ async def test_r84_after_the_outage_an_unrefreshed_session_ends(tmp_path: Path) 
         issuer.heal()
         reply = await diligent.command("refresh", token=issuer.token("ann"))
         assert reply["refresh"]["ttl"] > 3000
-        # Somebody who comes with a new key id is why the provider is asked again.
+        # A token with a new key id causes the next fetch from the provider.
         issuer.provider.rotate()
 
         async def let_in() -> bool:
-            return (await knock(server.ws, issuer.token("new"))).come_in
+            return (await connect_once(server.ws, issuer.token("new"))).accepted
 
         await eventually(let_in, seconds=30.0)
         code, _ = await live_until(lazy, expires)
         assert code == 3005
         assert (await diligent.rpc("whoami"))["user"] == "ann"
-        assert happenings(server, "fault") == []
+        assert log_events(server, "fault") == []

@@ -1,4 +1,4 @@
-"""What real frameworks sent, told again through a server, to who was there and who came late."""
+"""Recorded runs of real frameworks, replayed through a server, to a live and a late reader."""
 
 import uuid
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from towpath.testing.wire_client import wire_client
 pytestmark = pytest.mark.servers
 
 
-def said(events: Iterable[Event]) -> str:
+def text_in(events: Iterable[Event]) -> str:
     """Return all text that came in these events."""
     return "".join(str(one["delta"]) for one in events if one["type"] == "TEXT_MESSAGE_CONTENT")
 
@@ -40,9 +40,9 @@ async def test_r73_r74_recorded_runs_reach_everybody_whole(tmp_path: Path) -> No
                 request = {"agent": name, "thread_id": thread, "message": "again"}
                 await first.rpc("run.start", request_id=name, **request)
                 await first.until(lambda: _ended(first.events(channel)[before:]))  # noqa: B023
-                told = first.events(channel)[before:]
-                assert said(told) == said(recorded), name
-                assert told[-1]["type"] == recorded[-1]["type"], name
+                replayed = first.events(channel)[before:]
+                assert text_in(replayed) == text_in(recorded), name
+                assert replayed[-1]["type"] == recorded[-1]["type"], name
                 came = seen_in(await from_the_start(late, thread))
                 assert screen(came) == screen(first.events(channel)), name
                 await late.command("unsubscribe", channel=channel)

@@ -1,6 +1,6 @@
-"""Credentials that end while somebody is connected: renewed, not renewed, and nothing lost by it.
+"""Credentials that expire during a connection: refreshed or not, and no event is lost.
 
-The issuer's keys are fetched, so whatever is slow or away is so over a real line.
+The keys of the issuer are fetched, so delays and outages happen on a real line.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from tests.servers.conversation import (
     until_over,
     until_text,
 )
-from tests.servers.issuing import Issuer, asking, issuing, knock, serving, trusting
+from tests.servers.issuing import Issuer, connect_once, http_client, issuing, serving, trusting
 from towpath.events.types import TERMINAL
 from towpath.testing.faults import Delay, Drop
 from towpath.testing.server import ServerProcess
@@ -37,7 +37,9 @@ pytestmark = pytest.mark.servers
 
 
 @asynccontextmanager
-async def house(data: Path, **settings: Any) -> AsyncGenerator[tuple[Issuer, ServerProcess], None]:
+async def issuer_and_server(
+    data: Path, **settings: Any
+) -> AsyncGenerator[tuple[Issuer, ServerProcess], None]:
     """Run an issuer and a server that takes its tokens."""
     async with (
         issuing() as issuer,
@@ -57,9 +59,9 @@ def ended(client: WireClient, channel: str, runs: int) -> bool:
 
 
 async def test_r20_a_hundred_refreshes_cost_a_run_nothing(tmp_path: Path) -> None:
-    """A connection refreshed 100 times in a run ends with the text of one that never was."""
+    """A connection refreshed 100 times in a run gets the same text as one that never was."""
     async with (
-        house(tmp_path / "data") as (issuer, server),
+        issuer_and_server(tmp_path / "data") as (issuer, server),
         wire_client(server.ws, issuer.token("mia")) as refreshed,
         wire_client(server.ws, issuer.token("mia")) as uncut,
     ):
@@ -85,8 +87,8 @@ async def test_r20_a_hundred_refreshes_cost_a_run_nothing(tmp_path: Path) -> Non
 
 
 async def test_r85_a_refresh_is_the_same_persons_or_the_end(tmp_path: Path) -> None:
-    """Another subject, another tenant, another issuer's token: 3500, and nobody else's rights."""
-    async with issuing() as stranger, house(tmp_path / "data") as (issuer, server):
+    """Another subject, tenant or issuer: 3500, and no other user's rights."""
+    async with issuing() as stranger, issuer_and_server(tmp_path / "data") as (issuer, server):
         bad = {
             "another subject": issuer.token("ann", "acme"),
             "another tenant": issuer.token("mia", "globex"),
@@ -104,10 +106,10 @@ async def test_r85_a_refresh_is_the_same_persons_or_the_end(tmp_path: Path) -> N
 
 async def test_r22_what_a_refresh_cannot_be_sure_of_is_temporary(tmp_path: Path) -> None:
     """An expired token and a used ticket are 109, an absent issuer is 100: temporary, all three."""
-    async with house(tmp_path / "data", keys_timeout=0.3) as (issuer, server):
-        async with asking(server, issuer.token("mia")) as rest:
+    async with issuer_and_server(tmp_path / "data", keys_timeout=0.3) as (issuer, server):
+        async with http_client(server, issuer.token("mia")) as rest:
             ticket = (await rest.post("/api/v1/tickets", json={})).json()["ticket"]
-        assert (await knock(server.ws, ticket)).come_in
+        assert (await connect_once(server.ws, ticket)).accepted
         async with wire_client(server.ws, issuer.token("mia")) as client:
             issuer.line.fault = Drop()
             request = {
@@ -125,9 +127,9 @@ async def test_r22_what_a_refresh_cannot_be_sure_of_is_temporary(tmp_path: Path)
 
 
 async def test_r32_a_refresh_that_hangs_stops_nobody_else(tmp_path: Path) -> None:
-    """While one connection's refresh waits for the issuer, the others of the person go on."""
+    """While one refresh waits for the issuer, the user's other connections go on."""
     async with (
-        house(tmp_path / "data") as (issuer, server),
+        issuer_and_server(tmp_path / "data") as (issuer, server),
         wire_client(server.ws, issuer.token("mia")) as hanging,
         wire_client(server.ws, issuer.token("mia")) as other,
     ):
@@ -148,11 +150,11 @@ async def test_r32_a_refresh_that_hangs_stops_nobody_else(tmp_path: Path) -> Non
         assert reply["error"]["code"] == 100
         assert 0.9 < loop.time() - began < 3
         assert len(hanging.frames) > seen + 20, "events flowed all the while"
-        assert (await knock(server.ws, issuer.token("ann"))).come_in
+        assert (await connect_once(server.ws, issuer.token("ann"))).accepted
 
 
 async def test_r84_a_token_that_ends_in_its_handshake_lets_nobody_in(tmp_path: Path) -> None:
-    """Good when it was sent, over past its grace when the keys came: 109, and a new one gets in."""
+    """Expired past its grace while the keys were fetched: 109; a new token connects."""
     settings: dict[str, Any] = {"auth_timeout": 3.0, "keys_timeout": 3.0, "expiry_grace": 0}
     async with (
         issuing() as issuer,
@@ -160,17 +162,17 @@ async def test_r84_a_token_that_ends_in_its_handshake_lets_nobody_in(tmp_path: P
     ):
         issuer.line.fault = Delay(1.1)  # For the document, and once more for the keys.
         ending = issuer.token("mia", exp=int(time.time()) + 2)
-        outcome = await knock(server.ws, ending)
+        outcome = await connect_once(server.ws, ending)
         assert (outcome.code, outcome.temporary) == (109, False)
         assert outcome.seconds > 1
-        assert (await knock(server.ws, issuer.token("mia"))).come_in
+        assert (await connect_once(server.ws, issuer.token("mia"))).accepted
 
 
 async def test_r20_r83_r84_a_token_that_ends_in_a_run_ends_the_connection_only(
     tmp_path: Path,
 ) -> None:
-    """3005 past the grace and not a frame after it; the run goes on, and a new token has it all."""
-    async with house(tmp_path / "data", expiry_grace=1) as (issuer, server):
+    """3005 past the grace and no frame after it; the run goes on, a new token reads all of it."""
+    async with issuer_and_server(tmp_path / "data", expiry_grace=1) as (issuer, server):
         expires = int(time.time()) + 2
         async with wire_client(server.ws, issuer.token("mia", exp=expires)) as client:
             started = await ask(client, "count 400 at 100/s")
@@ -178,7 +180,7 @@ async def test_r20_r83_r84_a_token_that_ends_in_a_run_ends_the_connection_only(
             ended = time.time()
             last = client.publications(started.channel)[-1]["offset"]
         assert expires + 1 - 0.1 <= ended <= expires + 2.5
-        outcome = await knock(server.ws, issuer.token("mia", exp=expires))
+        outcome = await connect_once(server.ws, issuer.token("mia", exp=expires))
         assert (outcome.code, outcome.temporary) == (109, False)
         async with wire_client(server.ws, issuer.token("mia")) as client:
             reply = await from_the_start(client, started.thread)
@@ -192,9 +194,9 @@ async def test_r20_r83_r84_a_token_that_ends_in_a_run_ends_the_connection_only(
 async def test_r84_nothing_is_written_past_the_grace_to_a_reader_who_is_slow(
     tmp_path: Path,
 ) -> None:
-    """What waits for a slow reader when its credential ends is not delivered after it."""
+    """Bytes that wait for a slow reader when its credential expires are not delivered."""
     settings = {"expiry_grace": 0, "outbox_bytes": 256 * 1024 * 1024}
-    async with house(tmp_path / "data", **settings) as (issuer, server):
+    async with issuer_and_server(tmp_path / "data", **settings) as (issuer, server):
         raw = socket.socket()
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.setblocking(False)
@@ -222,8 +224,8 @@ async def test_r84_nothing_is_written_past_the_grace_to_a_reader_who_is_slow(
 
 
 async def sdk_refreshes(open_client: OpenClient, data: Path, *, lifetime: float) -> None:
-    """An SDK whose tokens end every other second stays on one connection, and sees a whole run."""
-    async with house(data) as (issuer, server):
+    """An SDK whose tokens expire every other second keeps one connection and a whole run."""
+    async with issuer_and_server(data) as (issuer, server):
         request: list[float] = []
 
         async def get_token() -> str:
@@ -246,11 +248,11 @@ async def sdk_refreshes(open_client: OpenClient, data: Path, *, lifetime: float)
 
 
 async def test_r20_the_python_sdk_refreshes_by_itself(tmp_path: Path) -> None:
-    """PyPI centrifuge-python renews its token through get_token, and loses nothing."""
+    """PyPI centrifuge-python refreshes its token through get_token, and loses nothing."""
     await sdk_refreshes(open_python, tmp_path / "data", lifetime=2.5)
 
 
 @pytest.mark.sdk_js
 async def test_r20_the_javascript_sdk_refreshes_by_itself(tmp_path: Path) -> None:
-    """npm centrifuge renews its token through getToken, and loses nothing."""
+    """npm centrifuge refreshes its token through getToken, and loses nothing."""
     await sdk_refreshes(open_node, tmp_path / "data", lifetime=2.5)

@@ -1,4 +1,4 @@
-"""Credentials taken back, connections ended, and who may do so."""
+"""Revocations, disconnects and notices, and the roles they need."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from tests.servers.conversation import (
     until_over,
     until_text,
 )
-from tests.servers.issuing import asking, get, happenings, knock, metric
+from tests.servers.issuing import connect_once, get, http_client, log_events, metric
 from towpath.auth.development import development_key, sign
 from towpath.auth.revocations import MAX_REVOCATIONS, Revocation, announce
 from towpath.auth.tokens import LEEWAY
@@ -53,27 +53,27 @@ def issued_in(server: ServerProcess, seconds: float, user: str, tenant: str = "a
 
 
 async def comes_in(server: ServerProcess, user: str, tenant: str = "acme") -> bool:
-    """Whether a person comes in with a token issued as late as one may say it was."""
-    return (await knock(server.ws, issued_in(server, LEEWAY, user, tenant))).come_in
+    """Whether a user connects with a token whose `iat` is as late as the leeway allows."""
+    return (await connect_once(server.ws, issued_in(server, LEEWAY, user, tenant))).accepted
 
 
 async def revoke(
     server: ServerProcess, *, by: str = "ops", of: str = "acme", role: str = REVOKE, **what: str
 ) -> httpx2.Response:
-    """Take something back over REST, as somebody of a tenant with a role."""
+    """Revoke over REST, as a user of a tenant with a role."""
     given = {"request_id": uuid.uuid4().hex, **what}
-    async with asking(server, server.token(by, of, role=role)) as rest:
+    async with http_client(server, server.token(by, of, role=role)) as rest:
         return await rest.delete("/api/v1/sessions", params=given)
 
 
 async def assert_revoked(server: ServerProcess, token: str) -> None:
-    """Nobody gets in with it at any door, and is told for good."""
-    assert (await knock(server.ws, token)).code == 3507
+    """Each endpoint refuses the credential for good."""
+    assert (await connect_once(server.ws, token)).code == 3507
     assert (await get(server, "/api/v1/whoami", token)).status_code == 401
 
 
 async def talking(stack: AsyncExitStack, server: ServerProcess, token: str) -> WireClient:
-    """Return the connection of somebody who listens to an agent that talks fast."""
+    """Return the connection of a user who reads the events of a fast agent."""
     client = await stack.enter_async_context(wire_client(server.ws, token))
     started = await ask(client, "count 100000 at 200/s")
     await until_text(client, started)
@@ -81,14 +81,14 @@ async def talking(stack: AsyncExitStack, server: ServerProcess, token: str) -> W
 
 
 def last_offset(client: WireClient) -> int:
-    """Return the offset of the last event of a run that came."""
+    """Return the offset of the last event received of a run."""
     pushes = [frame["push"] for frame in client.frames if "push" in frame]
     own = [push["pub"] for push in pushes if push["channel"].startswith("thread:")]
     return max(int(publication["offset"]) for publication in own)
 
 
 def thread_of(client: WireClient) -> str:
-    """Return the thread whose events came."""
+    """Return the thread of the events received."""
     channels = (frame["push"]["channel"] for frame in client.frames if "push" in frame)
     channel: str = next(name for name in channels if name.startswith("thread:"))
     return channel.removeprefix("thread:")
@@ -116,13 +116,13 @@ async def test_r84_a_revoked_token_is_out_at_once_and_stays_out(server: ServerPr
             assert last_offset(client) <= top["offset"]
         await assert_revoked(server, token)
         assert (await witness.rpc("whoami"))["user"] == "thief"
-    assert (await knock(server.ws, other)).come_in
-    assert happenings(server, "sessions_revoked")[-1]["closed"] == 3
+    assert (await connect_once(server.ws, other)).accepted
+    assert log_events(server, "sessions_revoked")[-1]["closed"] == 3
     assert await metric(server, "towpath_sessions_revoked_total", what="token") >= 1
 
 
 async def test_r84_a_person_is_out_until_they_log_in_again(server: ServerProcess) -> None:
-    """By user: what was issued up to then is 3507, on every device; a later token gets in."""
+    """By user: older tokens are 3507 on every device; a later token connects."""
     async with AsyncExitStack() as stack:
         tokens = [server.token("leaver") for _ in range(2)]
         clients = [await talking(stack, server, token) for token in tokens]
@@ -146,7 +146,7 @@ async def test_r84_a_person_is_out_until_they_log_in_again(server: ServerProcess
 
 
 async def test_r84_r38_a_tenant_is_out_and_no_other(server: ServerProcess) -> None:
-    """By tenant: everybody of it is 3507, the one who did it included; other tenants go on."""
+    """By tenant: all its users are 3507, the operator included; other tenants go on."""
     async with AsyncExitStack() as stack:
         inside = [
             await stack.enter_async_context(wire_client(server.ws, server.token(user, "doomed")))
@@ -163,7 +163,7 @@ async def test_r84_r38_a_tenant_is_out_and_no_other(server: ServerProcess) -> No
 
 
 async def test_r84_a_revocation_outlives_a_kill(own_server: ServerProcess) -> None:
-    """After kill -9 and a new start, what was taken back is still 3507, and other things work."""
+    """After kill -9 and a restart, revoked credentials are still 3507, and others work."""
     server = own_server
     revoked, kept = server.token("thief"), server.token("thief")
     leaver = server.token("leaver")
@@ -173,7 +173,7 @@ async def test_r84_a_revocation_outlives_a_kill(own_server: ServerProcess) -> No
     await asyncio.to_thread(server.start)
     for token in (revoked, leaver):
         await assert_revoked(server, token)
-    assert (await knock(server.ws, kept)).come_in
+    assert (await connect_once(server.ws, kept)).accepted
     await eventually(lambda: comes_in(server, "leaver"), seconds=2.5)
 
 
@@ -249,15 +249,15 @@ async def test_r84_what_counts_survives_the_end_of_what_does_not(tmp_path: Path)
         for _ in range(2):
             for token in (thief, leaver):
                 await assert_revoked(server, token)
-            assert (await knock(server.ws, bystander)).come_in
+            assert (await connect_once(server.ws, bystander)).accepted
             await asyncio.to_thread(restarted, server)
-    assert happenings(server, "revocations_incomplete") == []
+    assert log_events(server, "revocations_incomplete") == []
 
 
 async def test_r84_where_revocations_may_be_missing_everybody_signs_in_again(
     tmp_path: Path,
 ) -> None:
-    """The start fails closed, says in one line what to do, and the next start is as ever."""
+    """The start fails closed and logs one line with the remedy; the next start is normal."""
     server = ServerProcess(tmp_path / "data")
     earlier = Earlier(server.data, keep=10)
     bystander = server.token("stayer")
@@ -268,18 +268,18 @@ async def test_r84_where_revocations_may_be_missing_everybody_signs_in_again(
         newcomer = issued_in(server, LEEWAY, "newcomer")
         await asyncio.to_thread(restarted, server)
         await assert_revoked(server, bystander)
-        assert (await knock(server.ws, newcomer)).come_in
+        assert (await connect_once(server.ws, newcomer)).accepted
     lines = [line for line in server.log.read_text().splitlines() if line.startswith("towpath:")]
     (line,) = (line for line in lines if "revo" in line)
     assert "every credential issued before counts as revoked" in line
     assert "sign in again" in line
-    (told,) = happenings(server, "revocations_incomplete")
-    assert "the log has lost the oldest" in told["reason"]
-    assert [one["what"] for one in happenings(server, "sessions_revoked")] == ["everybody"]
+    (incomplete,) = log_events(server, "revocations_incomplete")
+    assert "the log has lost the oldest" in incomplete["reason"]
+    assert [one["what"] for one in log_events(server, "sessions_revoked")] == ["everybody"]
 
 
 async def test_r84_one_tenants_revocations_keep_no_other_from_revoking(tmp_path: Path) -> None:
-    """At its bound a tenant hears what helps, and that helps; others revoke as ever."""
+    """At its bound a tenant gets an error with a remedy that works; other tenants still revoke."""
     server = ServerProcess(tmp_path / "data")
     earlier = Earlier(server.data)
     await earlier.revoke(*of_tokens(MAX_REVOCATIONS, "a"))
@@ -292,7 +292,7 @@ async def test_r84_one_tenants_revocations_keep_no_other_from_revoking(tmp_path:
             assert (full.status_code, full.json()["error"]["code"]) == (429, 106)
             assert "revoke the whole tenant" in full.json()["error"]["message"]
         assert (await revoke(server, of="a", jti="j7")).status_code == 200
-        assert happenings(server, "sessions_revoked")[-1]["tenant"] == "b"
+        assert log_events(server, "sessions_revoked")[-1]["tenant"] == "b"
         doomed = server.token("anybody", "a")
         assert (await revoke(server, of="a", tenant="a")).status_code == 200
         await assert_revoked(server, doomed)
@@ -301,12 +301,12 @@ async def test_r84_one_tenants_revocations_keep_no_other_from_revoking(tmp_path:
 async def test_r84_revoking_a_person_again_and_again_fills_no_log(
     own_server: ServerProcess,
 ) -> None:
-    """The channel is compacted while it is used, and a restart finds what counts."""
+    """The channel is compacted during use, and a restart finds what is still valid."""
     server = own_server
     thief, leaver = server.token("thief"), server.token("leaver")
     assert (await revoke(server, jti=jti_of(thief))).status_code == 200
     operator = server.token("ops", role=REVOKE)
-    async with asking(server, operator) as rest:
+    async with http_client(server, operator) as rest:
 
         async def again(number: int) -> int:
             given = {"request_id": f"r{number}", "user": "leaver"}
@@ -322,21 +322,21 @@ async def test_r84_revoking_a_person_again_and_again_fills_no_log(
     await asyncio.to_thread(server.start)
     for token in (thief, leaver):
         await assert_revoked(server, token)
-    assert (await knock(server.ws, operator)).come_in
+    assert (await connect_once(server.ws, operator)).accepted
 
 
 async def test_a_ticket_of_somebody_revoked_is_worth_nothing(server: ServerProcess) -> None:
-    """A ticket that waits to be used goes with the credential it was issued for: 3507."""
-    async with asking(server, server.token("ticketed")) as rest:
+    """An unused ticket is revoked with the credential it was issued for: 3507."""
+    async with http_client(server, server.token("ticketed")) as rest:
         ticket = (await rest.post("/api/v1/tickets", json={})).json()["ticket"]
     assert (await revoke(server, user="ticketed")).status_code == 200
-    assert (await knock(server.ws, ticket)).code == 3507
+    assert (await connect_once(server.ws, ticket)).code == 3507
 
 
 async def test_r28_a_refresh_with_a_revoked_token_is_the_end(server: ServerProcess) -> None:
-    """A remembered verdict does not outlive its revocation: on refresh too it is 3507."""
+    """A cached verdict does not outlive its revocation: on refresh too it is 3507."""
     good, taken_back = server.token("renewer"), server.token("renewer")
-    assert (await knock(server.ws, taken_back)).come_in
+    assert (await connect_once(server.ws, taken_back)).accepted
     assert (await revoke(server, jti=jti_of(taken_back))).status_code == 200
     async with wire_client(server.ws, good) as client:
         await client.send({"id": 7, "refresh": {"token": taken_back}})
@@ -362,7 +362,7 @@ async def test_r28_a_refresh_with_a_revoked_token_is_the_end(server: ServerProce
 async def test_r35_r38_who_may_not_revoke_is_403(
     server: ServerProcess, by: str, role: str, what: dict[str, str]
 ) -> None:
-    """Without the role, or for another tenant: 403 at both doors, and nobody is out."""
+    """Without the role, or for another tenant: 403 at both endpoints, and nothing is revoked."""
     async with wire_client(server.ws, server.token("target")) as target:
         answer = await revoke(server, of=by, role=role, **what)
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, 403)
@@ -371,36 +371,36 @@ async def test_r35_r38_who_may_not_revoke_is_403(
             reply = await client.command("rpc", method="session.revoke", data=data)
             assert reply["error"]["code"] == 403
         assert (await target.rpc("whoami"))["user"] == "target"
-    assert (await knock(server.ws, server.token("target"))).come_in
+    assert (await connect_once(server.ws, server.token("target"))).accepted
 
 
 async def test_r38_a_revocation_reaches_into_no_other_tenant(server: ServerProcess) -> None:
-    """An operator who names somebody of another tenant, by user or jti, takes back nothing."""
+    """An operator who names a user of another tenant, by user or jti, revokes nothing."""
     token = server.token("far", "globex")
     async with wire_client(server.ws, token) as far:
         for what in ({"user": "far"}, {"jti": jti_of(token)}):
             assert (await revoke(server, **what)).status_code == 200
         assert (await far.rpc("whoami"))["tenant"] == "globex"
-    assert (await knock(server.ws, token)).come_in
+    assert (await connect_once(server.ws, token)).accepted
 
 
 async def test_what_to_revoke_is_one_thing(server: ServerProcess) -> None:
-    """None or several of jti, user and tenant: 400 that says so; the same request twice is once."""
+    """None or several of jti, user and tenant: 400 with a reason; a repeated request acts once."""
     for what in ({}, {"user": "a", "jti": "b"}, {"user": "a", "tenant": "acme"}):
         answer = await revoke(server, **what)
         assert answer.status_code == 400
         assert "one of jti, user and tenant" in answer.json()["error"]["message"]
     for what in ({"user": ""}, {"jti": "x" * 1025}):
         assert (await revoke(server, **what)).status_code == 400
-    before = len(happenings(server, "sessions_revoked"))
+    before = len(log_events(server, "sessions_revoked"))
     for _ in range(2):
         answer = await revoke(server, user="twice", request_id="the-same")
         assert (answer.status_code, answer.json()) == (200, {})
-    assert len(happenings(server, "sessions_revoked")) == before + 1
+    assert len(log_events(server, "sessions_revoked")) == before + 1
 
 
 async def towpath(server: ServerProcess, *arguments: str) -> tuple[int, str]:
-    """Run `towpath` against a server; return its exit status and what it said."""
+    """Run `towpath` against a server; return its exit status and its output."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "towpath", *arguments, "--url", server.http,
         stdout=asyncio.subprocess.PIPE,
@@ -412,7 +412,7 @@ async def towpath(server: ServerProcess, *arguments: str) -> tuple[int, str]:
 
 
 async def test_the_command_line_revokes(server: ServerProcess) -> None:
-    """`towpath revoke` takes back a token, a person or a tenant, with our key or a token."""
+    """`towpath revoke` revokes a token, a user or a tenant, with our key or with a token."""
     data = ("--data", str(server.data))
     token = server.token("cli-token", "shop")
     async with (
@@ -435,17 +435,17 @@ async def test_the_command_line_revokes(server: ServerProcess) -> None:
         assert done == (0, "revoked")
         assert await by_tenant.until_closed() == 3507
     weak = server.token("ops", "acme")
-    status, said = await towpath(server, "revoke", "--user", "x", "--token", weak)
+    status, output = await towpath(server, "revoke", "--user", "x", "--token", weak)
     assert status == 2
-    assert "(403)" in said
-    assert weak not in said
+    assert "(403)" in output
+    assert weak not in output
 
 
 # -- looking, ending, telling ---------------------------------------------------------------------
 
 
 async def test_sessions_are_listed_to_inspectors_of_the_tenant(server: ServerProcess) -> None:
-    """Who may inspect sees a person's live connections and what they read; nobody else does."""
+    """Only an inspector sees a user's open connections and their subscriptions."""
     async with AsyncExitStack() as stack:
         watched = [
             await stack.enter_async_context(wire_client(server.ws, server.token("watched")))
@@ -453,7 +453,7 @@ async def test_sessions_are_listed_to_inspectors_of_the_tenant(server: ServerPro
         ]
         thread = await open_thread(watched[0])
         await stack.enter_async_context(wire_client(server.ws, server.token("watched", "globex")))
-        async with asking(server, server.token("ops", role="towpath:inspect")) as rest:
+        async with http_client(server, server.token("ops", role="towpath:inspect")) as rest:
             answer = await rest.get("/api/v1/sessions", params={"user": "watched"})
             rows = answer.json()["sessions"]
             assert {row["connection"] for row in rows} == {one.client_id for one in watched}
@@ -463,7 +463,7 @@ async def test_sessions_are_listed_to_inspectors_of_the_tenant(server: ServerPro
             empty = await rest.get("/api/v1/sessions", params={"user": "nobody"})
             assert empty.json() == {"sessions": []}
         for token in (server.token("watched"), server.token("ops", role=REVOKE)):
-            async with asking(server, token) as rest:
+            async with http_client(server, token) as rest:
                 answer = await rest.get("/api/v1/sessions", params={"user": "watched"})
                 assert answer.status_code == 403
             reply = await watched[0].command("rpc", method="session.list", data={"user": "watched"})
@@ -473,18 +473,18 @@ async def test_sessions_are_listed_to_inspectors_of_the_tenant(server: ServerPro
 async def test_an_operator_ends_connections_and_the_credential_stays_good(
     server: ServerProcess,
 ) -> None:
-    """`session.disconnect` is 3503 for a person in its own tenant, once; without the role 403."""
+    """`session.disconnect` is 3503 for a user of its own tenant, once; without the role 403."""
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         targets = [await enter(wire_client(server.ws, server.token("pest"))) for _ in range(2)]
         far = await enter(wire_client(server.ws, server.token("pest", "globex")))
         data = {"request_id": uuid.uuid4().hex, "user": "pest"}
         for role in ("", "towpath:inspect", REVOKE):
-            async with asking(server, server.token("ops", role=role)) as rest:
+            async with http_client(server, server.token("ops", role=role)) as rest:
                 answer = await rest.post("/api/v1/sessions/disconnect", json=data)
                 assert answer.status_code == 403
         assert (await targets[0].rpc("whoami"))["user"] == "pest"
-        async with asking(server, server.token("ops", role="towpath:disconnect")) as rest:
+        async with http_client(server, server.token("ops", role="towpath:disconnect")) as rest:
             answer = await rest.post("/api/v1/sessions/disconnect", json=data)
             assert (answer.status_code, answer.json()) == (200, {})
             for target in targets:
@@ -497,7 +497,7 @@ async def test_an_operator_ends_connections_and_the_credential_stays_good(
 
 
 async def test_r38_a_service_tells_a_person_or_its_tenant(server: ServerProcess) -> None:
-    """`notice.publish` reaches a user, or everybody of the tenant, and nobody else."""
+    """`notice.publish` reaches one user, or all users of the tenant, and nobody else."""
     people = {
         "ann": server.token("ann", "news"),
         "ben": server.token("ben", "news"),
@@ -508,7 +508,7 @@ async def test_r38_a_service_tells_a_person_or_its_tenant(server: ServerProcess)
         for name, token in people.items():
             clients[name] = await stack.enter_async_context(wire_client(server.ws, token))
         service = server.token("robot", "news", role="towpath:service")
-        async with asking(server, service) as rest:
+        async with http_client(server, service) as rest:
 
             async def emit(name: str, **more: Any) -> httpx2.Response:
                 given = {"request_id": uuid.uuid4().hex, "name": name, "value": {"n": 1}, **more}
@@ -521,15 +521,15 @@ async def test_r38_a_service_tells_a_person_or_its_tenant(server: ServerProcess)
             await clients[name].until_event("tenant", "CUSTOM")
         for client in clients.values():
             await client.rpc("whoami")  # What was published before it, is here before its reply.
-        told = {
+        notices = {
             name: [(event["name"], event["value"]) for event in client.events("user")]
             for name, client in clients.items()
         }
-        assert told == {"ann": [("shop.order", {"n": 1})], "ben": [], "far": []}
+        assert notices == {"ann": [("shop.order", {"n": 1})], "ben": [], "far": []}
         assert [event["name"] for event in clients["ben"].events("tenant")] == ["shop.sale"]
         assert clients["far"].events("tenant") == []
         for role in ("", "towpath:operator"):
-            async with asking(server, server.token("robot", "news", role=role)) as rest:
+            async with http_client(server, server.token("robot", "news", role=role)) as rest:
                 answer = await rest.post("/api/v1/notices", json={"request_id": "x", "name": "y"})
                 assert answer.status_code == 403
 

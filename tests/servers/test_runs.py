@@ -1,4 +1,4 @@
-"""Runs over real sockets: good ones, refused ones, cancelled ones, and agents that go wrong."""
+"""Runs over real sockets: good ones, refused ones, cancelled ones, and agents that fail."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server whose agents go wrong."""
+    """A server whose agents fail."""
     data = tmp_path_factory.mktemp("odd") / "data"
     application = "tests.servers.odd_agents:gateway"
     with ServerProcess(data, "--app", application, cwd=ROOT) as process:
@@ -117,7 +117,7 @@ async def test_r81_the_same_request_starts_one_run(server: ServerProcess) -> Non
 
 
 async def test_r87_r88_another_device_cancels(server: ServerProcess) -> None:
-    """Stop from another connection ends the run as cancelled; no event follows."""
+    """A cancel from another connection ends the run as cancelled; no event follows."""
     token = server.token("stopper")
     async with wire_client(server.ws, token) as phone, wire_client(server.ws, token) as laptop:
         started = await ask(phone, "count 100000 at 200/s")
@@ -192,7 +192,7 @@ async def test_r44_r47_an_agent_that_raises_ends_its_run_and_tells_nothing(
 async def test_r47_a_run_that_goes_wrong_ends_once_with_its_code(
     odd: ServerProcess, agent: str, code: str
 ) -> None:
-    """Each way to fail gives exactly one RUN_ERROR, and `run.get` agrees."""
+    """Each failure gives exactly one RUN_ERROR, and `run.get` agrees."""
     async with wire_client(odd.ws, odd.token("patient")) as client:
         started = await ask(client, "please", agent=agent)
         ended = await until_over(client, started, seconds=5)
@@ -206,7 +206,7 @@ async def test_r47_a_run_that_goes_wrong_ends_once_with_its_code(
 
 
 async def test_r44_a_silent_agent_finishes_with_nothing_said(odd: ServerProcess) -> None:
-    """An agent that yields nothing gives RUN_STARTED and RUN_FINISHED, and no made-up text."""
+    """An agent that yields nothing gives RUN_STARTED and RUN_FINISHED, and no text."""
     async with wire_client(odd.ws, odd.token("listener")) as client:
         started = await ask(client, "please", agent="silent")
         await until_over(client, started)
@@ -225,7 +225,7 @@ async def test_r88_nothing_follows_an_agents_own_ending(odd: ServerProcess) -> N
 
 
 async def test_r10_a_run_outlives_its_reader(server: ServerProcess) -> None:
-    """The line drops mid-run; the run goes on, and whoever returns sees all of it."""
+    """The line drops during the run; the run goes on, and a returning reader sees all of it."""
     token = server.token("commuter")
     async with wire_client(server.ws, token) as client:
         started = await ask(client, "count 60 at 60/s")
@@ -330,7 +330,7 @@ async def test_r68_every_device_ends_with_the_same_text(server: ServerProcess) -
 
 
 async def test_r33_ten_people_of_two_tenants_at_once(server: ServerProcess) -> None:
-    """All runs complete; nobody gets a foreign publication and nobody loses one (isolation)."""
+    """All runs complete; no user gets a foreign publication and none loses one (isolation)."""
     people = [(f"user{index % 6}", f"tenant{index // 6}") for index in range(12)]
     ready = asyncio.Barrier(len(people))
 
@@ -362,11 +362,11 @@ async def test_r33_ten_people_of_two_tenants_at_once(server: ServerProcess) -> N
 
 
 async def test_r35_a_foreign_thread_looks_like_none(server: ServerProcess) -> None:
-    """At each door of the wire a foreign thread or run answers word for word like a missing one."""
+    """Each command answers for a foreign thread or run exactly as for a missing one."""
     async with wire_client(server.ws, server.token("owner")) as owner:
         started = await ask(owner, "private", agent="echo")
         await until_over(owner, started)
-    doors: list[tuple[str, Callable[[str, str], dict[str, Any]]]] = [
+    commands: list[tuple[str, Callable[[str, str], dict[str, Any]]]] = [
         ("subscribe", lambda thread, run: {"channel": f"thread:{thread}"}),
         ("history", lambda thread, run: {"channel": f"thread:{thread}", "limit": -1}),
         ("presence", lambda thread, run: {"channel": f"thread:{thread}"}),
@@ -397,7 +397,7 @@ async def test_r35_a_foreign_thread_looks_like_none(server: ServerProcess) -> No
     ]
     for user, tenant in (("stranger", "acme"), ("owner", "globex")):
         async with wire_client(server.ws, server.token(user, tenant)) as client:
-            for name, fields in doors:
+            for name, fields in commands:
                 foreign = await client.command(name, **fields(started.thread, started.run))
                 missing = await client.command(name, **fields("missing", "missing"))
                 assert {**foreign, "id": 0} == {**missing, "id": 0}, (name, foreign)
@@ -450,7 +450,7 @@ async def test_a_message_beyond_every_bound_is_cut_off(server: ServerProcess) ->
 
 
 async def test_r92_a_stopped_agent_is_gone(odd: ServerProcess) -> None:
-    """After a cancel the gateway's number of live runs goes back to zero."""
+    """After a cancel the metric of active runs returns to zero."""
     async with wire_client(odd.ws, odd.token("sweeper")) as client:
         started = await ask(client, "please", agent="waits")
         await until_text(client, started)

@@ -1,4 +1,4 @@
-"""A slow reader, at real sockets: it sees fewer updates, never other ones, and disturbs nobody."""
+"""A slow reader over real sockets: fewer updates, the same text, and no effect on others."""
 
 import asyncio
 import re
@@ -30,7 +30,7 @@ COUNT = 20_000
 
 
 def metric(server: ServerProcess, name: str) -> float:
-    """Return a number of the server's `/metrics`."""
+    """Return a value of `/metrics`."""
     with urllib.request.urlopen(f"{server.http}/metrics", timeout=5) as answer:
         text = answer.read().decode()
     found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
@@ -40,7 +40,7 @@ def metric(server: ServerProcess, name: str) -> float:
 
 @asynccontextmanager
 async def narrow(server: ServerProcess, token: str) -> AsyncGenerator[WireClient, None]:
-    """Open a connection with a small receive buffer, so that a pause is felt soon."""
+    """Open a connection with a small receive buffer, so that a pause takes effect soon."""
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     raw.setblocking(False)
@@ -50,7 +50,7 @@ async def narrow(server: ServerProcess, token: str) -> AsyncGenerator[WireClient
 
 
 async def test_r97_r99_a_reader_that_pauses_ends_with_the_same_text(server: ServerProcess) -> None:
-    """It takes nothing during a long answer, then goes on: same connection, same screen, no gap."""
+    """It pauses during a long text, then goes on: same connection, same text, no gap."""
     token = server.token("pausing")
     async with wire_client(server.ws, token) as fast, narrow(server, token) as slow:
         thread = await open_thread(fast)
@@ -83,7 +83,7 @@ async def test_r97_r99_a_reader_that_pauses_ends_with_the_same_text(server: Serv
 async def test_r97_a_reader_with_a_small_backlog_is_answered_from_the_log_each_time(
     tmp_path: Path,
 ) -> None:
-    """Pausing again and again, with next to no room to wait in, changes nothing that is shown."""
+    """Repeated pauses with a tiny backlog do not change the text."""
     environment = {"TOWPATH_BACKLOG_BYTES": "1000"}
     with ServerProcess(tmp_path / "data", environment=environment) as server:
         token = server.token("hiccup")
@@ -104,7 +104,7 @@ async def test_r97_a_reader_with_a_small_backlog_is_answered_from_the_log_each_t
 
 
 async def test_r97_a_peer_that_takes_nothing_for_too_long_is_let_go(tmp_path: Path) -> None:
-    """After `slow_timeout` the connection is over with 3008, and the place is free."""
+    """After `slow_timeout` the connection ends with 3008, and its place is free."""
     environment = {"TOWPATH_SLOW_TIMEOUT": "1", "TOWPATH_CLOSE_TIMEOUT": "0.2"}
     with ServerProcess(tmp_path / "data", environment=environment) as server:
         token = server.token("stuck")

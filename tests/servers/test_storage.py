@@ -40,14 +40,14 @@ RESERVE = MIB
 
 def can_mount() -> bool:
     """Whether a small disk of our own can be had here."""
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as directory:
         made = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=1m", "none", place],
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "none", directory],
             capture_output=True,
             check=False,
         )
         if made.returncode == 0:
-            subprocess.run(["umount", place], check=True)
+            subprocess.run(["umount", directory], check=True)
     return made.returncode == 0
 
 
@@ -56,9 +56,9 @@ DISKS = ["limit", *(["mount"] if can_mount() else [])]
 
 
 @contextlib.contextmanager
-def server_on(disk: str, place: Path) -> Iterator[ServerProcess]:
+def server_on(disk: str, directory: Path) -> Iterator[ServerProcess]:
     """Start a server whose disk can be filled."""
-    data = place / "data"
+    data = directory / "data"
     data.mkdir()
     environment = {"TOWPATH_RESERVE_BYTES": str(RESERVE)}
     if disk == "mount":
@@ -73,7 +73,7 @@ def server_on(disk: str, place: Path) -> Iterator[ServerProcess]:
 
 
 def fill(server: ServerProcess, disk: str) -> None:
-    """Leave the log about half a MiB, and the reserve."""
+    """Fill the disk up to about half a MiB and the reserve."""
     if disk == "limit":
         # Python's processes get EFBIG, not the signal. The log of the server itself is smaller.
         assert server.process is not None
@@ -89,7 +89,7 @@ def fill(server: ServerProcess, disk: str) -> None:
 
 
 def make_room(server: ServerProcess, disk: str) -> None:
-    """Take away what filled the disk."""
+    """Remove what filled the disk."""
     if disk == "mount":
         (server.data / "filler").unlink()
         return
@@ -99,7 +99,7 @@ def make_room(server: ServerProcess, disk: str) -> None:
 
 
 def get(server: ServerProcess, path: str) -> tuple[int, str]:
-    """Ask a door of the server."""
+    """Send a GET request to the server."""
     try:
         with urllib.request.urlopen(f"{server.http}{path}", timeout=10) as answer:
             return answer.status, answer.read().decode()
@@ -124,13 +124,13 @@ async def ready(server: ServerProcess) -> bool:
 
 
 def changes(server: ServerProcess) -> list[tuple[str, str]]:
-    """Return the conditions the log went through, as its lines say."""
+    """Return the transitions of the log health, by the log lines."""
     lines = [json.loads(x) for x in server.log.read_text().splitlines() if "log_changed" in x]
     return [(line["before"], line["after"]) for line in lines]
 
 
 async def history(client: WireClient, started: Started) -> list[int]:
-    """Return the offsets a thread's channel holds."""
+    """Return the offsets in the history of a thread."""
     answer = await client.command("history", channel=started.channel, limit=-1)
     return [item["offset"] for item in answer["history"]["publications"]]
 
@@ -151,7 +151,7 @@ async def test_p5_r53_a_full_disk_refuses_writes_serves_reads_and_heals(
             fill(server, disk)
             ended = await until_over(client, started)
             assert (ended["type"], ended["code"]) == ("RUN_ERROR", "run.storage")
-            said = text_of(client.events(started.channel))
+            text = text_of(client.events(started.channel))
             for method, data in (
                 ("run.start", {"request_id": "a", "agent": "echo", "message": "hi"}),
                 ("thread.create", {"request_id": "b"}),
@@ -168,10 +168,10 @@ async def test_p5_r53_a_full_disk_refuses_writes_serves_reads_and_heals(
             run = await client.rpc("run.get", run_id=started.run)
             assert (run["status"], run["code"]) == ("failed", "run.storage")
             view = await client.rpc("thread.get", thread_id=started.thread)
-            assert view["messages"][-1]["content"] == said
+            assert view["messages"][-1]["content"] == text
         async with wire_client(server.ws, token) as late:
             events = seen_in(await from_the_start(late, started.thread))
-            assert text_of(events) == said
+            assert text_of(events) == text
             assert [e.get("code") for e in events if e["type"] in TERMINAL] == ["run.storage"]
             offsets = await history(late, started)
             assert offsets == list(range(1, len(offsets) + 1))
@@ -232,7 +232,7 @@ async def test_a_locked_log_refuses_writes_serves_reads_and_heals(tmp_path: Path
 async def test_stopping_a_run_on_a_locked_log_is_answered_and_comes_true(
     tmp_path: Path, how: str
 ) -> None:
-    """Whoever says stop hears in time that it cannot be written yet; asked again, it is done."""
+    """A cancel gets a temporary error in time; repeated later, it succeeds."""
     arguments = ("--app", "tests.kit.crashes:gateway")
     with ServerProcess(tmp_path / "data", *arguments) as server:
         async with wire_client(server.ws, server.token()) as client:

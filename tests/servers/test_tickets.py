@@ -1,4 +1,4 @@
-"""The ways in for clients that can send no token of their own: tickets, and sub-protocols."""
+"""Credentials of clients that cannot send a token of their own: tickets and sub-protocols."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ import pytest
 from websockets.typing import Subprotocol
 
 from tests.servers.conversation import ask, until_over
-from tests.servers.issuing import UPGRADE, asking, environment, get, knock
+from tests.servers.issuing import UPGRADE, connect_once, environment, get, http_client
 from towpath.auth.handshake import PLAIN_NAMES, SPELLING
 from towpath.auth.tickets import PREFIX
 from towpath.testing.server import ServerProcess
@@ -25,8 +25,8 @@ OTHER_PAGE = "https://other.example"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server with two pages on other hosts, that says all it has to say, and counts no failures:
-    those limits have tests of their own.
+    """A server with two pages on other hosts, at log level DEBUG, that limits no failures: those
+    limits have tests of their own.
     """
     settings = environment(
         allowed_origins=json.dumps([PAGE, OTHER_PAGE]),
@@ -39,8 +39,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 async def ticket(server: ServerProcess, user: str, *, page: str = "", **body: Any) -> str:
-    """Have a ticket issued, as a page's own server or, with `page`, as the page itself does."""
-    async with asking(server, server.token(user)) as rest:
+    """Issue a ticket, as a page's own server or, with `page`, as the page itself does."""
+    async with http_client(server, server.token(user)) as rest:
         headers = {"origin": page} if page else {}
         answer = await rest.post("/api/v1/tickets", json=body, headers=headers)
     assert answer.status_code == 200, answer.text
@@ -52,7 +52,7 @@ async def ticket(server: ServerProcess, user: str, *, page: str = "", **body: An
 
 
 def encoded(token: str) -> str:
-    """Return a token as `jwt.` entries have it."""
+    """Return a token as it is encoded in `jwt.` entries."""
     return urlsafe_b64encode(token.encode()).decode().rstrip("=")
 
 
@@ -60,13 +60,13 @@ def encoded(token: str) -> str:
 
 
 async def test_r16_a_ticket_logs_in_once_wherever_it_may_travel(server: ServerProcess) -> None:
-    """As ?ticket=, connect.token and refresh.token it is the person once; then it is 109."""
+    """As ?ticket=, connect.token and refresh.token it authenticates once; then it is 109."""
     in_query = await ticket(server, "query")
     async with wire_client(f"{server.ws}?ticket={in_query}") as client:
         connected = (await client.connect())["connect"]
         assert (await client.rpc("whoami"))["user"] == "query"
         assert "ttl" not in connected, "no SDK could renew it"
-    assert (await knock(f"{server.ws}?ticket={in_query}")).code == 109
+    assert (await connect_once(f"{server.ws}?ticket={in_query}")).code == 109
     in_connect = await ticket(server, "connect")
     async with wire_client(server.ws) as client:
         connected = (await client.connect(in_connect))["connect"]
@@ -80,12 +80,12 @@ async def test_r16_a_ticket_logs_in_once_wherever_it_may_travel(server: ServerPr
             assert (error["code"], error["temporary"]) == (109, True)
         assert (await client.rpc("whoami"))["user"] == "connect"
     for used in (in_query, in_connect, in_refresh):
-        assert (await knock(server.ws, used)).code == 109
-        assert (await knock(f"{server.ws}?ticket={used}")).code == 109
+        assert (await connect_once(server.ws, used)).code == 109
+        assert (await connect_once(f"{server.ws}?ticket={used}")).code == 109
 
 
 async def test_a_ticket_over_the_wire_is_as_good(server: ServerProcess) -> None:
-    """`ticket.create` on a connection issues one too, of the person whose connection it is."""
+    """`ticket.create` on a connection issues a ticket for the user of the connection."""
     async with wire_client(server.ws, server.token("wired")) as client:
         issued = (await client.rpc("ticket.create"))["ticket"]
     async with wire_client(server.ws) as client:
@@ -94,21 +94,21 @@ async def test_a_ticket_over_the_wire_is_as_good(server: ServerProcess) -> None:
 
 
 async def test_what_is_no_ticket_is_refused_for_good(server: ServerProcess) -> None:
-    """3500 for what never was a ticket, 109 for what may have been one, 401 where none counts."""
+    """3500 for a malformed ticket, 109 for a used or unknown one, 401 where none is accepted."""
     good = await ticket(server, "malformed")
     for bad in (PREFIX, good[:-1], good + "A", good.upper(), PREFIX + "=" * 43, PREFIX + "é" * 43):
-        assert (await knock(server.ws, bad)).code == 3500, bad
-    assert (await knock(server.ws, PREFIX + "A" * 43)).code == 109
-    assert (await knock(server.ws, good)).come_in
-    async with asking(server) as nobody:
+        assert (await connect_once(server.ws, bad)).code == 3500, bad
+    assert (await connect_once(server.ws, PREFIX + "A" * 43)).code == 109
+    assert (await connect_once(server.ws, good)).accepted
+    async with http_client(server) as nobody:
         assert (await nobody.post("/api/v1/tickets", json={})).status_code == 401
-    async with asking(server, await ticket(server, "chain")) as holder:
+    async with http_client(server, await ticket(server, "chain")) as holder:
         # A ticket is not a header credential: else one could be turned into the next for ever.
         assert (await holder.post("/api/v1/tickets", json={})).status_code == 401
 
 
 async def test_r16_one_of_a_thousand_redeems_a_ticket(server: ServerProcess) -> None:
-    """A thousand sockets present one ticket at the same moment: one is in, 999 are told 109."""
+    """1000 sockets present one ticket at the same moment: one connects, 999 get 109."""
     issued = await ticket(server, "popular")
     async with AsyncExitStack() as stack:
         clients: list[WireClient] = []
@@ -125,7 +125,7 @@ async def test_r16_one_of_a_thousand_redeems_a_ticket(server: ServerProcess) -> 
 
 
 async def test_a_ticket_is_good_on_the_page_it_was_issued_for(server: ServerProcess) -> None:
-    """Bound by the Origin that asked or by `origin`: elsewhere it is 3500, and used up by it."""
+    """Bound to the Origin of the request or to `origin`: elsewhere it is 3500, and used up."""
     request = [{"page": PAGE}, {"origin": PAGE}, {"page": OTHER_PAGE, "origin": PAGE}]
     for how in request:
         good, stolen, dropped = [await ticket(server, "bound", **how) for _ in range(3)]
@@ -135,25 +135,29 @@ async def test_a_ticket_is_good_on_the_page_it_was_issued_for(server: ServerProc
             (stolen, PAGE, 109),
             (dropped, None, 3500),
         ):
-            outcome = await knock(server.ws, issued, **({"origin": origin} if origin else {}))
+            outcome = await connect_once(
+                server.ws, issued, **({"origin": origin} if origin else {})
+            )
             assert outcome.code == code, (how, origin)
     free = await ticket(server, "bound")
-    assert (await knock(server.ws, free, origin=OTHER_PAGE)).come_in
+    assert (await connect_once(server.ws, free, origin=OTHER_PAGE)).accepted
 
 
 async def test_r16_a_jwt_in_the_query_does_not_authenticate(server: ServerProcess) -> None:
-    """A token under ?ticket= is refused, a good header beside it or not: it may be in a log."""
+    """A token under ?ticket= is refused, also with a good header: URLs end up in logs."""
     token = server.token("leaky")
-    assert (await knock(f"{server.ws}?ticket={token}")).code == 3500
+    assert (await connect_once(f"{server.ws}?ticket={token}")).code == 3500
     headers = {"Authorization": f"Bearer {token}"}
-    assert (await knock(f"{server.ws}?ticket={token}", additional_headers=headers)).code == 3500
+    assert (
+        await connect_once(f"{server.ws}?ticket={token}", additional_headers=headers)
+    ).code == 3500
     assert (await get(server, f"/api/v1/whoami?ticket={token}")).status_code == 401
     used = await ticket(server, "leaky")
     assert (await get(server, f"/api/v1/whoami?ticket={used}")).status_code == 401
 
 
 async def test_r19_the_first_source_wins(server: ServerProcess) -> None:
-    """Token before ticket before sub-protocol before header, good or bad; empty ones count not."""
+    """Token before ticket before sub-protocol before header; empty ones are skipped."""
     token = server.token
     names = ["connect", "query", "protocol", "header"]
 
@@ -188,7 +192,7 @@ async def test_r19_the_first_source_wins(server: ServerProcess) -> None:
 
 @asynccontextmanager
 async def browser(server: ServerProcess, *protocols: str) -> AsyncGenerator[WireClient, None]:
-    """Open a socket as a page's `new WebSocket(url, protocols)` does: nothing else can be set."""
+    """Open a socket as `new WebSocket(url, protocols)` does: a page can set nothing else."""
     names = [Subprotocol(name) for name in protocols]
     async with wire_client(server.ws, subprotocols=names, origin=server.http) as client:
         yield client
@@ -199,7 +203,7 @@ async def browser(server: ServerProcess, *protocols: str) -> AsyncGenerator[Wire
 async def test_r18_r19_a_page_that_can_set_sub_protocols_only_logs_in(
     server: ServerProcess, spelling: str, plain: str
 ) -> None:
-    """Each spelling beside each plain name, in either order: in, and the plain name is answered."""
+    """Each spelling with each plain name, in either order: the plain name is echoed."""
     token = server.token("browser")
     entry = f"jwt.{encoded(token)}" if spelling == "jwt" else f"bearer.{token}"
     for offered in ((plain, entry), (entry, plain), (entry, "unheard-of", plain)):
@@ -217,7 +221,7 @@ async def test_r18_r19_a_page_that_can_set_sub_protocols_only_logs_in(
 async def test_r17_r19_near_misses_are_told_the_spelling_and_not_repeated(
     server: ServerProcess,
 ) -> None:
-    """Alone, padded, capitalised, with other words or twice: 400 with the sentence, and only it."""
+    """Alone, padded, capitalised, with other words or twice: 400 with a fixed reason."""
     token = server.token("clumsy")
     padded = urlsafe_b64encode((token + " " * (-len(token) % 3 + 1)).encode()).decode()
     assert padded.endswith("=")
@@ -251,7 +255,7 @@ async def test_r17_r19_near_misses_are_told_the_spelling_and_not_repeated(
 
 
 async def test_names_we_do_not_know_are_no_credentials(server: ServerProcess) -> None:
-    """Plain names of others are passed over; the first one we speak is answered, or none."""
+    """Unknown plain names are ignored; the first known one is echoed, or none."""
     for offered, answered in (
         (["graphql-ws"], None),
         (["centrifuge-protobuf", "centrifuge-json"], "centrifuge-json"),
@@ -265,7 +269,7 @@ async def test_names_we_do_not_know_are_no_credentials(server: ServerProcess) ->
 
 
 async def test_an_origin_is_checked_whatever_the_credential(server: ServerProcess) -> None:
-    """A page of a host that is not allowed is 403 with every kind of credential, ticket and all."""
+    """A page of a host that is not allowed is 403 with every kind of credential."""
     issued, token = await ticket(server, "foreign"), server.token("foreign")
     urls = (server.ws, f"{server.ws}?ticket={issued}")
     for url in urls:
@@ -275,15 +279,15 @@ async def test_an_origin_is_checked_whatever_the_credential(server: ServerProces
                 path = "/connection/websocket" + url.removeprefix(server.ws)
                 answer = await get(server, path, headers={**UPGRADE, **headers, "origin": origin})
                 assert answer.status_code == 403, (origin, url)
-    assert (await knock(server.ws, issued)).come_in, "it was not used up by it"
+    assert (await connect_once(server.ws, issued)).accepted, "it was not used up by it"
 
 
 async def test_r17_no_ticket_is_ever_logged(server: ServerProcess) -> None:
-    """At DEBUG the log holds no piece of a ticket, used, refused or not, and says what happened."""
+    """At DEBUG the log contains no part of a ticket, used or refused, and its telemetry events."""
     used, stolen, unused = [await ticket(server, "discreet", page=PAGE) for _ in range(3)]
-    assert (await knock(f"{server.ws}?ticket={used}", origin=PAGE)).come_in
-    assert (await knock(f"{server.ws}?ticket={used}", origin=PAGE)).code == 109
-    assert (await knock(f"{server.ws}?ticket={stolen}", origin=OTHER_PAGE)).code == 3500
+    assert (await connect_once(f"{server.ws}?ticket={used}", origin=PAGE)).accepted
+    assert (await connect_once(f"{server.ws}?ticket={used}", origin=PAGE)).code == 109
+    assert (await connect_once(f"{server.ws}?ticket={stolen}", origin=OTHER_PAGE)).code == 3500
     refused = await get(
         server, f"/connection/websocket?ticket={unused}", headers=UPGRADE | {"origin": "null"}
     )

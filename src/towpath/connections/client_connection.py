@@ -21,6 +21,7 @@ from towpath.connections.commands import CommandHandler
 from towpath.connections.handshake import ConnectHandler
 from towpath.connections.keepalive import Due
 from towpath.connections.parts import Parts
+from towpath.connections.send_deadline import SendDeadline
 from towpath.connections.transport import Transport
 from towpath.delivery.catch_up import catch_up
 from towpath.delivery.outbox import Outbox
@@ -81,8 +82,8 @@ class ClientConnection:
         )
         self._commands: CommandHandler | None = None
         self._end: CloseCode | None = None
-        self._sending = False
         self._loop = asyncio.get_running_loop()
+        self._send_deadline = SendDeadline(parts.settings.slow_timeout)
         self._began = self._loop.time()
         self._timer = self._loop.call_later(self._settings.connect_timeout, self.end, codes.STALE)
 
@@ -187,14 +188,10 @@ class ClientConnection:
 
     async def _send(self, message: bytes) -> None:
         """Send a message; end the connection if that takes longer than `slow_timeout`."""
-        self._sending = True
         try:
-            async with asyncio.timeout(self._settings.slow_timeout):
-                await self._transport.send(message)
+            await self._send_deadline.limit(self._transport.send(message))
         except TimeoutError:
             self.end(codes.SLOW)
-        finally:
-            self._sending = False
 
     async def _close(self, code: CloseCode) -> None:
         with contextlib.suppress(TimeoutError):
@@ -228,7 +225,7 @@ class ClientConnection:
         match commands.keepalive.elapse(self._loop.time()):
             case Due.PING:
                 self._outbox.put(codec.PING)
-            case Due.NO_PONG if self._sending or self._outbox.level:
+            case Due.NO_PONG if self._send_deadline.is_sending or self._outbox.level:
                 commands.keepalive.pong()  # The client is slow to read: `slow_timeout` applies.
             case Due.NO_PONG:
                 self.end(codes.NO_PONG)
@@ -241,6 +238,7 @@ class ClientConnection:
     def _clean_up(self) -> None:
         """Cancel the timer, leave the hub, and report how the connection ended."""
         self._timer.cancel()
+        self._send_deadline.close()
         self._protocol.close(codes.FORCED)
         self._outbox.clear()
         who = None

@@ -78,9 +78,7 @@ class ServingLoop:
 
     def _soon(self, schedule: Callable[..., Any]) -> Callable[..., Any]:
         def call(callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
-            key = CURRENT_RUN.get(None) if context is None else context.get(CURRENT_RUN)
-            if key is not None:
-                callback = functools.partial(self._step, key, callback)
+            callback = self._with_key(callback, context)
             if args:
                 return schedule(callback, *args, context=context)
             return schedule(callback, context=context)
@@ -94,12 +92,16 @@ class ServingLoop:
             *args: Any,
             context: Context | None = None,
         ) -> Any:
-            key = CURRENT_RUN.get(None) if context is None else context.get(CURRENT_RUN)
-            if key is not None:
-                callback = functools.partial(self._step, key, callback)
-            return schedule(when, callback, *args, context=context)
+            return schedule(when, self._with_key(callback, context), *args, context=context)
 
         return call
+
+    def _with_key(
+        self, callback: Callable[..., Any], context: Context | None
+    ) -> Callable[..., Any]:
+        """Attach the key of the run in whose context a callback is scheduled, if any."""
+        key = CURRENT_RUN.get(None) if context is None else context.get(CURRENT_RUN)
+        return callback if key is None else functools.partial(self._step, key, callback)
 
     def _step(self, key: RunKey, callback: Callable[..., Any], *args: Any) -> None:
         """Run a callback of an agent, and record the run if the callback exits."""

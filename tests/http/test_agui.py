@@ -18,7 +18,7 @@ from towpath.errors import StorageError
 from towpath.gateway import Gateway
 from towpath.identity import Principal
 from towpath.node.node import Node, Phase
-from towpath.runs.requests import RunRequest
+from towpath.runs.requests import RunRequest, Started
 from towpath.settings import Settings
 
 
@@ -137,7 +137,7 @@ async def test_r81_who_asks_for_a_run_gets_that_one(
     async with endpoints(tmp_path) as here:
         start, store = here.node.runs.start, here.node.parts.store
 
-        async def start_two(who: Principal, asked: RunRequest) -> bytes:
+        async def start_two(who: Principal, asked: RunRequest) -> Started:
             first = await start(who, asked)
             later = msgspec.structs.replace(asked, request_id="later", run_id="later")
             for run in (asked.run_id, "later"):

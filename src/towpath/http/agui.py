@@ -188,9 +188,9 @@ async def _starting(
 ) -> StreamRequest:
     """Start a run; return the request for its stream, from its first event on."""
     node.start_limit.take(who)
-    started = msgspec.json.decode(await node.runs.start(who, _start(request, run_input)))
-    since = RecoverFrom(True, Position(**started["position"]))
-    return _stream_request(who, started["thread_id"], since, run=run_input.run_id)
+    started = await node.runs.start(who, _start(request, run_input))
+    since = RecoverFrom(True, Position(started.position.epoch, started.position.offset))
+    return _stream_request(who, started.thread_id, since, run=run_input.run_id)
 
 
 async def _joining(node: Node, who: Principal, record: RunRecord) -> StreamRequest:

@@ -180,8 +180,9 @@ async def test_r63_what_is_refused_leaves_no_place_taken(tmp_path: Path) -> None
         for _ in range(bound + 1):
             statuses = [
                 (await here.http.post("/agui/echo", content=b"{")).status_code,
+                (await here.http.post("/agui/echo", json=run_input() | {"runId": " "})).status_code,
                 (await here.http.post("/agui/none", json=run_input())).status_code,
                 (await here.http.get("/agui/threads/none")).status_code,
             ]
-            assert statuses == [400, 404, 404]
+            assert statuses == [400, 400, 404, 404]
         await here.assert_untouched()

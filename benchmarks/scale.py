@@ -265,7 +265,6 @@ def _run(at: int) -> Write:
     ]
     opened = RunOpened(
         key=key,
-        started=started,
         title="?",
         thread_offset=2 * (at // THREADS),
         at=now,

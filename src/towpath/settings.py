@@ -11,7 +11,7 @@ attribute and a variable have one short name. `FIRST` are the ten that most depl
 import ipaddress
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -38,10 +38,10 @@ else:
     Directory = Path
     OptionalSecret = SecretStr | None
 
-NOT_SET: Any = None
-"""The default of a secret. Any, because to a type checker the field has the type above."""
-DEFAULT_DATA: Any = Path(".towpath")
-"""The default data directory; Any for the same reason."""
+NOT_SET = cast("OptionalSecret", None)
+"""The default of a secret; a cast, because to a type checker the field is a descriptor."""
+DEFAULT_DATA = cast("Directory", Path(".towpath"))
+"""The default data directory; a cast for the same reason."""
 DEFAULT_HOST = "127.0.0.1"
 BACKLOG_BYTES = 1024 * 1024
 """How many bytes may wait beside the subscriptions of one connection, by default."""

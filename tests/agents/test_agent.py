@@ -7,6 +7,7 @@ import pytest
 
 from tests.runs.stage import saying
 from towpath.agents.agent import AgentInput, AgentRegistry, InvalidAgent
+from towpath.errors import NotFound
 
 
 async def fine(request: AgentInput) -> AsyncGenerator[object, None]:
@@ -86,7 +87,7 @@ def test_r50_a_wrong_agent_is_refused_by_its_fault(
         registry.register(name, function, deadline=deadline)
     assert caught.value.name == name
     assert [agent.name for agent in registry] == ["taken"]
-    assert (agent := registry.get("taken")) is not None
+    agent = registry.get("taken")
     assert (agent.function, agent.deadline) == (there, 5)
 
 
@@ -97,8 +98,7 @@ def test_an_agent_may_be_a_function_a_method_or_an_object() -> None:
     registry.register("object", Callable(), deadline=1)
     registry.register("method", Callable().method, deadline=1, description="mine")
     assert len(registry) == 3
-    assert (agent := registry.get("function")) is not None
-    assert agent.description == "Say so."
-    assert (agent := registry.get("method")) is not None
-    assert agent.description == "mine"
-    assert registry.get("nobody") is None
+    assert registry.get("function").description == "Say so."
+    assert registry.get("method").description == "mine"
+    with pytest.raises(NotFound):
+        registry.get("nobody")

@@ -18,7 +18,7 @@ from towpath.errors import StorageError
 from towpath.gateway import Gateway
 from towpath.identity import Principal
 from towpath.node.node import Node, Phase
-from towpath.runs.requests import RunRequest
+from towpath.runs.requests import RunRequest, Started
 from towpath.settings import Settings
 
 
@@ -137,7 +137,7 @@ async def test_r81_who_asks_for_a_run_gets_that_one(
     async with endpoints(tmp_path) as here:
         start, store = here.node.runs.start, here.node.parts.store
 
-        async def start_two(who: Principal, asked: RunRequest) -> bytes:
+        async def start_two(who: Principal, asked: RunRequest) -> Started:
             first = await start(who, asked)
             later = msgspec.structs.replace(asked, request_id="later", run_id="later")
             for run in (asked.run_id, "later"):
@@ -180,8 +180,9 @@ async def test_r63_what_is_refused_leaves_no_place_taken(tmp_path: Path) -> None
         for _ in range(bound + 1):
             statuses = [
                 (await here.http.post("/agui/echo", content=b"{")).status_code,
+                (await here.http.post("/agui/echo", json=run_input() | {"runId": " "})).status_code,
                 (await here.http.post("/agui/none", json=run_input())).status_code,
                 (await here.http.get("/agui/threads/none")).status_code,
             ]
-            assert statuses == [400, 404, 404]
+            assert statuses == [400, 400, 404, 404]
         await here.assert_untouched()

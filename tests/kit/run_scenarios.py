@@ -24,10 +24,9 @@ from towpath.events.fold import Fold
 from towpath.events.types import TERMINAL
 from towpath.identity import Principal
 from towpath.log.broker import IdempotencyKey, Publication, Write, Written
-from towpath.runs.active_runs import ActiveRuns
 from towpath.runs.deps import RunLimits
 from towpath.runs.interrupts import LATE, Interrupt, InterruptStatus
-from towpath.runs.leases import Leases
+from towpath.runs.leases import ActiveRuns, Leases
 from towpath.runs.requests import Decision, RunRequest
 from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
@@ -143,7 +142,7 @@ class World:
     ) -> str:
         """Ask the agent something and return the id of the run."""
         request = RunRequest(request_id=request_id, agent=agent, thread_id=thread, message=who.user)
-        return str(msgspec.json.decode(await self.service.start(who, request))["run_id"])
+        return (await self.service.start(who, request)).run_id
 
     async def over(self, *runs: str) -> None:
         """Wait until runs of alice's are over, as long as that may take."""
@@ -183,7 +182,7 @@ class World:
         """Decide for Alice at some moment, and return the status of the reply."""
         await asyncio.sleep(detangle.choice((0.0, 0.1, 0.3, 0.5, 0.7)))
         said = Decision(request_id=request_id, run_id=run, interrupt_id=question, decision=decision)
-        return str(msgspec.json.decode(await self.service.approve(ALICE, said))["status"])
+        return (await self.service.approve(ALICE, said)).status
 
     async def check(self, who: Principal, thread: str = "t") -> list[dict[str, Any]]:
         """Check a thread's log, and return its events.
@@ -517,7 +516,7 @@ async def answers() -> None:
         await asyncio.sleep(detangle.choice((0.0, 0.1, 0.3)))
         given = {"messages": [], "resume": answered}
         started = RunRequest(request_id=request_id, agent="asks", thread_id="t", input=given)
-        return str(msgspec.json.decode(await world.service.start(ALICE, started))["run_id"])
+        return (await world.service.start(ALICE, started)).run_id
 
     async with World(stale=True).open() as world:
         run = await _asked_by(world)

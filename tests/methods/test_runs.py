@@ -67,6 +67,21 @@ async def test_r55_a_person_starts_only_so_many_runs(tmp_path: Path) -> None:
         await stage.call("run.start", BOB, request_id="q", agent="agent", message="hi")
 
 
+@pytest.mark.parametrize("name", ["request_id", "thread_id"])
+@pytest.mark.parametrize("value", [" ", "a\n", "\u200b"])
+async def test_a_start_with_a_malformed_id_is_refused_and_not_counted(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    """`RunRequest` checks the ids of a start; the refused start takes no token."""
+    async with methods_staged(tmp_path) as stage:
+        stage.runs.cast(saying("hello"))
+        for number in range(BURST + 1):
+            request = {"request_id": f"{number}", "agent": "agent", "message": "hi", name: value}
+            with pytest.raises(BadRequest, match=f"{name} must be 1 to 128 printable"):
+                await stage.call("run.start", **request)
+        await stage.call("run.start", request_id="q", agent="agent", message="hi")
+
+
 def test_a_start_limit_counts_each_person_of_each_tenant() -> None:
     """A user of the same name in another tenant has a limit of their own; time gives more."""
     now = [0.0]

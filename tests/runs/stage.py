@@ -102,8 +102,7 @@ class Stage:
         request = {"request_id": f"q{next(self.requests)}", "agent": "agent", **request}
         if "input" not in request:
             request.setdefault("message", "hello")
-        result = await self.service.start(who, RunRequest(thread_id=thread, **request))
-        return str(msgspec.json.decode(result)["run_id"])
+        return (await self.service.start(who, RunRequest(thread_id=thread, **request))).run_id
 
     async def done(self, run: str, *, who: Principal = ALICE) -> None:
         """Wait until a run is over in the store, its task has gone, and whoever waited was told."""

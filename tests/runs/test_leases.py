@@ -11,8 +11,7 @@ from towpath import telemetry
 from towpath.channels import thread_channel
 from towpath.errors import StorageError
 from towpath.log.broker import Append, Item, Write, write
-from towpath.runs.active_runs import ActiveRuns
-from towpath.runs.leases import Leases
+from towpath.runs.leases import ActiveRuns, Leases
 from towpath.runs.model import RunKey, RunOpened
 from towpath.runs.publications import items_of
 from towpath.runs.run import Run
@@ -208,7 +207,6 @@ def opened(stage: Stage) -> Write:
     made = run.begin({"messages": []})
     fact = RunOpened(
         key=KEY,
-        started=made[0].event,
         title="",
         thread_offset=0,
         at=stage.now,

@@ -10,9 +10,9 @@ import pytest
 from tests.runs.stage import ALICE, saying, staged
 from towpath.errors import BadRequest
 from towpath.identity import Principal
-from towpath.log.broker import Write, write
+from towpath.log.broker import IdempotencyKey, Write, write
 from towpath.runs.model import RunKey, RunQueued
-from towpath.runs.requests import Decision, QueuedRequest, RunRequest, request_key
+from towpath.runs.requests import Decision, QueuedRequest, RunRequest
 
 USER = {"id": "m1", "role": "user", "content": "hi"}
 TEXT = (
@@ -135,4 +135,4 @@ def test_p8_a_repetition_across_an_upgrade_is_the_same_request(
 ) -> None:
     """The digests that earlier versions stored are those that this one makes."""
     who = Principal(tenant="acme", user="alice")
-    assert request_key(who, "m", request_.request_id, request_).digest == digest
+    assert IdempotencyKey.of(who, "m", request_.request_id, request_).digest == digest

@@ -12,13 +12,13 @@ import pytest
 from tests.kit import run_scenarios
 from towpath.identity import Principal
 from towpath.log.broker import Append, IdempotencyKey, Write
-from towpath.runs import executor, queue, requests, service
-from towpath.runs.active_runs import ActiveRuns
+from towpath.log.idempotency import stored_result
+from towpath.runs import executor, leases, queue, requests, service
 from towpath.runs.approvals import Approvals
 from towpath.runs.executor import RunExecutor
 from towpath.runs.interrupts import Interrupt, InterruptDecided, InterruptStatus
 from towpath.runs.model import OVER, RunKey, RunOpened
-from towpath.runs.requests import Decision, RunRequest
+from towpath.runs.requests import Decided, Decision, RunRequest, Started
 from towpath.runs.run import RunEvent
 from towpath.runs.tables import interrupts as stored
 from towpath.runs.tables import projection
@@ -166,9 +166,9 @@ def test_a_twin_that_finds_its_question_answered_is_found(
 
     async def early(
         self: Approvals, who: Principal, decision: Decision, key: IdempotencyKey
-    ) -> bytes:
+    ) -> Decided:
         broker = self._deps.broker
-        if (earlier := await broker.stored_result(key)) is not None:
+        if (earlier := await stored_result(broker, key, Decided)) is not None:
             return earlier
         with monkeypatch.context() as patch:
             patch.setattr(type(broker), "stored_result", nothing)
@@ -227,7 +227,7 @@ def test_a_stop_that_boasts_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_holder_that_ends_its_own_run_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a slow log makes a holder take its own run for abandoned, it is seen."""
-    monkeypatch.setattr(ActiveRuns, "keys", ())
+    monkeypatch.setattr(leases.ActiveRuns, "keys", ())
     with pytest.raises(detangle.BugFound):
         explored(run_scenarios.hanging_holder, runs=4 * MANY)
 
@@ -247,7 +247,7 @@ def test_a_request_without_its_key_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     """Where the request id is not part of the write, twins become two runs, and it is seen."""
     real = service.RunService.start
 
-    async def forgetful(self: Any, who: Principal, request: RunRequest) -> bytes:
+    async def forgetful(self: Any, who: Principal, request: RunRequest) -> Started:
         again = RunRequest(
             request_id=self._deps.new_id(),
             agent=request.agent,
@@ -265,7 +265,7 @@ def test_a_queued_run_nobody_looks_after_is_found(monkeypatch: pytest.MonkeyPatc
     """Where whoever queues does not look whether the thread is free, a run waits for ever."""
     real = queue.RunQueue.put
 
-    async def careless(self: queue.RunQueue, *given: Any) -> bytes:
+    async def careless(self: queue.RunQueue, *given: Any) -> Any:
         with pytest.MonkeyPatch.context() as blind:
             blind.setattr(self, "wake", lambda *thread: None)
             return await real(self, *given)

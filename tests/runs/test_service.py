@@ -534,17 +534,16 @@ async def test_r81_the_same_request_is_the_same_run(kind: str, place: Path) -> N
             stage.service.start(ALICE, request), stage.service.start(ALICE, request)
         )
         assert first == twin
-        result = msgspec.json.decode(first)
-        await stage.done(result["run_id"])
+        await stage.done(first.run_id)
         assert await stage.service.start(ALICE, request) == first
         assert begun == ["hi"]
-        assert result["position"]["offset"] == 0
+        assert first.position.offset == 0
         other = RunRequest(request_id="r1", agent="agent", message="something else")
         with pytest.raises(Conflict):
             await stage.service.start(ALICE, other)
-        theirs = msgspec.json.decode(await stage.service.start(BOB, request))
-        assert theirs["run_id"] != result["run_id"]
-        await stage.done(theirs["run_id"], who=BOB)
+        theirs = await stage.service.start(BOB, request)
+        assert theirs.run_id != first.run_id
+        await stage.done(theirs.run_id, who=BOB)
 
 
 async def test_r91_a_busy_thread_takes_no_second_run(kind: str, place: Path) -> None:

@@ -143,11 +143,7 @@ class AgentRegistry:
             double_texting=policies[double_texting],
         )
 
-    def get(self, name: str) -> Agent | None:
-        """Return the agent of that name; None if there is none."""
-        return self._agents.get(name)
-
-    def named(self, name: str) -> Agent:
+    def get(self, name: str) -> Agent:
         """Return the agent of that name.
 
         Raises:

@@ -22,7 +22,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 
-from towpath.channels import is_id, is_thread_id, thread_channel
+from towpath.channels import is_thread_id, thread_channel
 from towpath.connections.event_stream import EventStream, StreamRequest
 from towpath.delivery.recovery import RecoverFrom
 from towpath.errors import (
@@ -117,12 +117,13 @@ async def _admit(site: Site, answer: Answer, request: Request) -> Response:
 async def _run(node: Node, stream: EventStream, request: Request) -> Response:
     """Start a run, or join the run that has this id already, and stream it to its end."""
     who, run_input = stream.principal, await _run_input(request)
+    run_request = _run_request(request, run_input)
     record = await node.parts.store.find_run(who.tenant, who.user, run_input.run_id)
     if stream.ended is not None:
         raise Unauthorized  # The stream ended while the body was received.
     if record is not None:
         return await _stream(node, stream, await _joining(node, who, record))
-    response = await _stream(node, stream, await _starting(node, who, request, run_input))
+    response = await _stream(node, stream, await _starting(node, who, run_request))
     if _ends_with_client(run_input):
         response.left = functools.partial(node.runs.stop, who, run_input.run_id)
     return response
@@ -175,22 +176,17 @@ class EventResponse(StreamingResponse):
 
 async def _run_input(request: Request) -> RunAgentInput:
     try:
-        run_input = msgspec.convert(await read_body(request), RunAgentInput)
+        return msgspec.convert(await read_body(request), RunAgentInput)
     except msgspec.ValidationError as error:
         raise BadRequest(str(error)) from None
-    if not is_id(run_input.run_id) or not is_thread_id(run_input.thread_id):
-        raise BadRequest("threadId and runId must be 1 to 128 printable characters")
-    return run_input
 
 
-async def _starting(
-    node: Node, who: Principal, request: Request, run_input: RunAgentInput
-) -> StreamRequest:
+async def _starting(node: Node, who: Principal, request: RunRequest) -> StreamRequest:
     """Start a run; return the request for its stream, from its first event on."""
     node.start_limit.take(who)
-    started = msgspec.json.decode(await node.runs.start(who, _start(request, run_input)))
-    since = RecoverFrom(True, Position(**started["position"]))
-    return _stream_request(who, started["thread_id"], since, run=run_input.run_id)
+    started = await node.runs.start(who, request)
+    since = RecoverFrom(True, Position(started.position.epoch, started.position.offset))
+    return _stream_request(who, started.thread_id, since, run=started.run_id)
 
 
 async def _joining(node: Node, who: Principal, record: RunRecord) -> StreamRequest:
@@ -217,7 +213,7 @@ def _stream_request(
     return StreamRequest(channel=channel, recover_from=since, run=run)
 
 
-def _start(request: Request, run_input: RunAgentInput) -> RunRequest:
+def _run_request(request: Request, run_input: RunAgentInput) -> RunRequest:
     """Return an AG-UI client's input as a request for a run; its run id is its request id too."""
     given = {
         "messages": run_input.messages,

@@ -26,9 +26,12 @@ import hashlib
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
+
+import msgspec
 
 from towpath.channels import CONTROL, Channel
+from towpath.identity import Principal
 
 T = TypeVar("T")
 
@@ -102,6 +105,12 @@ class IdempotencyKey:
     request_id: str
     digest: str
     """The digest of the request's parameters; the same id with another digest is a conflict."""
+
+    @classmethod
+    def of(cls, who: Principal, method: str, request_id: str, request: object) -> Self:
+        """Return the key of a person's request with these parameters."""
+        digest = hashlib.sha256(msgspec.json.encode(request)).hexdigest()
+        return cls((who.tenant, who.user, method), request_id, digest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,8 @@ class Params(Struct, frozen=True, kw_only=True):
 class Mutation(Params, frozen=True, kw_only=True):
     """The parameters of a method that takes effect once per request id.
 
-    The same id with the same parameters gets the same result for a day; see `idempotency`.
+    The same id with the same parameters gets the same result for a day; see
+    `towpath.log.idempotency`.
     """
 
     request_id: Id
@@ -54,13 +55,6 @@ class Mutation(Params, frozen=True, kw_only=True):
 
 class NoParams(Params, frozen=True, kw_only=True):
     """No parameters."""
-
-
-class ThreadPosition(Struct, frozen=True, kw_only=True):
-    """Where to subscribe from."""
-
-    epoch: str
-    offset: int
 
 
 @functools.cache

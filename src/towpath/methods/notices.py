@@ -6,8 +6,8 @@ from typing import Any
 from towpath.auth.policy import Action
 from towpath.channels import tenant_channel, user_channel
 from towpath.errors import BadRequest
-from towpath.log.broker import Broker, Write
-from towpath.methods.idempotency import key_of, write_once
+from towpath.log.broker import Broker, IdempotencyKey, Write
+from towpath.log.idempotency import write_once
 from towpath.methods.method import Caller, Method, Mutation, Name, NoParams, ShortText
 from towpath.runs.publications import custom
 
@@ -42,7 +42,7 @@ class NoticeMethods:
         user = params.user
         channel = tenant_channel(tenant) if user is None else user_channel(tenant, user)
         change = Write((custom(channel, params.name, params.value),))
-        key = key_of(caller, "notice.publish", params)
+        key = IdempotencyKey.of(caller.principal, "notice.publish", params.request_id, params)
         return await write_once(self.broker, key, NoParams(), change)
 
 

@@ -9,8 +9,8 @@ from msgspec import Meta, Struct
 
 from towpath.errors import NotFound, TooManyRequests
 from towpath.identity import Principal
-from towpath.log.broker import Broker
-from towpath.methods.idempotency import key_of, stored_result, write_once
+from towpath.log.broker import Broker, IdempotencyKey
+from towpath.log.idempotency import stored_result, write_once
 from towpath.methods.method import (
     Caller,
     Id,
@@ -19,11 +19,10 @@ from towpath.methods.method import (
     Mutation,
     Params,
     ShortText,
-    ThreadPosition,
 )
 from towpath.rate_limits import Rate, RateLimits
 from towpath.runs.interrupts import Interrupt
-from towpath.runs.requests import Decision, RunRequest
+from towpath.runs.requests import Accepted, Decided, Decision, RunRequest, Started
 from towpath.runs.service import RunService
 from towpath.runs.store import RunRow, ThreadStore, run_row
 
@@ -37,25 +36,14 @@ class RunStart(Mutation, frozen=True, kw_only=True):
     input: dict[str, Any] | None = None
     resume: list[dict[str, Any]] | None = None
 
-
-class Started(Struct, frozen=True, kw_only=True):
-    """A run that began, and the position before its first event."""
-
-    thread_id: str
-    run_id: str
-    position: ThreadPosition
+    def __post_init__(self) -> None:
+        """Leave the ids to `RunRequest`, which validates them when it is created."""
 
 
 class RunCancel(Mutation, frozen=True, kw_only=True):
     """Stop a run."""
 
     run_id: Id
-
-
-class Accepted(Struct, frozen=True, kw_only=True):
-    """What became of a cancel: `accepted` or `too_late`."""
-
-    status: str
 
 
 class RunApprove(Mutation, frozen=True, kw_only=True):
@@ -66,15 +54,6 @@ class RunApprove(Mutation, frozen=True, kw_only=True):
     decision: ShortText
     payload: Any = None
     digest: Annotated[str, Meta(max_length=64)] | None = None
-
-
-class Decided(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of a decision: `accepted`, `already`, `expired` or `gone`; and what goes on."""
-
-    status: str
-    run_id: str | None = None
-    thread_id: str | None = None
-    position: ThreadPosition | None = None
 
 
 class RunGet(Params, frozen=True, kw_only=True):
@@ -147,9 +126,9 @@ class RunMethods:
             TooManyRequests: this person has reached the limit of starts.
             CommandError: see `RunService.start`.
         """
+        request = _start_request(params)
         self.start_limit.take(caller.principal)
-        started = await self.service.start(caller.principal, _start_request(params))
-        return msgspec.json.decode(started, type=Started)
+        return await self.service.start(caller.principal, request)
 
     async def cancel(self, caller: Caller, params: RunCancel) -> Accepted:
         """End a run of the caller's.
@@ -157,7 +136,7 @@ class RunMethods:
         Raises:
             CommandError: see `RunService.cancel`.
         """
-        key = key_of(caller, "run.cancel", params)
+        key = IdempotencyKey.of(caller.principal, "run.cancel", params.request_id, params)
         if (earlier := await stored_result(self.broker, key, Accepted)) is not None:
             return earlier
         status = await self.service.cancel(caller.principal, params.run_id, key=key)
@@ -169,8 +148,7 @@ class RunMethods:
         Raises:
             CommandError: see `RunService.approve`.
         """
-        decided = await self.service.approve(caller.principal, _decision(params))
-        return msgspec.json.decode(decided, type=Decided)
+        return await self.service.approve(caller.principal, _decision(params))
 
     async def get(self, caller: Caller, params: RunGet) -> RunView:
         """Return a run of the caller's with its interrupts.

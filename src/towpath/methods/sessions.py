@@ -14,8 +14,8 @@ from towpath.auth.tickets import TICKET_SECONDS
 from towpath.delivery.hub import Hub
 from towpath.delivery.subscriber import Subscriber
 from towpath.errors import BadRequest, LimitExceeded
-from towpath.log.broker import Broker, Write, Written
-from towpath.methods.idempotency import key_of, stored_result, storing, write_once
+from towpath.log.broker import Broker, IdempotencyKey, Write, Written
+from towpath.log.idempotency import stored_result, storing, write_once
 from towpath.methods.method import Caller, Method, Mutation, Name, NoParams, Params, ShortText
 
 
@@ -114,7 +114,7 @@ class SessionMethods:
             LimitExceeded: too many revocations are in force.
         """
         revocation = self._revocation(caller, params)
-        key = key_of(caller, "session.revoke", params)
+        key = IdempotencyKey.of(caller.principal, "session.revoke", params.request_id, params)
         await self.feed.publish(self.broker, revocation, storing(NoParams(), key))
         return NoParams()
 
@@ -138,7 +138,7 @@ class SessionMethods:
             PermissionDenied: the caller has no role for it.
         """
         tenant = caller.require(Action.DISCONNECT)
-        key = key_of(caller, "session.disconnect", params)
+        key = IdempotencyKey.of(caller.principal, "session.disconnect", params.request_id, params)
         if (earlier := await stored_result(self.broker, key, NoParams)) is not None:
             return earlier
         for subscriber in self.hub.subscribers(tenant, params.user):

@@ -9,8 +9,8 @@ from msgspec import Meta, Struct
 from towpath.channels import is_thread_id, thread_channel, user_channel
 from towpath.errors import BadRequest, NotFound
 from towpath.events.types import Message
-from towpath.log.broker import Broker, Write
-from towpath.methods.idempotency import key_of, write_once
+from towpath.log.broker import Broker, IdempotencyKey, Write
+from towpath.log.idempotency import write_once
 from towpath.methods.method import (
     Caller,
     Id,
@@ -19,9 +19,9 @@ from towpath.methods.method import (
     Mutation,
     NoParams,
     Params,
-    ThreadPosition,
 )
 from towpath.runs.publications import custom
+from towpath.runs.requests import ThreadPosition
 from towpath.runs.store import ThreadRow, ThreadStore
 from towpath.runs.tables.projection import ThreadCreated, ThreadDeleted, ThreadKey, ThreadRenamed
 
@@ -137,7 +137,7 @@ class ThreadMethods:
             raise BadRequest("thread_id must have 248 bytes at most")
         fact = ThreadCreated(key=_key(caller, thread), title=params.title, at=self.now())
         change = _announced("towpath.thread.created", fact)
-        key = key_of(caller, "thread.create", params)
+        key = IdempotencyKey.of(caller.principal, "thread.create", params.request_id, params)
         return await write_once(self.broker, key, CreatedThread(thread_id=thread), change)
 
     async def rename(self, caller: Caller, params: ThreadRename) -> NoParams:
@@ -149,7 +149,7 @@ class ThreadMethods:
         thread = _key(caller, params.thread_id)
         fact = ThreadRenamed(key=thread, title=params.title, at=self.now())
         change = _announced("towpath.thread.renamed", fact)
-        key = key_of(caller, "thread.rename", params)
+        key = IdempotencyKey.of(caller.principal, "thread.rename", params.request_id, params)
         return await write_once(self.broker, key, NoParams(), change)
 
     async def delete(self, caller: Caller, params: ThreadDelete) -> NoParams:
@@ -163,7 +163,7 @@ class ThreadMethods:
         channel = thread_channel(thread.tenant, thread.user, thread.id)
         change = _announced("towpath.thread.deleted", ThreadDeleted(key=thread))
         change = replace(change, truncate=(channel,))
-        key = key_of(caller, "thread.delete", params)
+        key = IdempotencyKey.of(caller.principal, "thread.delete", params.request_id, params)
         return await write_once(self.broker, key, NoParams(), change)
 
 

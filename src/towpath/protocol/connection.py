@@ -18,7 +18,7 @@ from towpath.errors import TowpathError
 from towpath.protocol import codec_json as codec
 from towpath.protocol import frames
 from towpath.protocol.frames import Command, Inbound, Malformed, Pong
-from towpath.protocol.states import State, Transition, after, legal
+from towpath.protocol.states import IllegalMove, State, Transition, after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,9 @@ class Connection:
     def _take(self, inbound: Inbound, events: list[Event]) -> None:
         """Check the transition of one command, and append the resulting event to `events`."""
         move = _move(inbound)
-        if not legal(self.state, move):
+        try:
+            state = after(self.state, move)
+        except IllegalMove:
             events.append(self._fail(codes.BAD_MESSAGE, f"{move.value} while {self.state.value}"))
             return
         if isinstance(inbound, Pong):
@@ -124,7 +126,7 @@ class Connection:
         if self.state is State.AUTHENTICATING:
             self._wait(inbound, events)
             return
-        self.state = after(self.state, move)
+        self.state = state
         events.append(inbound)
 
     def _wait(self, inbound: Command | Malformed, events: list[Event]) -> None:

@@ -83,11 +83,6 @@ class IllegalMove(TowpathError):
         return f"{self.move.value} is not legal while {self.state.value}"
 
 
-def legal(state: State, move: Transition) -> bool:
-    """Whether the table holds the transition."""
-    return (state, move) in TRANSITIONS
-
-
 def after(state: State, move: Transition) -> State:
     """Return the state after a legal transition.
 

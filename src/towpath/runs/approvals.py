@@ -5,14 +5,13 @@ import contextlib
 from dataclasses import replace
 from typing import Final
 
-import msgspec
-
 from towpath import telemetry
 from towpath.agents.agent import AgentRegistry
 from towpath.channels import user_channel
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, Unavailable
 from towpath.identity import Principal
 from towpath.log.broker import Append, IdempotencyKey, Write, write
+from towpath.log.idempotency import stored_result, write_once
 from towpath.runs.deps import RunDeps
 from towpath.runs.interrupts import (
     DECISIONS,
@@ -30,14 +29,7 @@ from towpath.runs.interrupts import (
 )
 from towpath.runs.model import OVER, RunKey, RunRecord, Status
 from towpath.runs.publications import custom
-from towpath.runs.requests import (
-    Decision,
-    RunRequest,
-    Start,
-    StartOptions,
-    approve_result,
-    request_key,
-)
+from towpath.runs.requests import Decided, Decision, R, RunRequest, Start, StartOptions
 
 ATTEMPTS: Final = 3
 """How often a decision is tried while other interrupts of the run are decided."""
@@ -54,7 +46,7 @@ class Approvals:
         self._start = start
         self._woken = asyncio.Event()
 
-    async def decide(self, principal: Principal, decision: Decision) -> bytes:
+    async def decide(self, principal: Principal, decision: Decision) -> Decided:
         """Store a decision, and start the continuation if no interrupt of the run is open then.
 
         Returns:
@@ -63,7 +55,7 @@ class Approvals:
         Raises:
             NotOpen: the interrupt was decided, expired or superseded.
         """
-        key = request_key(principal, "run.approve", decision.request_id, decision)
+        key = IdempotencyKey.of(principal, "run.approve", decision.request_id, decision)
         for _ in range(ATTEMPTS):
             with contextlib.suppress(AnswersMoved):
                 return await self._decide(principal, decision, key)
@@ -97,7 +89,9 @@ class Approvals:
                     await self._woken.wait()
             self._woken.clear()
 
-    async def _decide(self, principal: Principal, decision: Decision, key: IdempotencyKey) -> bytes:
+    async def _decide(
+        self, principal: Principal, decision: Decision, key: IdempotencyKey
+    ) -> Decided:
         deps, now = self._deps, self._deps.now()
         tenant, user = principal.tenant, principal.user
         record = await deps.store.find_run(tenant, user, decision.run_id)
@@ -105,7 +99,7 @@ class Approvals:
         interrupts = await self._expired(stored, now)
         # This check must come after the lookups above. If the same request was written before
         # them, its result is found here; if after them, the write below returns that result.
-        if (earlier := await deps.broker.stored_result(key)) is not None:
+        if (earlier := await stored_result(deps.broker, key, Decided)) is not None:
             return earlier
         if record is None:
             raise NotFound("no such run")
@@ -131,13 +125,12 @@ class Approvals:
         answered = [decided if one is interrupt else one for one in interrupts]
         return await self._continue(principal, record.key, answered, fact, key)
 
-    async def _write_decision(self, fact: InterruptDecided, key: IdempotencyKey) -> bytes:
+    async def _write_decision(self, fact: InterruptDecided, key: IdempotencyKey) -> Decided:
         """Store a decision of a run that has other open interrupts."""
-        result = msgspec.json.encode({"status": "accepted"})
         change = {"interrupt_id": fact.id, "status": fact.status.value}
         notice = _notice(fact.key, "towpath.interrupt.decided", change)
-        decided = Write((notice,), (fact,), key=key, result=lambda _: result)
-        return (await write(self._deps.broker, decided)).result
+        result = Decided(status="accepted")
+        return await write_once(self._deps.broker, key, result, Write((notice,), (fact,)))
 
     async def _continue(
         self,
@@ -146,17 +139,19 @@ class Approvals:
         answered: list[Interrupt],
         fact: InterruptDecided,
         key: IdempotencyKey,
-    ) -> bytes:
+    ) -> Decided:
         """Store the last decision, and start the continuation run, in one transaction."""
-        if self._registry.get(parent.agent) is None:
-            raise Unavailable("the agent of the run is not registered any more")
+        try:
+            self._registry.get(parent.agent)
+        except NotFound:
+            raise Unavailable("the agent of the run is not registered any more") from None
         request = RunRequest(
             request_id=key.request_id,
             agent=parent.agent,
             thread_id=parent.thread,
             input={"messages": [], "resume": resume_entries(answered)},
         )
-        options = StartOptions(key=key, result=approve_result, parent=parent.run, facts=(fact,))
+        options = StartOptions(key=key, result=Decided, parent=parent.run, facts=(fact,))
         return await self._start(principal, request, options)
 
     async def _expired(self, interrupts: list[Interrupt], now: float) -> list[Interrupt]:
@@ -196,8 +191,8 @@ def _open_interrupt(record: RunRecord, interrupts: list[Interrupt], key: str) ->
 
 
 def answer_options(
-    options: StartOptions, interrupts: list[Interrupt], request: RunRequest, at: float
-) -> StartOptions:
+    options: StartOptions[R], interrupts: list[Interrupt], request: RunRequest, at: float
+) -> StartOptions[R]:
     """Return the options of a run whose request answers interrupts: all of them, each once.
 
     Args:

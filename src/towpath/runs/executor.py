@@ -27,7 +27,7 @@ from towpath.events.types import IllegalEvent
 from towpath.log.broker import Append, IdempotencyKey, Write, Written, failure
 from towpath.runs.deps import RunDeps
 from towpath.runs.model import OVER, LeaseHeld, LogRange, RunKey, Status
-from towpath.runs.publications import channel_of, items_of, notice
+from towpath.runs.publications import items_of, notice
 from towpath.runs.run import Run, RunEvent, RunIsOver
 
 ENDING_FAILURES: Final = 3
@@ -50,7 +50,7 @@ class RunExecutor:
             deps: the dependencies of runs.
         """
         self.run = run
-        self._channel = channel_of(run.key)
+        self._channel = run.key.channel
         self._fence, self._top = log_range
         self._began = began
         self._deps = deps
@@ -325,7 +325,7 @@ async def without_content(key: RunKey, first: int | None, deps: RunDeps) -> tupl
     Raises:
         StorageError: the log cannot be read now.
     """
-    top = (await deps.broker.read(channel_of(key), None, limit=0)).top
+    top = (await deps.broker.read(key.channel, None, limit=0)).top
     events = 1 if first is None else top - first + 1
     return Run.of_unknown_content(key, events=events, new_id=deps.new_id), top
 
@@ -338,7 +338,7 @@ async def read_back(key: RunKey, deps: RunDeps) -> tuple[Run, LogRange]:
     """
     past = await deps.store.conversation(*key.thread_key)
     run = Run(key, history=past.messages, state=past.state, new_id=deps.new_id)
-    replay = await deps.broker.read(channel_of(key), past.offset)
+    replay = await deps.broker.read(key.channel, past.offset)
     for publication in replay.publications:
         run.replay(msgspec.json.decode(publication.data))
     first = replay.publications[0].offset if replay.publications else None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
+from towpath.channels import Channel, thread_channel
 from towpath.errors import Conflict
 from towpath.events.types import Event, Message
 
@@ -91,6 +92,11 @@ class RunKey:
         """The unique key of the run's thread: tenant, user, thread."""
         return (self.tenant, self.user, self.thread)
 
+    @property
+    def channel(self) -> Channel:
+        """The channel of the run's thread."""
+        return thread_channel(self.tenant, self.user, self.thread)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
@@ -128,7 +134,6 @@ class RunOpened:
     """Fact: a run's first event is in the log; raises ThreadBusy if it is not the run's turn."""
 
     key: RunKey
-    started: Event
     title: str
     """The title of the thread, if the run creates it."""
     thread_offset: int

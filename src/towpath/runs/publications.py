@@ -2,15 +2,9 @@
 
 import msgspec
 
-from towpath.channels import Channel, thread_channel, user_channel
+from towpath.channels import Channel, user_channel
 from towpath.log.broker import Append, Item
-from towpath.runs.model import RunKey
 from towpath.runs.run import Run, RunEvent
-
-
-def channel_of(key: RunKey) -> Channel:
-    """Return the channel of a run's thread."""
-    return thread_channel(*key.thread_key)
 
 
 def items_of(events: list[RunEvent]) -> tuple[Item, ...]:

@@ -16,6 +16,7 @@ from towpath import telemetry
 from towpath.errors import BadRequest, CommandError, Conflict, NotFound, StorageError
 from towpath.identity import Principal
 from towpath.log.broker import Append, IdempotencyKey, Span, Write, write
+from towpath.log.idempotency import write_once
 from towpath.runs.deps import RunDeps
 from towpath.runs.executor import run_ended
 from towpath.runs.model import (
@@ -28,8 +29,8 @@ from towpath.runs.model import (
     ThreadMoved,
     TurnMoved,
 )
-from towpath.runs.publications import channel_of, items_of, notice
-from towpath.runs.requests import QueuedRequest, RunRequest, Start, StartOptions, start_result
+from towpath.runs.publications import items_of, notice
+from towpath.runs.requests import QueuedRequest, R, RunRequest, Start, Started, StartOptions
 from towpath.runs.run import Run
 
 
@@ -51,7 +52,7 @@ class RunQueue:
         self._stopped = asyncio.Event()
         self._advancing: set[asyncio.Task[None]] = set()
 
-    async def put(self, principal: Principal, request: RunRequest, options: StartOptions) -> bytes:
+    async def put(self, principal: Principal, request: RunRequest, options: StartOptions[R]) -> R:
         """Queue a run on a busy thread and return the result of its `run.start`.
 
         Raises:
@@ -59,21 +60,17 @@ class RunQueue:
             LimitExceeded: too many runs wait already.
         """
         key = request.run_key(principal)
-        top = await self._deps.broker.read(channel_of(key), None, limit=0)
+        top = await self._deps.broker.read(key.channel, None, limit=0)
         stored = QueuedRequest(
             request=request, messages=request.messages, roles=sorted(principal.roles)
         )
         fact = RunQueued(key=key, request=msgspec.json.encode(stored), at=self._deps.now())
         # A reader of the run starts at this position and reads everything published after it.
-        span = Span(channel_of(key), top.epoch, top.top + 1, top.top)
+        span = Span(key.channel, top.epoch, top.top + 1, top.top)
         run = Run(key, history=[], new_id=self._deps.new_id)
-        change = Write(
-            (notice(run, "towpath.run.queued"),),
-            (fact,),
-            key=options.key,
-            result=lambda _: start_result(key, span),
-        )
-        result = (await write(self._deps.broker, change)).result
+        change = Write((notice(run, "towpath.run.queued"),), (fact,))
+        result = options.result.at(key, span)
+        result = await write_once(self._deps.broker, options.key, result, change)
         self.wake(*key.thread_key)
         return result
 
@@ -168,7 +165,7 @@ class RunQueue:
         )
         # Earlier versions stored the text of a message, not a message with an id.
         request = stored.request.with_ids(self._deps.new_id)
-        options = StartOptions(key=None, result=start_result, queued=head)
+        options = StartOptions(key=None, result=Started, queued=head)
         try:
             await self._open_run(principal, request, options)
         except Conflict:
@@ -187,12 +184,10 @@ class RunQueue:
         past = await deps.store.conversation(*key.thread_key)
         run = Run(key, history=past.messages, state=past.state, new_id=deps.new_id)
         events = run.begin({"messages": stored.messages if stored else []})
-        started = events[0].event
         events += run.cancel() if head.withdrawn else run.fail("run.failed", "it could not begin")
         now = deps.now()
         opened = RunOpened(
             key=key,
-            started=started,
             title="",
             thread_offset=past.offset,
             at=now,
@@ -200,7 +195,7 @@ class RunQueue:
             lease=now,
             queued=head,
         )
-        append = Append(channel_of(key), items_of(events))
+        append = Append(key.channel, items_of(events))
         facts = (opened, run.closed(now, holder=deps.holder, expires=now))
         await write(deps.broker, Write((append, notice(run, "towpath.run.ended")), facts))
         deps.telemetry.emit(run_ended(run, 0.0))

@@ -1,24 +1,25 @@
-"""Requests to runs: a request to an agent, and a decision on an interrupt.
+"""Requests to runs and their results: a request to an agent, a decision on an interrupt.
 
 A `RunRequest` is validated when it is created, so code that receives one does not check it again.
 Only its size is compared with a bound of the settings, when the service accepts it.
 """
 
 import copy
-import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 import msgspec
 
 from towpath.agents.agent import AgentInput
 from towpath.channels import is_id, is_thread_id
 from towpath.errors import BadRequest
-from towpath.events.types import Event, Message
+from towpath.events.types import Event, IllegalEvent, Message
 from towpath.identity import Principal, UserExecutionContext
-from towpath.log.broker import IdempotencyKey, Span
-from towpath.runs.model import Queued, RunKey
+from towpath.log.broker import Append, IdempotencyKey, Span, Write
+from towpath.runs.deps import RunDeps
+from towpath.runs.model import Queued, RunKey, RunOpened
+from towpath.runs.publications import items_of, notice
 from towpath.runs.run import Run
 
 TITLE_LENGTH: Final = 60
@@ -48,10 +49,10 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     refused with Conflict."""
 
     def __post_init__(self) -> None:
-        if not is_id(self.request_id):
-            raise BadRequest("request_id must be 1 to 128 printable characters")
         if self.run_id is not None and not is_id(self.run_id):
             raise BadRequest("run_id must be 1 to 128 printable characters")
+        if not is_id(self.request_id):
+            raise BadRequest("request_id must be 1 to 128 printable characters")
         if self.thread_id is not None and not is_thread_id(self.thread_id):
             raise BadRequest("thread_id must be 1 to 128 printable characters, 248 bytes at most")
         if (self.message is None) == (self.input is None):
@@ -91,6 +92,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         if self.message is not None:
             message = {"id": new_id(), "role": "user", "content": self.message}
             run_input = {"messages": [message]}
+        elif self.thread_id is not None and self.run_id is not None:
+            return self
         return RunRequest(
             request_id=self.request_id,
             agent=self.agent,
@@ -132,13 +135,64 @@ class QueuedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The roles of the person who sent the request."""
 
 
+class ThreadPosition(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to subscribe from."""
+
+    epoch: str
+    offset: int
+
+    @classmethod
+    def before(cls, span: Span) -> Self:
+        """Return the position after which a reader receives everything in the span."""
+        return cls(epoch=span.before.epoch, offset=span.before.offset)
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that began, and the position before its first event."""
+
+    thread_id: str
+    run_id: str
+    position: ThreadPosition
+
+    @classmethod
+    def at(cls, key: RunKey, span: Span) -> Self:
+        """Return the result of `run.start` for a run whose first event is in the span."""
+        position = ThreadPosition.before(span)
+        return cls(thread_id=key.thread, run_id=key.run, position=position)
+
+
+class Decided(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a decision: `accepted`, `already`, `expired` or `gone`; and what goes on."""
+
+    status: str
+    run_id: str | None = None
+    thread_id: str | None = None
+    position: ThreadPosition | None = None
+
+    @classmethod
+    def at(cls, key: RunKey, span: Span) -> Self:
+        """Return the result of the decision that starts a run whose first event is in the span."""
+        position = ThreadPosition.before(span)
+        return cls(status="accepted", thread_id=key.thread, run_id=key.run, position=position)
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a cancel: `accepted` or `too_late`."""
+
+    status: str
+
+
+R = TypeVar("R", Started, Decided)
+"""The result of the request that opens a run."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StartOptions:
+class StartOptions(Generic[R]):
     """How a run is opened: its idempotency key, its parent run, and facts to write with it."""
 
     key: IdempotencyKey | None
-    result: Callable[[RunKey, Span], bytes]
-    """Makes the result that is stored under the key."""
+    result: type[R]
+    """The class of the result, which is stored under the key."""
     parent: str | None = None
     """The run that this one continues."""
     facts: tuple[object, ...] = ()
@@ -147,8 +201,13 @@ class StartOptions:
     """The run as it was queued, if it was."""
 
 
-Start = Callable[[Principal, RunRequest, StartOptions], Awaitable[bytes]]
-"""Opens a run and returns the result of its opening."""
+class Start(Protocol):
+    """Opens a run."""
+
+    async def __call__(
+        self, principal: Principal, request: RunRequest, options: StartOptions[R]
+    ) -> R:
+        """Open a run; return its result, or the result that is stored under its key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,30 +228,42 @@ class Decision:
     """The digest of the arguments shown; required if the interrupt is about a tool call."""
 
 
-def request_key(who: Principal, method: str, request_id: str, request: object) -> IdempotencyKey:
-    """Return the idempotency key of a request: person, method, request id, parameters' digest."""
-    digest = hashlib.sha256(msgspec.json.encode(request)).hexdigest()
-    return IdempotencyKey((who.tenant, who.user, method), request_id, digest)
+def opening(
+    run: Run, request: RunRequest, options: StartOptions[R], *, offset: int, deps: RunDeps
+) -> Write:
+    """Begin a run; return the write of its first events and of the fact that it was opened.
 
+    Args:
+        run: the run, which has not begun.
+        request: the request, with its ids.
+        options: how the run is opened.
+        offset: the offset of the thread when its conversation was read.
+        deps: the dependencies of runs.
 
-def start_result(key: RunKey, span: Span) -> bytes:
-    """Return the result of `run.start`."""
-    return msgspec.json.encode(_position(key, span))
-
-
-def approve_result(key: RunKey, span: Span) -> bytes:
-    """Return the result of the decision that starts the continuation run."""
-    return msgspec.json.encode({"status": "accepted", **_position(key, span)})
-
-
-def cancel_result(status: str) -> bytes:
-    """Return the result of `run.cancel`."""
-    return msgspec.json.encode({"status": status})
-
-
-def _position(key: RunKey, span: Span) -> dict[str, Any]:
-    position = {"epoch": span.before.epoch, "offset": span.before.offset}
-    return {"thread_id": key.thread, "run_id": key.run, "position": position}
+    Raises:
+        BadRequest: the messages are not AG-UI's; the run has not begun.
+    """
+    try:
+        events = run.begin(request.run_input, parent=options.parent)
+    except IllegalEvent as error:
+        raise BadRequest(error.reason) from None
+    key = run.key
+    opened = RunOpened(
+        key=key,
+        title=_title_of(events[0].event["input"]["messages"]),
+        thread_offset=offset,
+        at=deps.now(),
+        holder=deps.holder,
+        lease=deps.lease_end(),
+        queued=options.queued,
+    )
+    first = Append(key.channel, items_of(events), fence=True)
+    return Write(
+        (first, notice(run, "towpath.run.started")),
+        (*options.facts, opened),
+        key=options.key,
+        result=lambda spans: msgspec.json.encode(options.result.at(key, spans[0])),
+    )
 
 
 def agent_input(run: Run, principal: Principal, request: RunRequest) -> AgentInput:
@@ -226,7 +297,7 @@ def _to_answer(conversation: list[Message], messages: list[Message]) -> list[Mes
     return [one for at, one in enumerate(conversation) if at <= last or one["id"] in ids]
 
 
-def title_of(messages: list[Message]) -> str:
+def _title_of(messages: list[Message]) -> str:
     """Return the title of a thread whose first messages these are."""
     return " ".join(_text_of(messages[-1]).split())[:TITLE_LENGTH] if messages else ""
 

@@ -10,7 +10,7 @@ import contextlib
 import uuid
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
@@ -18,27 +18,42 @@ from towpath import telemetry
 from towpath.agents.agent import Agent, AgentInput, AgentRegistry, DoubleTexting
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, TooLarge, Unavailable
 from towpath.identity import Principal
-from towpath.log.broker import Broker, IdempotencyKey, failure
-from towpath.runs.active_runs import ActiveRuns
-from towpath.runs.approvals import Approvals
+from towpath.log.broker import Broker, IdempotencyKey, Span, failure, write
+from towpath.log.idempotency import stored_result
+from towpath.runs.approvals import Approvals, answer_options
 from towpath.runs.deps import RunDeps, RunLimits
 from towpath.runs.executor import RunExecutor, agent_fault
 from towpath.runs.interrupts import DECISIONS, NotOpen
-from towpath.runs.leases import Leases
-from towpath.runs.model import OVER, RunKey, RunRecord, Status, ThreadBusy
-from towpath.runs.opener import ATTEMPTS, RunOpener
+from towpath.runs.leases import ActiveRuns, Leases
+from towpath.runs.model import (
+    OVER,
+    LogRange,
+    RunKey,
+    RunRecord,
+    Status,
+    ThreadBusy,
+    ThreadMoved,
+)
 from towpath.runs.queue import RunQueue
 from towpath.runs.requests import (
+    Accepted,
+    Decided,
     Decision,
+    R,
     RunRequest,
+    Started,
     StartOptions,
-    cancel_result,
-    request_key,
-    start_result,
+    agent_input,
+    opening,
 )
+from towpath.runs.run import Run
 from towpath.runs.store import ThreadStore
 from towpath.telemetry import Telemetry
 
+T = TypeVar("T")
+
+ATTEMPTS: Final = 20
+"""How often a run is opened on a thread that changes meanwhile, or is busy."""
 LOOKUPS: Final = 2
 """How often a run that is to be cancelled is looked up: it may begin between two lookups."""
 
@@ -68,13 +83,12 @@ class RunService:
             holder=uuid.uuid4().hex,
         )
         self._active = ActiveRuns()
-        self._commands: set[asyncio.Task[bytes]] = set()
+        self._commands: set[asyncio.Task[Any]] = set()
         """Starts and decisions in progress."""
         self._draining = False
         self._approvals = Approvals(self._deps, registry, self._start)
         self._group = asyncio.TaskGroup()
-        self._opener = RunOpener(self._deps, registry, self._active, self._approvals, self._launch)
-        self._queue = RunQueue(self._deps, self._opener.open, self._group)
+        self._queue = RunQueue(self._deps, self._open, self._group)
         self._leases = Leases(
             self._deps, self._active, lambda key: self._queue.wake(*key.thread_key)
         )
@@ -118,12 +132,11 @@ class RunService:
         """How many runs are in progress."""
         return len(self._active)
 
-    async def start(self, principal: Principal, request: RunRequest) -> bytes:
+    async def start(self, principal: Principal, request: RunRequest) -> Started:
         """Start a run, which continues without readers; if its thread is busy, it may be queued.
 
         Returns:
-            The JSON result of `run.start`: thread_id, run_id and a position before the run's
-            first event. The same for the same request again.
+            The result of `run.start`; the same for the same request again.
 
         Raises:
             NotFound: there is no such agent.
@@ -134,22 +147,21 @@ class RunService:
             Unavailable: the server drains, or the log cannot be written.
         """
         self._refuse_while_draining()
-        self._registry.named(request.agent)
+        self._registry.get(request.agent)
         bound = self._deps.limits.message_bytes
         if request.size > bound:
             raise TooLarge(f"a message may have {bound} bytes")
         # The key is made from the request as received, before the gateway chooses ids, so that a
         # repetition has the same key and creates no second thread.
-        key = request_key(principal, "run.start", request.request_id, request)
-        options = StartOptions(key=key, result=start_result)
+        key = IdempotencyKey.of(principal, "run.start", request.request_id, request)
+        options = StartOptions(key=key, result=Started)
         return await self._complete(self._start(principal, request, options))
 
-    async def approve(self, principal: Principal, decision: Decision) -> bytes:
+    async def approve(self, principal: Principal, decision: Decision) -> Decided:
         """Apply a decision on an interrupt; the last decision of a run starts its continuation.
 
         Returns:
-            The JSON result of `run.approve`: `status` is `accepted`, `already`, `expired` or
-            `gone`; with `accepted` and no other interrupt open, `run_id` and `position` of the
+            The result of `run.approve`; with `accepted` and no other interrupt open, it names the
             continuation. The same for the same request again.
 
         Raises:
@@ -164,7 +176,7 @@ class RunService:
         try:
             return await self._complete(self._approvals.decide(principal, decision))
         except NotOpen as late:
-            return msgspec.json.encode({"status": late.status})
+            return Decided(status=late.status)
 
     async def cancel(
         self, principal: Principal, run_id: str, *, key: IdempotencyKey | None = None
@@ -182,9 +194,10 @@ class RunService:
             NotFound: no such run, or another person's.
             Unavailable: the log cannot be used now.
         """
-        request = None if key is None else (key, cancel_result("accepted"))
+        accepted = msgspec.json.encode(Accepted(status="accepted"))
+        request = None if key is None else (key, accepted)
         for _ in range(LOOKUPS):
-            executor = await self._find(principal, run_id)
+            executor = await self._active.find((principal.tenant, principal.user, run_id))
             if executor is not None:
                 ends = executor.end(executor.run.cancel(), request=request)
                 if not ends and not executor.ends_for(key):
@@ -239,12 +252,6 @@ class RunService:
         with contextlib.suppress(NotFound, Unavailable):
             await self.cancel(principal, run_id)
 
-    async def _find(self, principal: Principal, run_id: str) -> RunExecutor | None:
-        """Return a run in progress; if it is being opened, wait for that write first."""
-        mine = (principal.tenant, principal.user, run_id)
-        await self._active.opened(lambda key: key.run_id_key == mine)
-        return self._active.get(mine)
-
     async def _wait_ended(self, executor: RunExecutor) -> None:
         """Wait until the ending of a run that is over is in the log.
 
@@ -266,7 +273,7 @@ class RunService:
         except StorageError:
             raise Unavailable("the store cannot be read now") from None
 
-    async def _complete(self, command: Coroutine[Any, Any, bytes]) -> bytes:
+    async def _complete(self, command: Coroutine[Any, Any, T]) -> T:
         """Run a command to its result, even if the client that sent it disconnects.
 
         Raises:
@@ -282,18 +289,20 @@ class RunService:
             raise Unavailable(str(error)) from None
 
     async def _start(
-        self, principal: Principal, request: RunRequest, options: StartOptions
-    ) -> bytes:
+        self, principal: Principal, request: RunRequest, options: StartOptions[R]
+    ) -> R:
         """Open a run; if its thread is busy, apply the agent's `double_texting` policy."""
         request = request.with_ids(self._deps.new_id)
         for _ in range(ATTEMPTS):
             try:
-                return await self._opener.open(principal, request, options)
+                return await self._open(principal, request, options)
+            except ThreadMoved:
+                continue
             except ThreadBusy:
                 # A run that answers interrupts is never queued: the run before it would supersede
                 # the interrupts.
                 answers = options.parent is not None or bool(request.answers)
-                policy = self._registry.named(request.agent).double_texting
+                policy = self._registry.get(request.agent).double_texting
                 if policy is DoubleTexting.REJECT or answers:
                     raise
                 if policy is DoubleTexting.QUEUE:
@@ -301,6 +310,45 @@ class RunService:
                 await self._free_thread(request.run_key(principal).thread_key)
                 self._refuse_while_draining()
         raise Conflict("the thread has too many writers")
+
+    async def _open(self, principal: Principal, request: RunRequest, options: StartOptions[R]) -> R:
+        """Write a run's first events to its thread, and launch the run.
+
+        Raises:
+            NotFound: there is no such agent.
+            BadRequest: the messages are not AG-UI's, or the answers do not fit the interrupts.
+            NotOpen: an interrupt that the request answers is not open.
+            ThreadMoved: the thread changed while its conversation was read.
+            Conflict: the thread is busy, or the ids were used before.
+            StorageError: the log cannot be used now.
+        """
+        deps, agent = self._deps, self._registry.get(request.agent)
+        key = request.run_key(principal)
+        past = await deps.store.conversation(*key.thread_key)
+        if options.parent is None and request.answers:
+            now = deps.now()
+            interrupts = await self._approvals.last_interrupts(key, now)
+            # This check must come after the lookup above. If the same request was written before
+            # it, its result is found here; if after it, the write below returns that result.
+            if options.key is not None and (
+                earlier := await stored_result(deps.broker, options.key, options.result)
+            ):
+                return earlier
+            options = answer_options(options, interrupts, request, now)
+        run = Run(
+            key,
+            history=past.messages,
+            state=past.state,
+            new_id=deps.new_id,
+            keep_raw=deps.limits.keep_raw,
+        )
+        first_write = opening(run, request, options, offset=past.offset, deps=deps)
+        with self._active.opening(key):
+            written = await write(deps.broker, first_write)
+            if written.repeated:
+                return msgspec.json.decode(written.result, type=options.result)
+            self._launch(run, written.spans[0], agent, agent_input(run, principal, request))
+        return options.result.at(key, written.spans[0])
 
     async def _free_thread(self, thread_key: tuple[str, str, str]) -> None:
         """End the active run and the queued runs of a thread, and wait for their endings.
@@ -317,10 +365,12 @@ class RunService:
             await self._wait_ended(executor)
         await self._queue.advance(*thread_key)
 
-    def _launch(self, executor: RunExecutor, agent: Agent, agent_input: AgentInput) -> None:
-        key = executor.run.key
+    def _launch(self, run: Run, span: Span, agent: Agent, agent_input: AgentInput) -> None:
+        """Run the agent of a run that has begun, in a task of the service."""
+        key, deps = run.key, self._deps
+        executor = RunExecutor(run, LogRange(span.first, span.last), deps.now(), deps)
         self._active.add(executor)
-        self._deps.telemetry.emit(
+        deps.telemetry.emit(
             telemetry.RunBegan(
                 tenant=key.tenant, user=key.user, thread=key.thread, run=key.run, agent=key.agent
             )

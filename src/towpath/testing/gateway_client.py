@@ -130,11 +130,11 @@ class GatewayTestClient:
             input=input,
         )
         principal = Principal(tenant=self._tenant, user=user)
-        started = msgspec.json.decode(await self.node.runs.start(principal, request))
-        channel = thread_channel(self._tenant, user, started["thread_id"])
+        started = await self.node.runs.start(principal, request)
+        channel = thread_channel(self._tenant, user, started.thread_id)
         async with asyncio.timeout(self._timeout):
-            events = await self._until_ended(channel, started["position"]["offset"])
-        return FinishedRun(thread=started["thread_id"], run=started["run_id"], events=events)
+            events = await self._until_ended(channel, started.position.offset)
+        return FinishedRun(thread=started.thread_id, run=started.run_id, events=events)
 
     async def _until_ended(self, channel: Channel, after: int) -> list[Event]:
         """Return the events after an offset, up to the first terminal event."""

@@ -220,7 +220,6 @@ class World:
     def begin(self, thread: str, run: str, queued: Queued | None = None) -> None:
         fact = RunOpened(
             key=key(thread, run),
-            started={},
             title="",
             thread_offset=self.offsets.get(thread, 0),
             at=self.at,

@@ -361,9 +361,7 @@ async def test_p5_a_second_active_run_is_impossible(
         run = await stage.cast(waiting("a")).start()
         monkeypatch.setattr(projection, "has_active_run", lambda db, thread: False)
         key = RunKey(tenant="acme", user="alice", thread="t1", run="r2", agent="agent")
-        opened = RunOpened(
-            key=key, started={}, title="", thread_offset=0, at=1_000.0, holder="h", lease=0.0
-        )
+        opened = RunOpened(key=key, title="", thread_offset=0, at=1_000.0, holder="h", lease=0.0)
         append = Append(thread_channel("acme", "alice", "t1"), (Item(b"{}", {}),))
         with pytest.raises((sqlite3.IntegrityError, StorageError)):
             await write(stage.broker, Write((append,), (opened,)))
@@ -428,9 +426,7 @@ async def test_p5_a_refused_decision_leaves_no_trace(kind: str, tmp_path: Path) 
         run = await stage.cast(asking).start()
         await stage.done(run)
         key = RunKey(tenant="acme", user="alice", thread="t1", run="r2", agent="agent")
-        opened = RunOpened(
-            key=key, started={}, title="", thread_offset=99, at=1_000.0, holder="h", lease=0.0
-        )
+        opened = RunOpened(key=key, title="", thread_offset=99, at=1_000.0, holder="h", lease=0.0)
         channel = thread_channel("acme", "alice", "t1")
         append = Append(channel, (Item(b"{}", {}),))
         with pytest.raises(ThreadMoved):

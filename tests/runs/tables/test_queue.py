@@ -56,10 +56,8 @@ async def put(stage: Stage, *runs: str, thread: str = "t1", user: str = "alice")
 
 async def open_run(stage: Stage, run: str, as_seen: Queued | None, *, offset: int = 0) -> Written:
     """Write a run's beginning as whoever begins it does."""
-    started = {"type": "RUN_STARTED", "threadId": "t1", "runId": run}
     fact = RunOpened(
         key=key(run),
-        started=started,
         title="",
         thread_offset=offset,
         at=2.0,
@@ -256,7 +254,6 @@ def applied(db: sqlite3.Connection, what: str, run: str) -> bool:
     }
     opened = RunOpened(
         key=where,
-        started={},
         title="",
         thread_offset=offset[0] if offset else 0,
         at=1.0,

@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 from tests.runs.stage import ALICE, BOB, Stage, saying, staged, waiting
 from towpath.channels import CONTROL, Channel, thread_channel
 from towpath.errors import ConfigurationError, LogCorrupted
-from towpath.log.broker import Append, Item, Publication, Write, write
+from towpath.log.broker import Append, IdempotencyKey, Item, Publication, Write, write
 from towpath.log.health import LogHealth
 from towpath.log.integrity import checksums
 from towpath.log.integrity.background_check import Examination
 from towpath.log.sqlite_broker import SqliteBroker
-from towpath.runs.requests import request_key
 from towpath.runs.store import StoredThread, ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
 from towpath.telemetry import LogQuarantined, Telemetry, TelemetryEvent
@@ -46,7 +45,7 @@ class Known:
     epoch: str = ""
 
 
-KEY = request_key(ALICE, "thread.create", "r1", "asked")
+KEY = IdempotencyKey.of(ALICE, "thread.create", "r1", "asked")
 
 
 async def fill(stage: Stage) -> None:

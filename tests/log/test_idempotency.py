@@ -7,24 +7,24 @@ import pytest
 from tests.runs.stage import ALICE, staged
 from towpath.channels import user_channel
 from towpath.errors import Conflict, StorageError
-from towpath.log.broker import Append, Item, Write
-from towpath.methods.idempotency import key_of, stored_result, write_once
-from towpath.methods.method import Caller
-from towpath.methods.runs import Accepted, Decided
+from towpath.log.broker import Append, IdempotencyKey, Item, Write
+from towpath.log.idempotency import stored_result, write_once
 from towpath.methods.threads import ThreadRename
+from towpath.runs.requests import Accepted, Decided
 
 CHANNEL = user_channel("acme", "alice")
 CHANGE = Write((Append(CHANNEL, (Item(b"{}", {}),)),))
-CALLER = Caller(principal=ALICE)
 
 
-def rename(title: str = "one", request_id: str = "q") -> ThreadRename:
-    return ThreadRename(request_id=request_id, thread_id="t", title=title)
+def key_of(method: str, title: str = "one") -> IdempotencyKey:
+    """Return the key of Alice's request `q` to rename a thread."""
+    rename = ThreadRename(request_id="q", thread_id="t", title=title)
+    return IdempotencyKey.of(ALICE, method, rename.request_id, rename)
 
 
 async def test_p8_a_repetition_changes_nothing_and_gets_the_first_result(tmp_path: Path) -> None:
     """The second write under a key is not made; what it would have said is not said."""
-    key = key_of(CALLER, "thread.rename", rename())
+    key = key_of("thread.rename")
     async with staged("memory", tmp_path) as stage:
         assert await stored_result(stage.broker, key, Accepted) is None
         for status in ("first", "second"):
@@ -37,20 +37,20 @@ async def test_p8_a_repetition_changes_nothing_and_gets_the_first_result(tmp_pat
 async def test_p8_a_request_id_stands_for_one_request(tmp_path: Path) -> None:
     """The same id with other parameters is a conflict; of another method, or person, it is new."""
     async with staged("memory", tmp_path) as stage:
-        await write_once(stage.broker, key_of(CALLER, "m", rename()), Accepted(status="a"))
-        other = key_of(CALLER, "m", rename("two"))
+        await write_once(stage.broker, key_of("m"), Accepted(status="a"))
+        other = key_of("m", "two")
         with pytest.raises(Conflict):
             await write_once(stage.broker, other, Accepted(status="b"), CHANGE)
         with pytest.raises(Conflict):
             await stored_result(stage.broker, other, Accepted)
-        again = key_of(CALLER, "another", rename())
+        again = key_of("another")
         assert await stored_result(stage.broker, again, Accepted) is None
         assert (await stage.broker.read(CHANNEL, 0)).top == 0
 
 
 async def test_p8_what_was_not_written_is_not_stored(tmp_path: Path) -> None:
     """After a write that failed the same request is a first one."""
-    key = key_of(CALLER, "m", rename())
+    key = key_of("m")
     async with staged("memory", tmp_path) as stage:
         stage.broker.refuse_next = 1
         with pytest.raises(StorageError):
@@ -61,7 +61,7 @@ async def test_p8_what_was_not_written_is_not_stored(tmp_path: Path) -> None:
 
 async def test_a_stored_result_keeps_what_it_left_out(tmp_path: Path) -> None:
     """A result with optional fields comes back as it went, without nulls that were not there."""
-    key = key_of(CALLER, "m", rename())
+    key = key_of("m")
     async with staged("memory", tmp_path) as stage:
         await write_once(stage.broker, key, Decided(status="accepted"))
         assert await stage.broker.stored_result(key) == b'{"status":"accepted"}'

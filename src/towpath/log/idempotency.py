@@ -12,18 +12,11 @@ import msgspec
 from msgspec import Struct
 
 from towpath.log.broker import Broker, IdempotencyKey, Write, write
-from towpath.methods.method import Caller, Mutation
-from towpath.runs.requests import request_key
 
 R = TypeVar("R", bound=Struct)
 
 
-def key_of(caller: Caller, method: str, params: Mutation) -> IdempotencyKey:
-    """Return the idempotency key of a call: caller, method, request id, parameters' digest."""
-    return request_key(caller.principal, method, params.request_id, params)
-
-
-def storing(result: Struct, key: IdempotencyKey, change: Write | None = None) -> Write:
+def storing(result: Struct, key: IdempotencyKey | None, change: Write | None = None) -> Write:
     """Return a write that also stores a result under a key; without `change`, only the result."""
     encoded = msgspec.json.encode(result)
     return replace(change or Write(), key=key, result=lambda _: encoded)
@@ -41,7 +34,7 @@ async def stored_result(broker: Broker, key: IdempotencyKey, kind: type[R]) -> R
 
 
 async def write_once(
-    broker: Broker, key: IdempotencyKey, result: R, change: Write | None = None
+    broker: Broker, key: IdempotencyKey | None, result: R, change: Write | None = None
 ) -> R:
     """Write a change and its result under a key; return the result that is stored there.
 

@@ -253,7 +253,7 @@ def test_what_was_shown_is_what_is_decided_on(browser: Browser, server: ServerPr
     shown = card(chat, "Buy a skiff?").locator(".call-arguments")
     expect(shown).to_have_text(json.dumps({"what": "tea"}))
     press(chat, "Buy a skiff?", "Approve")
-    expect(chat.problem).to_contain_text("not those the run asked about")
+    expect(chat.problem).to_contain_text("not the arguments of the interrupt")
     state(chat, "Buy a skiff?", "open")
     expect(card(chat, "Buy a skiff?").get_by_role("button", name="Approve")).to_be_enabled()
     context.close()

@@ -144,14 +144,14 @@ class AgentRegistry:
         )
 
     def get(self, name: str) -> Agent | None:
-        """Return the agent of that name; None if there is none."""
+        """Return the agent of that name; None if no agent has that name."""
         return self._agents.get(name)
 
     def named(self, name: str) -> Agent:
         """Return the agent of that name.
 
         Raises:
-            NotFound: there is none.
+            NotFound: no agent has that name.
         """
         agent = self._agents.get(name)
         if agent is None:

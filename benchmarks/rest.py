@@ -9,7 +9,7 @@ from benchmarks.load import LOOPBACK, TIMEOUT, connected
 _LENGTH = b"content-length: "
 
 
-class Door:
+class RestClient:
     """The REST door as seen from one source address; a context manager."""
 
     def __init__(self, port: int, source: str) -> None:

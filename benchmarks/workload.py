@@ -51,7 +51,7 @@ class Speech:
             digits = _DIGITS[digit] + digits
         return f"{digits.rjust(self.size - 1, '0')} "
 
-    async def said(self) -> AsyncGenerator[object, None]:
+    async def items(self) -> AsyncGenerator[object, None]:
         """Say it, as an agent does."""
         loop = asyncio.get_running_loop()
         began = loop.time()

@@ -92,15 +92,15 @@ def crash_message(point: str) -> str:
 class CrashPoint:
     """The one point a process dies at."""
 
-    def __init__(self, told: str) -> None:
+    def __init__(self, spec: str) -> None:
         """Read `point:n`.
 
         Raises:
             ValueError: there is no such point.
         """
-        self.point, _, number = told.partition(":")
+        self.point, _, number = spec.partition(":")
         if self.point not in POINTS:
-            raise ValueError(f"{VARIABLE}={told}: there is no point {self.point}")
+            raise ValueError(f"{VARIABLE}={spec}: there is no point {self.point}")
         self._left = int(number or 1)
 
     def passing(self, *points: str) -> None:
@@ -295,9 +295,9 @@ async def hasty(request: AgentInput) -> AsyncGenerator[object, None]:
         return
     until = datetime.now(UTC) + HASTE
     question = {"id": uuid.uuid4().hex, "reason": "hurry", "message": "Now?"}
-    asks = [{**question, "expiresAt": until.isoformat()}]
+    interrupts = [{**question, "expiresAt": until.isoformat()}]
     yield "Be quick. "
-    yield {"type": "RUN_FINISHED", "outcome": {"type": "interrupt", "interrupts": asks}}
+    yield {"type": "RUN_FINISHED", "outcome": {"type": "interrupt", "interrupts": interrupts}}
 
 
 gateway = Gateway()
@@ -308,5 +308,5 @@ for policy in ("reject", "queue", "interrupt"):
 if directory := os.environ.get(RECORDINGS):
     for path in sorted(Path(directory).glob("*.jsonl")):
         gateway.agent(path.stem)(retold(read(path)))
-if told := os.environ.get(VARIABLE):
-    arm(CrashPoint(told))
+if spec := os.environ.get(VARIABLE):
+    arm(CrashPoint(spec))

@@ -86,7 +86,7 @@ class Reading:
     """The person who reads."""
     channel: str
     """As clients name it."""
-    told: Sequence[Joined | Given]
+    received: Sequence[Joined | Given]
     whole: bool = True
     """Whether it was subscribed to the end, and so must have everything."""
 
@@ -116,7 +116,7 @@ class RunState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class StartRequest:
     """A `run.start`, repeated under one request id until it was answered, or given up."""
 
     owner: str
@@ -158,6 +158,6 @@ class History:
     logs: Sequence[Log] = ()
     readings: Sequence[Reading] = ()
     runs: Sequence[RunState] = ()
-    asked: Sequence[Asked] = ()
+    starts: Sequence[StartRequest] = ()
     stopped: Sequence[Stopped] = ()
     decided: Sequence[Decided] = ()

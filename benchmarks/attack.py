@@ -250,7 +250,7 @@ def _forged(provider: OidcProvider) -> str:
 
 
 def _unknown_key(provider: OidcProvider) -> str:
-    """Return a token of a key nobody has."""
+    """Return a token with an unknown key id."""
     return _signed_by_nobody(provider, uuid.uuid4().hex)
 
 

@@ -1,4 +1,4 @@
-"""What a connection costs that nothing happens on, and how fast connections are taken."""
+"""The cost of an idle connection, and the rate at which connections are accepted."""
 
 import asyncio
 import time

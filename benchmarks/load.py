@@ -323,7 +323,7 @@ async def open_client(
 
 
 def ignore(message: bytes, now: int) -> None:
-    """Hear nothing."""
+    """Ignore a message."""
 
 
 @contextlib.contextmanager

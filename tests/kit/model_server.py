@@ -53,7 +53,7 @@ class FailsLater:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
-    """Nothing, not even a status."""
+    """No response, not even a status."""
 
 
 Answer = Says | Calls | Fails | FailsLater | Silence
@@ -61,10 +61,10 @@ Answer = Says | Calls | Fails | FailsLater | Silence
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
-    """One request as it came."""
+    """One request, as it arrived."""
 
     key: str
-    """What stood behind `Bearer`."""
+    """The text after `Bearer`."""
     body: dict[str, Any]
 
     @property
@@ -77,10 +77,10 @@ class ModelServer(Listener):
     """One service; it listens on a free loopback port while its context is open."""
 
     def __init__(self, *answers: Answer) -> None:
-        """Describe a service; nothing listens yet.
+        """Describe a service; it does not listen yet.
 
         Args:
-            answers: what it answers, one after the other; the last one again and again.
+            answers: its answers, in order; the last one is repeated.
         """
         super().__init__()
         self.answers: list[Answer] = list(answers)
@@ -89,7 +89,7 @@ class ModelServer(Listener):
         self.request_received = asyncio.Event()
         """Set once there was a request."""
         self.hung_up = asyncio.Event()
-        """Set once a client is gone before it had the whole answer."""
+        """Set once a client has left before the end of its answer."""
         self.sent = 0
         """How many pieces were sent, in all answers."""
 

@@ -29,11 +29,11 @@ NAMES = ("alice", "bob", "carol")
 CONVERSATIONS = 2
 """Threads of each person."""
 PAGE = 500
-"""How many publications are asked for at once."""
+"""How many publications one request reads."""
 PATIENCE = 25.0
-"""How long people may need, after the last kill, to finish what they do, in seconds."""
+"""How long users may need to finish after the last kill, in seconds."""
 REACHED = 25.0
-"""How long a server may live on before a point counts as unreachable, in seconds."""
+"""How long a server may run before a point counts as unreachable, in seconds."""
 
 REACHED_BY: Mapping[str, str] = {
     "opening": "tell",
@@ -60,11 +60,11 @@ REACHED_BY: Mapping[str, str] = {
     "drained": "tell",
     "drain": "tell",
 }
-"""What people do so that a point is reached, by the point's name without its moment."""
+"""The action that reaches a point, by the point's name without its moment."""
 AT_THE_START = frozenset({"loss", "start", "recovering", "resuming"})
 """Points that are reached before a server is ready."""
 AT_THE_STOP = frozenset({"drained", "drain"})
-"""Points that are reached once a server is told to stop."""
+"""Points that are reached after a server gets SIGTERM."""
 ONCE = AT_THE_START | AT_THE_STOP | {"sweep"}
 """Points that a server passes once."""
 OFTEN = frozenset({"event", "between", "delivery.before", "delivery.after", "reply"})
@@ -78,9 +78,9 @@ class Kill:
     point: str | None
     """The named point; None for a random moment."""
     number: int = 1
-    """At which passing of it."""
+    """The number of the passing at which it happens."""
     delay: float = 0.0
-    """After how many seconds of work, for a random moment."""
+    """Seconds of work before the kill, for a random moment."""
 
     @property
     def name(self) -> str:
@@ -128,9 +128,9 @@ class Killing:
         recorded = {RECORDINGS: str(FOLDER)}
         self.server = ServerProcess(data, *arguments, environment=limits | recorded)
         self.kills = 0
-        """How many there were."""
+        """The number of kills so far."""
         self.on_kill: Callable[[Kill], None] = lambda _: None
-        """Hears of each."""
+        """Called with each kill."""
         self._stretches = 0
         self._read = 0
 
@@ -147,13 +147,13 @@ class Killing:
         clients: Sequence[OpenClient],
         devices: Sequence[OpenClient] = (),
     ) -> list[Violation]:
-        """Let people live through these kills; return what is wrong with their history.
+        """Kill the server in these ways while users work; return the violations in their history.
 
         Args:
             kills: in this order.
-            seed: for what people do.
-            clients: who people use, one after the other.
-            devices: second devices of the first people.
+            seed: for the actions of users.
+            clients: open the clients of users, in turn.
+            devices: open second devices of the first users.
 
         Raises:
             ExceptionGroup: of NotReached, where a named point was not reached, or Unfinished.

@@ -1,7 +1,7 @@
-"""People who go on with what they do while their server is killed again and again.
+"""Users who continue to work while their server is killed repeatedly.
 
-Each has an SDK client that comes back by itself, and repeats what got no answer under the same
-request id until it gets one. What they were told and answered is kept, to be judged in the end.
+Each has an SDK client, which reconnects by itself. A request without a reply is repeated with the
+same request id until it has one. All publications and replies are kept, to be checked in the end.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from towpath import codes
 from towpath.events.digest import digest
 
 AGAIN = frozenset({codes.TEMPORARY.number, codes.TOO_MANY_REQUESTS.number})
-"""Errors of the server after which the same is asked again; those below 100 are the SDK's own."""
+"""Errors of the server after which a request is repeated; those below 100 are the SDK's own."""
 EVER = 3600.0
-"""How long people wait, in seconds: while servers die, only whoever kills them knows how long."""
+"""How long users wait, in seconds: the code that kills the servers has the real deadline."""
 
 ACTIONS = ("tell", "retell", "stop", "queue", "withdraw", "interrupt", "buy", "hurry")
-"""What people do."""
+"""The actions of users."""
 
 
 class Refused(Exception):
@@ -80,12 +80,12 @@ class Person:
         self.client = client
         self.conversations: list[Conversation] = []
         self.devices: list[tuple[str, SdkClient, list[Reader]]] = []
-        """All that read: a name, the client and its readers."""
+        """All devices: a name, the client and its readers."""
         self.starts: list[StartRequest] = []
         self.stopped: list[Stopped] = []
         self.decided: list[Decided] = []
         self.wanted: str | None = None
-        """What they would rather do than anything else."""
+        """The preferred action, if any."""
         self._chance = chance
         self._numbers = itertools.count(1)
 

@@ -73,7 +73,7 @@ def entries(*issuers: Any) -> Any:
         ({**FETCHED, "jwt_audience": None}, ["TOWPATH_JWT_AUDIENCE", "https://id.example/"]),
         (
             {"jwks_url": "https://id.example/keys", "tenant": "acme"},
-            ["TOWPATH_JWT_ISSUER", "whose they are"],
+            ["TOWPATH_JWT_ISSUER", "the issuer of the fetched keys"],
         ),
         (
             {**FETCHED, "jwt_key": SECRET, "jwks_url": "https://id.example/keys"},

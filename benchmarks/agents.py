@@ -23,8 +23,8 @@ async def stamped(request: AgentInput) -> AsyncGenerator[object, None]:
 @gateway.agent("speech")
 async def workload(request: AgentInput) -> AsyncGenerator[object, None]:
     """Say what is asked for."""
-    async for said in Speech.request(request.message).said():
-        yield said
+    async for item in Speech.request(request.message).items():
+        yield item
 
 
 @gateway.agent("collect")

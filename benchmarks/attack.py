@@ -23,7 +23,7 @@ from benchmarks import servers
 from benchmarks.figures import Measure, Sample, percentile
 from benchmarks.load import LoadError, ignore, open_client, undisturbed
 from benchmarks.machine import Usage
-from benchmarks.rest import Door
+from benchmarks.rest import RestClient
 from towpath.testing.oidc_provider import OidcProvider
 
 REST_PATH = "/api/v1/threads"
@@ -183,11 +183,11 @@ async def _flood(
 async def _attack(port: int, source: str, tokens: Iterator[str], answers: Counter[int]) -> None:
     """Present tokens, by turns over the wire and over REST, and count the answers."""
     until = time.monotonic() + FLOOD_SECONDS
-    async with Door(port, source) as door:
+    async with RestClient(port, source) as rest:
         for token in itertools.takewhile(lambda _: time.monotonic() < until, tokens):
             answers[await _present(port, token, source)] += 1
             for other in itertools.islice(tokens, 1):
-                answers[await door.get(REST_PATH, other)] += 1
+                answers[await rest.get(REST_PATH, other)] += 1
 
 
 async def _present(port: int, token: str, source: str) -> int:
@@ -250,7 +250,7 @@ def _forged(provider: OidcProvider) -> str:
 
 
 def _unknown_key(provider: OidcProvider) -> str:
-    """Return a token of a key nobody has."""
+    """Return a token with an unknown key id."""
     return _signed_by_nobody(provider, uuid.uuid4().hex)
 
 

@@ -62,7 +62,7 @@ class Person:
     async def follow(self, port: int, workload: Speech) -> None:
         """Begin a run, and follow it across the cuts."""
         follower, loop = self.follower, asyncio.get_running_loop()
-        client = await open_client(port, self.token, follower.hear)
+        client = await open_client(port, self.token, follower.receive)
         await client.create(follower.thread)
         await client.ask(follower.subscription)
         await asyncio.sleep(self.began)
@@ -74,7 +74,7 @@ class Person:
             self.made += 1
             await asyncio.sleep(away)
             begins = time.monotonic_ns()
-            client = await open_client(port, self.token, follower.hear, follower.subscription)
+            client = await open_client(port, self.token, follower.receive, follower.subscription)
             self.returns.append(follower.answered - begins)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(began + workload.words / workload.rate + GRACE_SECONDS):
@@ -133,7 +133,7 @@ class Cuts:
             people.append(person)
         return people
 
-    def _outcome(self, people: list[Person], said: str) -> Sample:
+    def _outcome(self, people: list[Person], text: str) -> Sample:
         followers = [person.follower for person in people]
         returns = [took for person in people for took in person.returns]
         if not returns:
@@ -144,7 +144,7 @@ class Cuts:
             LOST: sum(follower.arrivals.lost for follower in followers),
             DUPLICATED: sum(follower.arrivals.duplicated for follower in followers),
             REORDERED: sum(follower.arrivals.reordered for follower in followers),
-            WRONG: sum(follower.text != said for follower in followers),
+            WRONG: sum(follower.text != text for follower in followers),
             MISMATCHES: sum(follower.mismatches for follower in followers),
             REFUSED: sum(follower.refused for follower in followers),
             ENDED: sum(follower.ended for follower in followers),

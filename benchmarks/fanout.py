@@ -43,7 +43,7 @@ class Reader:
     done: asyncio.Event = field(default_factory=asyncio.Event)
     kept: list[bytes] = field(default_factory=list)
 
-    def hear(self, message: bytes, now: int) -> None:
+    def receive(self, message: bytes, now: int) -> None:
         """Take one message."""
         self.publications += message.count(b'{"push":{"channel":"thread:')
         self.messages += 1
@@ -99,7 +99,7 @@ class Fanout:
         clients: list[Client] = []
         for user, readers in enumerate(threads):
             token = process.token(f"user{user}")
-            mine = [await open_client(running.port, token, reader.hear) for reader in readers]
+            mine = [await open_client(running.port, token, reader.receive) for reader in readers]
             await mine[0].create(f"t{user}")
             for client in mine:
                 await client.read(f"t{user}")

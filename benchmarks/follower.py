@@ -60,7 +60,7 @@ class Follower:
             **(position if self.epoch else {}),
         }
 
-    def hear(self, message: bytes, now: int) -> None:
+    def receive(self, message: bytes, now: int) -> None:
         """Take one message."""
         for line in message.split(b"\n"):
             if line.startswith(_PUSH):

@@ -1,4 +1,4 @@
-"""What a connection costs that nothing happens on, and how fast connections are taken."""
+"""The cost of an idle connection, and the rate at which connections are accepted."""
 
 import asyncio
 import time
@@ -53,11 +53,11 @@ class Idle:
     async def _load(self, running: servers.Running, process: ServerProcess) -> Sample:
         ended = asyncio.Event()
 
-        def hear(message: bytes, now: int) -> None:
+        def receive(message: bytes, now: int) -> None:
             if b'"type":"RUN_FINISHED"' in message:
                 ended.set()
 
-        keeper = await open_client(running.port, process.token("keeper"), hear)
+        keeper = await open_client(running.port, process.token("keeper"), receive)
         await keeper.create("keeper")
         await keeper.read("keeper")
         await _warm_up(running, process)

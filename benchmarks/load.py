@@ -34,7 +34,7 @@ _IP_BIND_ADDRESS_NO_PORT = 24
 
 Command = tuple[str, dict[str, Any]]
 """The name of a command and its fields."""
-Hear = Callable[[bytes, int], None]
+Receive = Callable[[bytes, int], None]
 """Takes a text message and when it came, in nanoseconds of CLOCK_MONOTONIC."""
 
 
@@ -50,12 +50,12 @@ class LoadError(Exception):
 class Link(asyncio.Protocol):
     """One WebSocket."""
 
-    def __init__(self, request: bytes, hear: Hear, gone: Callable[[], None]) -> None:
+    def __init__(self, request: bytes, receive: Receive, gone: Callable[[], None]) -> None:
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.close_code: int | None = None
         """Why it is over: a close code, 1006 without one; None while it is not."""
         self._request = request
-        self._hear = hear
+        self._receive = receive
         self._gone = gone
         self._rest = b""
         self._upgraded = False
@@ -141,7 +141,7 @@ class Link(asyncio.Protocol):
 
     def _frame(self, head: int, payload: bytes, now: int) -> None:
         if head == _FIN | TEXT:
-            self._hear(payload, now)
+            self._receive(payload, now)
         elif head == _FIN | PING:
             self.send(payload, PONG)
         elif head == _FIN | CLOSE:
@@ -177,7 +177,7 @@ async def connected(port: int, source: str, *, thin: bool = False) -> socket.soc
 async def open_link(
     port: int,
     path: str,
-    hear: Hear,
+    receive: Receive,
     gone: Callable[[], None],
     *,
     source: str = LOOPBACK,
@@ -193,7 +193,7 @@ async def open_link(
     async with asyncio.timeout(TIMEOUT):
         line = await connected(port, source, thin=thin)
         _, link = await loop.create_connection(
-            lambda: Link(request.encode(), hear, gone), sock=line
+            lambda: Link(request.encode(), receive, gone), sock=line
         )
         await link.opened
     return link
@@ -204,10 +204,10 @@ class Client:
 
     link: Link
 
-    def __init__(self, hear: Hear) -> None:
+    def __init__(self, receive: Receive) -> None:
         self.gone = asyncio.Event()
         """Set once the connection is over."""
-        self._hear = hear
+        self._receive = receive
         self._last = 0
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
 
@@ -264,7 +264,7 @@ class Client:
             self.link.send(b"{}")
         if self._answers:
             self._settle(message)
-        self._hear(message, now)
+        self._receive(message, now)
 
     def leave(self) -> None:
         """Note that the connection is over."""
@@ -291,7 +291,7 @@ class Client:
 async def open_client(
     port: int,
     token: str,
-    hear: Hear,
+    receive: Receive,
     *commands: Command,
     source: str = LOOPBACK,
     thin: bool = False,
@@ -309,7 +309,7 @@ async def open_client(
     Raises:
         LoadError: the server lets nobody in, or refuses a command; its code says why.
     """
-    client = Client(hear)
+    client = Client(receive)
     client.link = await open_link(
         port,
         "/connection/websocket",
@@ -323,7 +323,7 @@ async def open_client(
 
 
 def ignore(message: bytes, now: int) -> None:
-    """Hear nothing."""
+    """Ignore a message."""
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ from benchmarks.load import LOOPBACK, TIMEOUT, connected
 _LENGTH = b"content-length: "
 
 
-class Door:
-    """The REST door as seen from one source address; a context manager."""
+class RestClient:
+    """A REST client with one source address; a context manager."""
 
     def __init__(self, port: int, source: str) -> None:
         self._port = port
@@ -31,7 +31,7 @@ class Door:
         self._writer.transport.abort()
 
     async def get(self, path: str, token: str) -> int:
-        """Ask for something with a token and return the status of the answer."""
+        """Send a GET request with a token and return the status."""
         request = (
             f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}:{self._port}\r\n"
             f"Authorization: Bearer {token}\r\n\r\n"

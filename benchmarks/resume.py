@@ -45,7 +45,7 @@ class Listener:
     last: int = 0
     """When the last message came, in nanoseconds."""
 
-    def hear(self, message: bytes, now: int) -> None:
+    def receive(self, message: bytes, now: int) -> None:
         """Take one message."""
         self.frames += 1
         self.size += len(message)
@@ -84,14 +84,14 @@ class Returns:
     unfit: int = 0
     bulky: int = 0
 
-    def add(self, title: str, *, folded: Taken, raw: Taken, said: str, plain: bool) -> None:
+    def add(self, title: str, *, folded: Taken, raw: Taken, text: str, plain: bool) -> None:
         """Judge one return against the raw events of the same stretch."""
         times = raw.size / folded.size
         self.sample |= folded.sample(f"{title}, folded") | raw.sample(f"{title}, raw")
         self.sample[Measure(f"{title}: ratio, bytes", "raw ÷ folded")] = times
         self.sample[Measure(f"{title}: ratio, time", "raw ÷ folded")] = raw.seconds / folded.seconds
         spoken = (text for key, text in raw.texts.items() if not key.startswith("call-"))
-        self.wrong += folded.texts != raw.texts or "".join(spoken) != said
+        self.wrong += folded.texts != raw.texts or "".join(spoken) != text
         self.several += folded.frames != 1
         self.unfit += not folded.recovered
         self.bulky += plain and times < TIMES_FEWER
@@ -150,38 +150,38 @@ class Resume:
         whole = await _raw(running.port, token, "", 0)
         middle = _offset_of(whole.publications, workload.word(workload.words // 2))
         epoch = (await _folded(running.port, token, "", 0))[0]
-        for where, offset, said in (
+        for where, offset, text in (
             ("from the start", 0, workload.text),
             ("from the middle", middle, workload.text[workload.words // 2 * workload.size :]),
         ):
             _, folded = await _folded(running.port, token, epoch if offset else "", offset)
             raw = await _raw(running.port, token, epoch, offset)
             returns.add(
-                f"{title}, {where}", folded=folded, raw=raw, said=said, plain=not workload.calls
+                f"{title}, {where}", folded=folded, raw=raw, text=text, plain=not workload.calls
             )
 
 
 async def _say(port: int, token: str, workload: Speech) -> None:
     """Have an agent say it, and wait until the last word has come."""
-    said = asyncio.Event()
+    complete = asyncio.Event()
     last = workload.word(workload.words).encode() + b'"'
 
-    def hear(message: bytes, now: int) -> None:
+    def receive(message: bytes, now: int) -> None:
         if last in message:
-            said.set()
+            complete.set()
 
-    client = await open_client(port, token, hear)
+    client = await open_client(port, token, receive)
     await client.create(THREAD)
     await client.read(THREAD)
     await client.start("speech", THREAD, workload.message)
-    await said.wait()
+    await complete.wait()
     await client.close()
 
 
 async def _folded(port: int, token: str, epoch: str, offset: int) -> tuple[str, Taken]:
     """Come back with a position, and return the epoch and what the answer took."""
     listener = Listener()
-    client = await open_client(port, token, listener.hear)
+    client = await open_client(port, token, listener.receive)
     before, began = (listener.frames, listener.size), time.monotonic_ns()
     position = {"recover": True, "offset": offset, "epoch": epoch}
     (answer,) = await client.ask(("subscribe", {"channel": f"thread:{THREAD}", **position}))
@@ -202,7 +202,7 @@ async def _folded(port: int, token: str, epoch: str, offset: int) -> tuple[str, 
 async def _raw(port: int, token: str, epoch: str, offset: int) -> Taken:
     """Read what came after a position as it was published."""
     listener = Listener()
-    client = await open_client(port, token, listener.hear)
+    client = await open_client(port, token, listener.receive)
     publications: list[Event] = []
     before, began = (listener.frames, listener.size), time.monotonic_ns()
     while len(page := await _page(client, epoch, offset)) > 0:

@@ -137,7 +137,7 @@ async def _time_writes(
         began = time.perf_counter()
         while True:
             sent = time.perf_counter()
-            await broker.submit(_said("other", "now"))
+            await broker.submit(_text_write("other", "now"))
             longest = max(longest, time.perf_counter() - sent)
             wal = max(wal, _size(wal_of(path)))
             left, elapsed = await _left(broker), time.perf_counter() - began
@@ -165,10 +165,12 @@ async def _fill(broker: SqliteBroker, rows: int) -> None:
 
 
 async def _publish_in_each(broker: SqliteBroker) -> None:
-    await asyncio.gather(*(broker.submit(_said("acme", f"t{at}")) for at in range(LOG_THREADS)))
+    await asyncio.gather(
+        *(broker.submit(_text_write("acme", f"t{at}")) for at in range(LOG_THREADS))
+    )
 
 
-def _said(tenant: str, thread: str) -> Write:
+def _text_write(tenant: str, thread: str) -> Write:
     tags = {"thread": thread, "run": "0" * 32, "agent": "tools", "seq": "1"}
     event = {"type": "TEXT_MESSAGE_CONTENT", "messageId": "0" * 32, "delta": "token "}
     item = Item(msgspec.json.encode(event), tags)

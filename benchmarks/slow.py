@@ -79,7 +79,7 @@ class Reader:
         over = self.follower.over
         while not over.is_set():
             client = self._client = await open_client(
-                self.port, self.token, self.follower.hear, thin=True
+                self.port, self.token, self.follower.receive, thin=True
             )
             client.link.take_at(self.rate)
             with contextlib.suppress(LoadError):

@@ -1,4 +1,4 @@
-"""What an agent is asked to say, word by word, so that both sides know the text beforehand.
+"""The text that an agent sends, word by word, so that both sides know it in advance.
 
 A word is its number in base 36, filled up with zeros, and a space: no two are the same, and all
 are of one size. The size a language model's token has on average, in English, is four.
@@ -16,7 +16,7 @@ TOKEN_BYTES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speech:
-    """What is to be said."""
+    """The text of one run."""
 
     words: int
     size: int = TOKEN_BYTES
@@ -51,8 +51,8 @@ class Speech:
             digits = _DIGITS[digit] + digits
         return f"{digits.rjust(self.size - 1, '0')} "
 
-    async def said(self) -> AsyncGenerator[object, None]:
-        """Say it, as an agent does."""
+    async def items(self) -> AsyncGenerator[object, None]:
+        """Yield the items, as an agent does."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         before_a_call = self.words // (self.calls + 1)

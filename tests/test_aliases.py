@@ -65,7 +65,7 @@ def test_every_name_of_a_module_that_moved_is_found_there(row: Alias) -> None:
         assert names["old"] is getattr(new, name)
         assert [str(one.message) for one in seen] == [
             f"{row.name}.{name} is {row.replacement}.{name} since {row.since}; "
-            f"the old name goes in {row.removed_in}"
+            f"the old name is removed in {row.removed_in}"
         ]
         names, seen = use(f"import {row.name} as module\n\nold = module.{name}")
         assert names["old"] is getattr(new, name)

@@ -117,7 +117,7 @@ def events(chat: Chat) -> None:
     answered(chat)
     chat.click("Events")
     chat.say("And the Bingley Five Rise?", agent="assistant")
-    expect(chat.said).to_have_count(2)
+    expect(chat.user_messages).to_have_count(2)
     chat.expect_phase("finished")
     row = chat.page.locator("towpath-events li", has_text="RUN_FINISHED").first
     chat.page.wait_for_timeout(500)  # Until the drawer has drawn it.

@@ -36,7 +36,7 @@ class Alias:
     def __str__(self) -> str:
         return (
             f"{self.name} is {self.replacement} since {self.since}; "
-            f"the old name goes in {self.removed_in}"
+            f"the old name is removed in {self.removed_in}"
         )
 
 
@@ -70,7 +70,7 @@ BY_NAME = {alias.name: alias for alias in ALIASES}
 
 
 def _modules_in(path: str) -> Iterator[str]:
-    """Yield the modules of a dotted path, below `towpath`: what is written in small letters."""
+    """Yield the modules of a dotted path, below `towpath`: the parts in lower case."""
     parts = list(itertools.takewhile(str.islower, path.split(".")))
     for end in range(2, len(parts) + 1):
         yield ".".join(parts[:end])
@@ -80,7 +80,7 @@ _MODULES = frozenset(module for name in BY_NAME for module in _modules_in(name))
 
 
 def retired(module: str, name: str) -> object:
-    """Return what a retired name of a module stands for, with a warning; for PEP 562.
+    """Return the object of a retired name of a module, with a warning; for PEP 562.
 
     Raises:
         AttributeError: the module never had such a name.
@@ -94,7 +94,7 @@ def retired(module: str, name: str) -> object:
 
 
 def _alias_of(module: str, name: str) -> Alias | None:
-    """Return the row of a name, or what the row of its module says of all its names."""
+    """Return the row of a name; without one, a row made from the row of its module."""
     if name.startswith("_"):
         return None
     path = f"{module}.{name}"
@@ -115,7 +115,7 @@ def _warn(alias: Alias) -> None:
     while frame is not None and frame.f_globals.get("__name__") in ("towpath", __name__):
         frame = frame.f_back
     if frame is None or frame.f_globals.get("__name__") == "importlib._bootstrap":
-        return  # `from package import name` looks first, and then asks again from its own line.
+        return  # `from package import name` makes two lookups; the second one is from its own line.
     warnings.warn_explicit(
         str(alias),
         DeprecationWarning,
@@ -140,7 +140,7 @@ def retired_methods(path: str) -> Callable[[type[T]], type[T]]:
 
 
 class _RetiredMethod:
-    """A descriptor that stands for the method which replaced it."""
+    """A descriptor for a retired method; it returns the method that replaced it."""
 
     def __init__(self, alias: Alias) -> None:
         self._alias = alias
@@ -152,12 +152,12 @@ class _RetiredMethod:
 
 
 class RetiredModules(MetaPathFinder, Loader):
-    """Imports modules under paths that they no longer have; asked when no file has the path."""
+    """Imports modules under their old paths; Python calls it if no file has the path."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return the specification of a module without a file, if the table needs the module."""
+        """Return the specification of a module that holds a retired name; else None."""
         if fullname not in _MODULES:
             return None
         is_package = any(name.startswith(f"{fullname}.") for name in _MODULES)
@@ -170,7 +170,7 @@ class RetiredModules(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run nothing: there is no code."""
+        """Do nothing: the module has no code."""
 
 
 def install() -> None:

@@ -1,6 +1,6 @@
 """The codes on the wire: errors of replies, close codes, codes of failed runs.
 
-Each code has its message and the advice to come back or not, and its docstring says when it is
+Each code has its message and the advice to reconnect or not, and its docstring says when it is
 sent. The reference page of the documentation and every reason that a client reads are printed from
 these tables, so a number never means two things.
 
@@ -14,7 +14,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorCode:
-    """The error of a reply: the command failed, the connection goes on."""
+    """The error of a reply: the command failed, the connection stays open."""
 
     number: int
     message: str
@@ -79,7 +79,7 @@ asked for an error in place of a subscription without recovery.
 FORBIDDEN: Final = _error(403, "forbidden", 403)
 """Sent if the caller's roles do not allow the method."""
 NOT_FOUND: Final = _error(404, "not found", 404)
-"""Sent if a thread, run, interrupt or agent does not exist, or belongs to somebody else."""
+"""Sent if a thread, run, interrupt or agent does not exist, or belongs to another user."""
 CONFLICT: Final = _error(409, "conflict", 409)
 """Sent if another run is active on the thread, if an id is taken, or if a `request_id` was used
 for another request.
@@ -198,14 +198,14 @@ RUN_CODES: Final = {
     "run.failed": "the agent raised an exception",
     # `run_deadline`, or the deadline that the agent was registered with, has passed.
     "run.deadline": "the agent did not end within its deadline",
-    # The process that ran it was killed, or did not renew its lease; whoever finds that writes it.
+    # The process that ran it was killed, or did not renew its lease; another process ends it.
     "run.lost": "the server running the agent stopped",
     # The server drains: each active run ends before its process does.
     "run.drained": "the server was taken out of service while the agent ran",
     # The agent yielded an event out of order, or state that nests too deep or is too large.
     "run.illegal_event": "the agent produced an event that is not legal at this point",
     # The events of the run exceed `run_bytes`.
-    "run.too_large": "the run produced more than it may",
+    "run.too_large": "the events of the run are too large",
     # The log refused an event of the run: the disk is full, or the event cannot be stored.
     "run.storage": "the log refused the run's events",
 }
@@ -220,17 +220,17 @@ MODEL_CODES: Final = {
     "model.key_refused": "the model's service does not accept the key it was given",
     "model.unknown": "the model's service has no such model",
     "model.refused": "the model's service refuses to answer this",
-    "model.rate_limited": "the model's service was asked too often; try again later",
-    "model.quota_exceeded": "what may be asked of the model's service is used up",
+    "model.rate_limited": "the model's service got too many requests; try again later",
+    "model.quota_exceeded": "the quota of the model's service is used up",
     "model.overloaded": "the model's service is busy; try again later",
     "model.context_too_long": "the conversation is longer than the model can read",
-    "model.cut_off": "the connection to the model's service broke off",
+    "model.cut_off": "the connection to the model's service was lost",
     "model.failed": "the model's service failed",
 }
 """The `code` of RUN_ERROR events that end a run of a language model's agent, with the message.
 
-Each is sent when a call to the model's service failed as the message says. The message holds
-nothing that the service said: that may contain a part of a key.
+Each is sent when a call to the model's service failed as the message says. The service's own
+message is left out, because it may contain a part of a key.
 """
 
 AGENT_FAILED: Final = "agent.failed"

@@ -1,8 +1,8 @@
-"""What a user imports: a gateway is an ASGI application with agents.
+"""The class that users import: a gateway is an ASGI application with agents.
 
-A gateway runs alone (`towpath serve`), is mounted into another application with `mount`, or stands
-wherever an ASGI application may stand as long as the host runs `lifespan`. Its node, built by
-`towpath.node.build`, exists while the lifespan goes on.
+A gateway runs alone (`towpath serve`), is mounted into another application with `mount`, or runs in
+any other ASGI host that runs `lifespan`. Its node, built by `towpath.node.build`, exists while the
+lifespan is active.
 """
 
 import asyncio
@@ -78,7 +78,7 @@ class Gateway:
 
     @property
     def auth(self) -> ConnectionAuth:
-        """What authenticates connections and requests, while the lifespan goes on."""
+        """Authenticates connections and requests, while the lifespan is active."""
         assert self.node is not None, "the lifespan has begun"
         return self.node.parts.connection_auth
 
@@ -158,7 +158,7 @@ class Gateway:
     def agent_exited(self, key: RunKey | None, error: BaseException) -> None:
         """End the run of an agent that exited in a task or callback of its own, and report it.
 
-        Called from within the event loop by whoever runs it.
+        The code that runs the event loop calls this method within the loop.
 
         Args:
             key: the run; None where the agent is not known.

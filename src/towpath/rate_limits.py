@@ -1,7 +1,7 @@
 """Rate limits: a token bucket, and one token bucket for each of many subjects.
 
 A bucket holds at most `burst` tokens and gains `per_second` of them. Each use takes one token, and
-is refused if there is none. Time is an argument.
+is refused if the bucket is empty. Time is an argument.
 
 Source: WIRE section 3 (111, 3013); DESIGN section 7.
 """
@@ -34,7 +34,7 @@ class TokenBucket:
         self._at = now
 
     def take(self, now: float) -> bool:
-        """Take a token; return False if there is none."""
+        """Take a token; return False if the bucket is empty."""
         if self.empty(now):
             return False
         self._level -= 1

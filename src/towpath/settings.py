@@ -4,7 +4,7 @@ The environment variable of a setting is `TOWPATH_` and its name in capitals; tw
 programs use too are called `OPENAI_…`. Values that conflict are found before anything is opened,
 and the message names both.
 
-The settings stand in groups, one class each. `Settings` holds them all, so that a keyword, an
+The settings are in groups, one class each. `Settings` holds them all, so that a keyword, an
 attribute and a variable have one short name. `FIRST` are the ten that most deployments need.
 """
 
@@ -162,7 +162,7 @@ class ModelSettings(BaseModel):
     """Model: the model of the agent `assistant`."""
 
     model: str | None = None
-    """The model of the agent `assistant`: a service's name of it, `local`, or `none`."""
+    """The model of the agent `assistant`: the name that a service gives it, `local`, or `none`."""
     model_tokens: int | None = Field(default=None, gt=0)
     """Tokens of a conversation that the model gets; not set: 1,500 if local, 32,000 otherwise."""
     openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")

@@ -122,7 +122,7 @@ class CaughtUp(TelemetryEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DigestMismatch(TelemetryEvent):
-    """A client reports that it shows a message with another text than the gateway published."""
+    """A client reports that its text of a message differs from the published text."""
 
     tenant: str
     user: str
@@ -221,7 +221,7 @@ Observer = Callable[[TelemetryEvent], None]
 
 
 class Telemetry:
-    """Passes every telemetry event to every observer; an observer that raises stops nothing."""
+    """Passes every telemetry event to every observer; one that raises has no effect."""
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
         self._observers = list(observers)
@@ -239,7 +239,7 @@ class Telemetry:
         for observer in self._observers:
             try:
                 observer(event)
-            except BaseException as error:  # The outermost edge of somebody else's code.
+            except BaseException as error:  # The outermost edge of an observer's code.
                 self.failures += 1
                 self._log_first_failure(observer, error)
 

@@ -256,7 +256,7 @@ def test_r26_open_refuses_at_once_and_says_for_how_long(watched: Watched) -> Non
 def test_r17_the_refusal_names_the_dependency_alone(watched: Watched) -> None:
     """The text that a log shows."""
     watched.opened()
-    with pytest.raises(BreakerOpen, match=r"^keys is taken to be down$"):
+    with pytest.raises(BreakerOpen, match=r"^keys is considered down$"):
         watched.breaker.admit()
 
 

@@ -416,7 +416,7 @@ async def test_r23_only_what_the_source_can_help_is_held_against_it(
 ) -> None:
     """An outage is not charged; an unknown key, a bad credential and a missing one are."""
     verdicts: dict[str, Verdict] = {
-        "suspect": Unknown("a key nobody has seen", suspect=True),
+        "suspect": Unknown("the key id is unknown", suspect=True),
         "old": Invalid("over", expired=True),
     }
     rate = Rate(per_second=0.001, burst=5)

@@ -52,7 +52,7 @@ def test_r21_eight_who_make_it_at_once_agree_on_one_key(
 def test_r21_a_file_that_is_no_key_says_what_to_do(tmp_path: Path, text: str) -> None:
     """An invalid file is never replaced automatically: the operator decides."""
     (tmp_path / "dev-key.json").write_text(text)
-    with pytest.raises(ConfigurationError, match="remove it to have a new one made"):
+    with pytest.raises(ConfigurationError, match="remove the file to create a new key"):
         development_key(tmp_path)
     assert (tmp_path / "dev-key.json").read_text() == text
 

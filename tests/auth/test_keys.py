@@ -107,7 +107,7 @@ def test_r21_a_key_that_does_not_fit_its_algorithm_is_refused_at_start(
     text: str, algorithm: str
 ) -> None:
     """No key is ever used with an algorithm of another kind: no algorithm confusion."""
-    with pytest.raises(ConfigurationError, match=rf"the key is none for {algorithm}"):
+    with pytest.raises(ConfigurationError, match=rf"the key is invalid for {algorithm}"):
         configured_key(text, algorithm)
 
 

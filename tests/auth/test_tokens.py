@@ -764,7 +764,7 @@ def test_r29_a_token_without_a_key_id_is_tried_with_the_key_that_came_since() ->
     [
         (None, NOT_SIGNED),
         (RSAKey.generate_key(2048, auto_kid=False), NOT_SIGNED),
-        (KeysUnavailable("a key nobody has seen", 4.0, suspect=True), None),
+        (KeysUnavailable("the key id is unknown", 4.0, suspect=True), None),
         (KeysUnavailable("down"), None),
     ],
 )

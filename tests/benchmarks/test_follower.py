@@ -48,7 +48,7 @@ def answered(*publications: dict[str, Any], offset: int, recovered: bool = True)
 def follower() -> Follower:
     """Return one that has subscribed to an empty thread."""
     follower = Follower("t", Arrivals(len(WORDS) + FRAME_EVENTS))
-    follower.hear(answered(offset=10, recovered=False), NOW)
+    follower.receive(answered(offset=10, recovered=False), NOW)
     return follower
 
 
@@ -63,7 +63,7 @@ def faults(follower: Follower) -> tuple[int, ...]:
 
 def test_a_run_that_comes_whole_has_no_fault(follower: Follower) -> None:
     """Text, position and end are those of the run."""
-    follower.hear(pushed(*run()), NOW)
+    follower.receive(pushed(*run()), NOW)
     assert faults(follower) == (0,) * 6
     assert follower.text == "one two three "
     assert follower.offset == 17
@@ -73,7 +73,7 @@ def test_a_run_that_comes_whole_has_no_fault(follower: Follower) -> None:
 def test_it_comes_back_with_the_last_position_it_saw(follower: Follower) -> None:
     """The first subscribe names none, the next the offset of the last publication."""
     assert "recover" not in Follower("t", Arrivals(1)).subscription[1]
-    follower.hear(pushed(*run()[:4]), NOW)
+    follower.receive(pushed(*run()[:4]), NOW)
     assert follower.subscription == (
         "subscribe",
         {"channel": "thread:t", "recover": True, "offset": 14, "epoch": "e"},
@@ -83,12 +83,12 @@ def test_it_comes_back_with_the_last_position_it_saw(follower: Follower) -> None
 def test_a_merged_tail_counts_as_what_it_holds(follower: Follower) -> None:
     """A publication from 3 to 5 is three events, and its answer's offset is the position."""
     whole = run()
-    follower.hear(pushed(*whole[:2]), NOW)
+    follower.receive(pushed(*whole[:2]), NOW)
     merged = publication(5, {**TEXT, "delta": "one two three "}, tags={"from": "3"})
     del merged["offset"]
-    follower.hear(answered(merged, offset=15), NOW)
+    follower.receive(answered(merged, offset=15), NOW)
     assert follower.offset == 15
-    follower.hear(pushed(*whole[5:]), NOW)
+    follower.receive(pushed(*whole[5:]), NOW)
     assert faults(follower) == (0,) * 6
     assert follower.text == "one two three "
     assert follower.merged == 1
@@ -97,29 +97,29 @@ def test_a_merged_tail_counts_as_what_it_holds(follower: Follower) -> None:
 def test_a_word_that_did_not_come_is_lost_and_shows(follower: Follower) -> None:
     """The count and the digest both tell."""
     whole = run()
-    follower.hear(pushed(*whole[:3], *whole[4:]), NOW)
+    follower.receive(pushed(*whole[:3], *whole[4:]), NOW)
     assert faults(follower) == (1, 0, 0, 0, 0, 1)
 
 
 def test_a_tail_that_overlaps_is_doubled(follower: Follower) -> None:
     """What was seen before and is in the tail again counts, event by event."""
     whole = run()
-    follower.hear(pushed(*whole[:4]), NOW)
+    follower.receive(pushed(*whole[:4]), NOW)
     tail = publication(5, {**TEXT, "delta": "one two three "}, tags={"from": "3"})
-    follower.hear(answered(tail, offset=15), NOW)
-    follower.hear(pushed(*whole[5:]), NOW)
+    follower.receive(answered(tail, offset=15), NOW)
+    follower.receive(pushed(*whole[5:]), NOW)
     assert faults(follower) == (0, 2, 0, 0, 0, 1)
 
 
 def test_a_position_that_was_not_honoured_is_told(follower: Follower) -> None:
     """An answer that starts over, to a position that was good, is a fault."""
-    follower.hear(answered(offset=10, recovered=False), NOW)
+    follower.receive(answered(offset=10, recovered=False), NOW)
     assert follower.refused == 1
 
 
 def test_a_subscription_that_the_server_ended_is_told(follower: Follower) -> None:
     """An unsubscribe push is counted."""
-    follower.hear(
+    follower.receive(
         b'{"push":{"channel":"thread:t","unsubscribe":{"code":2500,"reason":"insufficient"}}}', NOW
     )
     assert follower.ended == 1

@@ -13,12 +13,12 @@ FOLDED = replace(RAW, size=1_000, frames=1)
 def test_a_good_return_is_no_failure() -> None:
     """The same text, in one frame, fifty times smaller."""
     returns = Returns()
-    returns.add("text", folded=FOLDED, raw=RAW, said="one two ", plain=True)
+    returns.add("text", folded=FOLDED, raw=RAW, text="one two ", plain=True)
     assert (returns.wrong, returns.several, returns.unfit, returns.bulky) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
-    ("folded", "said", "failures"),
+    ("folded", "text", "failures"),
     [
         (replace(FOLDED, texts={"m": "one  two "}), "one two ", (1, 0, 0, 0)),
         (FOLDED, "one two three ", (1, 0, 0, 0)),
@@ -28,11 +28,11 @@ def test_a_good_return_is_no_failure() -> None:
     ],
 )
 def test_each_fault_is_counted(
-    folded: Taken, said: str, failures: tuple[int, int, int, int]
+    folded: Taken, text: str, failures: tuple[int, int, int, int]
 ) -> None:
     """Other text, more frames, another answer, too many bytes."""
     returns = Returns()
-    returns.add("text", folded=folded, raw=RAW, said=said, plain=True)
+    returns.add("text", folded=folded, raw=RAW, text=text, plain=True)
     assert (returns.wrong, returns.several, returns.unfit, returns.bulky) == failures
 
 

@@ -50,7 +50,7 @@ class Chat:
         self.sockets = 0
         """How many WebSockets it has opened."""
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", lambda said: self._hear(said.type, said.text))
+        self.page.on("console", lambda line: self._record(line.type, line.text))
         self.page.on("websocket", lambda _: self._count())
 
     @property
@@ -69,7 +69,7 @@ class Chat:
         return self.page.locator("#stream .message.assistant .text:not([hidden]) .prose").last
 
     @property
-    def said(self) -> Locator:
+    def user_messages(self) -> Locator:
         """What the person said, message by message."""
         return self.page.locator("#stream .message.user .text")
 
@@ -142,7 +142,7 @@ class Chat:
         """Press a button."""
         self.page.get_by_role("button", name=name, exact=True).click()
 
-    def _hear(self, kind: str, text: str) -> None:
+    def _record(self, kind: str, text: str) -> None:
         # While the line is down the browser itself reports each attempt.
         if kind == "error" and "WebSocket connection" not in text:
             self.complaints.append(text)

@@ -20,10 +20,10 @@ gateway.agent("tools")(demo.tools)
 
 
 @gateway.agent("two")
-async def two(asked):
+async def two(request):
     """Ask two things before it says what it was answered."""
-    if asked.resume:
-        yield " and ".join(str(one["payload"]["approved"]) for one in asked.resume)
+    if request.resume:
+        yield " and ".join(str(one["payload"]["approved"]) for one in request.resume)
         return
     yield "Two things."
     questions = [
@@ -132,7 +132,7 @@ def test_r94_a_reload_keeps_the_question(chat: Chat) -> None:
     expect(card(chat, "Buy a windlass?").locator(".call-arguments")).to_have_text(
         '{"what": "a windlass"}'
     )
-    expect(chat.said).to_have_text("buy a windlass")
+    expect(chat.user_messages).to_have_text("buy a windlass")
     press(chat, "Buy a windlass?", "Approve")
     expect(chat.answer).to_have_text("Bought.")
     over(chat, "Buy a windlass?", "Approved")
@@ -215,8 +215,8 @@ def test_a_decision_that_comes_second_shows_the_first(
     def keep_back(socket: WebSocketRoute) -> None:
         upstream = socket.connect_to_server()
 
-        def pass_on(said: str | bytes) -> None:
-            lines = str(said).split("\n")
+        def pass_on(message: str | bytes) -> None:
+            lines = str(message).split("\n")
             kept = [line for line in lines if not deaf or '"push"' not in line]
             if kept:
                 socket.send("\n".join(kept))
@@ -245,7 +245,9 @@ def test_what_was_shown_is_what_is_decided_on(browser: Browser, server: ServerPr
     def damage(socket: WebSocketRoute) -> None:
         upstream = socket.connect_to_server()
         # The text is a string in JSON in an event.
-        upstream.on_message(lambda said: socket.send(str(said).replace('a skiff\\"}', 'tea\\"}')))
+        upstream.on_message(
+            lambda message: socket.send(str(message).replace('a skiff\\"}', 'tea\\"}'))
+        )
 
     context.route_web_socket(re.compile("connection/websocket"), damage)
     chat = Chat(context, server.http).enter("bob")
@@ -253,7 +255,7 @@ def test_what_was_shown_is_what_is_decided_on(browser: Browser, server: ServerPr
     shown = card(chat, "Buy a skiff?").locator(".call-arguments")
     expect(shown).to_have_text(json.dumps({"what": "tea"}))
     press(chat, "Buy a skiff?", "Approve")
-    expect(chat.problem).to_contain_text("not those the run asked about")
+    expect(chat.problem).to_contain_text("not the arguments of the interrupt")
     state(chat, "Buy a skiff?", "open")
     expect(card(chat, "Buy a skiff?").get_by_role("button", name="Approve")).to_be_enabled()
     context.close()

@@ -48,7 +48,7 @@ def test_shift_enter_starts_a_line_and_a_second_message_continues_the_thread(cha
     chat.composer.press("Enter")
     chat.expect_phase("finished")
     chat.say("three", agent="echo")
-    expect(chat.said).to_have_text(["one\ntwo", "three"])
+    expect(chat.user_messages).to_have_text(["one\ntwo", "three"])
     expect(chat.answer).to_have_text("three")
     expect(chat.composer).to_have_value("")
     expect(chat.page.locator(".thread[aria-current] .thread-title")).to_have_text("one two")
@@ -65,11 +65,11 @@ def test_r68_r46_two_tabs_end_with_the_same_text(chat: Chat) -> None:
     for tab in (first, second):
         tab.expect_phase("finished")
         expect(tab.answer).to_have_text(count(60))
-        expect(tab.said).to_have_count(1)
+        expect(tab.user_messages).to_have_count(1)
 
     second.say("and back", agent="echo")
     for tab in (first, second):
-        expect(tab.said).to_have_text(["count 60 at 30/s", "and back"])
+        expect(tab.user_messages).to_have_text(["count 60 at 30/s", "and back"])
         expect(tab.answer).to_have_text("and back")
         assert tab.sockets == 1
 
@@ -145,7 +145,7 @@ def test_a_message_that_cannot_be_sent_stays_where_it_is(chat: Chat) -> None:
     chat.expect_phase("cancelled")
     chat.composer.press("Enter")
     chat.expect_phase("finished")
-    expect(chat.said).to_have_text(["count 900 at 30/s", "too early"])
+    expect(chat.user_messages).to_have_text(["count 900 at 30/s", "too early"])
     expect(chat.problem).to_be_hidden()
 
 
@@ -181,7 +181,7 @@ def test_a_person_comes_back_tomorrow(browser: Browser, server: ServerProcess) -
     with device(browser, server.http, "alice") as tomorrow:
         tomorrow.page.get_by_role("link", name="tea with tomorrow").click()
         tomorrow.expect_phase("finished")
-        expect(tomorrow.said).to_have_text("tea with tomorrow")
+        expect(tomorrow.user_messages).to_have_text("tea with tomorrow")
         expect(tomorrow.answer).to_have_text(text)
         expect(tomorrow.page.locator(".call[data-state=done]")).to_have_count(2)
         expect(tomorrow.page.locator("details")).to_have_count(1)
@@ -192,7 +192,7 @@ def test_hostile_html_is_text(chat: Chat) -> None:
     hostile = "<img src=x onerror=\"document.title='owned'\"><script>alert(1)</script>"
     chat.enter("alice").say(hostile, agent="echo")
     expect(chat.answer).to_have_text(hostile)
-    expect(chat.said).to_have_text(hostile)
+    expect(chat.user_messages).to_have_text(hostile)
     chat.page.reload()
     expect(chat.answer).to_have_text(hostile)
     expect(chat.page.get_by_role("heading", name="<img src=x")).to_be_visible()

@@ -54,14 +54,14 @@ def test_nothing_in_a_message_or_a_title_is_more_than_text(chat: Chat) -> None:
     """Each payload is said by a person, by an agent, and by the title of its thread, live and
     after a reload, and each time it is words on a page.
     """
-    asked: list[str] = []
-    chat.page.on("request", lambda request: asked.append(request.url))
+    requests: list[str] = []
+    chat.page.on("request", lambda request: requests.append(request.url))
     chat.enter("alice")
     for payload in PAYLOADS:
         chat.page.get_by_role("link", name="New thread").click()
         chat.say(payload, agent="echo")
         chat.expect_phase("finished")
-        expect(chat.said).to_have_text([payload])
+        expect(chat.user_messages).to_have_text([payload])
         assert chat.source() == payload
         harmless(chat)
         title = chat.page.get_by_role("heading", level=1)
@@ -75,7 +75,7 @@ def test_nothing_in_a_message_or_a_title_is_more_than_text(chat: Chat) -> None:
     chat.click("Save")
     expect(chat.page.get_by_role("heading", name=PAYLOADS[1])).to_be_visible()
     harmless(chat)
-    assert [url for url in asked if "127.0.0.1" not in url] == []
+    assert [url for url in requests if "127.0.0.1" not in url] == []
 
 
 def test_a_link_opens_elsewhere_and_tells_nothing_of_this_page(chat: Chat) -> None:

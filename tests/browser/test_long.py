@@ -108,7 +108,7 @@ def test_a_thread_of_200_messages_opens_at_its_end(chat: Chat, writing: ServerPr
     )
     chat.expect_phase("finished")
     chat.page.reload()
-    expect(chat.said).to_have_text([f"message {number}" for number in range(100)])
+    expect(chat.user_messages).to_have_text([f"message {number}" for number in range(100)])
     expect(chat.page.locator("#stream .message")).to_have_count(200)
     expect(chat.page.locator("#stream .message").last).to_be_in_viewport()
     expect(chat.answer).to_have_text("message 99")
@@ -123,17 +123,17 @@ def test_what_the_prelude_left_out_is_there_when_asked_for(
         chat = Chat(context, server.http).enter("alice")
         for number in range(4):
             chat.say(f"number {number} " + "and so on " * 30, agent="echo")
-            expect(chat.said).to_have_count(number + 1)
+            expect(chat.user_messages).to_have_count(number + 1)
             chat.expect_phase("finished")
         chat.page.reload()
         expect(chat.answer).to_contain_text("number 3")
-        assert chat.said.count() < 4
+        assert chat.user_messages.count() < 4
         chat.click("Earlier messages")
-        expect(chat.said).to_contain_text([f"number {number} and" for number in range(4)])
+        expect(chat.user_messages).to_contain_text([f"number {number} and" for number in range(4)])
         expect(chat.page.get_by_role("button", name="Earlier messages")).to_have_count(0)
         chat.say("one more", agent="echo")
         expect(chat.answer).to_have_text("one more")
-        expect(chat.said).to_have_count(5)
+        expect(chat.user_messages).to_have_count(5)
 
 
 def test_the_page_follows_only_a_reader_who_is_at_the_end(

@@ -34,10 +34,10 @@ def test_a_failed_run_is_tried_again_without_asking_twice(chat: Chat) -> None:
     chat.click("Try again")
     chat.expect_phase("finished")
     expect(chat.answer).to_have_text("I begin. You asked: are you well?")
-    expect(chat.said).to_have_text(["are you well?"])
+    expect(chat.user_messages).to_have_text(["are you well?"])
     chat.page.reload()
     chat.expect_phase("finished")
-    expect(chat.said).to_have_text(["are you well?"])
+    expect(chat.user_messages).to_have_text(["are you well?"])
     expect(chat.page.locator("#stream .message.assistant")).to_have_count(2)
 
 
@@ -55,7 +55,7 @@ def test_an_answer_is_asked_for_again_of_the_agent_that_gave_it(chat: Chat) -> N
     chat.click("Answer again")
     expect(chat.page.locator("#stream .message.assistant")).to_have_count(2)
     expect(chat.answer).to_have_text("1 messages, the last is “how many?”")
-    expect(chat.said).to_have_count(1)
+    expect(chat.user_messages).to_have_count(1)
     expect(chat.page.get_by_role("button", name="Answer again")).to_have_count(1)
 
 
@@ -75,11 +75,11 @@ def test_an_earlier_message_said_differently_begins_a_thread_from_there(chat: Ch
     expect(chat.composer).to_have_value("second")
     chat.composer.fill("another second")
     chat.composer.press("Enter")
-    expect(chat.said).to_have_text(["first", "another second"])
+    expect(chat.user_messages).to_have_text(["first", "another second"])
     expect(chat.answer).to_have_text("3 messages, the last is “another second”")
     assert chat.page.url != before
     chat.page.goto(before)
-    expect(chat.said).to_have_text(["first", "second"])
+    expect(chat.user_messages).to_have_text(["first", "second"])
 
 
 def test_a_search_finds_threads_by_their_title(chat: Chat) -> None:

@@ -18,7 +18,7 @@ def test_r73_r74_a_reload_in_the_middle_misses_nothing(chat: Chat) -> None:
     chat.expect_phase("writing")
     chat.expect_phase("finished")
     expect(chat.answer).to_have_text(count(60))
-    expect(chat.said).to_have_text("count 60 at 30/s")
+    expect(chat.user_messages).to_have_text("count 60 at 30/s")
     expect(chat.page.locator(".differs, .mended")).to_have_count(0)
 
 
@@ -36,7 +36,7 @@ def test_r73_a_cut_in_the_middle_loses_and_doubles_nothing(chat: Chat) -> None:
     chat.expect_online()
     chat.expect_phase("finished")
     expect(chat.answer).to_have_text(count(90))
-    expect(chat.said).to_have_count(1)
+    expect(chat.user_messages).to_have_count(1)
     assert chat.sockets >= 2
     expect(chat.page.locator(".differs, .mended")).to_have_count(0)
 
@@ -58,7 +58,7 @@ def test_r47_a_killed_server_leaves_a_failed_run_and_all_its_text(
     text = chat.answer.inner_text().strip()
     assert text == count(len(text.split())), "each number once, in order"
     assert text.startswith(seen)
-    expect(chat.said).to_have_count(1)
+    expect(chat.user_messages).to_have_count(1)
 
     chat.say("still there?", agent="echo")
     expect(chat.answer).to_have_text("still there?")
@@ -88,8 +88,8 @@ def test_r65_r81_a_lost_answer_makes_no_second_run(
     def lose_one(socket: WebSocketRoute) -> None:
         upstream = socket.connect_to_server()
 
-        def pass_on(said: str | bytes) -> None:
-            text = str(said)
+        def pass_on(message: str | bytes) -> None:
+            text = str(message)
             if not lost and '"run_id"' in text and '"position"' in text:
                 lost.append(text)
             else:
@@ -103,7 +103,7 @@ def test_r65_r81_a_lost_answer_makes_no_second_run(
     expect(chat.problem).to_contain_text("it takes effect only once")
     chat.composer.press("Enter")
     expect(chat.answer).to_have_text("only once")
-    expect(chat.said).to_have_count(1)
+    expect(chat.user_messages).to_have_count(1)
     expect(chat.threads.filter(has_text="only once")).to_have_count(1)
     assert len(lost) == 1
 
@@ -170,7 +170,7 @@ def damage(
 
     def pass_on(socket: WebSocketRoute) -> None:
         upstream = socket.connect_to_server()
-        upstream.on_message(lambda said: socket.send(re.sub(pattern, instead, str(said))))
+        upstream.on_message(lambda message: socket.send(re.sub(pattern, instead, str(message))))
 
     context.route_web_socket(re.compile("connection/websocket"), pass_on)
 
@@ -190,7 +190,7 @@ def test_text_that_came_damaged_is_fetched_again(
     expect(chat.answer).to_have_text("all is fine")
     expect(chat.page.locator(".mended")).to_have_count(1)
     expect(chat.page.locator(".differs")).to_have_count(0)
-    expect(chat.said).to_have_text(["first", "all is fine"])
+    expect(chat.user_messages).to_have_text(["first", "all is fine"])
     chat.say("and on it goes", agent="echo")
     expect(chat.answer).to_have_text("and on it goes")
     assert mismatches(server) == before + 1
@@ -200,7 +200,7 @@ def test_text_that_stays_damaged_is_marked_and_not_fetched_for_ever(
     context: BrowserContext, server: ServerProcess
 ) -> None:
     """Where the text is still not what was sent, the person is told, and the page rests."""
-    damage(context, r'all is fine|"delta":"fine', lambda said: said[0].replace("fine", "fire"))
+    damage(context, r'all is fine|"delta":"fine', lambda found: found[0].replace("fine", "fire"))
     chat = Chat(context, server.http).enter("bob")
     chat.say("first", agent="echo")
     expect(chat.answer).to_have_text("first")
@@ -223,7 +223,7 @@ def test_r74_a_reload_at_any_point_reads_the_same(chat: Chat) -> None:
         chat.page.reload()
     chat.expect_phase("finished")
     expect(chat.answer).to_have_text(count(120))
-    expect(chat.said).to_have_count(1)
+    expect(chat.user_messages).to_have_count(1)
     expect(chat.page.locator(".differs, .mended")).to_have_count(0)
 
 

@@ -32,7 +32,7 @@ def test_r91_a_queued_question_is_shown_until_its_turn(
         chat.say(question, agent="queue")
         expect(chat.composer).to_have_value("")
     expect(chat.waiting).to_have_text(["<b>second</b>", "third", "fourth"])
-    expect(chat.said).to_have_text(["wait"])
+    expect(chat.user_messages).to_have_text(["wait"])
     chat.page.get_by_role("button", name="Cancel", exact=True).nth(1).click()
     expect(chat.waiting).to_have_text(["<b>second</b>", "fourth"])
 
@@ -42,7 +42,7 @@ def test_r91_a_queued_question_is_shown_until_its_turn(
     expect(other.expect_online().waiting).to_have_count(3)
     chat.click("Stop")
     for tab in (chat, other):
-        expect(tab.said).to_have_text(["wait", "<b>second</b>", "third", "fourth"])
+        expect(tab.user_messages).to_have_text(["wait", "<b>second</b>", "third", "fourth"])
         expect(tab.waiting).to_have_count(0)
         expect(tab.answer).to_have_text("You said: fourth")
         assert tab.complaints == []

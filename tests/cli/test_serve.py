@@ -135,7 +135,7 @@ def test_a_data_directory_has_one_server(towpath: Command, own_server: ServerPro
     [
         ("no_such_module:gateway", ("no_such_module",)),
         ("own:nothing", ("own", "nothing")),
-        ("own:parrot", ("parrot", "no Gateway")),
+        ("own:parrot", ("parrot", "not a Gateway")),
         ("own:", ("own",)),
         (":gateway", (":gateway", "module:name")),
         ("..own:gateway", ("..own", "module:name")),

@@ -32,18 +32,18 @@ class Stage:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.told: list[tuple[RunKey | None, BaseException]] = []
+        self.reported: list[tuple[RunKey | None, BaseException]] = []
         self.exited = asyncio.Event()
         self.serving = ServingLoop(loop, self._hear)
 
     def _hear(self, key: RunKey | None, error: BaseException) -> None:
         asyncio.get_running_loop()  # Who hears of it may start tasks.
-        self.told.append((key, error))
+        self.reported.append((key, error))
         self.exited.set()
 
-    async def heard(self, count: int) -> None:
+    async def until_reported(self, count: int) -> None:
         """Wait until so many exits were told."""
-        while len(self.told) < count:
+        while len(self.reported) < count:
             self.exited.clear()
             await self.exited.wait()
 
@@ -139,7 +139,7 @@ def test_r121_the_same_task_goes_on_on_the_same_loop(
     assert stage.serving.run(main()) == "done"
     assert ticked == list(range(20))
     # Who awaits a task that exited exits too.
-    assert stage.told == [(ALICES, error)] * (2 if how == "group" else 1)
+    assert stage.reported == [(ALICES, error)] * (2 if how == "group" else 1)
 
 
 def test_r121_each_exit_is_told_with_its_own_run(stage: Stage) -> None:
@@ -149,10 +149,10 @@ def test_r121_each_exit_is_told_with_its_own_run(stage: Stage) -> None:
     async def main() -> None:
         within(ALICES, lambda: stage.loop.call_soon(calls, first))
         within(BOBS, lambda: stage.loop.create_task(exiting(second)))
-        await stage.heard(2)
+        await stage.until_reported(2)
 
     stage.serving.run(main())
-    assert stage.told == [(ALICES, first), (BOBS, second)]
+    assert stage.reported == [(ALICES, first), (BOBS, second)]
 
 
 def test_r121_an_exit_of_nobody_is_told_without_a_name(stage: Stage) -> None:
@@ -164,7 +164,7 @@ def test_r121_an_exit_of_nobody_is_told_without_a_name(stage: Stage) -> None:
         await stage.exited.wait()
 
     stage.serving.run(main())
-    assert stage.told == [(None, error)]
+    assert stage.reported == [(None, error)]
 
 
 def test_r121_an_exit_of_nobody_beside_one_of_an_agent_is_told_too(stage: Stage) -> None:
@@ -175,10 +175,10 @@ def test_r121_an_exit_of_nobody_beside_one_of_an_agent_is_told_too(stage: Stage)
         within(ALICES, lambda: stage.loop.call_later(0.001, calls, first))
         time.sleep(0.01)  # noqa: ASYNC251 - the timer is to be due in the next turn.
         stage.loop.call_soon(calls, second)
-        await stage.heard(2)
+        await stage.until_reported(2)
 
     stage.serving.run(main())
-    assert sorted(stage.told, key=lambda one: str(one[1])) == [(ALICES, first), (None, second)]
+    assert sorted(stage.reported, key=lambda one: str(one[1])) == [(ALICES, first), (None, second)]
 
 
 def test_r121_a_thousand_exits_are_a_thousand_lines(stage: Stage) -> None:
@@ -188,10 +188,10 @@ def test_r121_a_thousand_exits_are_a_thousand_lines(stage: Stage) -> None:
         for n in range(1_000):
             within(ALICES, partial(stage.loop.call_soon, calls, SystemExit(n)))
             await asyncio.sleep(0)
-        await stage.heard(1_000)
+        await stage.until_reported(1_000)
 
     stage.serving.run(main())
-    assert [error.code for _, error in stage.told if isinstance(error, SystemExit)] == [
+    assert [error.code for _, error in stage.reported if isinstance(error, SystemExit)] == [
         *range(1_000)
     ]
 
@@ -221,7 +221,7 @@ def test_r121_an_exit_that_nobody_awaits_is_told_once(
     async def main() -> None:
         within(ALICES, lambda: stage.loop.create_task(exit_of(SystemExit(3))))
         within(ALICES, lambda: stage.loop.create_task(exit_of(ValueError("boom"))))
-        await stage.heard(1)
+        await stage.until_reported(1)
         await asyncio.sleep(0.01)
 
     stage.serving.run(main())
@@ -239,7 +239,7 @@ def test_r121_a_loop_that_an_agent_stops_goes_on(stage: Stage) -> None:
         return "done"
 
     assert stage.serving.run(main()) == "done"
-    ((key, error),) = stage.told
+    ((key, error),) = stage.reported
     assert (key, type(error)) == (None, RuntimeError)
 
 
@@ -252,7 +252,7 @@ def test_what_the_main_task_raises_is_raised(stage: Stage, error: BaseException)
         stage.serving.run(exiting(error))
     stage.serving.close()
     assert raised.value is error
-    assert stage.told == []
+    assert stage.reported == []
 
 
 def test_a_main_task_that_is_cancelled_ends(stage: Stage) -> None:
@@ -280,7 +280,7 @@ def test_r121_clean_up_that_exits_while_the_loop_closes_ends_nothing(stage: Stag
     assert stage.serving.run(main()) == "done"
     stage.serving.close()
     assert stage.loop.is_closed()
-    assert [one for _, one in stage.told] == [error]
+    assert [one for _, one in stage.reported] == [error]
 
 
 def test_callbacks_keep_their_arguments_and_their_context(stage: Stage) -> None:

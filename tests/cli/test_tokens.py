@@ -74,7 +74,7 @@ def test_revoke_says_why_the_server_said_no(
     assert_refused(towpath("revoke", "--user", "a", "--tenant", "t", "--data", "d", *url), "(401)")
     elsewhere = f"{own_server.http}/somewhere/else"
     done = towpath("revoke", "--user", "a", "--token", weak, "--url", elsewhere)
-    assert_refused(done, "(404)", "no answer of a gateway")
+    assert_refused(done, "(404)", "not the answer of a gateway")
     monkeypatch.setenv("TOWPATH_TOKEN", own_server.token(role="towpath:revoke"))
     done = towpath("revoke", "--user", "a", *url)
     assert (done.returncode, done.stdout, done.stderr) == (0, "revoked\n", "")

@@ -13,7 +13,7 @@ from towpath.delivery.backlog import Backlog, merged
 from towpath.log.broker import Publication
 
 
-def said(offset: int, text: str, message: str = "m", kind: str = "TEXT_MESSAGE") -> Publication:
+def delta(offset: int, text: str, message: str = "m", kind: str = "TEXT_MESSAGE") -> Publication:
     event = {"type": f"{kind}_CONTENT", "messageId": message, "delta": text}
     return published(offset, event)
 
@@ -28,7 +28,7 @@ def events(publications: list[Publication]) -> list[dict[str, Any]]:
 
 def test_deltas_that_follow_each_other_leave_as_one() -> None:
     """The text is joined, the offset is the last one's, and the tags say what it was made of."""
-    [one] = merged([said(5, "a"), said(6, "b"), said(7, "c")])
+    [one] = merged([delta(5, "a"), delta(6, "b"), delta(7, "c")])
     assert json.loads(one.data)["delta"] == "abc"
     assert one.offset == 7
     assert one.tags == {"run": "r", "seq": "7", "from": "5"}
@@ -36,8 +36,8 @@ def test_deltas_that_follow_each_other_leave_as_one() -> None:
 
 def test_what_was_merged_already_may_be_merged_again() -> None:
     """`from` stays that of the first of all."""
-    [first] = merged([said(5, "a"), said(6, "b")])
-    [whole] = merged([first, said(7, "c")])
+    [first] = merged([delta(5, "a"), delta(6, "b")])
+    [whole] = merged([first, delta(7, "c")])
     assert (whole.tags["from"], whole.tags["seq"]) == ("5", "7")
 
 
@@ -54,7 +54,7 @@ def test_what_was_merged_already_may_be_merged_again() -> None:
 )
 def test_no_delta_passes_anything_else(between: dict[str, Any]) -> None:
     """Only neighbours are joined: an offset a reader has means that it has all before it."""
-    left = list(merged([said(1, "a"), published(2, between), said(3, "b")]))
+    left = list(merged([delta(1, "a"), published(2, between), delta(3, "b")]))
     assert [one.offset for one in left] == [1, 2, 3]
 
 
@@ -90,12 +90,12 @@ def test_p3_r99_a_merged_backlog_renders_like_every_event(
 
 def test_r97_the_last_byte_waits_and_the_next_gives_up() -> None:
     """The bound is exact; past it nothing waits, and the backlog says that it is not whole."""
-    batch = [said(1, "a"), said(2, "b")]
+    batch = [delta(1, "a"), delta(2, "b")]
     size = sum(len(one.data) for one in batch)
     backlog = Backlog()
     backlog.add(batch, size)
     assert (backlog.level, len(backlog), backlog.given_up) == (size, 2, False)
-    backlog.add([said(3, "c")], size - backlog.level)
+    backlog.add([delta(3, "c")], size - backlog.level)
     assert (backlog.level, len(backlog), backlog.given_up) == (0, 0, True)
 
 
@@ -103,14 +103,14 @@ def test_what_was_given_up_takes_nothing_more() -> None:
     """A part of what was missed is never taken for the whole."""
     backlog = Backlog()
     backlog.give_up()
-    backlog.add([said(1, "a")], 10**6)
+    backlog.add([delta(1, "a")], 10**6)
     assert len(backlog) == 0
 
 
 def test_a_backlog_leaves_once_and_only_what_is_new() -> None:
     """What the reader has is left out; afterwards nothing waits."""
     backlog = Backlog()
-    backlog.add([said(1, "a"), said(2, "b"), said(3, "c")], 10**6)
+    backlog.add([delta(1, "a"), delta(2, "b"), delta(3, "c")], 10**6)
     [one] = backlog.take(1)
     assert (json.loads(one.data)["delta"], one.offset) == ("bc", 3)
     assert (backlog.level, backlog.take(0)) == (0, [])

@@ -42,7 +42,7 @@ class SlowRecovery(Recovery):
         return await super().tail(channel, after)
 
 
-class Place:
+class SlowReader:
     """A node with one reader of two threads, which waits for both to be answered from the log."""
 
     def __init__(self) -> None:
@@ -92,63 +92,63 @@ class Place:
 
 async def test_r97_what_is_published_while_another_channel_is_answered_waits() -> None:
     """Both channels are answered from the log on the same connection, with nothing left out."""
-    place = Place()
-    await place.behind()
-    place.recovery.meanwhile = lambda channel: place.publish(TWO) if channel == ONE else None
-    assert await place.catch_up()
-    told = place.drained()
-    assert [offset for where, offset in told if where == ONE.visible] == [2, 3]
-    assert [offset for where, offset in told if where == TWO.visible] == [1, 2, 3]
-    assert (place.closed, place.unsubscribed_from) == ([], [])
+    reader = SlowReader()
+    await reader.behind()
+    reader.recovery.meanwhile = lambda channel: reader.publish(TWO) if channel == ONE else None
+    assert await reader.catch_up()
+    sent = reader.drained()
+    assert [offset for where, offset in sent if where == ONE.visible] == [2, 3]
+    assert [offset for where, offset in sent if where == TWO.visible] == [1, 2, 3]
+    assert (reader.closed, reader.unsubscribed_from) == ([], [])
 
 
 async def test_r73_a_subscription_that_ended_meanwhile_gets_nothing() -> None:
     """Neither an answer nor a close is for who unsubscribed, or subscribed anew, meanwhile."""
     for fails in (False, True):
-        place = Place()
-        await place.behind()
-        place.recovery.fails = fails
-        place.recovery.meanwhile = functools.partial(again, place)
-        assert not await place.catch_up()
-        assert place.drained() == []
-        assert place.closed == []
-        assert not place.subscriber.subscriptions[ONE].live
+        reader = SlowReader()
+        await reader.behind()
+        reader.recovery.fails = fails
+        reader.recovery.meanwhile = functools.partial(again, reader)
+        assert not await reader.catch_up()
+        assert reader.drained() == []
+        assert reader.closed == []
+        assert not reader.subscriber.subscriptions[ONE].live
 
 
-def again(place: Place, channel: Channel) -> None:
-    place.hub.unsubscribe(place.subscriber, channel)
-    place.hub.subscribe(place.subscriber, channel)
+def again(reader: SlowReader, channel: Channel) -> None:
+    reader.hub.unsubscribe(reader.subscriber, channel)
+    reader.hub.subscribe(reader.subscriber, channel)
 
 
 async def test_r97_who_cannot_be_answered_comes_back() -> None:
     """Where the log cannot be read, the connection ends with 3008."""
-    place = Place()
-    await place.behind()
-    place.recovery.fails = True
-    await place.catch_up()
-    assert set(place.closed) == {codes.SLOW}
+    reader = SlowReader()
+    await reader.behind()
+    reader.recovery.fails = True
+    await reader.catch_up()
+    assert set(reader.closed) == {codes.SLOW}
 
 
 async def test_r97_an_answer_larger_than_the_outbox_comes_in_parts() -> None:
     """What has no room follows when the outbox is empty; nothing is left out or comes twice."""
-    place = Place()
-    await place.behind()
+    reader = SlowReader()
+    await reader.behind()
     for _ in range(9):
-        await write(place.broker, wide(ONE))
-        await write(place.broker, wide(TWO))
-    told, rounds = list[tuple[str, int]](), 0
-    while await place.catch_up():
+        await write(reader.broker, wide(ONE))
+        await write(reader.broker, wide(TWO))
+    sent, rounds = list[tuple[str, int]](), 0
+    while await reader.catch_up():
         rounds += 1
-        assert place.outbox.level <= 2000
-        told += place.drained()
+        assert reader.outbox.level <= 2000
+        sent += reader.drained()
         if rounds == 2:
-            await write(place.broker, wide(ONE))
-    assert [offset for where, offset in told if where == ONE.visible] == list(range(2, 14))
-    assert [offset for where, offset in told if where == TWO.visible] == list(range(1, 12))
+            await write(reader.broker, wide(ONE))
+    assert [offset for where, offset in sent if where == ONE.visible] == list(range(2, 14))
+    assert [offset for where, offset in sent if where == TWO.visible] == list(range(1, 12))
     assert rounds > 3
-    assert (place.closed, place.unsubscribed_from) == ([], [])
-    await write(place.broker, wide(ONE))
-    assert place.drained() == [(ONE.visible, 14)], "and then it goes on live"
+    assert (reader.closed, reader.unsubscribed_from) == ([], [])
+    await write(reader.broker, wide(ONE))
+    assert reader.drained() == [(ONE.visible, 14)], "and then it goes on live"
 
 
 def wide(channel: Channel) -> Write:

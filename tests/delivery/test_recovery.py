@@ -89,13 +89,13 @@ async def test_r80_a_valid_position_gets_the_tail(kind: str, tmp_path: Path) -> 
             assert covered == [int(one.tags["seq"]) for one in log[at:]]
 
 
-def assert_places(whole: list[dict[str, Any]], at: int, told: list[Publication]) -> None:
+def assert_places(whole: list[dict[str, Any]], at: int, received: list[Publication]) -> None:
     """What was told up to an offset shows what the log shows up to it; the offsets rise."""
-    named = [offset for offset in offsets(told) if offset is not None]
+    named = [offset for offset in offsets(received) if offset is not None]
     assert named == sorted(set(named))
-    for index, offset in enumerate(offsets(told)):
+    for index, offset in enumerate(offsets(received)):
         if offset is not None:
-            seen = [*whole[:at], *events(told[: index + 1])]
+            seen = [*whole[:at], *events(received[: index + 1])]
             assert screen(seen) == screen(whole[:offset])
 
 
@@ -113,8 +113,8 @@ async def test_r73_deltas_that_passed_each_other_have_no_place(kind: str, tmp_pa
         for at in range(len(whole)):
             answer = await there.ask(Position(epoch, at))
             assert_places(whole, at, answer.publications)
-        told = (await there.ask(Position(epoch, 3))).publications
-        assert offsets(told) == [None, 11, 12, 13, 14]
+        received = (await there.ask(Position(epoch, 3))).publications
+        assert offsets(received) == [None, 11, 12, 13, 14]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
@@ -213,14 +213,14 @@ async def test_r74_a_thread_made_anew_shows_its_active_run(kind: str, tmp_path: 
         gone = ThreadDeleted(key=ThreadKey(tenant="acme", user="alice", id="t1"))
         await write(stage.broker, Write(facts=(gone,), truncate=(TALK,)))
         await stage.start(agent="waits")
-        await eventually(lambda: told(stage))
+        await eventually(lambda: new_is_logged(stage))
         answer = await Reading(stage).ask(START)
         assert "old" not in screen(events(answer.publications))
         assert "new" in screen(events(answer.publications))
         assert events(answer.publications)[-1]["type"] == "TEXT_MESSAGE_CONTENT"
 
 
-async def told(stage: Stage) -> bool:
+async def new_is_logged(stage: Stage) -> bool:
     replay = await stage.broker.read(TALK, 5)
     return any(b"new" in one.data for one in replay.publications)
 

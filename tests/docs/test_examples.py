@@ -231,7 +231,7 @@ async def test_the_clerk_of_the_guide_answers_with_a_model(tmp_path: Path) -> No
         await asyncio.to_thread(server.stop)
     assert listed["agents"] == [{"name": "clerk", "description": "Knows what time it is."}]
     assert said == "Late."
-    assert model.asked[1].said[-1][1].startswith("20")
+    assert model.requests[1].conversation[-1][1].startswith("20")
 
 
 @pytest.mark.servers

@@ -78,7 +78,7 @@ class Riding:
 
     def __init__(self) -> None:
         self.errand = Errand()
-        self.asked = 0
+        self.calls = 0
         """How many riders have asked."""
         self.lost: list[Exception] = []
         self.flights: SingleFlight[str, int] = SingleFlight(self.lost.append)
@@ -86,7 +86,7 @@ class Riding:
     async def ride(self) -> None:
         """Share a flight; its outcome has to be one that was to come when this began."""
         await asyncio.sleep(detangle.choice(MOMENTS))
-        self.asked, request = self.asked + 1, self.errand.ended
+        self.calls, request = self.calls + 1, self.errand.ended
         try:
             outcome = await self.flights.share("there", self.errand)
         except KeysUnavailable as failure:
@@ -123,7 +123,7 @@ async def closing() -> None:
     riding = [asyncio.create_task(world.ride()) for _ in range(3)]
     try:
         async with world.flights:
-            while world.asked < len(riding):  # noqa: ASYNC110 - the time is virtual
+            while world.calls < len(riding):  # noqa: ASYNC110 - the time is virtual
                 await asyncio.sleep(0.1)
             if detangle.flip(0.5):
                 raise Unavailable("outside")
@@ -318,14 +318,14 @@ class Revoking(AuthWorld):
 
     def __init__(self) -> None:
         super().__init__(verdict_seconds=detangle.choice((0.2, 300.0)))
-        self._heard: Revocation | None = None
+        self._revocation: Revocation | None = None
 
     async def revoke(self) -> None:
         """Take alice's token, everything of hers, or her whole tenant back."""
         await asyncio.sleep(detangle.choice((*MOMENTS, 0.4, 0.5)))
         what = detangle.choice(({"token_id": "a"}, {"user": "alice"}, {}))
-        self._heard = Revocation(tenant="acme", at=self.wall_clock(), **what)
-        self.service.apply(self._heard)
+        self._revocation = Revocation(tenant="acme", at=self.wall_clock(), **what)
+        self.service.apply(self._revocation)
 
     async def call(self, user: str, tenant: str = "acme") -> None:
         """Present the same token twice; each verdict has to be true as it comes."""
@@ -334,7 +334,7 @@ class Revoking(AuthWorld):
             credential = token(user, tenant=tenant, jti=user[:1])
             verdict = (await self.service.authenticate(credential)).verdict
             who = Principal(tenant=tenant, user=user, token_id=user[:1])
-            if self._heard is not None and self._heard.names(who):
+            if self._revocation is not None and self._revocation.names(who):
                 assert isinstance(verdict, Invalid), "nothing is taken that was taken back"
                 assert verdict.revoked, "and it says why"
             else:

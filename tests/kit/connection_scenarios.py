@@ -46,7 +46,7 @@ class Lifetime(ConnectionWorld):
         self._principal: Principal | None = None
         """Who she was when it came."""
         self._revocation: Revocation | None = None
-        self._heard = False
+        self._revocation_applied = False
         """Whether everybody knows of it."""
         self._seen: int | None = None
         """How much had been written to her when her right was taken back."""
@@ -134,7 +134,7 @@ class Lifetime(ConnectionWorld):
         assert -MOMENT < late < max(PACES) + MOMENT, "one deadline: her credential's"
         if end.at > 5.0:
             replies = self.alice.socket.replies
-            assert len(replies) == self.alice.said, "every command is answered"
+            assert len(replies) == self.alice.sent_commands, "every command is answered"
 
     def _deadline(self, subscriber: Subscriber) -> float:
         ends = subscriber.principal.expires_at
@@ -150,14 +150,14 @@ class Lifetime(ConnectionWorld):
             case ConnectionOpened(connection=self.alice.name):
                 self._too_late = self._taken_back()
             case SessionsRevoked():
-                self._heard = True
+                self._revocation_applied = True
                 if self._taken_back():
                     self._ended_by(codes.NOT_ALLOWED)
                     self._seen = len(self.alice.socket.written)
 
     def _taken_back(self) -> bool:
         """Whether what she is there with is good no more."""
-        if self._subscriber is None or self._revocation is None or not self._heard:
+        if self._subscriber is None or self._revocation is None or not self._revocation_applied:
             return False
         return self._revocation.names(self._subscriber.principal)
 
@@ -296,7 +296,7 @@ class Arrival(ConnectionWorld):
                 assert refused in ([], [100]), "an outage says nothing about a credential"
                 assert visit.socket.close_code not in (3005, 3500, 3507), "nor ends anything for it"
             if visit.socket.written and visit.socket.written[-1].at > 8.0:
-                assert len(visit.socket.replies) == visit.said, "every command is answered"
+                assert len(visit.socket.replies) == visit.sent_commands, "every command is answered"
 
     async def _talk(self, visit: Visit) -> None:
         if self._kinds[visit.name] == "mute":

@@ -179,7 +179,7 @@ class Visit:
         """
         self.name = name
         self.credential = credential
-        self.said = 0
+        self.sent_commands = 0
         """How many commands it sent; they are numbered from 1."""
         self.socket = MemoryTransport(pace=lambda: detangle.choice(PACES))
         self.connection = ClientConnection(
@@ -200,8 +200,8 @@ class Visit:
 
     def command(self, name: str, **fields: Any) -> dict[str, Any]:
         """Return its next command."""
-        self.said += 1
-        return {"id": self.said, name: fields}
+        self.sent_commands += 1
+        return {"id": self.sent_commands, name: fields}
 
     def check(self) -> None:
         """Check what holds for every connection, whatever happened."""
@@ -210,7 +210,9 @@ class Visit:
         numbers = [reply["id"] for reply in self.socket.replies]
         assert numbers == sorted(set(numbers)), "one reply each, in order"
         assert numbers[:1] in ([], [1]), "the verdict comes first"
-        assert all(number <= self.said for number in numbers), "no reply to what was not asked"
+        assert all(number <= self.sent_commands for number in numbers), (
+            "no reply to what was not asked"
+        )
         ends = [bool(one.code) for one in self.socket.written]
         assert not any(ends[:-1]), "nothing follows the close frame"
         assert ends[-1:] == [True] or self.socket.left, "no silence without an end"

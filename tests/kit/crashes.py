@@ -6,7 +6,7 @@ nothing is wrapped. As it dies it says so in one line on standard error, so that
 can tell this end from any other.
 
 A transaction has three moments: `before` it begins, `inside` it, when everything is written and
-COMMIT is about to be, and `after` it, when it is durable and nobody has been told.
+COMMIT is about to be, and `after` it, when it is durable and no reader has received it.
 
 Its agents are made up for the purpose, but for those that tell the recorded runs of frameworks
 again: one for each file in the directory that `RECORDINGS` names, called like the file.
@@ -48,30 +48,30 @@ MOMENTS: Final = ("before", "inside", "after")
 
 TRANSACTIONS: Final = {
     "opening": "the first event of a run",
-    "event": "events of a run, and nothing else of it",
+    "event": "events of an active run",
     "ending": "the ending of a run that is finished",
-    "cancel": "the ending of a run that somebody stopped",
-    "question": "the ending of a run that asks a person something",
-    "decision": "what a person answered, and the beginning of the run that continues",
-    "expiry": "that nobody answered in time",
+    "cancel": "the ending of a run that was cancelled",
+    "question": "the ending of a run with an interrupt",
+    "decision": "a decision, and the first event of the continuing run",
+    "expiry": "the expiry of an interrupt",
     "queueing": "a run that waits for its turn",
-    "withdrawal": "that a run that waits is to be cancelled",
+    "withdrawal": "the cancellation of a queued run",
     "turn": "the first event of a run that waited",
     "loss": "at the start, the ending of a run that the last process left behind",
-    "drained": "the ending of a run because the server is told to stop",
-    "sweep": "what retention drops",
+    "drained": "the ending of a run because the server stops",
+    "sweep": "a sweep of retention",
     "start": "the opening of the log",
 }
 """Transactions by what is written in them; each has its three moments."""
 
 PLACES: Final = {
     "between": "an event of a run was handed to the log, and the next was not made",
-    "delivery.before": "a batch is durable, and no reader was given anything of it",
-    "delivery.after": "a batch was given to its readers, and nobody who waits for it was told",
-    "reply": "something that was asked is done, and the reply is not sent",
-    "way": "a run was ended to make way for another, which has not begun",
+    "delivery.before": "a batch is durable, and no reader has received it",
+    "delivery.after": "a batch was delivered to its readers, and its writers are not notified",
+    "reply": "a command took effect, and its reply is not sent",
+    "way": "a run was ended for another run, which has not begun",
     "join": "what a subscriber missed was read, and is not sent",
-    "drain": "the server was told to stop, and has ended no run",
+    "drain": "the server got SIGTERM, and has ended no run",
     "recovering": "at the start, no run that was left behind is ended",
     "resuming": "at the start, all of them are, and none that waited has begun",
 }
@@ -92,15 +92,15 @@ def crash_message(point: str) -> str:
 class CrashPoint:
     """The one point a process dies at."""
 
-    def __init__(self, told: str) -> None:
+    def __init__(self, spec: str) -> None:
         """Read `point:n`.
 
         Raises:
             ValueError: there is no such point.
         """
-        self.point, _, number = told.partition(":")
+        self.point, _, number = spec.partition(":")
         if self.point not in POINTS:
-            raise ValueError(f"{VARIABLE}={told}: there is no point {self.point}")
+            raise ValueError(f"{VARIABLE}={spec}: there is no point {self.point}")
         self._left = int(number or 1)
 
     def passing(self, *points: str) -> None:
@@ -295,9 +295,9 @@ async def hasty(request: AgentInput) -> AsyncGenerator[object, None]:
         return
     until = datetime.now(UTC) + HASTE
     question = {"id": uuid.uuid4().hex, "reason": "hurry", "message": "Now?"}
-    asks = [{**question, "expiresAt": until.isoformat()}]
+    interrupts = [{**question, "expiresAt": until.isoformat()}]
     yield "Be quick. "
-    yield {"type": "RUN_FINISHED", "outcome": {"type": "interrupt", "interrupts": asks}}
+    yield {"type": "RUN_FINISHED", "outcome": {"type": "interrupt", "interrupts": interrupts}}
 
 
 gateway = Gateway()
@@ -308,5 +308,5 @@ for policy in ("reject", "queue", "interrupt"):
 if directory := os.environ.get(RECORDINGS):
     for path in sorted(Path(directory).glob("*.jsonl")):
         gateway.agent(path.stem)(retold(read(path)))
-if told := os.environ.get(VARIABLE):
-    arm(CrashPoint(told))
+if spec := os.environ.get(VARIABLE):
+    arm(CrashPoint(spec))

@@ -1,10 +1,10 @@
-"""One history of a server that was killed: what readers were given, what was answered, what stayed.
+"""One history of a server that was killed: publications received, replies, and the final state.
 
-It is collected while servers live and die, and checked once, at the end, against the log as it is
-then. The log is the truth about what happened; a reader, an answer or a table that says otherwise
-is a violation, and so is a log that breaks its own rules. No I/O, no time.
+A test collects the history while servers start and die, and checks it once, at the end, against
+the final log. The log is the reference. A reader, a reply or a table that contradicts the log is a
+violation, and so is a log that breaks its own rules. No I/O, no time.
 
-What has to hold is WIRE sections 5, 6 and 7; the promises are P1 to P5 and P8.
+The rules are WIRE sections 5, 6 and 7; the promises are P1 to P5 and P8.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,41 +16,41 @@ from tests.kit.page import Event
 
 
 class Kind(Enum):
-    """What can be wrong."""
+    """The kinds of violations."""
 
     ORDER = "order"
-    """Offsets or numbers do not rise, or an event is not legal where it stands."""
+    """Offsets or numbers do not rise, or an event is not legal at its position."""
     GAP = "gap"
-    """Something is missing in the middle of what a reader was given."""
+    """A publication is missing in the middle of a reading."""
     DUPLICATE = "duplicate"
-    """A reader was given something twice."""
+    """A reader received a publication twice."""
     LOSS = "loss"
-    """What somebody saw, or was promised, is not there any more."""
+    """Data that a client received, or that was acknowledged, is missing in the end."""
     FOREIGN = "foreign"
-    """Something of another person or thread."""
+    """A reader received data of another user or thread."""
     ENDING = "ending"
-    """A run without exactly one terminal event, or whose status is not what that says."""
+    """A run has not exactly one terminal event, or its status contradicts that event."""
     EPOCH = "epoch"
-    """The epoch changed, though nothing was lost."""
+    """The epoch changed, although no data was lost."""
     POSITION = "position"
-    """A position of this very log was not recovered from."""
+    """A valid position of this log was not recovered from."""
     TEXT = "text"
-    """What a reader shows, or the store keeps, is not what the log says."""
+    """A text at a reader, or in the store, differs from the log."""
     DIGEST = "digest"
-    """A digest is not that of the text."""
+    """A digest does not match its text."""
     TWICE = "twice"
-    """One request was carried out more than once."""
+    """One request took effect more than once."""
     ANSWER = "answer"
-    """A request was answered with something that is not so."""
+    """A reply to a request is false."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """One thing that is wrong."""
+    """One violation."""
 
     kind: Kind
     where: str
-    """Whose channel, run or reading."""
+    """The channel, run or reading."""
     sentence: str
 
     def __str__(self) -> str:
@@ -73,60 +73,60 @@ class Given:
 
     event: Event
     offset: int = 0
-    """0 where it has none."""
+    """0 if it has no offset."""
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """All that one reader was told about one channel, in order, over all its connections."""
+    """All that one reader received from one channel, in order, over all its connections."""
 
     reader: str
     owner: str
-    """The person who reads."""
+    """The user who reads."""
     channel: str
     """As clients name it."""
-    told: Sequence[Joined | Given]
+    received: Sequence[Joined | Given]
     whole: bool = True
-    """Whether it was subscribed to the end, and so must have everything."""
+    """Whether it was subscribed to the end, and so must be complete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """What the log holds of one channel in the end, from its first publication on."""
+    """The final log of one channel, from its first publication on."""
 
     owner: str
     channel: str
     epoch: str
     publications: Sequence[Given]
     messages: Sequence[Mapping[str, Any]] | None = None
-    """What `thread.get` says, for a thread."""
+    """The messages of `thread.get`, for a thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
-    """What `run.get` says of a run in the end."""
+    """The final result of `run.get`."""
 
     owner: str
     run: str
     status: str
     code: str | None = None
     answers: Mapping[str, str] = field(default_factory=dict)
-    """Where the questions it asked stand, by their ids."""
+    """The statuses of its interrupts, by their ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A `run.start`, repeated under one request id until it was answered, or given up."""
+class StartRequest:
+    """A `run.start`, repeated with one request id until it was answered or given up."""
 
     owner: str
     channel: str
     message: str
-    """What was said; nobody says it twice."""
+    """The message; each is sent in one request only."""
     run: str | None = None
-    """The run of the answer; None where there was none, or an error."""
+    """The run in the reply; None without a reply, or for an error."""
     refused: bool = False
-    """Whether the answer was an error that is not temporary: then nothing may have begun."""
+    """Whether the reply was a permanent error: then no run may have begun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,11 +153,11 @@ class Decided:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """All of it."""
+    """A whole history."""
 
     logs: Sequence[Log] = ()
     readings: Sequence[Reading] = ()
     runs: Sequence[RunState] = ()
-    asked: Sequence[Asked] = ()
+    starts: Sequence[StartRequest] = ()
     stopped: Sequence[Stopped] = ()
     decided: Sequence[Decided] = ()

@@ -53,22 +53,22 @@ class FailsLater:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
-    """Nothing, not even a status."""
+    """No response, not even a status."""
 
 
 Answer = Says | Calls | Fails | FailsLater | Silence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """One request as it came."""
+class ModelRequest:
+    """One request, as it arrived."""
 
     key: str
-    """What stood behind `Bearer`."""
+    """The text after `Bearer`."""
     body: dict[str, Any]
 
     @property
-    def said(self) -> list[tuple[str, Any]]:
+    def conversation(self) -> list[tuple[str, Any]]:
         """The conversation, as role and content."""
         return [(one["role"], one.get("content")) for one in self.body["messages"]]
 
@@ -77,19 +77,19 @@ class ModelServer(Listener):
     """One service; it listens on a free loopback port while its context is open."""
 
     def __init__(self, *answers: Answer) -> None:
-        """Describe a service; nothing listens yet.
+        """Describe a service; it does not listen yet.
 
         Args:
-            answers: what it answers, one after the other; the last one again and again.
+            answers: its answers, in order; the last one is repeated.
         """
         super().__init__()
         self.answers: list[Answer] = list(answers)
-        self.asked: list[Asked] = []
+        self.requests: list[ModelRequest] = []
         """Every request, oldest first."""
-        self.was_asked = asyncio.Event()
+        self.request_received = asyncio.Event()
         """Set once there was a request."""
         self.hung_up = asyncio.Event()
-        """Set once a client is gone before it had the whole answer."""
+        """Set once a client has left before the end of its answer."""
         self.sent = 0
         """How many pieces were sent, in all answers."""
 
@@ -100,9 +100,9 @@ class ModelServer(Listener):
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request; each connection has one, so that its end is the client's sign."""
-        self.asked.append(await _read(reader))
-        self.was_asked.set()
-        number = min(len(self.asked), len(self.answers)) - 1
+        self.requests.append(await _read(reader))
+        self.request_received.set()
+        number = min(len(self.requests), len(self.answers)) - 1
         answering = asyncio.create_task(self._answer(self.answers[number], writer))
         gone = asyncio.create_task(reader.read(1))
         await asyncio.wait((answering, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -143,7 +143,7 @@ class ModelServer(Listener):
                 if not answer.cut:
                     yield _piece({}, reason="stop")
             case Calls():
-                call = {"index": 0, "id": f"call_{len(self.asked)}", "type": "function"}
+                call = {"index": 0, "id": f"call_{len(self.requests)}", "type": "function"}
                 yield _calling({**call, "function": {"name": answer.tool, "arguments": ""}})
                 text = msgspec.json.encode(answer.arguments).decode()
                 half = len(text) // 2
@@ -155,12 +155,12 @@ class ModelServer(Listener):
                 yield msgspec.json.encode({"error": answer.error})
 
 
-async def _read(reader: asyncio.StreamReader) -> Asked:
+async def _read(reader: asyncio.StreamReader) -> ModelRequest:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     fields = dict(line.lower().split(": ", 1) for line in head[1:] if line)
     body = await reader.readexactly(int(fields["content-length"]))
     given = next(line for line in head if line.lower().startswith("authorization:"))
-    return Asked(key=given.rpartition(" ")[2], body=msgspec.json.decode(body))
+    return ModelRequest(key=given.rpartition(" ")[2], body=msgspec.json.decode(body))
 
 
 def _head(status: int, content_type: str, *, chunked: bool = False) -> bytes:

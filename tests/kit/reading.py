@@ -49,16 +49,16 @@ class OffsetTracker:
 
     def walk(self) -> list[Violation]:
         """Follow it to its end and return what was wrong."""
-        for told in self._reading.told:
-            if isinstance(told, Joined):
-                self._join(told)
+        for received in self._reading.received:
+            if isinstance(received, Joined):
+                self._join(received)
             elif not self._next:
                 self._say(Kind.ORDER, "it was given something before it was subscribed")
                 return self.violations
-            elif self._thread and not told.tags and not told.offset:
-                self._take_snapshot(told)
+            elif self._thread and not received.tags and not received.offset:
+                self._take_snapshot(received)
             else:
-                self._take(told)
+                self._take(received)
         self._finish_snapshot()
         self._check_due()
         self._check_end()

@@ -92,16 +92,16 @@ class ReadingWorld(ConnectionWorld):
         self.done = True
 
     async def _ask(self, request: str) -> None:
-        asked = RunRequest(request_id=request, agent="agent", thread_id="t", message="go on")
-        await self._bridge.start(ALICE, asked)
+        started = RunRequest(request_id=request, agent="agent", thread_id="t", message="go on")
+        await self._bridge.start(ALICE, started)
 
     async def _quiet(self) -> None:
         while self._bridge.active:  # noqa: ASYNC110 - the time is virtual
             await asyncio.sleep(0.1)
 
-    async def _agent(self, asked: AgentInput) -> AsyncGenerator[object, None]:
+    async def _agent(self, agent_input: AgentInput) -> AsyncGenerator[object, None]:
         """Say two things at once, and count in the state."""
-        one, two = (f"{asked.context.run}-{name}" for name in ("one", "two"))
+        one, two = (f"{agent_input.context.run}-{name}" for name in ("one", "two"))
         yield {"type": "STATE_SNAPSHOT", "snapshot": {"n": 0}}
         for key in (one, two):
             yield {"type": "TEXT_MESSAGE_START", "messageId": key, "role": "assistant"}
@@ -128,7 +128,7 @@ class Reader:
         self._known = first in (None, START)
         """Whether what it shows belongs to its position."""
         self._shown = Fold()
-        self._asked: dict[int, Position | None] = {}
+        self._requested: dict[int, Position | None] = {}
         self._deaf = True
         """Whether it has asked to read and not been answered: pushes are none of its business."""
 
@@ -143,7 +143,7 @@ class Reader:
         """Read over one connection; return whether it has seen everything."""
         visit = self._world.visit(token("alice"))
         visit.socket._pace = lambda: detangle.choice(PACES)
-        self._asked.clear()
+        self._requested.clear()
         visit.socket.say(visit.connect(), self._subscribe(visit))
         left, taken = detangle.choice((2, 4, 8, 16)), 0
         while visit.socket.close_code is None and (last or left > 0):
@@ -172,14 +172,14 @@ class Reader:
         if where is not None:
             fields = {"recover": True, "epoch": where.epoch, "offset": where.offset}
         command = visit.command("subscribe", channel=THREAD.visible, **fields)
-        self._asked[command["id"]] = where
+        self._requested[command["id"]] = where
         self._deaf = True
         return command
 
     def _take(self, frame: dict[str, Any], visit: Visit) -> None:
         push = frame.get("push", {})
-        if "subscribe" in frame and frame["id"] == max(self._asked):
-            self._take_answer(frame["subscribe"], self._asked[frame["id"]])
+        if "subscribe" in frame and frame["id"] == max(self._requested):
+            self._take_answer(frame["subscribe"], self._requested[frame["id"]])
         elif push.get("channel") != THREAD.visible or self._deaf:
             return
         elif "unsubscribe" in push:
@@ -187,9 +187,9 @@ class Reader:
         else:
             self._take_push(push["pub"])
 
-    def _take_answer(self, answer: dict[str, Any], asked: Position | None) -> None:
+    def _take_answer(self, answer: dict[str, Any], requested: Position | None) -> None:
         self._deaf = False
-        if asked in (None, START) or not answer["recovered"]:
+        if requested in (None, START) or not answer["recovered"]:
             self._shown = Fold()
         else:
             assert self._known, "what is strange is not recovered"

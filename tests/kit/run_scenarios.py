@@ -103,15 +103,15 @@ class World:
         double_texting: str = "reject",
         lease: float = 15.0,
     ) -> None:
-        self.heard: list[tuple[Channel, Publication]] = []
-        self.asked: list[AgentInput] = []
+        self.delivered: list[tuple[Channel, Publication]] = []
+        self.inputs: list[AgentInput] = []
         self.faults: list[BaseException] = []
-        self.broker = LateBroker(self._hear, ThreadProjection())
+        self.broker = LateBroker(self._deliver, ThreadProjection())
         self.broker.refusals, self.broker.stale = refusals, stale
         self.store = ThreadStore(self.broker)
         registry = AgentRegistry()
         registry.register("agent", self._agent, deadline=deadline, double_texting=double_texting)
-        registry.register("asks", self._asks, deadline=deadline)
+        registry.register("asks", self._interrupting, deadline=deadline)
         self.service = RunService(
             self.broker,
             self.store,
@@ -170,9 +170,11 @@ class World:
         started = [event["runId"] for event in events if event["type"] == "RUN_STARTED"]
         bounds = [event["type"] in TERMINAL for event in events if event["type"] in _BOUNDS]
         assert bounds == [False, True] * len(started), "one run at a time"
-        told = [msgspec.json.decode(one.data) for where, one in self.heard if not where.is_thread]
+        notices = [
+            msgspec.json.decode(one.data) for where, one in self.delivered if not where.is_thread
+        ]
         names = ("towpath.run.queued", "towpath.run.started")
-        accepted = dict.fromkeys(x["value"]["run_id"] for x in told if x["name"] in names)
+        accepted = dict.fromkeys(x["value"]["run_id"] for x in notices if x["name"] in names)
         assert started == list(accepted), "each at its turn"
         ends = [event for event in events if event["type"] in TERMINAL]
         hows = [end.get("code") or end["outcome"]["type"] for end in ends]
@@ -181,8 +183,10 @@ class World:
     async def decide(self, run: str, request_id: str, question: str, decision: str) -> str:
         """Decide for Alice at some moment, and return the status of the reply."""
         await asyncio.sleep(detangle.choice((0.0, 0.1, 0.3, 0.5, 0.7)))
-        said = Decision(request_id=request_id, run_id=run, interrupt_id=question, decision=decision)
-        return (await self.service.approve(ALICE, said)).status
+        decided = Decision(
+            request_id=request_id, run_id=run, interrupt_id=question, decision=decision
+        )
+        return (await self.service.approve(ALICE, decided)).status
 
     async def check(self, who: Principal, thread: str = "t") -> list[dict[str, Any]]:
         """Check a thread's log, and return its events.
@@ -192,7 +196,7 @@ class World:
         """
         channel = thread_channel(who.tenant, who.user, thread)
         replay = await self.broker.read(channel, 0)
-        assert replay.publications == [one for where, one in self.heard if where == channel]
+        assert replay.publications == [one for where, one in self.delivered if where == channel]
         fold, seqs = Fold(), dict[str, int]()
         events = []
         for one in replay.publications:
@@ -218,32 +222,32 @@ class World:
         for one in log:
             events[one.tags["run"]].append(msgspec.json.decode(one.data))
         for row in rows:
-            assert row.status == _told(events[row.run_id]), "store and log agree"
+            assert row.status == _status_of(events[row.run_id]), "store and log agree"
             assert (row.ended_at is None) == (row.status in ("pending", "running"))
 
     def notices(self, who: Principal) -> list[dict[str, Any]]:
         """Return what a person was told beside their threads."""
         channel = user_channel(who.tenant, who.user)
-        return [msgspec.json.decode(one.data) for where, one in self.heard if where == channel]
+        return [msgspec.json.decode(one.data) for where, one in self.delivered if where == channel]
 
     async def _agent(self, request: AgentInput) -> AsyncGenerator[object, None]:
         """Say the person's name a few times, as fast as the explorer likes."""
-        self.asked.append(request)
+        self.inputs.append(request)
         for _ in range(3):
             yield f"{request.context.user} "
             await asyncio.sleep(detangle.choice(MOMENTS))
 
-    async def _asks(self, request: AgentInput) -> AsyncGenerator[object, None]:
+    async def _interrupting(self, request: AgentInput) -> AsyncGenerator[object, None]:
         """Ask two things; with the answers, say the person's name."""
-        self.asked.append(request)
+        self.inputs.append(request)
         if request.resume:
             yield f"{request.context.user} "
             return
         questions = [{"id": one, "reason": "confirmation"} for one in ("q1", "q2")]
         yield {"type": "RUN_FINISHED", "outcome": {"type": "interrupt", "interrupts": questions}}
 
-    def _hear(self, channel: Channel, publications: Sequence[Publication]) -> None:
-        self.heard.extend((channel, one) for one in publications)
+    def _deliver(self, channel: Channel, publications: Sequence[Publication]) -> None:
+        self.delivered.extend((channel, one) for one in publications)
 
     def _watch(self, happening: TelemetryEvent) -> None:
         if isinstance(happening, InternalError) and not isinstance(happening.error, StorageError):
@@ -265,8 +269,8 @@ async def endings() -> None:
     assert record is not None
     cancelled = last.get("outcome") == {"type": "cancelled"}
     assert answers.count("accepted") == int(cancelled)
-    told = "cancelled" if cancelled else "failed" if "code" in last else "finished"
-    assert record.status.value == told
+    expected = "cancelled" if cancelled else "failed" if "code" in last else "finished"
+    assert record.status.value == expected
 
 
 async def hanging_holder() -> None:
@@ -280,11 +284,11 @@ async def hanging_holder() -> None:
         assert beating is not None, "the service is open"
         beating.cancel()
         deps = replace(world.service._deps, holder="another")
-        told: list[str] = []
+        ended: list[str] = []
 
         async def look() -> None:
             await asyncio.sleep(detangle.choice((0.1, 0.2, 0.3, 0.4, 0.5)))
-            await Leases(deps, ActiveRuns(), lambda key: told.append(key.run)).renew()
+            await Leases(deps, ActiveRuns(), lambda key: ended.append(key.run)).renew()
 
         async def stop() -> str:
             await asyncio.sleep(detangle.choice((0.1, 0.3, 0.5)))
@@ -302,8 +306,8 @@ async def hanging_holder() -> None:
     assert await world.store.abandoned(detangle.now() + 100.0) == []
     cancelled = last.get("outcome") == {"type": "cancelled"}
     assert (answer == "accepted") <= cancelled
-    assert len(told) <= 1, "one of them ended it"
-    assert told == [run] * (last.get("code") == "run.lost")
+    assert len(ended) <= 1, "one of them ended it"
+    assert ended == [run] * (last.get("code") == "run.lost")
     assert record.code == last.get("code")
 
 
@@ -353,7 +357,7 @@ async def strangers() -> None:
         assert (
             await world.store.find_run(who.tenant, who.user, bob if run is alice else alice) is None
         )
-    assert all(one.context.user == one.message for one in world.asked)
+    assert all(one.context.user == one.message for one in world.inputs)
 
 
 async def twins() -> None:
@@ -371,7 +375,7 @@ async def twins() -> None:
     assert len({one for one in (first, twin) if isinstance(one, str)}) <= 1
     runs = {one for one in (first, twin, other) if isinstance(one, str)}
     assert runs
-    assert len(world.asked) == len(runs)
+    assert len(world.inputs) == len(runs)
     assert thread is not None or len(runs) == 2
     await world.check(ALICE)
 
@@ -386,7 +390,7 @@ async def queueing() -> None:
         turns = await world.turns()
     assert turns[0] == (first, "success")
     assert sorted(turns[1:]) == sorted([(second, "success"), (third, "success")])
-    assert len(world.asked) == 3
+    assert len(world.inputs) == 3
 
 
 async def queueing_on_a_bad_log() -> None:
@@ -459,14 +463,14 @@ async def decisions() -> None:
         replies = await asyncio.gather(*(world.decide(run, *one) for one in DEVICES), _go_on(world))
         await asyncio.sleep(2.0)
     questions = await world.store.interrupts("acme", "alice", run)
-    said = _check_replies(questions, replies)
+    decisions = _check_replies(questions, replies)
     events = await world.check(ALICE)
     going_on = [event for event in events if event.get("parentRunId") == run]
-    assert len(going_on) == int(len(said) == 2)
+    assert len(going_on) == int(len(decisions) == 2)
     for event in going_on:
-        told = {one["interruptId"]: one["payload"] for one in event["input"]["resume"]}
-        assert told == {key: {"approved": how == "approve"} for key, how in said.items()}
-    assert sum(bool(one.resume) for one in world.asked) == len(going_on)
+        answers = {one["interruptId"]: one["payload"] for one in event["input"]["resume"]}
+        assert answers == {key: {"approved": how == "approve"} for key, how in decisions.items()}
+    assert sum(bool(one.resume) for one in world.inputs) == len(going_on)
     expired = any(one.status is InterruptStatus.EXPIRED for one in questions)
     names = [event["name"] for event in world.notices(ALICE)]
     assert names.count("towpath.interrupt.expired") <= int(expired)
@@ -475,18 +479,18 @@ async def decisions() -> None:
 def _check_replies(questions: Sequence[Interrupt], replies: Sequence[str | None]) -> dict[str, str]:
     """Check that everybody was told what is stored; return what was decided, by question."""
     assert replies[0] == replies[1], "the same request gets the same reply"
-    told = list(zip(DEVICES, replies, strict=False))
-    accepted = {device for device, reply in told if reply == "accepted"}
-    said = {question: how for _, question, how in accepted}
-    assert len(said) == len(accepted), "one decision each"
+    given = list(zip(DEVICES, replies, strict=False))
+    accepted = {device for device, reply in given if reply == "accepted"}
+    decisions = {question: how for _, question, how in accepted}
+    assert len(decisions) == len(accepted), "one decision each"
     ways = {"approve": {InterruptStatus.APPROVED}, "refuse": {InterruptStatus.REFUSED}}
     for one in questions:
         assert one.status in ways.get(
-            said.get(one.id, ""), {InterruptStatus.EXPIRED, InterruptStatus.GONE}
+            decisions.get(one.id, ""), {InterruptStatus.EXPIRED, InterruptStatus.GONE}
         )
-        heard = {reply for (_, question, _), reply in told if question == one.id}
-        assert heard <= {"accepted", LATE[one.status]}, "nobody was told anything else"
-    return said
+        delivered = {reply for (_, question, _), reply in given if question == one.id}
+        assert delivered <= {"accepted", LATE[one.status]}, "nobody was told anything else"
+    return decisions
 
 
 async def _asked_by(world: World) -> str:
@@ -535,7 +539,7 @@ async def answers() -> None:
     assert len(going_on[0]["input"]["resume"]) == 2
 
 
-def _told(events: list[dict[str, Any]]) -> str:
+def _status_of(events: list[dict[str, Any]]) -> str:
     """Return the status that the events of a run amount to."""
     if not events:
         return "pending"

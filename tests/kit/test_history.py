@@ -9,7 +9,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.kit.history import (
-    Asked,
     Decided,
     Given,
     History,
@@ -18,6 +17,7 @@ from tests.kit.history import (
     Log,
     Reading,
     RunState,
+    StartRequest,
     Stopped,
 )
 from tests.kit.verdict import check
@@ -88,7 +88,9 @@ def make_run(
 
 
 @st.composite
-def logs(draw: st.DrawFn, owner: str, thread: str) -> tuple[Log, list[RunState], list[Asked]]:
+def logs(
+    draw: st.DrawFn, owner: str, thread: str
+) -> tuple[Log, list[RunState], list[StartRequest]]:
     """Draw a thread's log, the states of its runs and how they were asked for."""
     fold, states, request = Fold([]), [], []
     publications: list[Given] = []
@@ -100,7 +102,7 @@ def logs(draw: st.DrawFn, owner: str, thread: str) -> tuple[Log, list[RunState],
             fold.feed(event)
             publications.append(Given(event=event, offset=len(publications) + 1, tags=tags))
         states.append(RunState(owner=owner, run=name, status=run.status.value, code=run.code))
-        request.append(Asked(owner=owner, channel=channel, message=f"ask {name}", run=name))
+        request.append(StartRequest(owner=owner, channel=channel, message=f"ask {name}", run=name))
     log = Log(
         owner=owner,
         channel=channel,
@@ -131,25 +133,25 @@ def readings(draw: st.DrawFn, log: Log, reader: str) -> Reading:
     top = len(log.publications)
     places = sorted(draw(st.lists(st.integers(0, top), min_size=1, max_size=6)))
     places = [*places, *([top] if len(places) % 2 else []), top]
-    told: list[Joined | Given] = []
+    received: list[Joined | Given] = []
     position = None
     for joins, leaves in zip(places[::2], places[1::2], strict=False):
         recovered = position is not None or draw(st.booleans())
-        told.append(Joined(recovered=recovered, epoch=EPOCH, offset=joins))
+        received.append(Joined(recovered=recovered, epoch=EPOCH, offset=joins))
         if position is None:
             fold = Fold([])
             for one in log.publications[:joins]:
                 fold.feed(dict(one.event))
             snapshot = fold.snapshot(max_bytes=None) if joins else []
-            told += [Given(event=event) for event in snapshot]
+            received += [Given(event=event) for event in snapshot]
         else:
-            told += merged(log.publications[position:joins], live=False)
-        told += log.publications[joins:leaves]
+            received += merged(log.publications[position:joins], live=False)
+        received += log.publications[joins:leaves]
         position = leaves
     if position is not None and position < top:
-        told.append(Joined(recovered=True, epoch=EPOCH, offset=top))
-        told += merged(log.publications[position:], live=False)
-    return Reading(reader=reader, owner=log.owner, channel=log.channel, told=tuple(told))
+        received.append(Joined(recovered=True, epoch=EPOCH, offset=top))
+        received += merged(log.publications[position:], live=False)
+    return Reading(reader=reader, owner=log.owner, channel=log.channel, received=tuple(received))
 
 
 def notices(owner: str) -> tuple[Log, Reading]:
@@ -158,14 +160,14 @@ def notices(owner: str) -> tuple[Log, Reading]:
         Given(event={"type": "CUSTOM", "name": "n", "value": number}, offset=number)
         for number in range(1, 5)
     ]
-    told: tuple[Joined | Given, ...] = (
+    received: tuple[Joined | Given, ...] = (
         Joined(recovered=False, epoch=EPOCH, offset=1),
         given[1],
         Joined(recovered=True, epoch=EPOCH, offset=3),
         *given[2:],
     )
     log = Log(owner=owner, channel="user", epoch=EPOCH, publications=given)
-    return log, Reading(reader="device", owner=owner, channel="user", told=told)
+    return log, Reading(reader="device", owner=owner, channel="user", received=received)
 
 
 @st.composite
@@ -173,12 +175,12 @@ def histories(draw: st.DrawFn) -> History:
     """Draw a history in which everything is as it should be."""
     one, states, request = draw(logs("alice", "a"))
     other, more, also = draw(logs("bob", "b"))
-    own, told = notices("alice")
+    own, received = notices("alice")
     return History(
         logs=[one, other, own],
-        readings=[draw(readings(one, "first")), draw(readings(other, "second")), told],
+        readings=[draw(readings(one, "first")), draw(readings(other, "second")), received],
         runs=states + more,
-        asked=request + also,
+        starts=request + also,
         stopped=[
             Stopped(owner=state.owner, run=state.run, status="accepted")
             for state in states
@@ -194,18 +196,18 @@ def kinds(history: History) -> set[Kind]:
 
 def tagged(history: History) -> list[int]:
     """Return where in the first reading's told there are publications of the log."""
-    told = history.readings[0].told
-    return [at for at, one in enumerate(told) if isinstance(one, Given) and one.tags]
+    received = history.readings[0].received
+    return [at for at, one in enumerate(received) if isinstance(one, Given) and one.tags]
 
 
-def joins(told: Sequence[Joined | Given]) -> list[tuple[int, Joined]]:
+def joins(received: Sequence[Joined | Given]) -> list[tuple[int, Joined]]:
     """Return the subscriptions, and where they are."""
-    return [(at, one) for at, one in enumerate(told) if isinstance(one, Joined)]
+    return [(at, one) for at, one in enumerate(received) if isinstance(one, Joined)]
 
 
-def retold(history: History, told: Sequence[Joined | Given]) -> History:
+def retold(history: History, received: Sequence[Joined | Given]) -> History:
     """Return the history with something else told to its first reader."""
-    first = replace(history.readings[0], told=tuple(told))
+    first = replace(history.readings[0], received=tuple(received))
     return replace(history, readings=[first, *history.readings[1:]])
 
 
@@ -226,9 +228,9 @@ def test_a_legal_history_has_no_violation(history: History) -> None:
 def test_p3_a_publication_that_was_dropped_is_a_gap(history: History, data: st.DataObject) -> None:
     """Whichever a reader was not given, it is missed."""
     assume(places := tagged(history))
-    told = list(history.readings[0].told)
-    del told[data.draw(st.sampled_from(places))]
-    assert Kind.GAP in kinds(retold(history, told))
+    received = list(history.readings[0].received)
+    del received[data.draw(st.sampled_from(places))]
+    assert Kind.GAP in kinds(retold(history, received))
 
 
 @given(histories(), st.data())
@@ -237,12 +239,12 @@ def test_p3_a_publication_that_came_twice_is_a_duplicate(
 ) -> None:
     """Whichever came again, at once or later, it is noticed."""
     assume(places := tagged(history))
-    told = list(history.readings[0].told)
+    received = list(history.readings[0].received)
     place = data.draw(st.sampled_from(places))
-    told.insert(
-        data.draw(st.sampled_from([one for one in places if one >= place])) + 1, told[place]
+    received.insert(
+        data.draw(st.sampled_from([one for one in places if one >= place])) + 1, received[place]
     )
-    assert Kind.DUPLICATE in kinds(retold(history, told))
+    assert Kind.DUPLICATE in kinds(retold(history, received))
 
 
 @given(histories(), st.data())
@@ -250,13 +252,13 @@ def test_p2_publications_that_changed_places_are_out_of_order(
     history: History, data: st.DataObject
 ) -> None:
     """Two neighbours the other way round are an offset that falls, or a gap and a late comer."""
-    told = list(history.readings[0].told)
+    received = list(history.readings[0].received)
     pairs = [at for at in tagged(history) if at + 1 in tagged(history)]
-    pairs = [at for at in pairs if not _may_pass(told[at], told[at + 1])]
+    pairs = [at for at in pairs if not _may_pass(received[at], received[at + 1])]
     assume(pairs)
     at = data.draw(st.sampled_from(pairs))
-    told[at : at + 2] = told[at + 1], told[at]
-    assert kinds(retold(history, told)) & {Kind.ORDER, Kind.GAP}
+    received[at : at + 2] = received[at + 1], received[at]
+    assert kinds(retold(history, received)) & {Kind.ORDER, Kind.GAP}
 
 
 def _may_pass(one: Any, other: Any) -> bool:
@@ -270,12 +272,12 @@ def test_p1_a_publication_of_another_person_is_foreign(
     history: History, data: st.DataObject
 ) -> None:
     """Whatever of somebody else's thread is given, wherever, it is noticed."""
-    told = list(history.readings[0].told)
-    told.insert(
-        data.draw(st.integers(1, len(told))),
+    received = list(history.readings[0].received)
+    received.insert(
+        data.draw(st.integers(1, len(received))),
         data.draw(st.sampled_from(list(history.logs[1].publications))),
     )
-    assert Kind.FOREIGN in kinds(retold(history, told))
+    assert Kind.FOREIGN in kinds(retold(history, received))
 
 
 @given(histories(), st.data())
@@ -320,14 +322,16 @@ def test_p5_a_status_that_the_log_contradicts_is_noticed(
 @given(histories(), st.data())
 def test_p3_a_text_that_was_altered_is_noticed(history: History, data: st.DataObject) -> None:
     """One character more in any delta, merged or in a prelude, is another text."""
-    told = list(history.readings[0].told)
-    places = [at for at, one in enumerate(told) if isinstance(one, Given) and "delta" in one.event]
+    received = list(history.readings[0].received)
+    places = [
+        at for at, one in enumerate(received) if isinstance(one, Given) and "delta" in one.event
+    ]
     assume(places)
     at = data.draw(st.sampled_from(places))
-    one = told[at]
+    one = received[at]
     assert isinstance(one, Given)
-    told[at] = replace(one, event={**one.event, "delta": f"{one.event['delta']}!"})
-    assert Kind.TEXT in kinds(retold(history, told))
+    received[at] = replace(one, event={**one.event, "delta": f"{one.event['delta']}!"})
+    assert Kind.TEXT in kinds(retold(history, received))
 
 
 @given(histories())
@@ -348,10 +352,10 @@ def test_r78_another_epoch_after_a_mere_kill_is_noticed(
     history: History, data: st.DataObject
 ) -> None:
     """An answer in another epoch than the log's says that something was lost."""
-    told = list(history.readings[0].told)
-    at, joined = data.draw(st.sampled_from(joins(told)))
-    told[at] = replace(joined, epoch="another")
-    assert Kind.EPOCH in kinds(retold(history, told))
+    received = list(history.readings[0].received)
+    at, joined = data.draw(st.sampled_from(joins(received)))
+    received[at] = replace(joined, epoch="another")
+    assert Kind.EPOCH in kinds(retold(history, received))
 
 
 @given(histories(), st.data())
@@ -359,11 +363,11 @@ def test_p3_a_position_that_was_not_recovered_is_noticed(
     history: History, data: st.DataObject
 ) -> None:
     """Nobody is told to start over while the log holds what they missed."""
-    told = list(history.readings[0].told)
-    assume(later := joins(told)[1:])
+    received = list(history.readings[0].received)
+    assume(later := joins(received)[1:])
     at, joined = data.draw(st.sampled_from(later))
-    told[at] = replace(joined, recovered=False)
-    assert Kind.POSITION in kinds(retold(history, told))
+    received[at] = replace(joined, recovered=False)
+    assert Kind.POSITION in kinds(retold(history, received))
 
 
 @given(histories())
@@ -383,7 +387,7 @@ def _without_run(history: History) -> History:
 
 
 def _asked(history: History, **changes: Any) -> History:
-    return replace(history, asked=[replace(history.asked[0], **changes), *history.asked[1:]])
+    return replace(history, starts=[replace(history.starts[0], **changes), *history.starts[1:]])
 
 
 def _asked_once_too_often(history: History) -> History:
@@ -419,9 +423,9 @@ def _decided(standing: str, continuation: str | None) -> Callable[[History], His
 
 
 def _notice_lost(history: History) -> History:
-    told = list(history.readings[2].told)
-    del told[1]
-    last = replace(history.readings[2], told=tuple(told))
+    received = list(history.readings[2].received)
+    del received[1]
+    last = replace(history.readings[2], received=tuple(received))
     return replace(history, readings=[*history.readings[:2], last])
 
 

@@ -33,8 +33,8 @@ async def test_the_public_client_reads_its_streams() -> None:
     assert said == ["Good", " day"]
     assert "".join(one.function.arguments or "" for one in called if one.function) == '{"a":1}'
     assert [one.function.name for one in called if one.function and one.function.name] == ["add"]
-    assert server.asked[0].said == [("user", "hello")]
-    assert server.asked[0].key == KEY
+    assert server.requests[0].conversation == [("user", "hello")]
+    assert server.requests[0].key == KEY
 
 
 async def test_the_public_client_reads_its_failures() -> None:
@@ -55,7 +55,7 @@ async def test_it_sees_who_hangs_up(answer: Says | Silence) -> None:
     """A client that leaves before the end is noticed, whether or not anything is being sent."""
     async with ModelServer(answer) as server:
         asking = asyncio.create_task(deltas(server))
-        await server.was_asked.wait()
+        await server.request_received.wait()
         assert not server.hung_up.is_set()
         asking.cancel()
         async with asyncio.timeout(2):

@@ -42,7 +42,7 @@ async def fronted(**options: Any) -> AsyncIterator[Nginx]:
             yield front
 
 
-async def heard(front: Nginx, **headers: str) -> Any:
+async def received_headers(front: Nginx, **headers: str) -> Any:
     async with httpx2.AsyncClient(base_url=front.http, trust_env=False) as client:
         answer = await client.get("/some/where?ticket=x", headers=headers)
     assert answer.status_code == 200, answer.text
@@ -52,7 +52,9 @@ async def heard(front: Nginx, **headers: str) -> Any:
 async def test_requests_pass_with_the_address_of_the_client() -> None:
     """The server sees the outer Host, the credential, and who is really calling; a log is kept."""
     async with fronted() as front:
-        headers = await heard(front, authorization="Bearer abc", **{"x-forwarded-for": "1.2.3.4"})
+        headers = await received_headers(
+            front, authorization="Bearer abc", **{"x-forwarded-for": "1.2.3.4"}
+        )
         assert headers["host"] == f"127.0.0.1:{front.port}"
         assert headers["authorization"] == "Bearer abc"
         assert headers["x-forwarded-for"] == "1.2.3.4, 127.0.0.1"
@@ -73,7 +75,7 @@ async def test_upgrades_pass() -> None:
 async def test_headers_are_stripped() -> None:
     """A header that is stripped reaches neither a request nor an upgrade; others do."""
     async with fronted(strip=["Authorization", "X-Forwarded-For"]) as front:
-        headers = await heard(front, authorization="Bearer abc", accept="a/b")
+        headers = await received_headers(front, authorization="Bearer abc", accept="a/b")
         assert headers["accept"] == "a/b"
         assert not {"authorization", "x-forwarded-for"} & headers.keys()
         given = {"Authorization": "Bearer abc"}

@@ -38,7 +38,7 @@ class MemoryTransport:
         self.left = False
         """Whether the other side is gone."""
         self._pace = pace
-        self._said: deque[str] = deque()
+        self._sent_messages: deque[str] = deque()
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -59,7 +59,7 @@ class MemoryTransport:
 
     def say(self, *commands: dict[str, Any]) -> None:
         """Send commands in one message."""
-        self._said.append("\n".join(map(json.dumps, commands)))
+        self._sent_messages.append("\n".join(map(json.dumps, commands)))
         self._news.set()
 
     def leave(self) -> None:
@@ -68,12 +68,12 @@ class MemoryTransport:
         self._news.set()
 
     async def receive(self) -> str | bytes | None:
-        while not self._said:
+        while not self._sent_messages:
             if self.left:
                 return None
             self._news.clear()
             await self._news.wait()
-        return self._said.popleft()
+        return self._sent_messages.popleft()
 
     async def send(self, message: bytes) -> None:
         await self._write(Written(self._loop.time(), text=message.decode()))

@@ -133,28 +133,30 @@ def _check_readings(history: History) -> list[Violation]:
 
 def _check_answers(history: History) -> Iterator[Violation]:
     states = {(one.owner, one.run): one for one in history.runs}
-    yield from _check_asked(history, states)
+    yield from _check_starts(history, states)
     for stop in history.stopped:
         state = states.get((stop.owner, stop.run))
         if stop.status == "accepted" and (state is None or state.status != "cancelled"):
             sentence = f"its cancel was accepted, and it is {state.status if state else 'unknown'}"
             yield Violation(kind=Kind.ANSWER, where=f"run {stop.run}", sentence=sentence)
-    for said in history.decided:
-        state = states.get((said.owner, said.run))
-        standing = state.answers.get(said.interrupt) if state else None
-        if said.status == "accepted" and standing != _DECIDED[said.decision]:
-            sentence = f"{said.decision} was accepted for {said.interrupt}, which is {standing}"
-            yield Violation(kind=Kind.ANSWER, where=f"run {said.run}", sentence=sentence)
-        if said.continuation and (said.owner, said.continuation) not in states:
-            sentence = f"run {said.continuation} was to continue it, and nobody knows it"
-            yield Violation(kind=Kind.LOSS, where=f"run {said.run}", sentence=sentence)
+    for decided in history.decided:
+        state = states.get((decided.owner, decided.run))
+        standing = state.answers.get(decided.interrupt) if state else None
+        if decided.status == "accepted" and standing != _DECIDED[decided.decision]:
+            sentence = (
+                f"{decided.decision} was accepted for {decided.interrupt}, which is {standing}"
+            )
+            yield Violation(kind=Kind.ANSWER, where=f"run {decided.run}", sentence=sentence)
+        if decided.continuation and (decided.owner, decided.continuation) not in states:
+            sentence = f"run {decided.continuation} was to continue it, and nobody knows it"
+            yield Violation(kind=Kind.LOSS, where=f"run {decided.run}", sentence=sentence)
     yield from _check_continuations(history)
 
 
-def _check_asked(history: History, states: dict[tuple[str, str], RunState]) -> Iterator[Violation]:
+def _check_starts(history: History, states: dict[tuple[str, str], RunState]) -> Iterator[Violation]:
     """What was asked and answered happened once; what was not answered, once at most."""
     logs = {(log.owner, log.channel): log for log in history.logs}
-    for request in history.asked:
+    for request in history.starts:
         where = f"{request.owner}'s {request.message!r}"
         log = logs.get((request.owner, request.channel))
         begun = _begun_with(request.message, log.publications if log else ())
@@ -180,8 +182,8 @@ def _begun_with(message: str, publications: Iterable[Given]) -> list[str]:
         for one in publications
         if one.event["type"] == "RUN_STARTED"
         and any(
-            said.get("content") == message
-            for said in (one.event.get("input") or {}).get("messages", ())
+            sent.get("content") == message
+            for sent in (one.event.get("input") or {}).get("messages", ())
         )
     ]
 

@@ -62,14 +62,14 @@ class Notes:
 class Deliveries:
     """What a broker delivered, in order."""
 
-    heard: list[tuple[Channel, Publication]] = field(default_factory=list)
+    delivered: list[tuple[Channel, Publication]] = field(default_factory=list)
 
     def __call__(self, channel: Channel, publications: Sequence[Publication]) -> None:
-        self.heard.extend((channel, publication) for publication in publications)
+        self.delivered.extend((channel, publication) for publication in publications)
 
     def of(self, channel: Channel) -> list[Publication]:
         """Return what one channel's readers heard."""
-        return [publication for where, publication in self.heard if where == channel]
+        return [publication for where, publication in self.delivered if where == channel]
 
 
 @dataclass
@@ -107,12 +107,12 @@ def items(*texts: str) -> tuple[Item, ...]:
     return tuple(Item(text.encode(), {"text": text}) for text in texts)
 
 
-def said(*texts: str, channel: Channel = TALK, after: int | None = None) -> Write:
+def text_write(*texts: str, channel: Channel = TALK, after: int | None = None) -> Write:
     """Return a write of these texts to one channel."""
     return Write((Append(channel, items(*texts), after=after),))
 
 
-def asked(request_id: str, text: str, *, digest: str = "same", note: str = "yes") -> Write:
+def keyed_write(request_id: str, text: str, *, digest: str = "same", note: str = "yes") -> Write:
     """Return a keyed write whose result is where it stands."""
     return Write(
         (Append(TALK, items(text)),),

@@ -13,10 +13,10 @@ from tests.log.brokers import (
     OTHER,
     TALK,
     Engine,
-    asked,
     items,
+    keyed_write,
     notes_of,
-    said,
+    text_write,
 )
 from towpath.channels import Channel
 from towpath.errors import Conflict, OffsetConflict, StorageError, WriteFailed
@@ -47,7 +47,7 @@ def offsets(publications: list[Publication]) -> list[int]:
 async def test_offsets_count_from_one_in_the_order_of_submission(engine: Engine) -> None:
     """Offsets are 1, 2, 3 … without a gap, in submit order, whoever waits for what."""
     async with engine.running() as broker:
-        futures = [broker.submit(said(f"{n}a", f"{n}b")) for n in range(50)]
+        futures = [broker.submit(text_write(f"{n}a", f"{n}b")) for n in range(50)]
         spans = [(await future).spans[0] for future in reversed(futures)]
         replay = await broker.read(TALK, 0)
     assert offsets(replay.publications) == list(range(1, 101))
@@ -58,7 +58,7 @@ async def test_offsets_count_from_one_in_the_order_of_submission(engine: Engine)
 async def test_one_write_numbers_each_of_its_channels(engine: Engine) -> None:
     """A write to several channels, one of them twice, counts in each by itself."""
     async with engine.running() as broker:
-        await write(broker, said("before"))
+        await write(broker, text_write("before"))
         written = await write(
             broker,
             Write(
@@ -79,10 +79,10 @@ async def test_one_write_numbers_each_of_its_channels(engine: Engine) -> None:
 async def test_delivery_comes_in_order_and_before_the_future(engine: Engine) -> None:
     """Who is told that a write is done finds it delivered, and nothing later before it."""
     async with engine.running() as broker:
-        futures = [broker.submit(said(str(n))) for n in range(20)]
+        futures = [broker.submit(text_write(str(n))) for n in range(20)]
         for n, future in enumerate(futures):
             await future
-            assert len(engine.deliveries.heard) > n
+            assert len(engine.deliveries.delivered) > n
     assert [p.data for p in engine.deliveries.of(TALK)] == [b"%d" % n for n in range(20)]
     assert offsets(engine.deliveries.of(TALK)) == list(range(1, 21))
 
@@ -90,26 +90,26 @@ async def test_delivery_comes_in_order_and_before_the_future(engine: Engine) -> 
 async def test_p4_what_is_delivered_can_be_read(engine: Engine) -> None:
     """Nothing is heard before it is in the log: a read at delivery holds it."""
     async with engine.running() as broker:
-        written = await write(broker, said("x"))
-        heard = engine.deliveries.of(TALK)
+        written = await write(broker, text_write("x"))
+        delivered = engine.deliveries.of(TALK)
         replay = await broker.read(TALK, 0)
-    assert replay.publications == heard
+    assert replay.publications == delivered
     assert replay.top == written.spans[0].last
 
 
 async def test_a_refused_fact_leaves_no_trace(engine: Engine) -> None:
     """A write is all or nothing: its earlier facts, publications and key are gone with it."""
     async with engine.running() as broker:
-        await write(broker, said("a"))
+        await write(broker, text_write("a"))
         refused = Write((Append(TALK, items("b")), Append(NOTICES, items("n"))), ("one", "no"))
-        after = said("c")
+        after = text_write("c")
         first, second = broker.submit(refused), broker.submit(after)
         with pytest.raises(Conflict, match="the note is refused"):
             await first
         assert (await second).spans[0].first == 2
         with pytest.raises(Conflict):
-            await write(broker, asked("r1", "d", note="no"))
-        again = await write(broker, asked("r1", "d"))
+            await write(broker, keyed_write("r1", "d", note="no"))
+        again = await write(broker, keyed_write("r1", "d"))
         assert not again.repeated
         assert await notes_of(broker) == ["yes"]
         assert (await broker.read(NOTICES, 0)).top == 0
@@ -120,15 +120,15 @@ async def test_a_refused_fact_leaves_no_trace(engine: Engine) -> None:
 async def test_r81_the_same_request_does_nothing_twice(engine: Engine) -> None:
     """A repeated key gives the old result, also in one batch, and adds nothing."""
     async with engine.running() as broker:
-        await write(broker, said("before"))
-        first, twin = broker.submit(asked("r1", "a")), broker.submit(asked("r1", "a"))
+        await write(broker, text_write("before"))
+        first, twin = broker.submit(keyed_write("r1", "a")), broker.submit(keyed_write("r1", "a"))
         assert (await first).result == b"2"
         assert (await twin).result == b"2"
         assert (await twin).repeated
         assert (await twin).spans == ()
         with pytest.raises(Conflict):
-            await write(broker, asked("r1", "a", digest="other"))
-        assert (await write(broker, asked("r2", "b"))).result == b"3"
+            await write(broker, keyed_write("r1", "a", digest="other"))
+        assert (await write(broker, keyed_write("r2", "b"))).result == b"3"
         assert await notes_of(broker) == ["yes", "yes"]
     assert [p.data for p in engine.deliveries.of(TALK)] == [b"before", b"a", b"b"]
 
@@ -140,23 +140,23 @@ async def test_r81_a_request_is_remembered_for_a_day(
     monkeypatch.setattr(sqlite_broker, "SWEEP_SECONDS", 0.01)
     now = [1_000.0]
     async with engine.running(clock=lambda: now[0]) as broker:
-        assert not (await write(broker, asked("r1", "a"))).repeated
+        assert not (await write(broker, keyed_write("r1", "a"))).repeated
         now[0] += 24 * 3600
         await asyncio.sleep(0.05)  # The sweep of the SQLite log looks at real time.
-        assert (await write(broker, asked("r1", "a"))).repeated
+        assert (await write(broker, keyed_write("r1", "a"))).repeated
         now[0] += 1
         await asyncio.sleep(0.05)
-        key = asked("r1", "a").key
+        key = keyed_write("r1", "a").key
         assert key is not None
         assert await broker.stored_result(key) is None
-        assert not (await write(broker, asked("r1", "b", digest="other"))).repeated
+        assert not (await write(broker, keyed_write("r1", "b", digest="other"))).repeated
     assert [p.data for p in engine.deliveries.of(TALK)] == [b"a", b"b"]
 
 
 async def test_a_repeated_request_is_answered_though_its_place_is_taken(engine: Engine) -> None:
     """A key is looked at before `after`: a repetition is no new write that could be late."""
     async with engine.running() as broker:
-        keyed = asked("r1", "a")
+        keyed = keyed_write("r1", "a")
         placed = Write(
             (Append(TALK, items("a"), after=0),), keyed.facts, key=keyed.key, result=keyed.result
         )
@@ -167,14 +167,14 @@ async def test_a_repeated_request_is_answered_though_its_place_is_taken(engine: 
 async def test_a_write_follows_on_what_it_says(engine: Engine) -> None:
     """With `after` a write is refused unless the top is that offset, and keeps nothing."""
     async with engine.running() as broker:
-        assert (await write(broker, said("a", after=0))).spans[0].first == 1
+        assert (await write(broker, text_write("a", after=0))).spans[0].first == 1
         for wrong in (0, 2):
             with pytest.raises(StorageError):
-                await write(broker, said("x", after=wrong))
+                await write(broker, text_write("x", after=wrong))
         late = Write((Append(TALK, items("x"), after=9),), ("note",))
         with pytest.raises(StorageError):
             await write(broker, late)
-        chained = [broker.submit(said(str(n), after=n)) for n in range(1, 5)]
+        chained = [broker.submit(text_write(str(n), after=n)) for n in range(1, 5)]
         await asyncio.gather(*chained)
         assert await notes_of(broker) == []
         assert (await broker.read(TALK, 0)).top == 5
@@ -185,7 +185,7 @@ async def test_a_refused_link_breaks_the_whole_chain(engine: Engine) -> None:
     """Where an earlier write of a producer failed, none of its later ones can stand."""
     async with engine.running() as broker:
         broken = Write((Append(TALK, items("x"), after=0),), ("no",))
-        chain = [broker.submit(broken), *(broker.submit(said("y", after=n)) for n in (1, 2))]
+        chain = [broker.submit(broken), *(broker.submit(text_write("y", after=n)) for n in (1, 2))]
         outcomes = await asyncio.gather(*chain, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [Conflict, OffsetConflict, OffsetConflict]
         assert (await broker.read(TALK, 0)).publications == []
@@ -229,7 +229,7 @@ async def test_r82_an_empty_channel_has_a_position(engine: Engine) -> None:
         assert (empty.top, empty.publications, empty.gone) == (0, [], False)
         assert empty.epoch
         assert empty.epoch != (await broker.read(OTHER, 0)).epoch
-        await write(broker, said("a"))
+        await write(broker, text_write("a"))
         replay = await broker.read(TALK, empty.top, epoch=empty.epoch)
     assert [p.data for p in replay.publications] == [b"a"]
 
@@ -237,8 +237,8 @@ async def test_r82_an_empty_channel_has_a_position(engine: Engine) -> None:
 async def test_r79_a_position_counts_in_its_own_channel_and_past(engine: Engine) -> None:
     """Another channel's epoch, a made-up one, the empty one and a future offset are all gone."""
     async with engine.running() as broker:
-        await write(broker, said("a", "b"))
-        await write(broker, said("z", channel=OTHER))
+        await write(broker, text_write("a", "b"))
+        await write(broker, text_write("z", channel=OTHER))
         epoch = (await broker.read(TALK, 0)).epoch
         foreign = (await broker.read(OTHER, 0)).epoch
         for offset, said_epoch in ((1, foreign), (0, foreign), (1, "made up"), (1, ""), (3, epoch)):
@@ -254,7 +254,7 @@ async def test_r82_the_epoch_is_known_before_anything_is_read(engine: Engine) ->
         empty, other = broker.epoch(TALK), broker.epoch(OTHER)
         assert empty == (await broker.read(TALK, 0)).epoch
         assert empty != other
-        written = await write(broker, said("a"))
+        written = await write(broker, text_write("a"))
         assert written.spans[0].epoch == empty == broker.epoch(TALK)
         assert other == (await broker.read(OTHER, 0)).epoch
         await write(broker, Write(truncate=(TALK,)))
@@ -267,8 +267,8 @@ async def test_r82_the_epoch_is_known_before_anything_is_read(engine: Engine) ->
 async def test_a_limit_gives_the_oldest(engine: Engine) -> None:
     """A limited read gives the first ones after the position, and still names the top."""
     async with engine.running() as broker:
-        await write(broker, said(*"abcd"))
-        await write(broker, said(*"ef"))
+        await write(broker, text_write(*"abcd"))
+        await write(broker, text_write(*"ef"))
         for limit, expected in ((0, b""), (1, b"b"), (4, b"bcde"), (9, b"bcdef")):
             replay = await broker.read(TALK, 1, limit=limit)
             assert b"".join(p.data for p in replay.publications) == expected
@@ -282,7 +282,7 @@ async def test_all_that_is_kept_is_never_gone(engine: Engine) -> None:
         empty = await broker.read(TALK, None)
         assert (empty.gone, empty.begins, empty.top, empty.publications) == (False, 1, 0, [])
         for n in range(12):
-            await write(broker, said(str(n)))
+            await write(broker, text_write(str(n)))
         kept = await broker.read(TALK, None)
         assert (kept.gone, kept.begins, kept.top) == (False, 8, 12)
         assert offsets(kept.publications) == [8, 9, 10, 11, 12]
@@ -316,7 +316,7 @@ async def test_a_read_downwards_gives_the_newest_first(
     keep = Retention(publications=6, bytes=1 << 30, seconds=1e9, since_last=True)
     async with engine.running(retention=lambda _: keep) as broker:
         for texts in ("a", "bc", "def", "ghi"):
-            await write(broker, said(*texts))
+            await write(broker, text_write(*texts))
         replay = await broker.read(TALK, after, limit=limit, reverse=True)
         assert (offsets(replay.publications), replay.gone) == (expected, False)
         assert [p.data for p in replay.publications] == [b"abcdefghi"[n - 1 : n] for n in expected]
@@ -361,8 +361,13 @@ async def test_r124_a_write_that_cannot_be_applied_fails_alone(
     """Whatever it raises, those beside it in the batch are written, and nothing of it."""
     engine = Engine(kind, tmp_path / "log")
     async with engine.running() as broker:
-        await write(broker, said("first"))
-        batch = [said("a"), broken_writes()[number], asked("r1", "b", note="yes"), said("c")]
+        await write(broker, text_write("first"))
+        batch = [
+            text_write("a"),
+            broken_writes()[number],
+            keyed_write("r1", "b", note="yes"),
+            text_write("c"),
+        ]
         outcomes = await asyncio.gather(*map(broker.submit, batch), return_exceptions=True)
         assert [type(one) for one in outcomes] == [Written, WriteFailed, Written, Written]
         assert isinstance(outcomes[1], WriteFailed)
@@ -371,7 +376,7 @@ async def test_r124_a_write_that_cannot_be_applied_fails_alone(
             *(b"first", b"a", b"b", b"c")
         ]
         assert await notes_of(broker) == ["yes"]
-        await write(broker, said("d"))
+        await write(broker, text_write("d"))
     if engine.kind == "sqlite":
         async with engine.running() as broker:
             assert (await broker.read(TALK, None)).top == 5
@@ -383,7 +388,7 @@ async def test_retention_keeps_so_many(engine: Engine) -> None:
     keep = Retention(publications=5, bytes=1 << 30, seconds=1e9, since_last=True)
     async with engine.running(retention=lambda _: keep) as broker:
         for n in range(12):
-            await write(broker, said(str(n)))
+            await write(broker, text_write(str(n)))
         kept = await broker.read(TALK, 7)
         assert offsets(kept.publications) == [8, 9, 10, 11, 12]
         for position in (0, 6):
@@ -396,7 +401,7 @@ async def test_retention_keeps_so_many_bytes(engine: Engine) -> None:
     keep = Retention(publications=1000, bytes=4_000, seconds=1e9, since_last=True)
     async with engine.running(retention=lambda _: keep) as broker:
         for _ in range(10):
-            await write(broker, said("x" * 900))
+            await write(broker, text_write("x" * 900))
         assert (await broker.read(TALK, 0)).gone
         assert len((await broker.read(TALK, 8)).publications) == 2
         assert (await broker.read(TALK, 5)).gone
@@ -407,14 +412,14 @@ async def test_retention_never_reaches_into_a_hold_until_it_is_released(engine: 
     keep = Retention(publications=3, bytes=1 << 30, seconds=1e9, since_last=True)
     async with engine.running(retention=lambda _: keep) as broker:
         for n in range(4):
-            await write(broker, said(f"old {n}"))
+            await write(broker, text_write(f"old {n}"))
         await write(broker, Write((Append(TALK, items("begun"), fence=True),)))
         for n in range(10):
-            await write(broker, said(str(n)))
+            await write(broker, text_write(str(n)))
         held = await broker.read(TALK, 4)
         assert offsets(held.publications) == list(range(5, 16))
         await write(broker, Write((Append(TALK, items("ended"), unfence=True),)))
-        await write(broker, said("next"))
+        await write(broker, text_write("next"))
         assert (await broker.read(TALK, 4)).gone
         assert len((await broker.read(TALK, 14)).publications) == 3
 
@@ -425,11 +430,11 @@ async def test_retention_by_age(engine: Engine, monkeypatch: pytest.MonkeyPatch)
     now = [1_000.0]
     keep = Retention(publications=1000, bytes=1 << 30, seconds=60, since_last=False)
     async with engine.running(retention=lambda _: keep, clock=lambda: now[0]) as broker:
-        await write(broker, said("old", channel=NOTICES))
+        await write(broker, text_write("old", channel=NOTICES))
         now[0] += 50
-        await write(broker, said("mid", channel=NOTICES))
+        await write(broker, text_write("mid", channel=NOTICES))
         now[0] += 20
-        await write(broker, said("new", channel=NOTICES))
+        await write(broker, text_write("new", channel=NOTICES))
         while not (await broker.read(NOTICES, 0)).gone:  # noqa: ASYNC110 - the sweep tells nobody
             await asyncio.sleep(0.01)
         kept = await broker.read(NOTICES, 1)
@@ -442,12 +447,12 @@ async def test_forgetting_drops_all_and_counts_on(engine: Engine) -> None:
     async with engine.running(retention=lambda _: keep) as broker:
         epoch = (await broker.read(TALK, 0)).epoch
         await write(broker, Write((Append(TALK, items("a", "b"), fence=True),)))
-        await write(broker, said("kept", channel=OTHER))
+        await write(broker, text_write("kept", channel=OTHER))
         await write(broker, Write(truncate=(TALK,)))
         assert (await broker.read(TALK, 0, epoch=epoch)).gone
         assert (await broker.read(TALK, 2, epoch=epoch)).publications == []
         for text in "cdef":
-            await write(broker, said(text))
+            await write(broker, text_write(text))
         assert offsets((await broker.read(TALK, 4)).publications) == [5, 6]
         assert (await broker.read(TALK, 3)).gone
         assert len((await broker.read(OTHER, 0)).publications) == 1
@@ -464,7 +469,7 @@ async def test_r76_offsets_rise_whatever_the_clock_does(engine: Engine, step: fl
 
     async with engine.running(clock=clock) as broker:
         for n in range(30):
-            assert (await write(broker, said(str(n)))).spans[0].last == n + 1
+            assert (await write(broker, text_write(str(n)))).spans[0].last == n + 1
         assert offsets((await broker.read(TALK, 0)).publications) == list(range(1, 31))
 
 
@@ -480,7 +485,7 @@ async def test_p7_a_thousand_producers_wait_for_room(
             nonlocal most
             for text in ("a", "b", "c"):
                 await broker.room()
-                future = broker.submit(said(f"{n}{text}"))
+                future = broker.submit(text_write(f"{n}{text}"))
                 most = max(most, getattr(broker, "_waiting", 0))
                 await future
 
@@ -498,5 +503,5 @@ async def test_ample_retention_is_what_these_tests_assume(engine: Engine) -> Non
     """The suite's default keeps everything, so a loss it sees is a loss."""
     assert AMPLE.publications > 3000
     async with engine.running() as broker:
-        await write(broker, said("x" * 10_000))
+        await write(broker, text_write("x" * 10_000))
         assert not (await broker.read(TALK, 0)).gone

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.log.brokers import AMPLE, NOTICES, OTHER, TALK, Deliveries, Notes, items, said
+from tests.log.brokers import AMPLE, NOTICES, OTHER, TALK, Deliveries, Notes, items, text_write
 from towpath.channels import Channel
 from towpath.log import file_schema, log_file, replay
 from towpath.log.batch import Outcome
@@ -137,7 +137,7 @@ def test_heads_that_are_not_saved_outlive_any_number_of_others(
     with opened_file(tmp_path / "log") as log:
         names = [Channel("acme", f"thread:alice:t{n}") for n in range(20)]
         for _ in range(2):
-            batch = [said("x", channel=name) for name in (*names, *names)]
+            batch = [text_write("x", channel=name) for name in (*names, *names)]
             outcomes = log.commit(batch)
             assert all(isinstance(one, Written) for one in outcomes)
             assert len(log._heads) == 3
@@ -173,30 +173,30 @@ def test_looking_at_a_channel_or_forgetting_it_makes_no_row(
 ) -> None:
     """Only publications make a channel: one that was refused, asked for or deleted has no row."""
     with opened_file(tmp_path / "log") as log:
-        log.commit([Write(truncate=(forgotten,)), said("late", after=9)])
+        log.commit([Write(truncate=(forgotten,)), text_write("late", after=9)])
         log.commit([Write((Append(TALK, ()),)), Write((Append(TALK, items("x")),), ("no",))])
         assert rows_of(log.path, "channels") == 0
         assert rows_of(log.path, "log") == 0
-        log.commit([said("a"), Write(truncate=(forgotten,))])
+        log.commit([text_write("a"), Write(truncate=(forgotten,))])
         assert rows_of(log.path, "channels") == 1
 
 
 def test_a_truncated_channel_counts_from_nothing(tmp_path: Path) -> None:
     """What is gone takes no room: the bounds of retention see what is kept, and no more."""
     with opened_file(tmp_path / "log") as log:
-        log.commit([said("a", "b")])
+        log.commit([text_write("a", "b")])
         log.commit([Write(truncate=(TALK,))])
         assert counts_of(log) == counted(log) == [(1, 0, 0)]
-        log.commit([said("c")])
+        log.commit([text_write("c")])
         assert counts_of(log) == counted(log)
 
 
 def test_a_channel_that_was_forgotten_in_its_first_batch_counts_on(tmp_path: Path) -> None:
     """What readers saw for a moment is never numbered again, though nothing of it was stored."""
     with opened_file(tmp_path / "log") as log:
-        log.commit([said("a", "b"), Write(truncate=(TALK,))])
+        log.commit([text_write("a", "b"), Write(truncate=(TALK,))])
     with opened_file(tmp_path / "log") as log:
         assert read_all(log.path, log, TALK).begins == 3
-        (written,) = log.commit([said("c")])
+        (written,) = log.commit([text_write("c")])
         assert isinstance(written, Written)
         assert written.spans[0].first == 3

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.log.brokers import TALK, items, said
+from tests.log.brokers import TALK, items, text_write
 from towpath.errors import LogCorrupted, StorageError
 from towpath.log.broker import Append, Write
 from towpath.log.health import REFUSALS, LogHealth, allows, health_of, refusal
@@ -47,7 +47,7 @@ def test_a_full_log_takes_endings_and_nothing_else() -> None:
     ending = Write((Append(TALK, items("end"), unfence=True),))
     beginning = Write((Append(TALK, items("begin"), fence=True),))
     admitted = {
-        condition: [allows(condition, write) for write in (said("a"), beginning, ending)]
+        condition: [allows(condition, write) for write in (text_write("a"), beginning, ending)]
         for condition in LogHealth
     }
     assert admitted == {

@@ -49,52 +49,56 @@ class Against(RuleBasedStateMachine):
         futures = [self.broker.submit(write) for write in writes]
         return list(await asyncio.gather(*futures, return_exceptions=True))
 
-    def grow(self, channel: Channel, said: list[str]) -> int:
-        self.model[channel] += [text.encode() for text in said]
+    def grow(self, channel: Channel, content: list[str]) -> int:
+        self.model[channel] += [text.encode() for text in content]
         return len(self.model[channel])
 
     @rule(parts=st.lists(st.tuples(st.sampled_from(CHANNELS), texts), min_size=1, max_size=4))
     def write_at_once(self, parts: list[tuple[Channel, list[str]]]) -> None:
-        appends = tuple(Append(channel, items(*said)) for channel, said in parts)
+        appends = tuple(Append(channel, items(*content)) for channel, content in parts)
         (written,) = self.run(self.submitted(Write(appends)))
-        for (channel, said), span in zip(parts, written.spans, strict=True):
-            assert self.grow(channel, said) == span.last
-            assert span.first == span.last - len(said) + 1
+        for (channel, content), span in zip(parts, written.spans, strict=True):
+            assert self.grow(channel, content) == span.last
+            assert span.first == span.last - len(content) + 1
 
     @rule(parts=st.lists(st.tuples(st.sampled_from(CHANNELS), texts), min_size=2, max_size=6))
     def write_one_after_another(self, parts: list[tuple[Channel, list[str]]]) -> None:
-        writes = [Write((Append(channel, items(*said)),)) for channel, said in parts]
-        for (channel, said), written in zip(parts, self.run(self.submitted(*writes)), strict=True):
-            assert self.grow(channel, said) == written.spans[0].last
+        writes = [Write((Append(channel, items(*content)),)) for channel, content in parts]
+        for (channel, content), written in zip(
+            parts, self.run(self.submitted(*writes)), strict=True
+        ):
+            assert self.grow(channel, content) == written.spans[0].last
 
-    @rule(channel=st.sampled_from(CHANNELS), said=texts, wrong=st.integers(-2, 2))
-    def write_after(self, channel: Channel, said: list[str], wrong: int) -> None:
+    @rule(channel=st.sampled_from(CHANNELS), content=texts, wrong=st.integers(-2, 2))
+    def write_after(self, channel: Channel, content: list[str], wrong: int) -> None:
         after = len(self.model[channel]) + wrong
-        (outcome,) = self.run(self.submitted(Write((Append(channel, items(*said), after=after),))))
+        (outcome,) = self.run(
+            self.submitted(Write((Append(channel, items(*content), after=after),)))
+        )
         if wrong:
             assert isinstance(outcome, StorageError)
         else:
-            assert self.grow(channel, said) == outcome.spans[0].last
+            assert self.grow(channel, content) == outcome.spans[0].last
 
-    @rule(channel=st.sampled_from(CHANNELS), said=texts, fact=st.sampled_from(["yes", "no"]))
-    def write_facts(self, channel: Channel, said: list[str], fact: str) -> None:
-        write = Write((Append(channel, items(*said)),), (fact,))
+    @rule(channel=st.sampled_from(CHANNELS), content=texts, fact=st.sampled_from(["yes", "no"]))
+    def write_facts(self, channel: Channel, content: list[str], fact: str) -> None:
+        write = Write((Append(channel, items(*content)),), (fact,))
         plain = Write((Append(channel, items("p")),))
         outcome, _ = self.run(self.submitted(write, plain))
         assert isinstance(outcome, Conflict) == (fact == "no")
         if fact == "yes":
-            self.grow(channel, said)
+            self.grow(channel, content)
         self.grow(channel, ["p"])
 
     @rule(
         request=st.sampled_from(["r1", "r2", "r3"]),
         digest=st.sampled_from(["d1", "d2"]),
-        said=texts,
+        content=texts,
     )
-    def write_keyed(self, request: str, digest: str, said: list[str]) -> None:
+    def write_keyed(self, request: str, digest: str, content: list[str]) -> None:
         result = f"{request} {digest} {len(self.keys)}".encode()
         write = Write(
-            (Append(TALK, items(*said)),),
+            (Append(TALK, items(*content)),),
             key=IdempotencyKey(("acme", "alice", "m"), request, digest),
             result=lambda _: result,
         )
@@ -103,18 +107,18 @@ class Against(RuleBasedStateMachine):
         if earlier is None:
             assert (outcome.result, outcome.repeated) == (result, False)
             self.keys[request] = (digest, result)
-            self.grow(TALK, said)
+            self.grow(TALK, content)
         elif earlier[0] == digest:
             assert (outcome.result, outcome.repeated) == (earlier[1], True)
         else:
             assert isinstance(outcome, Conflict)
 
-    @rule(channel=st.sampled_from(CHANNELS), said=texts, before=st.booleans())
-    def truncate(self, channel: Channel, said: list[str], before: bool) -> None:
+    @rule(channel=st.sampled_from(CHANNELS), content=texts, before=st.booleans())
+    def truncate(self, channel: Channel, content: list[str], before: bool) -> None:
         writes = [Write(truncate=(channel,))]
         if before:
-            writes.insert(0, Write((Append(channel, items(*said)),)))
-            self.grow(channel, said)
+            writes.insert(0, Write((Append(channel, items(*content)),)))
+            self.grow(channel, content)
         self.run(self.submitted(*writes))
         self.lost[channel] = len(self.model[channel])
 
@@ -133,9 +137,9 @@ class Against(RuleBasedStateMachine):
     @invariant()
     def all_was_delivered_in_order(self) -> None:
         for channel in CHANNELS:
-            heard = self.engine.deliveries.of(channel)
-            assert [p.data for p in heard] == self.model[channel]
-            assert [p.offset for p in heard] == list(range(1, len(heard) + 1))
+            delivered = self.engine.deliveries.of(channel)
+            assert [p.data for p in delivered] == self.model[channel]
+            assert [p.offset for p in delivered] == list(range(1, len(delivered) + 1))
 
     def teardown(self) -> None:
         if hasattr(self, "loop"):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.log.brokers import NOTICES, OTHER, TALK, Engine, asked, items, said
+from tests.log.brokers import NOTICES, OTHER, TALK, Engine, items, keyed_write, text_write
 from tests.log.test_heads import opened_file, read_all, rows_of
 from towpath.channels import CONTROL, Channel
 from towpath.log import file_schema, log_file, retention, sqlite_broker
@@ -75,13 +75,13 @@ def test_r125_a_slice_drops_a_bounded_part(tmp_path: Path, monkeypatch: pytest.M
     rows = 5 * retention.STEP_ROWS
     with kept_for(tmp_path / "log", keeping()) as (log, clock):
         for n in range(rows):
-            log.commit([said(str(n))])
+            log.commit([text_write(str(n))])
         clock.now += 61
         slices, left = 0, rows
         while log.sweep() is not None:
             dropped, left = left - rows_of(log.path, "log"), rows_of(log.path, "log")
             assert dropped <= retention.STEP_ROWS + slices
-            (written,) = log.commit([said("new", channel=OTHER)])
+            (written,) = log.commit([text_write("new", channel=OTHER)])
             assert isinstance(written, Written)
             left = rows_of(log.path, "log")
             slices += 1
@@ -96,7 +96,7 @@ def test_a_step_is_bounded_in_bytes_too(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(retention, "STEP_BYTES", 2_500)
     with kept_for(tmp_path / "log", keeping()) as (log, clock):
         for size in (1_000, 1_000, 1_000, 9_000, 1_000):
-            log.commit([said("x" * (size // 2))])  # A tag repeats the text.
+            log.commit([text_write("x" * (size // 2))])  # A tag repeats the text.
         clock.now += 61
         left = []
         while log.sweep() is not None:
@@ -107,7 +107,7 @@ def test_a_step_is_bounded_in_bytes_too(tmp_path: Path, monkeypatch: pytest.Monk
 def test_r125_a_sweep_that_finds_nothing_writes_nothing(tmp_path: Path) -> None:
     """Nothing due: no transaction is begun, whatever the log holds."""
     with kept_for(tmp_path / "log", keeping()) as (log, clock):
-        log.commit([said("a"), asked("r1", "b")])
+        log.commit([text_write("a"), keyed_write("r1", "b")])
         clock.now += 59
         said_to_file: list[str] = []
         log._db.set_trace_callback(said_to_file.append)
@@ -121,7 +121,7 @@ def test_r125_a_channel_in_use_is_looked_at_once_a_period(tmp_path: Path) -> Non
     with kept_for(tmp_path / "log", keeping()) as (log, clock):
         looked = 0
         for _ in range(600):
-            log.commit([said("x")])
+            log.commit([text_write("x")])
             clock.now += 1
             looked += swept(log)
         assert looked <= 600 // 59
@@ -152,14 +152,14 @@ def test_notices_go_one_by_one_as_they_get_old(tmp_path: Path) -> None:
     with kept_for(tmp_path / "log", keeping(since_last=False)) as (log, clock):
         begins = []
         for n in range(10):
-            log.commit([said(str(n), channel=NOTICES)])
+            log.commit([text_write(str(n), channel=NOTICES)])
             clock.now += 25
             swept(log)
             begins.append(read_all(log.path, log, NOTICES).begins)
         assert begins == [1, 1, 2, 3, 4, 5, 6, 7, 8, 9]
         clock.now += 100
         swept(log)
-        (written,) = log.commit([said("next", channel=NOTICES)])
+        (written,) = log.commit([text_write("next", channel=NOTICES)])
         assert isinstance(written, Written)
         assert written.spans[0].first == 11
 
@@ -170,7 +170,7 @@ def test_the_moment_at_which_a_channel_is_due_is_late_enough(
 ) -> None:
     """What is looked at goes: a sweep never finds the same thing due again at once."""
     with kept_for(tmp_path / "log", keeping(since_last=since_last)) as (log, clock):
-        log.commit([said("x")])
+        log.commit([text_write("x")])
         clock.now += 60
         assert swept(log) == 1
         assert read_all(log.path, log, TALK).publications == []
@@ -179,9 +179,9 @@ def test_the_moment_at_which_a_channel_is_due_is_late_enough(
 def test_a_clock_set_back_makes_no_gap(tmp_path: Path) -> None:
     """An old row behind a younger one stays until that one goes."""
     with kept_for(tmp_path / "log", keeping(since_last=False)) as (log, clock):
-        log.commit([said("young", channel=NOTICES)])
+        log.commit([text_write("young", channel=NOTICES)])
         clock.now -= 1_000
-        log.commit([said("old", channel=NOTICES)])
+        log.commit([text_write("old", channel=NOTICES)])
         clock.now += 1_010
         swept(log)
         assert len(read_all(log.path, log, NOTICES).publications) == 2
@@ -196,7 +196,7 @@ def test_r125_a_surplus_is_dropped_in_steps_too(tmp_path: Path) -> None:
     with kept_for(tmp_path / "log", keeping(publications=5)) as (log, _):
         log.commit([Write((Append(TALK, items("begun"), fence=True),))])
         for n in range(many):
-            log.commit([said(str(n))])
+            log.commit([text_write(str(n))])
         log.commit([Write((Append(TALK, items("ended"), unfence=True),))])
         assert rows_of(log.path, "log") == many + 2 - retention.STEP_ROWS
         swept(log)
@@ -206,7 +206,7 @@ def test_r125_a_surplus_is_dropped_in_steps_too(tmp_path: Path) -> None:
 def test_the_last_row_stays_though_it_is_over_a_bound(tmp_path: Path) -> None:
     """One row larger than the bound is kept, and nobody looks for ever at what cannot go."""
     with kept_for(tmp_path / "log", keeping(bytes=100)) as (log, _):
-        log.commit([said("x" * 1_000)])
+        log.commit([text_write("x" * 1_000)])
         assert swept(log) <= 1
         assert swept(log) == 0
         assert len(read_all(log.path, log, TALK).publications) == 1
@@ -216,7 +216,7 @@ def test_request_ids_go_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """After a day they are forgotten, a bounded number at a time."""
     monkeypatch.setattr(log_file, "SLICE_SECONDS", 0.0)
     with kept_for(tmp_path / "log", keeping(seconds=1e9)) as (log, clock):
-        log.commit([asked(f"r{n}", "x") for n in range(3 * retention.STEP_ROWS)])
+        log.commit([keyed_write(f"r{n}", "x") for n in range(3 * retention.STEP_ROWS)])
         clock.now += KEY_SECONDS
         assert swept(log) == 0
         clock.now += 1
@@ -230,7 +230,7 @@ def test_control_is_never_due(tmp_path: Path) -> None:
     clock = Clock()
     with opened_file(tmp_path / "log", retention=retention_of, now=clock) as log:
         for n in range(300):
-            log.commit([said(str(n), channel=CONTROL)])
+            log.commit([text_write(str(n), channel=CONTROL)])
         clock.now += 400 * DAY
         assert swept(log) == 0
         assert len(read_all(log.path, log, CONTROL).publications) == 300
@@ -256,7 +256,7 @@ def test_a_reader_of_long_ago_pauses_the_sweep(
     monkeypatch.setattr(log_file, "SLICE_SECONDS", 0.0)
     with kept_for(tmp_path / "log", keeping()) as (log, clock):
         for n in range(1_000):
-            log.commit([said("x" * 500, channel=Channel("acme", f"thread:alice:n{n}"))])
+            log.commit([text_write("x" * 500, channel=Channel("acme", f"thread:alice:n{n}"))])
         clock.now += 61
         with closing(sqlite3.connect(log.path, isolation_level=None)) as reader:
             reader.execute("BEGIN")
@@ -282,7 +282,7 @@ async def test_r125_writes_go_on_between_slices(
     async with engine.running(retention=lambda _: keeping(), clock=lambda: now[0]) as broker:
         for _ in range(20):
             names = [Channel("acme", f"thread:alice:n{n}") for n in range(100)]
-            await asyncio.gather(*[broker.submit(said("x", channel=name)) for name in names])
+            await asyncio.gather(*[broker.submit(text_write("x", channel=name)) for name in names])
         now[0] += 61
         sweeps, meanwhile = 0, 0
 
@@ -292,7 +292,7 @@ async def test_r125_writes_go_on_between_slices(
             )
 
         while await rows() > meanwhile:
-            await write(broker, said("new", channel=OTHER))
+            await write(broker, text_write("new", channel=OTHER))
             meanwhile, sweeps = meanwhile + 1, sweeps + 1
         assert sweeps > 10
         assert len((await broker.read(OTHER, None)).publications) == meanwhile

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.log.brokers import AMPLE, TALK, Deliveries, Engine, Notes, asked, items, said
+from tests.log.brokers import AMPLE, TALK, Deliveries, Engine, Notes, items, keyed_write, text_write
 from tests.log.test_disk_reserve import largest_file
 from towpath.channels import Channel
 from towpath.errors import ConfigurationError, Conflict, StorageError, WriteFailed
@@ -83,7 +83,7 @@ def writer_held(broker: SqliteBroker) -> Iterator[None]:
         go.wait(10)
         return b""
 
-    held = asked("held", "held")
+    held = keyed_write("held", "held")
     broker.submit(Write(held.appends, held.facts, key=held.key, result=wait))
     try:
         yield
@@ -97,7 +97,7 @@ async def test_writes_that_gathered_share_a_commit_and_a_row(tmp_path: Path) -> 
     async with opened(tmp_path / "log", telemetry=Telemetry([happened.append])) as broker:
         with writer_held(broker):
             await asyncio.sleep(0.05)
-            futures = [broker.submit(said(str(n))) for n in range(500)]
+            futures = [broker.submit(text_write(str(n))) for n in range(500)]
         await asyncio.gather(*futures)
         rows = await broker.query(lambda db: db.execute("SELECT first, last FROM log").fetchall())
     commits = [one for one in happened if isinstance(one, Appended)]
@@ -119,7 +119,7 @@ async def test_room_yields_while_more_wait_than_may(
     async with opened(tmp_path / "log") as broker:
         with writer_held(broker):
             await asyncio.sleep(0.05)
-            futures = [broker.submit(said(str(n))) for n in range(9)]
+            futures = [broker.submit(text_write(str(n))) for n in range(9)]
         signal.alarm(5)
         await asyncio.gather(*(broker.room() for _ in range(3)))
         await asyncio.gather(*futures)
@@ -131,10 +131,10 @@ async def test_an_unclean_stop_in_one_batch_with_forget_counts_on(tmp_path: Path
     async with opened(tmp_path / "log") as broker:
         with writer_held(broker):
             await asyncio.sleep(0.05)
-            broker.submit(said("a", "b"))
+            broker.submit(text_write("a", "b"))
             broker.submit(Write(truncate=(TALK,)))
     async with opened(tmp_path / "log") as broker:
-        assert (await write(broker, said("c"))).spans[0].first == 4
+        assert (await write(broker, text_write("c"))).spans[0].first == 4
 
 
 async def test_whole_rows_are_dropped(tmp_path: Path) -> None:
@@ -142,11 +142,11 @@ async def test_whole_rows_are_dropped(tmp_path: Path) -> None:
     keep = Retention(publications=4, bytes=1 << 30, seconds=1e9, since_last=True)
     engine = Engine("sqlite", tmp_path / "log")
     async with engine.running(retention=lambda _: keep) as broker:
-        await write(broker, said("a", "b", "c"))
-        await write(broker, said("d", "e"))
+        await write(broker, text_write("a", "b", "c"))
+        await write(broker, text_write("d", "e"))
         assert (await broker.read(TALK, 3)).publications[0].offset == 4
         assert (await broker.read(TALK, 2)).gone
-        await write(broker, said("f", "g"))
+        await write(broker, text_write("f", "g"))
         assert len((await broker.read(TALK, 3)).publications) == 4
 
 
@@ -164,10 +164,10 @@ async def test_the_log_of_a_thread_goes_a_while_after_its_last_event(
         await asyncio.sleep(0.1)
 
     async with engine.running(retention=lambda _: keep, clock=lambda: now[0]) as broker:
-        await write(broker, asked("r1", "a"))
+        await write(broker, keyed_write("r1", "a"))
         await write(broker, Write((Append(held, items("h"), fence=True),)))
         now[0] += 50
-        await write(broker, said("b"))
+        await write(broker, text_write("b"))
         now[0] += 50
         await swept()
         assert len((await broker.read(TALK, 0)).publications) == 2
@@ -175,11 +175,11 @@ async def test_the_log_of_a_thread_goes_a_while_after_its_last_event(
         await swept()
         assert (await broker.read(TALK, 0)).gone
         assert len((await broker.read(held, 0)).publications) == 1
-        assert (await write(broker, said("c"))).spans[0].first == 3
-        assert (await write(broker, asked("r1", "a"))).repeated
+        assert (await write(broker, text_write("c"))).spans[0].first == 3
+        assert (await write(broker, keyed_write("r1", "a"))).repeated
         now[0] += KEY_SECONDS + 1
         await swept()
-        assert not (await write(broker, asked("r1", "a"))).repeated
+        assert not (await write(broker, keyed_write("r1", "a"))).repeated
 
 
 async def epoch_of(broker: SqliteBroker) -> str:
@@ -203,7 +203,7 @@ async def test_r78_the_epoch_changes_when_something_may_be_lost(
     """After an unclean stop in another life of the machine, below FULL, old positions are void."""
     path, crashed = tmp_path / "a" / "log", tmp_path / "b" / "log"
     async with opened(path, synchronous=synchronous) as broker:
-        await write(broker, said("a"))
+        await write(broker, text_write("a"))
         before = await epoch_of(broker)
         crashed.parent.mkdir()
         for suffix in ("", "-wal"):
@@ -241,12 +241,12 @@ async def test_r78_a_new_file_is_a_new_epoch(tmp_path: Path) -> None:
 async def test_r81_a_request_is_remembered_over_a_restart(tmp_path: Path) -> None:
     """The same request after a restart gives the old result and does nothing."""
     async with opened(tmp_path / "log") as broker:
-        await write(broker, asked("r1", "a"))
+        await write(broker, keyed_write("r1", "a"))
     async with opened(tmp_path / "log") as broker:
-        again = await write(broker, asked("r1", "a"))
+        again = await write(broker, keyed_write("r1", "a"))
         assert (again.result, again.repeated) == (b"1", True)
         with pytest.raises(Conflict):
-            await write(broker, asked("r1", "a", digest="other"))
+            await write(broker, keyed_write("r1", "a", digest="other"))
         assert (await broker.read(TALK, 0)).top == 1
 
 
@@ -254,7 +254,7 @@ async def test_a_newer_file_is_not_opened(tmp_path: Path) -> None:
     """A file of a newer schema is refused with both versions named, and left as it was."""
     path = tmp_path / "log"
     async with opened(path) as broker:
-        await write(broker, said("a"))
+        await write(broker, text_write("a"))
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 9")
     with pytest.raises(ConfigurationError, match=rf"schema 9.*knows {file_schema.SCHEMA_VERSION}"):
@@ -323,18 +323,18 @@ async def test_r53_a_full_disk_fails_its_writers_and_heals_without_restart(
     async with opened(
         path, deliveries=deliveries, telemetry=Telemetry([happened.append])
     ) as broker:
-        await write(broker, said("a"))
+        await write(broker, text_write("a"))
         db = broker._log._db
         db.execute("PRAGMA max_page_count = 1")
         big = "x" * 100_000
-        futures = [broker.submit(said(big)) for _ in range(5)]
+        futures = [broker.submit(text_write(big)) for _ in range(5)]
         outcomes = await asyncio.gather(*futures, return_exceptions=True)
         assert {str(outcome) for outcome in outcomes} == {REFUSALS[LogHealth.FULL]}
-        assert len(deliveries.heard) == 1
+        assert len(deliveries.delivered) == 1
         assert (await broker.read(TALK, 0)).top == 1
         db.execute("PRAGMA max_page_count = 1000000")
         await healed(broker)
-        assert (await write(broker, said(big))).spans[0].first == 2
+        assert (await write(broker, text_write(big))).spans[0].first == 2
         replay = await broker.read(TALK, 0)
     assert [p.offset for p in replay.publications] == [1, 2]
     assert [p.offset for p in deliveries.of(TALK)] == [1, 2]
@@ -351,24 +351,24 @@ async def test_r53_a_full_disk_takes_endings_into_the_reserve(
     path, size = tmp_path / "log", 2 * 1024 * 1024
     async with opened(path, telemetry=Telemetry([happened.append]), reserve_bytes=size) as broker:
         assert path.with_suffix(".reserve").stat().st_blocks * 512 >= size
-        await write(broker, said("a"))
+        await write(broker, text_write("a"))
         with largest_file(path.with_name("log-wal").stat().st_size):
             with writer_held(broker):
                 await asyncio.sleep(0.05)
-                first, ending = broker.submit(said("x" * 100_000)), broker.submit(ENDING)
+                first, ending = broker.submit(text_write("x" * 100_000)), broker.submit(ENDING)
             with pytest.raises(StorageError, match="full"):
                 await first
             assert (await ending).spans[0].first == 2
             assert path.with_suffix(".reserve").stat().st_size == 0
             with pytest.raises(StorageError, match="full"):
-                await write(broker, said("b"))
+                await write(broker, text_write("b"))
             assert (await write(broker, ENDING)).spans[0].first == 3
             assert [p.data for p in (await broker.read(TALK, 0)).publications][1:] == [b"end"] * 2
             await asyncio.sleep(0.2)
             assert broker.condition is LogHealth.FULL
         await healed(broker)
         assert path.with_suffix(".reserve").stat().st_blocks * 512 >= size
-        assert (await write(broker, said("c"))).spans[0].first == 4
+        assert (await write(broker, text_write("c"))).spans[0].first == 4
     assert moves(happened) == ["full", "ok"]
 
 
@@ -391,16 +391,16 @@ async def test_a_locked_log_refuses_and_heals(
     monkeypatch.setattr(log_file, "BUSY_MS", 300)
     path, happened = tmp_path / "log", list[TelemetryEvent]()
     async with opened(path, telemetry=Telemetry([happened.append])) as broker:
-        await write(broker, said("a"))
+        await write(broker, text_write("a"))
         intruder = sqlite3.connect(path, isolation_level=None)
         intruder.execute("BEGIN IMMEDIATE")
-        waiting = broker.submit(asked("r1", "b"))
+        waiting = broker.submit(keyed_write("r1", "b"))
         longest = await longest_stall_until(waiting)
         assert longest < 0.2, "the loop waited for the lock"
         with pytest.raises(StorageError, match="locked"):
             await waiting
         began = asyncio.get_running_loop().time()
-        for write_ in (asked("r1", "b"), ENDING):
+        for write_ in (keyed_write("r1", "b"), ENDING):
             with pytest.raises(StorageError, match="locked"):
                 await write(broker, write_)
         assert asyncio.get_running_loop().time() - began < 0.25, "refused without waiting"
@@ -408,7 +408,7 @@ async def test_a_locked_log_refuses_and_heals(
         intruder.execute("ROLLBACK")
         intruder.close()
         await healed(broker)
-        assert (await write(broker, asked("r1", "b"))).spans[0].first == 2
+        assert (await write(broker, keyed_write("r1", "b"))).spans[0].first == 2
     assert moves(happened) == ["locked", "ok"]
 
 
@@ -426,7 +426,7 @@ async def test_a_log_stops_while_it_is_locked(tmp_path: Path) -> None:
     """Closing does not wait for somebody else's lock longer than for a moment."""
     path = tmp_path / "log"
     async with opened(path) as broker:
-        await write(broker, said("a"))
+        await write(broker, text_write("a"))
         intruder = sqlite3.connect(path, isolation_level=None)
         intruder.execute("BEGIN IMMEDIATE")
         began = asyncio.get_running_loop().time()
@@ -442,16 +442,16 @@ async def test_a_read_only_log_refuses_and_heals(
     monkeypatch.setattr(sqlite_broker, "PROBE_SECONDS", 0.05)
     path, happened = tmp_path / "log", list[TelemetryEvent]()
     async with opened(path, telemetry=Telemetry([happened.append])) as broker:
-        await write(broker, said("a"))
+        await write(broker, text_write("a"))
         with read_only(broker, path, way):
-            for write_ in (said("b"), ENDING):
+            for write_ in (text_write("b"), ENDING):
                 with pytest.raises(StorageError, match="cannot be written"):
                     await write(broker, write_)
             await asyncio.sleep(0.2)
             assert broker.condition is LogHealth.UNWRITABLE
             assert (await broker.read(TALK, 0)).top == 1
         await healed(broker)
-        assert (await write(broker, said("b"))).spans[0].first == 2
+        assert (await write(broker, text_write("b"))).spans[0].first == 2
     assert moves(happened) == ["unwritable", "ok"]
 
 
@@ -481,13 +481,13 @@ async def test_r92_who_opened_the_log_before_writes_nothing_more(tmp_path: Path)
         epoch = first.epoch(TALK)
         path.with_suffix(".lock").unlink()
         async with opened(path) as second:
-            assert (await write(second, said("b"))).spans[0].first == 2
+            assert (await write(second, text_write("b"))).spans[0].first == 2
             late = Write((Append(TALK, items("late"), after=1, fencing_offset=1),))
-            for refused in (late, said("late"), asked("r1", "late")):
+            for refused in (late, text_write("late"), keyed_write("r1", "late")):
                 with pytest.raises(StorageError, match="another process"):
                     await write(first, refused)
             first._sweep()
-            assert (await write(second, said("c"))).spans[0].first == 3
+            assert (await write(second, text_write("c"))).spans[0].first == 3
             assert second.epoch(TALK) == epoch
             replay = await first.read(TALK, 0)
             assert [p.data for p in replay.publications] == [b"a", b"b", b"c"]
@@ -520,7 +520,7 @@ async def test_r124_a_write_that_cannot_be_applied_is_told_once(tmp_path: Path) 
             futures = [
                 broker.submit(Write((Append(TALK, items("x")),), (note,))) for note in ("odd", "no")
             ]
-            futures.append(broker.submit(said("a")))
+            futures.append(broker.submit(text_write("a")))
         outcomes = await asyncio.gather(*futures, return_exceptions=True)
         assert [type(one) for one in outcomes] == [WriteFailed, Conflict, Written]
     faults = [one for one in happened if isinstance(one, InternalError)]
@@ -530,10 +530,10 @@ async def test_r124_a_write_that_cannot_be_applied_is_told_once(tmp_path: Path) 
 async def test_a_stopped_log_refuses(tmp_path: Path) -> None:
     """What was submitted before the stop is written; afterwards every use is refused."""
     async with opened(tmp_path / "log") as broker:
-        last = broker.submit(said("a"))
+        last = broker.submit(text_write("a"))
     assert (await last).spans[0].last == 1
     with pytest.raises(StorageError):
-        await broker.submit(said("b"))
+        await broker.submit(text_write("b"))
     with pytest.raises(StorageError):
         await broker.read(TALK, 0)
 

@@ -73,7 +73,7 @@ def entries(*issuers: Any) -> Any:
         ({**FETCHED, "jwt_audience": None}, ["TOWPATH_JWT_AUDIENCE", "https://id.example/"]),
         (
             {"jwks_url": "https://id.example/keys", "tenant": "acme"},
-            ["TOWPATH_JWT_ISSUER", "whose they are"],
+            ["TOWPATH_JWT_ISSUER", "the issuer of the fetched keys"],
         ),
         (
             {**FETCHED, "jwt_key": SECRET, "jwks_url": "https://id.example/keys"},
@@ -211,11 +211,11 @@ def test_r21_what_is_found_beforehand_is_what_starting_raises() -> None:
 
 
 def around(
-    settings: Settings, told: list[TelemetryEvent] | None = None, clock: Clock | None = None
+    settings: Settings, emitted: list[TelemetryEvent] | None = None, clock: Clock | None = None
 ) -> AuthDeps:
     return AuthDeps(
         settings=settings,
-        telemetry=Telemetry([told.append] if told is not None else []),
+        telemetry=Telemetry([emitted.append] if emitted is not None else []),
         fetches=SingleFlight(lambda _: None),
         monotonic=clock or Clock(),
         random=lambda: 0.5,
@@ -320,10 +320,10 @@ async def test_the_settings_of_keys_reach_them() -> None:
 def test_r25_each_breakers_moves_are_told_with_its_issuer() -> None:
     """By hook, so that log and metrics show them; one breaker per issuer."""
     settings = Settings(issuers=entries(KEYED, {**KEYED, "issuer": "theirs"}), breaker_failures=1)
-    told: list[TelemetryEvent] = []
+    emitted: list[TelemetryEvent] = []
     clock = Clock()
     ours, theirs = (
-        make_issuer(one, around(settings, told, clock), None)
+        make_issuer(one, around(settings, emitted, clock), None)
         for one in configured_issuers(settings)
     )
     theirs.breaker.record_failure()
@@ -331,7 +331,7 @@ def test_r25_each_breakers_moves_are_told_with_its_issuer() -> None:
     with theirs.breaker.admit():
         pass
     assert ours.breaker.state is State.CLOSED
-    assert told == [
+    assert emitted == [
         BreakerMoved(dependency="theirs", before=before, after=after)
         for before, after in (
             ("closed", "open"),

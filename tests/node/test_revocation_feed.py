@@ -99,12 +99,12 @@ class Log:
     """A log, and the nodes that hear it; each is one that starts after the last one stopped."""
 
     broker: Broker
-    heard: list[Node] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
 
     async def start_node(self, now: float = START) -> Node:
         """Return a node that has caught up, and hears what is published from now on."""
         node = Node()
-        self.heard[:] = [node]
+        self.nodes[:] = [node]
         await node.control.catch_up(self.broker, now)
         return node
 
@@ -121,11 +121,11 @@ class Log:
 @asynccontextmanager
 async def opened(kind: str, path: Path, keep: Keep = retention_of) -> AsyncIterator[Log]:
     """Open a log of one kind; for SQLite it is the one that was there."""
-    heard: list[Node] = []
+    nodes: list[Node] = []
 
     def deliver(channel: Channel, publications: Sequence[Publication]) -> None:
-        if channel == CONTROL and heard:
-            heard[0].control.apply(publications)
+        if channel == CONTROL and nodes:
+            nodes[0].control.apply(publications)
 
     broker: Broker
     if kind == "memory":
@@ -134,13 +134,13 @@ async def opened(kind: str, path: Path, keep: Keep = retention_of) -> AsyncItera
         broker = SqliteBroker(path / "log", deliver, Notes(), retention=keep, now=lambda: NOW)
     await broker.start()
     try:
-        yield Log(broker, heard)
+        yield Log(broker, nodes)
     finally:
         await broker.stop()
 
 
 @dataclass(frozen=True)
-class Place:
+class Storage:
     """Where a log of one kind is."""
 
     kind: str
@@ -166,9 +166,9 @@ class Place:
 
 
 @pytest.fixture(params=ENGINES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     """A place for a log of each kind."""
-    return Place(request.param, tmp_path)
+    return Storage(request.param, tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -197,9 +197,9 @@ def is_marked(replay: Replay) -> bool:
 # Revoking.
 
 
-async def test_r84_a_revocation_has_its_effect_when_the_log_gives_it_out(place: Place) -> None:
+async def test_r84_a_revocation_has_its_effect_when_the_log_gives_it_out(storage: Storage) -> None:
     """It closes whom it names and is told, once; repeating it writes nothing."""
-    async with place.opened() as log:
+    async with storage.opened() as log:
         node = await log.start_node()
         await log.revoke(node, TOKEN, TOKEN)
         await log.revoke(node, Revocation(tenant="acme", at=NOW + 5, token_id="j1"))
@@ -208,9 +208,11 @@ async def test_r84_a_revocation_has_its_effect_when_the_log_gives_it_out(place: 
         assert (await log.kept()).top == 1
 
 
-async def test_r81_a_revocation_that_adds_nothing_is_remembered_all_the_same(place: Place) -> None:
+async def test_r81_a_revocation_that_adds_nothing_is_remembered_all_the_same(
+    storage: Storage,
+) -> None:
     """Its request id has its answer, and is not good for another request."""
-    async with place.opened() as log:
+    async with storage.opened() as log:
         node = await log.start_node()
         await log.revoke(node, TOKEN)
         key = IdempotencyKey(("acme", "ops", "session.revoke"), "r1", "digest")
@@ -224,9 +226,11 @@ async def test_r81_a_revocation_that_adds_nothing_is_remembered_all_the_same(pla
         assert (await log.kept()).top == 1
 
 
-async def test_what_was_revoked_before_a_start_is_known_and_not_told_again(place: Place) -> None:
+async def test_what_was_revoked_before_a_start_is_known_and_not_told_again(
+    storage: Storage,
+) -> None:
     """A start closes nobody and counts nothing twice, and finds everything."""
-    async with place.opened() as log:
+    async with storage.opened() as log:
         await log.revoke(await log.start_node(), TOKEN, *tokens(1, 2, 3, 4, 5, 6, 7))
         node = await log.start_node()
         assert node.happened == []
@@ -237,9 +241,9 @@ async def test_what_was_revoked_before_a_start_is_known_and_not_told_again(place
 # Compacting.
 
 
-async def test_r84_a_channel_that_grows_is_compacted_by_who_revokes(place: Place) -> None:
+async def test_r84_a_channel_that_grows_is_compacted_by_who_revokes(storage: Storage) -> None:
     """What counts no more is dropped by a write that says what does; the answer is the same."""
-    async with place.opened() as log:
+    async with storage.opened() as log:
         node = await log.start_node()
         await log.revoke(node, *again(6))
         assert (await log.kept()).begins == 1
@@ -258,9 +262,9 @@ async def test_r84_a_channel_that_grows_is_compacted_by_who_revokes(place: Place
         assert ((await log.kept()).begins, (await log.kept()).top) == (7, 12)
 
 
-async def test_a_channel_stays_within_thrice_what_counts(place: Place) -> None:
+async def test_a_channel_stays_within_thrice_what_counts(storage: Storage) -> None:
     """However often people are revoked, it holds what counts and as many again."""
-    async with place.opened() as log:
+    async with storage.opened() as log:
         node = await log.start_node()
         for turn in range(12):
             people = [Revocation(tenant="acme", at=NOW + turn, user=f"u{n}") for n in range(8)]
@@ -274,24 +278,24 @@ async def test_a_channel_stays_within_thrice_what_counts(place: Place) -> None:
         assert successor.happened == []
 
 
-async def test_r84_a_compaction_repeats_what_was_known_and_closes_nobody(place: Place) -> None:
+async def test_r84_a_compaction_repeats_what_was_known_and_closes_nobody(storage: Storage) -> None:
     """Who came in again after a revocation stays, when it is said once more."""
-    async with place.opened() as log:
+    async with storage.opened() as log:
         node = await log.start_node()
         await log.revoke(node, *again(5), *tokens(1))
-        told, closed = len(node.happened), len(node.closed)
+        before, closed = len(node.happened), len(node.closed)
         await log.revoke(node, Revocation(tenant="other", at=NOW, user="leo"))
         assert is_marked(await log.kept())
         assert len(node.closed) == closed
-        assert node.happened[told:] == [SessionsRevoked(tenant="other", what="user", closed=0)]
+        assert node.happened[before:] == [SessionsRevoked(tenant="other", what="user", closed=0)]
 
 
 @pytest.mark.parametrize("missed", [0, 1])
 async def test_r84_a_node_that_missed_something_learns_it_of_a_compaction(
-    place: Place, missed: int
+    storage: Storage, missed: int
 ) -> None:
     """What it had not heard of it carries out; what it had, it does not."""
-    async with place.opened() as log:
+    async with storage.opened() as log:
         first = await log.start_node()
         elsewhere = [Revocation(tenant="other", at=NOW + n, user="leo") for n in range(5)]
         await log.revoke(first, *elsewhere, TOKEN)
@@ -307,10 +311,10 @@ async def test_r84_a_node_that_missed_something_learns_it_of_a_compaction(
 
 
 async def test_r84_a_revocation_of_somebody_else_is_not_dropped_by_a_compaction(
-    place: Place,
+    storage: Storage,
 ) -> None:
     """Where one comes in between, the compaction is refused, and comes after it."""
-    async with place.opened() as log:
+    async with storage.opened() as log:
         node = await log.start_node()
         await log.revoke(node, *again(6))
         racing = Revocation(tenant="other", at=NOW, token_id="theirs")
@@ -324,9 +328,9 @@ async def test_r84_a_revocation_of_somebody_else_is_not_dropped_by_a_compaction(
             assert found.revocations.covers(TOKEN)
 
 
-async def test_r84_all_who_revoke_at_once_are_heard(place: Place) -> None:
+async def test_r84_all_who_revoke_at_once_are_heard(storage: Storage) -> None:
     """However many revoke while the channel is compacted, nothing is lost."""
-    async with place.opened() as log:
+    async with storage.opened() as log:
         node = await log.start_node()
         for turn in range(5):
             waves = [tokens(*range(turn * 4, turn * 4 + 4)), again(20, turn * 20)]
@@ -342,10 +346,10 @@ async def _parts(log: Log) -> list[Publication]:
 
 
 async def test_a_compaction_the_log_cannot_take_stops_no_revocation(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What counts may be more than one write can hold: then it is announced as ever."""
-    async with place.opened() as log:
+    async with storage.opened() as log:
         node = await log.start_node()
         await log.revoke(node, *again(6))
 
@@ -404,19 +408,21 @@ def test_r84_compactions_and_restarts_change_no_verdict(
     """After any revocations, compactions and restarts each verdict is what all of them say."""
 
     async def live() -> None:
-        said: list[Revocation] = []
+        announced: list[Revocation] = []
         async with opened(kind, tmp_path_factory.mktemp("log")) as log:
             node = await log.start_node()
             for step in steps:
                 if isinstance(step, Revocation):
                     await log.revoke(node, step)
-                    said.append(step)
+                    announced.append(step)
                 else:
                     node = await log.start_node()
             for found in (node, await log.start_node()):
                 assert found.of(RevocationsIncomplete) == []
                 for principal in PRINCIPALS:
-                    assert found.revocations.revoked(principal) is named_by_any(said, principal)
+                    assert found.revocations.revoked(principal) is named_by_any(
+                        announced, principal
+                    )
 
     asyncio.run(live())
 
@@ -425,10 +431,10 @@ def test_r84_compactions_and_restarts_change_no_verdict(
 
 
 async def test_r84_a_channel_cut_for_its_age_is_whole_and_says_so_from_then_on(
-    place: Place,
+    storage: Storage,
 ) -> None:
     """What earlier versions dropped for its age counts no more: nobody is revoked for it."""
-    async with place.cut() as cut:
+    async with storage.cut() as cut:
         node = await cut.start_node()
         assert node.happened == []
         assert list(node.revocations) == tokens(6, 7, 8)
@@ -443,10 +449,10 @@ async def test_r84_a_channel_cut_for_its_age_is_whole_and_says_so_from_then_on(
 
 
 async def test_r84_where_revocations_may_be_missing_everybody_is_revoked_once(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A channel that may have lost some that count revokes all before, and is whole after it."""
-    async with place.cut() as cut:
+    async with storage.cut() as cut:
         monkeypatch.setattr(room, "OLD_TOP", 8)
         node = await cut.start_node()
         reason = "the log has lost the oldest 6 revocations"
@@ -465,10 +471,10 @@ async def test_r84_where_revocations_may_be_missing_everybody_is_revoked_once(
 
 
 async def test_r84_a_channel_that_holds_nothing_any_more_may_have_lost_all(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An empty channel is whole only where nothing was ever in it."""
-    async with place.cut() as cut:
+    async with storage.cut() as cut:
         assert (await cut.start_node()).happened == []
         await write(cut.broker, Write(truncate=(CONTROL,)))
         monkeypatch.setattr(room, "OLD_TOP", 8)
@@ -476,9 +482,9 @@ async def test_r84_a_channel_that_holds_nothing_any_more_may_have_lost_all(
         assert (await cut.start_node()).happened == []
 
 
-async def test_a_channel_in_which_nothing_was_said_is_whole(place: Place) -> None:
+async def test_a_channel_in_which_nothing_was_said_is_whole(storage: Storage) -> None:
     """A first start revokes nobody and writes nothing."""
-    async with place.opened() as log:
+    async with storage.opened() as log:
         assert (await log.start_node()).happened == []
         assert (await log.kept()).top == 0
 
@@ -495,10 +501,10 @@ async def test_a_channel_in_which_nothing_was_said_is_whole(place: Place) -> Non
     ],
 )
 async def test_r84_a_revocation_that_cannot_be_read_at_the_start_may_be_anybodys(
-    place: Place, data: bytes
+    storage: Storage, data: bytes
 ) -> None:
     """Then everybody is revoked, once; while a node runs it is a fault, and is not dropped."""
-    async with place.opened() as log:
+    async with storage.opened() as log:
         running = await log.start_node()
         await log.revoke(running, *again(6))
         await write(log.broker, Write((Append(CONTROL, (Item(data, {}),)),)))
@@ -521,10 +527,10 @@ async def test_r84_a_revocation_that_cannot_be_read_at_the_start_may_be_anybodys
 
 
 async def test_r84_a_log_that_takes_no_writes_revokes_everybody_here_and_at_the_next_start(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk at the start keeps nobody's revocation from counting."""
-    async with place.cut() as cut:
+    async with storage.cut() as cut:
         monkeypatch.setattr(room, "OLD_TOP", 8)
         real = cut.broker.submit
 
@@ -543,10 +549,10 @@ async def test_r84_a_log_that_takes_no_writes_revokes_everybody_here_and_at_the_
 
 
 async def test_a_half_of_a_compacted_channel_is_not_taken_for_the_whole(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only its first part says that nothing before it counts."""
-    async with place.opened() as log:
+    async with storage.opened() as log:
         monkeypatch.setattr(room, "OLD_TOP", 0)
         part = Compacted(part=1, revocations=(TOKEN,))
         await write(log.broker, Write((Append(CONTROL, (Item(b"{}", {}),)),)))
@@ -555,9 +561,9 @@ async def test_a_half_of_a_compacted_channel_is_not_taken_for_the_whole(
         assert (await log.start_node()).of(RevocationsIncomplete) != []
 
 
-async def test_others_have_their_turn_while_a_node_catches_up(place: Place) -> None:
+async def test_others_have_their_turn_while_a_node_catches_up(storage: Storage) -> None:
     """Many revocations are heard in slices."""
-    async with place.opened() as log:
+    async with storage.opened() as log:
         await log.revoke(await log.start_node(), *tokens(*range(30)))
         turns = 0
 

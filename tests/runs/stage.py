@@ -174,7 +174,7 @@ class Stage:
 
 @asynccontextmanager
 async def staged(
-    kind: str, place: Path, *, limits: RunLimits = QUICK, enter: bool = True
+    kind: str, directory: Path, *, limits: RunLimits = QUICK, enter: bool = True
 ) -> AsyncIterator[Stage]:
     """Open a stage over one of the engines; with `enter` its service is running."""
 
@@ -185,7 +185,7 @@ async def staged(
     if kind == "memory":
         broker = MemoryBroker(unheard, ThreadProjection())
     else:
-        broker = SqliteBroker(place / "log.sqlite3", unheard, ThreadProjection())
+        broker = SqliteBroker(directory / "log.sqlite3", unheard, ThreadProjection())
     await broker.start()
     try:
         stage = Stage(broker, limits)

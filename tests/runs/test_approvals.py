@@ -39,19 +39,19 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def directory(tmp_path: Path) -> Path:
     """Where a log may live."""
     return tmp_path
 
 
-def asking(*ids: str, told: list[Any] | None = None, **fields: Any) -> AgentFunction:
+def asking(*ids: str, resumes: list[Any] | None = None, **fields: Any) -> AgentFunction:
     """Return an agent that ends with these questions, and says what it was answered."""
 
     async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
         """Ask, or go on."""
         if request.resume:
-            if told is not None:
-                told.append(request.resume)
+            if resumes is not None:
+                resumes.append(request.resume)
             yield "going on"
             return
         yield "may I? "
@@ -99,7 +99,7 @@ async def standing(stage: Stage, run: str) -> dict[str, str]:
     return {one.id: one.status.value for one in questions}
 
 
-async def told(stage: Stage, name: str) -> list[dict[str, Any]]:
+async def notices_named(stage: Stage, name: str) -> list[dict[str, Any]]:
     """Return the values of the notices of one name."""
     replay = await stage.broker.read(user_channel("acme", "alice"), 0)
     events = [msgspec.json.decode(one.data) for one in replay.publications]
@@ -124,9 +124,9 @@ def resolved(interrupt: str, **payload: Any) -> dict[str, Any]:
 YES = resolved("q1", approved=True)
 
 
-async def test_r93_a_run_that_asks_is_over_and_holds_nothing(kind: str, place: Path) -> None:
+async def test_r93_a_run_that_asks_is_over_and_holds_nothing(kind: str, directory: Path) -> None:
     """It ends as interrupted, with a notice; no task of it is left, and its question is open."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await interrupted(stage.cast(asking("q1")))
         await stage.check()
         record = await stage.store.find_run("acme", "alice", run)
@@ -140,12 +140,12 @@ async def test_r93_a_run_that_asks_is_over_and_holds_nothing(kind: str, place: P
 
 @pytest.mark.parametrize("decision", ["approve", "refuse"])
 async def test_p5_the_first_decision_stands_and_the_run_goes_on(
-    kind: str, place: Path, decision: str
+    kind: str, directory: Path, decision: str
 ) -> None:
     """A decision begins a run that names its parent and carries the answer; others get already."""
-    heard: list[Any] = []
-    async with staged(kind, place) as stage:
-        run = await interrupted(stage.cast(asking("q1", told=heard)))
+    resumes: list[Any] = []
+    async with staged(kind, directory) as stage:
+        run = await interrupted(stage.cast(asking("q1", resumes=resumes)))
         log = await stage.log()
         reply = await decide(stage, run, "q1", decision)
         assert reply["status"] == "accepted"
@@ -160,14 +160,16 @@ async def test_p5_the_first_decision_stands_and_the_run_goes_on(
         payload = {"approved": decision == "approve"}
         answer = {"interruptId": "q1", "status": "resolved", "payload": payload}
         assert started["input"]["resume"] == [answer]
-        assert heard == [[answer]]
+        assert resumes == [[answer]]
         assert await standing(stage, run) == {"q1": DECIDED[decision]}
         assert await runs(stage) == 2
 
 
-async def test_p8_r81_the_same_decision_again_gets_the_same_reply(kind: str, place: Path) -> None:
+async def test_p8_r81_the_same_decision_again_gets_the_same_reply(
+    kind: str, directory: Path
+) -> None:
     """A repeated request id gets the first answer, at once or later; another use is a conflict."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await interrupted(stage.cast(asking("q1")))
         twins = [stage.service.approve(ALICE, decision_on(run, request_id="d")) for _ in range(3)]
         first, *others = await asyncio.gather(*twins)
@@ -181,9 +183,9 @@ async def test_p8_r81_the_same_decision_again_gets_the_same_reply(kind: str, pla
         assert await runs(stage) == 2
 
 
-async def test_p8_r81_the_same_resume_again_gets_the_same_reply(kind: str, place: Path) -> None:
+async def test_p8_r81_the_same_resume_again_gets_the_same_reply(kind: str, directory: Path) -> None:
     """Twins of a start that brings the answers are one run, and so is its repetition."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         await interrupted(stage.cast(asking("q1")))
         starts = [stage.start(request_id="s", input=resumed(YES)) for _ in range(3)]
         first, *others = await asyncio.gather(*starts)
@@ -193,11 +195,11 @@ async def test_p8_r81_the_same_resume_again_gets_the_same_reply(kind: str, place
         assert await runs(stage) == 2
 
 
-async def test_several_questions_are_answered_together(kind: str, place: Path) -> None:
+async def test_several_questions_are_answered_together(kind: str, directory: Path) -> None:
     """Only the last answer begins the run, with all answers in the order of the questions."""
-    heard: list[Any] = []
-    async with staged(kind, place) as stage:
-        run = await interrupted(stage.cast(asking("q1", "q2", "q3", told=heard)))
+    resumes: list[Any] = []
+    async with staged(kind, directory) as stage:
+        run = await interrupted(stage.cast(asking("q1", "q2", "q3", resumes=resumes)))
         assert await decide(stage, run, "q3", "refuse", payload="too dear") == {
             "status": "accepted"
         }
@@ -208,34 +210,36 @@ async def test_several_questions_are_answered_together(kind: str, place: Path) -
         assert reply["status"] == "accepted"
         await stage.done(reply["run_id"])
         await stage.check()
-        assert [(one["interruptId"], one["payload"]) for one in heard[0]] == [
+        assert [(one["interruptId"], one["payload"]) for one in resumes[0]] == [
             ("q1", {"by": "noon", "approved": True}),
             ("q2", {"approved": True}),
             ("q3", {"payload": "too dear", "approved": False}),
         ]
-        assert [one["interrupt_id"] for one in await told(stage, "towpath.interrupt.decided")] == [
+        assert [
+            one["interrupt_id"] for one in await notices_named(stage, "towpath.interrupt.decided")
+        ] == [
             "q3",
             "q1",
         ]
 
 
-async def test_p5_the_last_two_answers_at_once_begin_one_run(kind: str, place: Path) -> None:
+async def test_p5_the_last_two_answers_at_once_begin_one_run(kind: str, directory: Path) -> None:
     """Both decided at the same time: each is accepted, and exactly one of them begins the run."""
-    heard: list[Any] = []
-    async with staged(kind, place) as stage:
-        run = await interrupted(stage.cast(asking("q1", "q2", told=heard)))
+    resumes: list[Any] = []
+    async with staged(kind, directory) as stage:
+        run = await interrupted(stage.cast(asking("q1", "q2", resumes=resumes)))
         replies = await asyncio.gather(decide(stage, run, "q1"), decide(stage, run, "q2", "refuse"))
         assert [reply["status"] for reply in replies] == ["accepted", "accepted"]
         (going_on,) = [reply["run_id"] for reply in replies if "run_id" in reply]
         await stage.done(going_on)
         await stage.check()
         assert await standing(stage, run) == {"q1": "approved", "q2": "refused"}
-        assert len(heard) == 1
+        assert len(resumes) == 1
 
 
-async def test_r95_expired_is_not_refused(kind: str, place: Path) -> None:
+async def test_r95_expired_is_not_refused(kind: str, directory: Path) -> None:
     """In reply, event and store an unanswered question differs from a refused one."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(asking("q1"))
         unanswered, refused = await interrupted(stage), await interrupted(stage, "t2")
         going_on = (await decide(stage, refused, "q1", "refuse"))["run_id"]
@@ -245,30 +249,30 @@ async def test_r95_expired_is_not_refused(kind: str, place: Path) -> None:
         assert reply == {"status": "expired"}
         assert await standing(stage, unanswered) == {"q1": "expired"}
         assert await standing(stage, refused) == {"q1": "refused"}
-        assert await told(stage, "towpath.interrupt.expired") == [
+        assert await notices_named(stage, "towpath.interrupt.expired") == [
             {"thread_id": "t1", "run_id": unanswered, "agent": "agent"}
         ]
         assert await runs(stage) == 1, "nobody said no, and nothing goes on"
         await stage.check()
 
 
-async def test_r95_nobody_has_to_come_for_a_question_to_expire(kind: str, place: Path) -> None:
+async def test_r95_nobody_has_to_come_for_a_question_to_expire(kind: str, directory: Path) -> None:
     """When its time comes the store and the person's devices are told, once, by nobody's doing."""
-    async with staged(kind, place, limits=RunLimits(interrupt_seconds=0.0)) as stage:
+    async with staged(kind, directory, limits=RunLimits(interrupt_seconds=0.0)) as stage:
         run = await interrupted(stage.cast(asking("q1", "q2")))
 
         async def expired() -> bool:
-            return bool(await told(stage, "towpath.interrupt.expired"))
+            return bool(await notices_named(stage, "towpath.interrupt.expired"))
 
         await eventually(expired)
         assert await standing(stage, run) == {"q1": "expired", "q2": "expired"}
         assert await decide(stage, run) == {"status": "expired"}
-        assert len(await told(stage, "towpath.interrupt.expired")) == 1
+        assert len(await notices_named(stage, "towpath.interrupt.expired")) == 1
 
 
-async def test_r95_the_agents_own_moment_counts(kind: str, place: Path) -> None:
+async def test_r95_the_agents_own_moment_counts(kind: str, directory: Path) -> None:
     """A question that says when it expires is answered until then, and the others with it."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(asking("q1", "q2", expiresAt="1970-01-01T00:18:00Z"))
         run, other = await interrupted(stage), await interrupted(stage, "t2")
         stage.now = 18 * 60 - 0.1
@@ -282,10 +286,10 @@ async def test_r95_the_agents_own_moment_counts(kind: str, place: Path) -> None:
 
 
 async def test_r95_what_expired_unnoticed_is_noticed_at_the_next_start(
-    kind: str, place: Path
+    kind: str, directory: Path
 ) -> None:
     """A question whose time came while no server ran expires when one runs again."""
-    async with staged(kind, place, enter=False) as stage:
+    async with staged(kind, directory, enter=False) as stage:
         async with stage.service:
             run = await interrupted(stage.cast(asking("q1")))
         stage.now += 2 * DAY
@@ -300,10 +304,10 @@ async def test_r95_what_expired_unnoticed_is_noticed_at_the_next_start(
 
 
 async def test_r95_an_expired_question_stays_that_when_the_thread_goes_on(
-    kind: str, place: Path
+    kind: str, directory: Path
 ) -> None:
     """Who was told that a question expired is not told later that it was left behind."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await interrupted(stage.cast(asking("q1")))
         stage.now += DAY
         await stage.done(await stage.start())
@@ -311,9 +315,11 @@ async def test_r95_an_expired_question_stays_that_when_the_thread_goes_on(
         assert await decide(stage, run) == {"status": "expired"}
 
 
-async def test_r95_a_late_decision_notes_the_expiry_it_speaks_of(kind: str, place: Path) -> None:
+async def test_r95_a_late_decision_notes_the_expiry_it_speaks_of(
+    kind: str, directory: Path
+) -> None:
     """Nobody is told `expired` before it is written, so no decision in flight can undo it."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await interrupted(stage.cast(asking("q1")))
         stage.now += DAY
         stage.broker.broken = True
@@ -324,10 +330,10 @@ async def test_r95_a_late_decision_notes_the_expiry_it_speaks_of(kind: str, plac
         assert await standing(stage, run) == {"q1": "expired"}
 
 
-async def test_r95_expiry_survives_a_log_that_refuses(kind: str, place: Path) -> None:
+async def test_r95_expiry_survives_a_log_that_refuses(kind: str, directory: Path) -> None:
     """While nothing can be written the expiry waits, is reported, and is written later, once."""
     limits = RunLimits(interrupt_seconds=1.0, retry_seconds=0.01)
-    async with staged(kind, place, limits=limits) as stage:
+    async with staged(kind, directory, limits=limits) as stage:
         run = await interrupted(stage.cast(asking("q1")))
         stage.broker.broken = True
         stage.now += 2.0
@@ -340,16 +346,16 @@ async def test_r95_expiry_survives_a_log_that_refuses(kind: str, place: Path) ->
             return await standing(stage, run) == {"q1": "expired"}
 
         await eventually(expired)
-        assert len(await told(stage, "towpath.interrupt.expired")) == 1
+        assert len(await notices_named(stage, "towpath.interrupt.expired")) == 1
         faults = [one for one in stage.happened if isinstance(one, InternalError)]
         assert {one.where for one in faults} == {"expiring interrupts"}
 
 
 async def test_r96_a_thread_that_went_on_leaves_its_questions_behind(
-    kind: str, place: Path
+    kind: str, directory: Path
 ) -> None:
     """A new run without answers makes what was asked before `gone`; deciding it begins nothing."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await interrupted(stage.cast(asking("q1", "q2")))
         await decide(stage, run, "q1", "refuse")
         newer = await interrupted(stage)
@@ -364,10 +370,10 @@ async def test_r96_a_thread_that_went_on_leaves_its_questions_behind(
 
 @pytest.mark.parametrize("how", ["cancelled", "failed", "finished", "lost"])
 async def test_r96_a_run_that_ended_otherwise_stays_as_it_is(
-    kind: str, place: Path, how: str
+    kind: str, directory: Path, how: str
 ) -> None:
     """Deciding on a run that was cancelled, failed, finished or lost answers `gone`, no more."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(waiting("a")).cast(saying(raises=ValueError()), "failed")
         stage.cast(saying("a"), "finished")
         if how in ("cancelled", "lost"):
@@ -386,7 +392,9 @@ async def test_r96_a_run_that_ended_otherwise_stays_as_it_is(
         assert record.status.value == how
 
 
-async def test_r96_a_continued_run_that_is_cancelled_is_not_revived(kind: str, place: Path) -> None:
+async def test_r96_a_continued_run_that_is_cancelled_is_not_revived(
+    kind: str, directory: Path
+) -> None:
     """After a decision the continuation was stopped; deciding again begins no other."""
 
     async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
@@ -394,7 +402,7 @@ async def test_r96_a_continued_run_that_is_cancelled_is_not_revived(kind: str, p
         async for one in (waiting("working") if request.resume else asking("q1"))(request):
             yield one
 
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await interrupted(stage.cast(agent))
         going_on = (await decide(stage, run))["run_id"]
         assert await stage.service.cancel(ALICE, going_on) == "accepted"
@@ -404,17 +412,17 @@ async def test_r96_a_continued_run_that_is_cancelled_is_not_revived(kind: str, p
         assert await stage.events() == before
 
 
-async def test_a_run_that_goes_on_has_asked_nothing_yet(kind: str, place: Path) -> None:
+async def test_a_run_that_goes_on_has_asked_nothing_yet(kind: str, directory: Path) -> None:
     """Deciding on it is 404, not `gone`: it may still ask."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await stage.cast(waiting("a")).start()
         with pytest.raises(NotFound):
             await decide(stage, run)
 
 
-async def test_p1_r35_a_foreign_question_looks_like_none(kind: str, place: Path) -> None:
+async def test_p1_r35_a_foreign_question_looks_like_none(kind: str, directory: Path) -> None:
     """A run or question of somebody else is 404, as one that never was, and nothing changes."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await interrupted(stage.cast(asking("q1")))
         stranger = Principal(tenant="other", user="alice")
         refusals = []
@@ -431,9 +439,9 @@ async def test_p1_r35_a_foreign_question_looks_like_none(kind: str, place: Path)
 
 
 @pytest.mark.parametrize("decision", ["", "maybe", "APPROVE", "approve "])
-async def test_a_decision_is_yes_or_no(kind: str, place: Path, decision: str) -> None:
+async def test_a_decision_is_yes_or_no(kind: str, directory: Path, decision: str) -> None:
     """Anything else is refused, and the question stays open."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await interrupted(stage.cast(asking("q1")))
         with pytest.raises(BadRequest):
             await decide(stage, run, "q1", decision)
@@ -441,10 +449,10 @@ async def test_a_decision_is_yes_or_no(kind: str, place: Path, decision: str) ->
 
 
 async def test_a_tool_call_is_decided_on_the_arguments_that_were_shown(
-    kind: str, place: Path
+    kind: str, directory: Path
 ) -> None:
     """Without the digest, or with that of other arguments, nothing is decided; then it is."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await interrupted(stage.cast(calling()))
         with pytest.raises(BadRequest):
             await decide(stage, run)
@@ -458,21 +466,21 @@ async def test_a_tool_call_is_decided_on_the_arguments_that_were_shown(
 
 @pytest.mark.parametrize("question", [{"id": "x" * 129}, {"id": "a\nb"}, {"toolCallId": "c2"}])
 async def test_r95_a_question_nobody_could_answer_fails_its_run(
-    kind: str, place: Path, question: dict[str, Any]
+    kind: str, directory: Path, question: dict[str, Any]
 ) -> None:
     """It would wait for an answer that cannot be given; so the run ends as illegal instead."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await interrupted(stage.cast(calling(**question)))
         await stage.check()
         assert (await stage.events())[-1]["code"] == "run.illegal_event"
         assert await standing(stage, run) == {}
 
 
-async def test_answers_may_come_with_a_start(kind: str, place: Path) -> None:
+async def test_answers_may_come_with_a_start(kind: str, directory: Path) -> None:
     """A start that answers every question once continues the run that asked."""
-    heard: list[Any] = []
-    async with staged(kind, place) as stage:
-        run = await interrupted(stage.cast(asking("q1", "q2", "q3", told=heard)))
+    resumes: list[Any] = []
+    async with staged(kind, directory) as stage:
+        run = await interrupted(stage.cast(asking("q1", "q2", "q3", resumes=resumes)))
         answers = [
             resolved("q2", approved=False),
             {"interruptId": "q3", "status": "cancelled"},
@@ -481,7 +489,7 @@ async def test_answers_may_come_with_a_start(kind: str, place: Path) -> None:
         going_on = await stage.start(input=resumed(*answers))
         await stage.done(going_on)
         await stage.check()
-        assert heard == [answers]
+        assert resumes == [answers]
         assert (await stage.events())[-5]["parentRunId"] == run
         assert await standing(stage, run) == {"q1": "approved", "q2": "refused", "q3": "refused"}
         assert await decide(stage, run) == {"status": "already"}
@@ -507,10 +515,10 @@ async def test_answers_may_come_with_a_start(kind: str, place: Path) -> None:
     ],
 )
 async def test_answers_that_are_not_all_and_each_once_begin_nothing(
-    kind: str, place: Path, answers: list[object]
+    kind: str, directory: Path, answers: list[object]
 ) -> None:
     """Too few, too many, doubled, of other questions or malformed: refused, and all stays open."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await interrupted(stage.cast(asking("q1", "q2")))
         with pytest.raises(BadRequest):
             await stage.start(input=resumed(*answers))
@@ -518,9 +526,9 @@ async def test_answers_that_are_not_all_and_each_once_begin_nothing(
         assert await runs(stage) == 1
 
 
-async def test_answers_to_nothing_begin_nothing(kind: str, place: Path) -> None:
+async def test_answers_to_nothing_begin_nothing(kind: str, directory: Path) -> None:
     """Where no run asked, or the one that did has been left behind, a resume is refused."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(asking("q1")).cast(saying("a"), "other")
         with pytest.raises(BadRequest):
             await stage.start(input=resumed(YES))
@@ -530,9 +538,9 @@ async def test_answers_to_nothing_begin_nothing(kind: str, place: Path) -> None:
             await stage.start(input=resumed(YES))
 
 
-async def test_answers_go_to_the_agent_that_asked(kind: str, place: Path) -> None:
+async def test_answers_go_to_the_agent_that_asked(kind: str, directory: Path) -> None:
     """Another agent cannot be started with the answers to what this one asked."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(asking("q1")).cast(saying("I will take it"), "other")
         run = await interrupted(stage)
         with pytest.raises(BadRequest):
@@ -540,9 +548,9 @@ async def test_answers_go_to_the_agent_that_asked(kind: str, place: Path) -> Non
         assert await standing(stage, run) == {"q1": "open"}
 
 
-async def test_answers_that_come_too_late_begin_nothing(kind: str, place: Path) -> None:
+async def test_answers_that_come_too_late_begin_nothing(kind: str, directory: Path) -> None:
     """After the questions expired, or one was answered, a resume of all says why it is refused."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(asking("q1", "q2"))
         answers = resumed(YES, resolved("q2"))
         run, other = await interrupted(stage), await interrupted(stage, "t2")
@@ -560,10 +568,10 @@ async def test_answers_that_come_too_late_begin_nothing(kind: str, place: Path) 
 
 @pytest.mark.parametrize("step", [-500.0, 0.0])
 async def test_a_clock_that_is_set_back_hides_no_question(
-    kind: str, place: Path, step: float
+    kind: str, directory: Path, step: float
 ) -> None:
     """What was asked last is known by the log's order, not by the time of day."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(asking("q1"))
         interrupted_runs = []
         for _ in range(4):
@@ -574,7 +582,7 @@ async def test_a_clock_that_is_set_back_hides_no_question(
         assert (await stage.events())[-5]["parentRunId"] == interrupted_runs[-1]
 
 
-async def test_a_question_may_lead_to_another(kind: str, place: Path) -> None:
+async def test_a_question_may_lead_to_another(kind: str, directory: Path) -> None:
     """A continuation may ask again, with the same id: each run's question is its own."""
 
     async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
@@ -586,7 +594,7 @@ async def test_a_question_may_lead_to_another(kind: str, place: Path) -> None:
             outcome = {"type": "interrupt", "interrupts": [question]}
             yield {"type": "RUN_FINISHED", "outcome": outcome}
 
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         first = await interrupted(stage.cast(agent))
         second = (await decide(stage, first))["run_id"]
         await stage.done(second)
@@ -600,10 +608,10 @@ async def test_a_question_may_lead_to_another(kind: str, place: Path) -> None:
 
 
 async def test_r59_a_draining_server_decides_nothing_and_the_next_one_does(
-    kind: str, place: Path
+    kind: str, directory: Path
 ) -> None:
     """While it drains a decision is temporary; the question waits for whoever comes next."""
-    async with staged(kind, place, enter=False) as stage:
+    async with staged(kind, directory, enter=False) as stage:
         async with stage.service:
             run = await interrupted(stage.cast(asking("q1")))
             await stage.service.drain()
@@ -619,10 +627,10 @@ async def test_r59_a_draining_server_decides_nothing_and_the_next_one_does(
 
 
 async def test_r93_a_new_process_leaves_waiting_interrupted_runsalone(
-    kind: str, place: Path
+    kind: str, directory: Path
 ) -> None:
     """Looking for lost runs at a start finds those that ran, not those that wait for a person."""
-    async with staged(kind, place, enter=False) as stage:
+    async with staged(kind, directory, enter=False) as stage:
         async with stage.service:
             run = await interrupted(stage.cast(asking("q1")))
             before = await stage.events()
@@ -635,10 +643,10 @@ async def test_r93_a_new_process_leaves_waiting_interrupted_runsalone(
 
 
 async def test_r93_the_deadline_of_a_run_is_not_that_of_its_question(
-    kind: str, place: Path
+    kind: str, directory: Path
 ) -> None:
     """After the agent's deadline has passed the question is still open and can be answered."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(asking("q1"), deadline=0.05)
         run = await interrupted(stage)
         await asyncio.sleep(0.1)
@@ -648,9 +656,9 @@ async def test_r93_the_deadline_of_a_run_is_not_that_of_its_question(
         assert (await stage.events())[-1]["outcome"] == {"type": "success"}
 
 
-async def test_p6_a_log_that_refuses_decides_nothing(kind: str, place: Path) -> None:
+async def test_p6_a_log_that_refuses_decides_nothing(kind: str, directory: Path) -> None:
     """The answer is temporary, the question stays open, and the same request works later."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await interrupted(stage.cast(asking("q1", "q2")))
         for interrupt in ("q1", "q2"):
             stage.broker.broken = True
@@ -667,9 +675,9 @@ async def test_p6_a_log_that_refuses_decides_nothing(kind: str, place: Path) -> 
         assert await runs(stage) == 2
 
 
-async def test_r47_an_interrupt_the_log_refuses_asks_nothing(kind: str, place: Path) -> None:
+async def test_r47_an_interrupt_the_log_refuses_asks_nothing(kind: str, directory: Path) -> None:
     """Where the ending with its questions cannot be written, a run fails and has asked nothing."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
 
         async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
             """Ask into a log that refuses."""
@@ -685,9 +693,11 @@ async def test_r47_an_interrupt_the_log_refuses_asks_nothing(kind: str, place: P
         assert await decide(stage, run) == {"status": "gone"}
 
 
-async def test_a_decision_is_carried_through_when_its_asker_leaves(kind: str, place: Path) -> None:
+async def test_a_decision_is_carried_through_when_its_asker_leaves(
+    kind: str, directory: Path
+) -> None:
     """Whoever decided may go before the answer comes: it is decided, and the run goes on."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await interrupted(stage.cast(asking("q1")))
         deciding = asyncio.create_task(decide(stage, run))
         await asyncio.sleep(0)
@@ -703,9 +713,9 @@ async def test_a_decision_is_carried_through_when_its_asker_leaves(kind: str, pl
         await stage.check()
 
 
-async def test_an_agent_that_is_gone_is_temporary(kind: str, place: Path) -> None:
+async def test_an_agent_that_is_gone_is_temporary(kind: str, directory: Path) -> None:
     """Where the agent that asked is not served any more nothing is decided."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await interrupted(stage.cast(asking("q1")))
         del stage.registry._agents["agent"]
         with pytest.raises(Unavailable):
@@ -713,9 +723,9 @@ async def test_an_agent_that_is_gone_is_temporary(kind: str, place: Path) -> Non
         assert await standing(stage, run) == {"q1": "open"}
 
 
-async def test_a_deleted_thread_takes_its_questions_along(kind: str, place: Path) -> None:
+async def test_a_deleted_thread_takes_its_questions_along(kind: str, directory: Path) -> None:
     """After the thread is gone so is what was asked in it, for decisions and for expiry."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await interrupted(stage.cast(asking("q1")))
         key = ThreadKey(tenant="acme", user="alice", id="t1")
         await write(stage.broker, Write(facts=(ThreadDeleted(key=key),)))
@@ -736,10 +746,10 @@ async def test_a_deleted_thread_takes_its_questions_along(kind: str, place: Path
     ],
 )
 async def test_the_demo_agent_buys_what_was_approved(
-    kind: str, place: Path, decision: str, payload: Any, says: str
+    kind: str, directory: Path, decision: str, payload: Any, says: str
 ) -> None:
     """`buy …` asks about its call, and does what was decided, whatever words came with it."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await interrupted(stage.cast(demo.tools), message="buy a barge")
         (question,) = await stage.store.interrupts("acme", "alice", run)
         assert question.interrupt["message"] == "Buy a barge?"
@@ -754,10 +764,10 @@ async def test_the_demo_agent_buys_what_was_approved(
 
 @pytest.mark.parametrize("decision", ["approve", "refuse"])
 async def test_an_interrupted_run_and_its_continuation_are_legal(
-    kind: str, place: Path, decision: str
+    kind: str, directory: Path, decision: str
 ) -> None:
     """AG-UI's validator accepts both runs together, live and as the prelude at each one's end."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await interrupted(stage.cast(demo.tools), message="buy a barge")
         (question,) = await stage.store.interrupts("acme", "alice", run)
         waits = await stage.store.get("acme", "alice", "t1")

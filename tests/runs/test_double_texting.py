@@ -39,7 +39,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def directory(tmp_path: Path) -> Path:
     """Where a log may live."""
     return tmp_path
 
@@ -106,9 +106,9 @@ async def played(stage: Stage, thread: str = "t1") -> list[tuple[str, str]]:
 async def accepted(stage: Stage) -> list[str]:
     """Return the runs of alice's in the order in which they were accepted, by what she was told."""
     replay = await stage.broker.read(user_channel("acme", "alice"), 0)
-    told = (msgspec.json.decode(one.data) for one in replay.publications)
+    notices = (msgspec.json.decode(one.data) for one in replay.publications)
     names = ("towpath.run.queued", "towpath.run.started")
-    return list(dict.fromkeys(one["value"]["run_id"] for one in told if one["name"] in names))
+    return list(dict.fromkeys(one["value"]["run_id"] for one in notices if one["name"] in names))
 
 
 async def status(stage: Stage, run: str) -> str:
@@ -136,9 +136,9 @@ async def line_up(stage: Stage, *runs: str, agent: str = "queue", thread: str = 
 # Reject
 
 
-async def test_r91_reject_begins_nothing(kind: str, place: Path) -> None:
+async def test_r91_reject_begins_nothing(kind: str, directory: Path) -> None:
     """A second start is answered 409: no run, no event, no notice, and the first goes on."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         first = await desk.ask("one", "reject")
         await stage.logged(3)
@@ -154,9 +154,9 @@ async def test_r91_reject_begins_nothing(kind: str, place: Path) -> None:
         await stage.check()
 
 
-async def test_r91_reject_counts_those_that_wait(kind: str, place: Path) -> None:
+async def test_r91_reject_counts_those_that_wait(kind: str, directory: Path) -> None:
     """An agent that rejects does not overtake runs that wait, active run or none."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         await desk.ask("one")
         two = await desk.ask("two")
@@ -177,9 +177,9 @@ async def test_r91_reject_counts_those_that_wait(kind: str, place: Path) -> None
 # Interrupt
 
 
-async def test_r91_interrupt_ends_the_old_run_first(kind: str, place: Path) -> None:
+async def test_r91_interrupt_ends_the_old_run_first(kind: str, directory: Path) -> None:
     """The old run ends as cancelled before the new RUN_STARTED, and its agent is stopped."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         old = await desk.ask("old", "interrupt")
         await stage.logged(3)
@@ -193,9 +193,9 @@ async def test_r91_interrupt_ends_the_old_run_first(kind: str, place: Path) -> N
         await stage.check()
 
 
-async def test_r91_it_is_the_new_runs_agent_that_decides(kind: str, place: Path) -> None:
+async def test_r91_it_is_the_new_runs_agent_that_decides(kind: str, directory: Path) -> None:
     """An agent that interrupts does so to any run; one that rejects is interrupted by others."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         old = await desk.ask("old", "reject")
         new = await desk.ask("new", "interrupt")
@@ -208,9 +208,9 @@ async def test_r91_it_is_the_new_runs_agent_that_decides(kind: str, place: Path)
         await stage.check()
 
 
-async def test_r91_ten_at_once_leave_one(kind: str, place: Path) -> None:
+async def test_r91_ten_at_once_leave_one(kind: str, directory: Path) -> None:
     """Of ten starts at once one run finishes; all others are cancelled, each with one ending."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         names = [f"{n}" for n in range(10)]
         runs = await asyncio.gather(*(desk.ask(name, "interrupt") for name in names))
@@ -225,9 +225,9 @@ async def test_r91_ten_at_once_leave_one(kind: str, place: Path) -> None:
         await stage.check()
 
 
-async def test_r91_interrupt_sees_past_an_agent_that_tidies_up(kind: str, place: Path) -> None:
+async def test_r91_interrupt_sees_past_an_agent_that_tidies_up(kind: str, directory: Path) -> None:
     """A run that has ended but whose agent has not left does not hide the active one."""
-    async with staged(kind, place, limits=RunLimits(cleanup_seconds=5.0)) as stage:
+    async with staged(kind, directory, limits=RunLimits(cleanup_seconds=5.0)) as stage:
         desk = Desk(stage)
         go = asyncio.Event()
 
@@ -251,9 +251,9 @@ async def test_r91_interrupt_sees_past_an_agent_that_tidies_up(kind: str, place:
         assert await played(stage) == expected
 
 
-async def test_r91_interrupt_cancels_what_waits_too(kind: str, place: Path) -> None:
+async def test_r91_interrupt_cancels_what_waits_too(kind: str, directory: Path) -> None:
     """What was asked before and waits is cancelled in its order; then the new run begins."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         earlier = [await desk.ask(f"{n}") for n in range(MAX_QUEUED + 1)]
         new = await desk.ask("new", "interrupt")
@@ -266,9 +266,9 @@ async def test_r91_interrupt_cancels_what_waits_too(kind: str, place: Path) -> N
         await stage.check()
 
 
-async def test_r91_two_interrupt_what_only_waits(kind: str, place: Path) -> None:
+async def test_r91_two_interrupt_what_only_waits(kind: str, directory: Path) -> None:
     """Where runs wait and none is active, two interrupting starts do not wait for each other."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         await stage.done(await stage.cast(saying("a")).start())
         await line_up(stage, "w1", "w2")
@@ -283,9 +283,9 @@ async def test_r91_two_interrupt_what_only_waits(kind: str, place: Path) -> None
         await stage.check()
 
 
-async def test_r91_a_start_that_is_refused_interrupts_nothing(kind: str, place: Path) -> None:
+async def test_r91_a_start_that_is_refused_interrupts_nothing(kind: str, directory: Path) -> None:
     """A run id that is taken is refused before anything is cancelled for it."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         run = await desk.ask("one", "interrupt", run_id="mine")
         with pytest.raises(Conflict):
@@ -296,9 +296,9 @@ async def test_r91_a_start_that_is_refused_interrupts_nothing(kind: str, place: 
         assert await played(stage) == [("mine", "success")]
 
 
-async def test_r81_interrupting_twice_with_one_id_is_one_run(kind: str, place: Path) -> None:
+async def test_r81_interrupting_twice_with_one_id_is_one_run(kind: str, directory: Path) -> None:
     """The same request again, at once or later, is the same run and interrupts nothing."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         await desk.ask("old", "interrupt")
         twins = await asyncio.gather(
@@ -313,9 +313,9 @@ async def test_r81_interrupting_twice_with_one_id_is_one_run(kind: str, place: P
         assert desk.begun == ["old", "new"]
 
 
-async def test_r91_other_threads_and_people_are_left_alone(kind: str, place: Path) -> None:
+async def test_r91_other_threads_and_people_are_left_alone(kind: str, directory: Path) -> None:
     """Interrupting and queueing concern one thread of one person."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         theirs = await desk.ask("theirs", "interrupt", who=BOB)
         other = await desk.ask("other", "interrupt", thread="t2")
@@ -332,9 +332,9 @@ async def test_r91_other_threads_and_people_are_left_alone(kind: str, place: Pat
 # Queue
 
 
-async def test_r91_queue_waits_for_its_turn(kind: str, place: Path) -> None:
+async def test_r91_queue_waits_for_its_turn(kind: str, directory: Path) -> None:
     """Runs begin in the order in which they came, each after the one before it has ended."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         names = [f"{n}" for n in range(6)]
         runs = [await desk.ask(name) for name in names]
@@ -348,9 +348,9 @@ async def test_r91_queue_waits_for_its_turn(kind: str, place: Path) -> None:
         await stage.check()
 
 
-async def test_r91_a_queued_run_is_told_of(kind: str, place: Path) -> None:
+async def test_r91_a_queued_run_is_told_of(kind: str, directory: Path) -> None:
     """`run.get` shows it as pending, a notice tells other devices, nobody takes it for active."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         first = await desk.ask("one")
         second = await desk.ask("two")
@@ -374,9 +374,9 @@ async def test_r91_a_queued_run_is_told_of(kind: str, place: Path) -> None:
         ]
 
 
-async def test_r91_the_position_of_a_queued_run_misses_nothing(kind: str, place: Path) -> None:
+async def test_r91_the_position_of_a_queued_run_misses_nothing(kind: str, directory: Path) -> None:
     """From its position on come the rest of the active run and then all of its own."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         first = await desk.ask("one")
         await stage.logged(3)
@@ -397,9 +397,9 @@ async def test_r91_the_position_of_a_queued_run_misses_nothing(kind: str, place:
         assert kinds[split - 1] == "RUN_FINISHED"
 
 
-async def test_r91_the_answer_does_not_wait_for_the_turn(kind: str, place: Path) -> None:
+async def test_r91_the_answer_does_not_wait_for_the_turn(kind: str, directory: Path) -> None:
     """A queued run is accepted at once, also when the log refuses everything after it."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         await line_up(stage, "first")
         submit = stage.broker.submit
@@ -421,9 +421,9 @@ async def test_r91_the_answer_does_not_wait_for_the_turn(kind: str, place: Path)
         assert {one.where for one in stage.happened if isinstance(one, InternalError)} == {"queue"}
 
 
-async def test_r91_the_queue_is_bounded(kind: str, place: Path) -> None:
+async def test_r91_the_queue_is_bounded(kind: str, directory: Path) -> None:
     """Sixteen runs may wait for a thread; the next is refused with 106, and leaves no trace."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         names = [f"{n}" for n in range(MAX_QUEUED + 1)]
         runs = [await desk.ask(name) for name in names]
@@ -441,9 +441,9 @@ async def test_r91_the_queue_is_bounded(kind: str, place: Path) -> None:
         await stage.check()
 
 
-async def test_r81_the_same_request_waits_once(kind: str, place: Path) -> None:
+async def test_r81_the_same_request_waits_once(kind: str, directory: Path) -> None:
     """Asked again (at once, while it waits, after its end) it is the same run, and runs once."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         await desk.ask("one")
         request = RunRequest(request_id="same", agent="queue", thread_id="t1", message="two")
@@ -460,9 +460,9 @@ async def test_r81_the_same_request_waits_once(kind: str, place: Path) -> None:
         await stage.check()
 
 
-async def test_r91_a_run_id_that_is_taken_does_not_wait(kind: str, place: Path) -> None:
+async def test_r91_a_run_id_that_is_taken_does_not_wait(kind: str, directory: Path) -> None:
     """A queued start with the id of another run of that person is 409, and harms no other write."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         await desk.ask("one", run_id="r1")
         await desk.ask("two", run_id="r2")
@@ -478,7 +478,7 @@ async def test_r91_a_run_id_that_is_taken_does_not_wait(kind: str, place: Path) 
         assert await played(stage) == [("r1", "success"), ("r2", "success")]
 
 
-async def test_a_queued_run_sees_what_was_said_before_it(kind: str, place: Path) -> None:
+async def test_a_queued_run_sees_what_was_said_before_it(kind: str, directory: Path) -> None:
     """Its agent gets the conversation as it is when it begins, and the roles of who asked."""
     seen: list[tuple[list[str], frozenset[str]]] = []
 
@@ -486,7 +486,7 @@ async def test_a_queued_run_sees_what_was_said_before_it(kind: str, place: Path)
         seen.append(([one["content"] for one in request.messages], request.context.roles))
         yield f"re {request.message}"
 
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         stage.cast(agent, double_texting="queue")
         await desk.ask("one")
@@ -501,9 +501,11 @@ async def test_a_queued_run_sees_what_was_said_before_it(kind: str, place: Path)
     ]
 
 
-async def test_r47_a_run_that_fails_or_hangs_lets_the_next_begin(kind: str, place: Path) -> None:
+async def test_r47_a_run_that_fails_or_hangs_lets_the_next_begin(
+    kind: str, directory: Path
+) -> None:
     """Exception, deadline, garbage and stop free the thread like any ending."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         stage.cast(saying(raises=ValueError()), "breaks", double_texting="queue")
         stage.cast(saying(42), "garbage", double_texting="queue")
@@ -535,9 +537,9 @@ async def test_r47_a_run_that_fails_or_hangs_lets_the_next_begin(kind: str, plac
 # Cancelling what waits
 
 
-async def test_r88_a_queued_run_can_be_cancelled(kind: str, place: Path) -> None:
+async def test_r88_a_queued_run_can_be_cancelled(kind: str, directory: Path) -> None:
     """Accepted at once; when its turn comes it starts and ends as cancelled, and asks no agent."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         first = await desk.ask("one")
         second = await desk.ask("two")
@@ -563,9 +565,9 @@ async def test_r88_a_queued_run_can_be_cancelled(kind: str, place: Path) -> None
         await stage.check()
 
 
-async def test_r88_a_stop_that_races_the_turn_is_kept(kind: str, place: Path) -> None:
+async def test_r88_a_stop_that_races_the_turn_is_kept(kind: str, directory: Path) -> None:
     """However a stop meets the beginning of a queued run: accepted means it ends as cancelled."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         for turns in range(25):
             one, two = f"one{turns}", f"two{turns}"
@@ -580,9 +582,9 @@ async def test_r88_a_stop_that_races_the_turn_is_kept(kind: str, place: Path) ->
         await stage.check()
 
 
-async def test_r87_whoever_leaves_takes_a_queued_run_along(kind: str, place: Path) -> None:
+async def test_r87_whoever_leaves_takes_a_queued_run_along(kind: str, directory: Path) -> None:
     """A stop that waits for nothing reaches a run that waits, and harms none that is over."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         first = await desk.ask("one")
         second = await desk.ask("two")
@@ -599,9 +601,9 @@ async def test_r87_whoever_leaves_takes_a_queued_run_along(kind: str, place: Pat
         assert await played(stage) == [(first, "success"), (second, "cancelled")]
 
 
-async def test_p6_a_stop_that_cannot_be_written_is_temporary(kind: str, place: Path) -> None:
+async def test_p6_a_stop_that_cannot_be_written_is_temporary(kind: str, directory: Path) -> None:
     """Cancelling a queued run while the log refuses is Unavailable, and nothing is cancelled."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         await desk.ask("one")
         run = await desk.ask("two")
@@ -617,9 +619,11 @@ async def test_p6_a_stop_that_cannot_be_written_is_temporary(kind: str, place: P
 # Trouble
 
 
-async def test_p6_a_log_that_refuses_for_a_while_delays_the_turn(kind: str, place: Path) -> None:
+async def test_p6_a_log_that_refuses_for_a_while_delays_the_turn(
+    kind: str, directory: Path
+) -> None:
     """The turn is tried until the log answers; then everything goes on in order."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         runs = [await desk.ask(name) for name in ("one", "two", "three")]
         assert await stage.service.cancel(ALICE, runs[1]) == "accepted"
@@ -635,9 +639,9 @@ async def test_p6_a_log_that_refuses_for_a_while_delays_the_turn(kind: str, plac
         await stage.check()
 
 
-async def test_r92_queued_runs_outlive_a_drain(kind: str, place: Path) -> None:
+async def test_r92_queued_runs_outlive_a_drain(kind: str, directory: Path) -> None:
     """A drain ends the active run and leaves those that wait; the next start begins them."""
-    async with staged(kind, place, enter=False) as stage:
+    async with staged(kind, directory, enter=False) as stage:
         desk = Desk(stage)
         async with stage.service:
             runs = [await desk.ask(name) for name in ("one", "two", "three")]
@@ -657,10 +661,10 @@ async def test_r92_queued_runs_outlive_a_drain(kind: str, place: Path) -> None:
 
 @pytest.mark.parametrize("turns", range(0, 40, 2))
 async def test_r59_a_drain_that_races_a_turn_leaves_nothing_running(
-    kind: str, place: Path, turns: int
+    kind: str, directory: Path, turns: int
 ) -> None:
     """A run that begins while a drain does is drained, or waits; the service ends either way."""
-    async with staged(kind, place, enter=False) as stage:
+    async with staged(kind, directory, enter=False) as stage:
         desk = Desk(stage)
         async with asyncio.timeout(5), stage.service:
             runs = [await desk.ask(name) for name in ("one", "two", "three")]
@@ -677,9 +681,9 @@ async def test_r59_a_drain_that_races_a_turn_leaves_nothing_running(
         await stage.check()
 
 
-async def test_r59_a_drain_does_not_wait_for_a_log_that_refuses(kind: str, place: Path) -> None:
+async def test_r59_a_drain_does_not_wait_for_a_log_that_refuses(kind: str, directory: Path) -> None:
     """While a turn is tried on a log that refuses, the service can be left."""
-    async with staged(kind, place, enter=False) as stage:
+    async with staged(kind, directory, enter=False) as stage:
         desk = Desk(stage)
         async with asyncio.timeout(5), stage.service:
             await line_up(stage, "first")
@@ -690,9 +694,9 @@ async def test_r59_a_drain_does_not_wait_for_a_log_that_refuses(kind: str, place
         assert desk.begun == []
 
 
-async def test_r92_a_crash_loses_the_active_run_and_no_other(kind: str, place: Path) -> None:
+async def test_r92_a_crash_loses_the_active_run_and_no_other(kind: str, directory: Path) -> None:
     """What a dead process was running is lost, what waited runs: each has one ending, in order."""
-    async with staged(kind, place, enter=False) as stage:
+    async with staged(kind, directory, enter=False) as stage:
         desk = Desk(stage)
         await asyncio.create_task(stage.service.__aenter__())
         runs = [await desk.ask(name) for name in ("one", "two", "three")]
@@ -712,9 +716,9 @@ async def test_r92_a_crash_loses_the_active_run_and_no_other(kind: str, place: P
         await stage.check()
 
 
-async def test_r47_a_queued_run_whose_agent_is_gone_ends(kind: str, place: Path) -> None:
+async def test_r47_a_queued_run_whose_agent_is_gone_ends(kind: str, directory: Path) -> None:
     """After a restart without its agent a queued run ends with RUN_ERROR, and the next begins."""
-    async with staged(kind, place, enter=False) as stage:
+    async with staged(kind, directory, enter=False) as stage:
         desk = Desk(stage)
         stage.cast(saying("a"), "leaves", double_texting="queue")
         async with stage.service:
@@ -732,9 +736,9 @@ async def test_r47_a_queued_run_whose_agent_is_gone_ends(kind: str, place: Path)
         await stage.check()
 
 
-async def test_r47_a_queued_run_that_cannot_be_read_ends(kind: str, place: Path) -> None:
+async def test_r47_a_queued_run_that_cannot_be_read_ends(kind: str, directory: Path) -> None:
     """What was stored and makes no sense any more ends with RUN_ERROR, and holds up nobody."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         key = RunKey(tenant="acme", user="alice", thread="t1", run="broken", agent="queue")
         for request in (b"\xff", b"{}"):
@@ -748,9 +752,9 @@ async def test_r47_a_queued_run_that_cannot_be_read_ends(kind: str, place: Path)
         await stage.check()
 
 
-async def test_r91_a_thread_for_which_runs_wait_stays(kind: str, place: Path) -> None:
+async def test_r91_a_thread_for_which_runs_wait_stays(kind: str, directory: Path) -> None:
     """Deleting is refused while a run is active or waits; an accepted run is never dropped."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         channel = thread_channel("acme", "alice", "t1")
         delete = Write(facts=(ThreadDeleted(key=KEY),), truncate=(channel,))
@@ -770,9 +774,9 @@ async def test_r91_a_thread_for_which_runs_wait_stays(kind: str, place: Path) ->
         assert not await stage.store.exists("acme", "alice", "t1")
 
 
-async def test_p8_a_decision_is_not_lost_to_those_that_wait(kind: str, place: Path) -> None:
+async def test_p8_a_decision_is_not_lost_to_those_that_wait(kind: str, directory: Path) -> None:
     """An answer to a question cannot wait: where runs do, it is refused and nothing is decided."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         desk = Desk(stage)
         ending = {"type": "RUN_FINISHED", "outcome": {"type": "interrupt", "interrupts": [ASKS]}}
         stage.cast(saying("may I?", ending), double_texting="queue")

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.parametrize("kind", ["memory", "sqlite"])
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def directory(tmp_path: Path) -> Path:
     """A directory for the log."""
     return tmp_path
 
@@ -51,10 +51,10 @@ def faults(stage: Stage, where: str) -> list[str]:
 
 @pytest.mark.parametrize("error", [RecursionError("too deep"), TypeError("no such column")])
 async def test_p5_r124_an_ending_that_cannot_be_applied_carries_nothing(
-    kind: str, place: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """After some tries the run ends with an error and no content; the thread goes on."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(saying("an answer"))
         with unstorable(monkeypatch, error) as tried:
             run = await stage.start()
@@ -81,10 +81,10 @@ async def test_p5_r124_an_ending_that_cannot_be_applied_carries_nothing(
 
 
 async def test_p5_others_are_written_while_an_ending_is_tried(
-    kind: str, place: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that cannot end costs nobody else anything."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(saying("an answer")).cast(saying(), "silent")
         with unstorable(monkeypatch, RecursionError()):
             stuck = await stage.start("t1")
@@ -95,12 +95,12 @@ async def test_p5_others_are_written_while_an_ending_is_tried(
 
 
 async def test_p5_r92_a_lost_run_that_cannot_be_stored_is_ended_and_so_are_the_others(
-    kind: str, place: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At a start each lost run gets its ending, also behind one that cannot be closed as it is."""
     if kind == "memory":
         return  # What is in memory is not lost by a process, but with it.
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(waiting("a ", "b"))
         runs = {thread: await stage.start(thread) for thread in ("t1", "t2", "t3")}
         for thread in runs:
@@ -108,7 +108,7 @@ async def test_p5_r92_a_lost_run_that_cannot_be_stored_is_ended_and_so_are_the_o
         stage.broker.broken = True
         await _abandon(stage)
     with unstorable(monkeypatch, RecursionError()):
-        async with staged(kind, place) as stage:
+        async with staged(kind, directory) as stage:
             for thread, run in runs.items():
                 record = await stage.store.find_run("acme", "alice", run)
                 assert record is not None
@@ -133,7 +133,7 @@ def nested(depth: int) -> Any:
 
 
 async def test_r122_state_that_adds_up_to_too_deep_ends_the_run_when_it_is_made(
-    kind: str, place: Path
+    kind: str, directory: Path
 ) -> None:
     """Each delta is legal, what they add up to is not: the run ends there, and can be stored."""
     step = MAX_EVENT_DEPTH - 10
@@ -148,7 +148,7 @@ async def test_r122_state_that_adds_up_to_too_deep_ends_the_run_when_it_is_made(
         yield {"type": "STATE_DELTA", "delta": [{"op": "replace", "path": at, "value": nested(2)}]}
         yield "never"
 
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         events = await stage.played(deep)
         assert (events[-1]["type"], events[-1]["code"]) == ("RUN_ERROR", "run.illegal_event")
         assert "nests deeper" in events[-1]["message"]
@@ -177,14 +177,14 @@ DEEP = nested(300)
     ids=["state", "custom", "unknown", "activity"],
 )
 async def test_r122_an_event_that_nests_too_deep_is_refused_by_name(
-    kind: str, place: Path, event: dict[str, Any]
+    kind: str, directory: Path, event: dict[str, Any]
 ) -> None:
     """It ends its own run as an event that is not legal, never as a fault of the gateway."""
 
     async def deep(_: Any) -> Any:
         yield event
 
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         events = await stage.played(deep)
         assert (events[-1]["type"], events[-1]["code"]) == ("RUN_ERROR", "run.illegal_event")
         assert [one for one in stage.happened if isinstance(one, InternalError)] == []

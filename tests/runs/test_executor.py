@@ -75,10 +75,10 @@ async def test_r121_an_agent_that_exits_has_failed(
     async with staged(kind, tmp_path) as stage:
         events = await stage.played(saying("half", raises=error))
         assert (events[-1]["type"], events[-1]["code"]) == ("RUN_ERROR", "run.failed")
-        (told,) = faults(stage)
-        assert told.where == "agent agent"
+        (fault,) = faults(stage)
+        assert fault.where == "agent agent"
         if not isinstance(error, StopAsyncIteration):  # Python makes a RuntimeError of it.
-            assert told.error is error
+            assert fault.error is error
         stage.cast(saying("fine"), "other")
         await stage.done(await stage.start("t2", agent="other"))
         assert (await stage.events("t2"))[-1]["type"] == "RUN_FINISHED"
@@ -346,12 +346,12 @@ async def test_r121_an_exit_of_what_an_agent_started_ends_its_run(tmp_path: Path
 
 async def test_r121_an_exit_that_comes_by_two_ways_is_told_once(tmp_path: Path) -> None:
     """An agent that awaits its task raises what the loop has told of already."""
-    exited, told = SystemExit(3), asyncio.Event()
+    exited, reported = SystemExit(3), asyncio.Event()
 
     async def awaits(request: AgentInput) -> AsyncGenerator[object, None]:
         yield "a"
         try:
-            await told.wait()
+            await reported.wait()
         finally:
             raise exited
 

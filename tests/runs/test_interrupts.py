@@ -115,7 +115,9 @@ def test_a_call_that_is_gone_cannot_have_been_shown() -> None:
 
 
 payloads = st.none() | st.booleans() | st.text() | st.dictionaries(st.text(), st.integers())
-payloads |= st.builds(lambda said: {"approved": said}, st.booleans() | st.none() | st.text())
+payloads |= st.builds(
+    lambda approved: {"approved": approved}, st.booleans() | st.none() | st.text()
+)
 
 
 @given(
@@ -132,15 +134,15 @@ def test_r95_an_agent_can_tell_yes_from_no(answers: list[tuple[InterruptStatus, 
     assert [one["interruptId"] for one in entries] == [one.id for one in interrupts]
     assert {one["status"] for one in entries} <= {"resolved"}
     for one, entry in zip(interrupts, entries, strict=True):
-        told = entry["payload"]
+        passed = entry["payload"]
         if one.status is InterruptStatus.REFUSED:
-            assert told["approved"] is False
-        elif isinstance(told, dict):
-            assert told["approved"] is True
+            assert passed["approved"] is False
+        elif isinstance(passed, dict):
+            assert passed["approved"] is True
         else:
-            assert told == one.payload
+            assert passed == one.payload
         if isinstance(one.payload, dict):
-            assert {**told, "approved": 0} == {**one.payload, "approved": 0}
+            assert {**passed, "approved": 0} == {**one.payload, "approved": 0}
 
 
 @pytest.mark.parametrize(

@@ -24,15 +24,15 @@ BRISK = replace(QUICK, lease_seconds=0.03)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def directory(tmp_path: Path) -> Path:
     """A directory for the log."""
     return tmp_path
 
 
-def another(stage: Stage, told: list[str]) -> Leases:
+def another(stage: Stage, ended: list[str]) -> Leases:
     """Return what another node would look after leases with."""
     deps = replace(stage.service._deps, holder="another")
-    return Leases(deps, ActiveRuns(), lambda key: told.append(key.run))
+    return Leases(deps, ActiveRuns(), lambda key: ended.append(key.run))
 
 
 def fall_silent(stage: Stage) -> None:
@@ -49,10 +49,10 @@ async def held(stage: Stage) -> list[tuple[str, float]]:
     return [(str(run), float(expires)) for run, expires in rows]
 
 
-async def test_a_run_is_held_as_long_as_it_goes_on(kind: str, place: Path) -> None:
+async def test_a_run_is_held_as_long_as_it_goes_on(kind: str, directory: Path) -> None:
     """Its lease is a beat shorter than the promise, moves with each beat, and ends with it."""
     go = asyncio.Event()
-    async with staged(kind, place, limits=BRISK) as stage:
+    async with staged(kind, directory, limits=BRISK) as stage:
         run = await stage.cast(waiting("so", until=go)).start()
         ((who, expires),) = await held(stage)
         assert (who, round(expires, 6)) == (run, stage.now + 0.02)
@@ -72,18 +72,18 @@ async def test_a_run_is_held_as_long_as_it_goes_on(kind: str, place: Path) -> No
         assert ended.status == "finished"
 
 
-async def test_p5_r92_a_silent_holder_loses_its_run(kind: str, place: Path) -> None:
+async def test_p5_r92_a_silent_holder_loses_its_run(kind: str, directory: Path) -> None:
     """Once the lease is over somebody else ends the run, once; what is said late is refused."""
-    left, go, told = asyncio.Event(), asyncio.Event(), list[str]()
-    async with staged(kind, place, limits=BRISK) as stage:
+    left, go, ended = asyncio.Event(), asyncio.Event(), list[str]()
+    async with staged(kind, directory, limits=BRISK) as stage:
         fall_silent(stage)
         run = await stage.cast(waiting("so", then=left.set, until=go)).start()
         await stage.logged(3)
-        await another(stage, told).renew()
-        assert told == [], "the lease holds"
+        await another(stage, ended).renew()
+        assert ended == [], "the lease holds"
         stage.now += 1.0
-        await asyncio.gather(another(stage, told).renew(), another(stage, told).renew())
-        assert told == [run]
+        await asyncio.gather(another(stage, ended).renew(), another(stage, ended).renew())
+        assert ended == [run]
         log = await stage.log()
         assert (await stage.events())[-1]["code"] == "run.lost"
         go.set()
@@ -98,9 +98,9 @@ async def test_p5_r92_a_silent_holder_loses_its_run(kind: str, place: Path) -> N
         await stage.check()
 
 
-async def test_r92_late_words_meet_no_newer_run(kind: str, place: Path) -> None:
+async def test_r92_late_words_meet_no_newer_run(kind: str, directory: Path) -> None:
     """A dead producer's words are refused though the offsets fit, in a newer run too."""
-    async with staged(kind, place, limits=BRISK) as stage:
+    async with staged(kind, directory, limits=BRISK) as stage:
         fall_silent(stage)
         run = await stage.cast(waiting("so")).start()
         await stage.logged(3)
@@ -129,10 +129,10 @@ async def test_r92_late_words_meet_no_newer_run(kind: str, place: Path) -> None:
         await stage.check()
 
 
-async def test_a_holder_that_comes_back_lets_its_agent_go(kind: str, place: Path) -> None:
+async def test_a_holder_that_comes_back_lets_its_agent_go(kind: str, directory: Path) -> None:
     """An agent that says nothing is stopped at the next beat of a holder that lost the run."""
     left = asyncio.Event()
-    async with staged(kind, place, limits=BRISK) as stage:
+    async with staged(kind, directory, limits=BRISK) as stage:
         fall_silent(stage)
         run = await stage.cast(waiting("so", then=left.set)).start()
         await stage.logged(3)
@@ -146,9 +146,9 @@ async def test_a_holder_that_comes_back_lets_its_agent_go(kind: str, place: Path
         await stage.check()
 
 
-async def test_p5_a_stop_that_comes_too_late_says_so(kind: str, place: Path) -> None:
+async def test_p5_a_stop_that_comes_too_late_says_so(kind: str, directory: Path) -> None:
     """Where somebody else has ended the run, a stop here is too late, and the log is right."""
-    async with staged(kind, place, limits=BRISK) as stage:
+    async with staged(kind, directory, limits=BRISK) as stage:
         fall_silent(stage)
         run = await stage.cast(waiting("so")).start()
         await stage.logged(3)
@@ -160,13 +160,13 @@ async def test_p5_a_stop_that_comes_too_late_says_so(kind: str, place: Path) -> 
         await stage.check()
 
 
-async def test_r93_what_waits_is_held_by_nobody(kind: str, place: Path) -> None:
+async def test_r93_what_waits_is_held_by_nobody(kind: str, directory: Path) -> None:
     """Runs that wait for a person or for their turn have no lease, so no sweep finds them."""
     question = {"id": "q1", "reason": "confirmation"}
-    asks = {"type": "RUN_FINISHED", "outcome": {"type": "interrupt", "interrupts": [question]}}
-    told: list[str] = []
-    async with staged(kind, place, limits=BRISK) as stage:
-        stage.cast(saying(asks), "asks")
+    ending = {"type": "RUN_FINISHED", "outcome": {"type": "interrupt", "interrupts": [question]}}
+    ended: list[str] = []
+    async with staged(kind, directory, limits=BRISK) as stage:
+        stage.cast(saying(ending), "asks")
         await stage.done(await stage.start(agent="asks"))
         stage.cast(waiting("so"), "slow", double_texting="queue")
         active = await stage.start("t2", agent="slow")
@@ -174,8 +174,8 @@ async def test_r93_what_waits_is_held_by_nobody(kind: str, place: Path) -> None:
         assert [run for run, _ in await held(stage)] == [active]
         fall_silent(stage)
         stage.now += 1e6
-        await another(stage, told).renew()
-        assert told == [active]
+        await another(stage, ended).renew()
+        assert ended == [active]
         record = await stage.store.find_run("acme", "alice", queued)
         assert record is not None
         assert record.status.value in ("pending", "running")
@@ -183,9 +183,11 @@ async def test_r93_what_waits_is_held_by_nobody(kind: str, place: Path) -> None:
         assert interrupt.status.value == "open"
 
 
-async def test_p5_r53_a_start_does_not_wait_for_a_log_that_refuses(kind: str, place: Path) -> None:
+async def test_p5_r53_a_start_does_not_wait_for_a_log_that_refuses(
+    kind: str, directory: Path
+) -> None:
     """The service opens all the same, says so, and ends what was left as soon as it can."""
-    async with staged(kind, place, limits=BRISK, enter=False) as stage:
+    async with staged(kind, directory, limits=BRISK, enter=False) as stage:
         await write(stage.broker, opened(stage))
         stage.broker.broken = True
         async with stage.service:

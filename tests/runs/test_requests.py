@@ -82,13 +82,13 @@ def test_r91_a_queued_request_is_read_as_it_was_stored() -> None:
         assert msgspec.json.encode(msgspec.json.decode(stored, type=QueuedRequest)) == stored
 
 
-@pytest.mark.parametrize(("stored", "said"), [(TEXT, "hello é"), (INPUT, "hi")])
+@pytest.mark.parametrize(("stored", "content"), [(TEXT, "hello é"), (INPUT, "hi")])
 async def test_r91_a_run_that_an_earlier_version_queued_begins(
-    stored: bytes, said: str, tmp_path: Path
+    stored: bytes, content: str, tmp_path: Path
 ) -> None:
     """Its request is read from the data directory, and its agent gets the message."""
-    asked = msgspec.json.decode(stored)["asked"]
-    key = RunKey(tenant="acme", user="alice", thread="t1", run=asked["run_id"], agent="agent")
+    request = msgspec.json.decode(stored)["asked"]
+    key = RunKey(tenant="acme", user="alice", thread="t1", run=request["run_id"], agent="agent")
     async with staged("sqlite", tmp_path, enter=False) as stage:
         fact = RunQueued(key=key, request=stored, at=1_000.0)
         await write(stage.broker, Write(facts=(fact,)))
@@ -97,7 +97,7 @@ async def test_r91_a_run_that_an_earlier_version_queued_begins(
             await stage.done(key.run)
         started = (await stage.events())[0]
         assert (started["type"], started["runId"]) == ("RUN_STARTED", key.run)
-        assert [one["content"] for one in started["input"]["messages"]] == [said]
+        assert [one["content"] for one in started["input"]["messages"]] == [content]
 
 
 @pytest.mark.parametrize(

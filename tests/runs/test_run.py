@@ -43,7 +43,7 @@ def fed(run: Run, *items: object) -> list[RunEvent]:
     return [made for item in items for made in run.feed(item)]
 
 
-def said(made: list[RunEvent]) -> str:
+def text_of(made: list[RunEvent]) -> str:
     return "".join(one.event.get("delta", "") for one in made)
 
 
@@ -363,19 +363,19 @@ def test_r43_a_pair_that_deltas_split_is_joined(text: str, data: st.DataObject) 
     ends = [0, *cuts, len(halves)]
     deltas = ["".join(halves[a:b]) for a, b in itertools.pairwise(ends)]
     run = begun()
-    assert said(fed(run, *deltas)) == text
+    assert text_of(fed(run, *deltas)) == text
     named = begun()
     start = {"type": "TEXT_MESSAGE_START", "messageId": "m", "role": "assistant"}
     content = [{"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": d} for d in deltas]
     made = fed(named, start, *content)
-    assert said(made) == text
+    assert text_of(made) == text
     for one in made:
         str(one.event).encode()
 
 
 def test_a_half_that_stays_alone_is_replaced() -> None:
     """A half with no other half is a replacement character, never invalid UTF-8."""
-    assert said(fed(begun(), "\ud83dx", "\udc00y")) == "\ufffdx\ufffdy"
+    assert text_of(fed(begun(), "\ud83dx", "\udc00y")) == "\ufffdx\ufffdy"
 
 
 @given(threads(runs=1))

@@ -61,7 +61,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def directory(tmp_path: Path) -> Path:
     """Where a log may live."""
     return tmp_path
 
@@ -70,9 +70,9 @@ def kinds(events: list[dict[str, Any]]) -> list[str]:
     return [event["type"] for event in events]
 
 
-async def test_r45_a_run_is_told_from_its_start_to_its_end(kind: str, place: Path) -> None:
+async def test_r45_a_run_is_told_from_its_start_to_its_end(kind: str, directory: Path) -> None:
     """Text an agent yields is one message between RUN_STARTED and RUN_FINISHED."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         events = await stage.played(saying("Hel", "lo"))
         assert kinds(events) == [
             "RUN_STARTED",
@@ -93,12 +93,12 @@ async def test_r45_a_run_is_told_from_its_start_to_its_end(kind: str, place: Pat
         ]
 
 
-async def test_r47_an_agent_that_breaks_at_any_event_ends_once(kind: str, place: Path) -> None:
+async def test_r47_an_agent_that_breaks_at_any_event_ends_once(kind: str, directory: Path) -> None:
     """After each kind of event an exception gives one RUN_ERROR, last, and no word of its own."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         for cut in range(len(ALL_KINDS)):
-            said = [event for event in ALL_KINDS[: cut + 1] if event["type"] != "RUN_STARTED"]
-            stage.cast(saying(*said, raises=RuntimeError(SECRET)), f"a{cut}")
+            yielded = [event for event in ALL_KINDS[: cut + 1] if event["type"] != "RUN_STARTED"]
+            stage.cast(saying(*yielded, raises=RuntimeError(SECRET)), f"a{cut}")
             await stage.done(await stage.start(f"t{cut}", agent=f"a{cut}"))
             await stage.check(f"t{cut}")
             events = await stage.events(f"t{cut}")
@@ -131,20 +131,20 @@ LATER_KINDS: tuple[tuple[dict[str, Any], ...], ...] = (
 
 def test_every_kind_of_event_is_broken_at() -> None:
     """What agents break at below are all 31 kinds of AG-UI."""
-    later = {said[-1]["type"] for said in LATER_KINDS}
+    later = {yielded[-1]["type"] for yielded in LATER_KINDS}
     here = {event["type"] for event in ALL_KINDS} - {"META_EVENT"}
     assert here | later | {"RUN_FINISHED", "RUN_ERROR"} == TYPES
     assert not here & later
 
 
-@pytest.mark.parametrize("said", LATER_KINDS, ids=lambda said: str(said[-1]["type"]))
+@pytest.mark.parametrize("yielded", LATER_KINDS, ids=lambda yielded: str(yielded[-1]["type"]))
 async def test_r47_an_agent_that_breaks_or_hangs_after_any_other_kind_ends_once(
-    kind: str, place: Path, said: tuple[dict[str, Any], ...]
+    kind: str, directory: Path, yielded: tuple[dict[str, Any], ...]
 ) -> None:
     """So with the other kinds: one RUN_ERROR, last, whether the agent raises or says no more."""
-    async with staged(kind, place) as stage:
-        stage.cast(saying(*said, raises=RuntimeError(SECRET)), "raises")
-        stage.cast(waiting(*said), "hangs", deadline=0.05)
+    async with staged(kind, directory) as stage:
+        stage.cast(saying(*yielded, raises=RuntimeError(SECRET)), "raises")
+        stage.cast(waiting(*yielded), "hangs", deadline=0.05)
         for agent, code in (("raises", "run.failed"), ("hangs", "run.deadline")):
             run = await stage.start(agent, agent=agent)
             await stage.done(run)
@@ -155,26 +155,26 @@ async def test_r47_an_agent_that_breaks_or_hangs_after_any_other_kind_ends_once(
 
 
 @pytest.mark.parametrize(
-    ("ending", "told"),
+    ("ending", "expected"),
     [
         ({"type": "RUN_FINISHED"}, ("RUN_FINISHED", None)),
         ({"type": "RUN_ERROR", "message": "no", "code": "mine"}, ("RUN_ERROR", "mine")),
     ],
 )
 async def test_r47_r48_an_agent_that_breaks_after_its_end_has_ended(
-    kind: str, place: Path, ending: dict[str, Any], told: tuple[str, str | None]
+    kind: str, directory: Path, ending: dict[str, Any], expected: tuple[str, str | None]
 ) -> None:
     """Its own ending stands, and is the only one."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         events = await stage.played(saying("a", ending, raises=RuntimeError(SECRET)))
-        assert (events[-1]["type"], events[-1].get("code")) == told
+        assert (events[-1]["type"], events[-1].get("code")) == expected
 
 
 async def test_r47_an_agent_that_hangs_after_any_event_meets_its_deadline(
-    kind: str, place: Path
+    kind: str, directory: Path
 ) -> None:
     """After each kind of event, silence until the deadline gives one RUN_ERROR, last."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         runs = []
         for cut in range(1, len(ALL_KINDS)):
             stage.cast(waiting(*ALL_KINDS[1 : cut + 1]), f"a{cut}", deadline=0.3)
@@ -185,52 +185,52 @@ async def test_r47_an_agent_that_hangs_after_any_event_meets_its_deadline(
             assert (await stage.events(f"t{cut}"))[-1]["code"] == "run.deadline"
 
 
-async def test_r47_an_agent_that_returns_nothing_finishes(kind: str, place: Path) -> None:
+async def test_r47_an_agent_that_returns_nothing_finishes(kind: str, directory: Path) -> None:
     """An empty answer is an answer: started, finished, nothing made up between."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         assert kinds(await stage.played(saying())) == ["RUN_STARTED", "RUN_FINISHED"]
 
 
-async def test_r44_an_agent_that_cannot_start_is_an_error(kind: str, place: Path) -> None:
+async def test_r44_an_agent_that_cannot_start_is_an_error(kind: str, directory: Path) -> None:
     """No success is made up for an agent that fails before its first word."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         events = await stage.played(saying(raises=ImportError(SECRET)))
         assert kinds(events) == ["RUN_STARTED", "RUN_ERROR"]
         assert SECRET not in str(events)
 
 
 async def test_r47_an_agent_without_a_deadline_meets_that_of_the_limits(
-    kind: str, place: Path
+    kind: str, directory: Path
 ) -> None:
     """The limits count where the registration says nothing, and only there."""
-    async with staged(kind, place, limits=RunLimits(deadline_seconds=0.05)) as stage:
+    async with staged(kind, directory, limits=RunLimits(deadline_seconds=0.05)) as stage:
         stage.cast(waiting("x"), "patient", deadline=10.0)
         patient = await stage.start("t2", agent="patient")
         assert (await stage.played(waiting("x"), deadline=None))[-1]["code"] == "run.deadline"
         assert await stage.service.cancel(ALICE, patient) == "accepted"
 
 
-async def test_r47_an_agent_that_hangs_meets_its_deadline(kind: str, place: Path) -> None:
+async def test_r47_an_agent_that_hangs_meets_its_deadline(kind: str, directory: Path) -> None:
     """Past its deadline a run ends with run.deadline, and its agent is sent home."""
     left: list[bool] = []
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         hanging = waiting("thinking", then=lambda: left.append(True))
         events = await stage.played(hanging, deadline=0.05)
         assert (events[-1]["type"], events[-1]["code"]) == ("RUN_ERROR", "run.deadline")
     assert left == [True]
 
 
-async def test_r47_an_agent_that_cancels_itself_has_failed(kind: str, place: Path) -> None:
+async def test_r47_an_agent_that_cancels_itself_has_failed(kind: str, directory: Path) -> None:
     """Who cancels itself did not hang: the run ends at once and as failed."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         events = await stage.played(saying("half", raises=asyncio.CancelledError()))
         assert (events[-1]["type"], events[-1]["code"]) == ("RUN_ERROR", "run.failed")
 
 
-async def test_r59_a_log_that_refuses_does_not_hold_the_exit_up(kind: str, place: Path) -> None:
+async def test_r59_a_log_that_refuses_does_not_hold_the_exit_up(kind: str, directory: Path) -> None:
     """Endings that cannot be written are given up after a bound, for the next start to write."""
     limits = replace(QUICK, drain_seconds=0.2)
-    async with staged(kind, place, limits=limits, enter=False) as stage:
+    async with staged(kind, directory, limits=limits, enter=False) as stage:
         async with stage.service:
             stage.cast(waiting("thinking"))
             run = await stage.start()
@@ -244,11 +244,11 @@ async def test_r59_a_log_that_refuses_does_not_hold_the_exit_up(kind: str, place
 
 
 async def test_r89_an_agent_that_ignores_its_cancellation_is_left_behind(
-    kind: str, place: Path
+    kind: str, directory: Path
 ) -> None:
     """It is given a bound, then the run is over without it; what it says later is refused."""
     late = asyncio.Event()
-    said: list[str] = []
+    yielded: list[str] = []
 
     async def stubborn(request: AgentInput) -> AsyncGenerator[object, None]:
         yield "begin"
@@ -257,11 +257,11 @@ async def test_r89_an_agent_that_ignores_its_cancellation_is_left_behind(
                 await late.wait()
             except asyncio.CancelledError:
                 continue
-        said.append("late")
+        yielded.append("late")
         yield "late"
-        said.append("later")
+        yielded.append("later")
 
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(stubborn)
         run = await stage.start()
         await stage.logged(3)
@@ -272,13 +272,13 @@ async def test_r89_an_agent_that_ignores_its_cancellation_is_left_behind(
         await asyncio.sleep(0.05)
         assert await stage.log() == before
         await stage.check()
-    assert said == ["late"]
+    assert yielded == ["late"]
 
 
-async def test_r89_stop_reaches_the_agent(kind: str, place: Path) -> None:
+async def test_r89_stop_reaches_the_agent(kind: str, directory: Path) -> None:
     """A cancelled run's agent is cancelled where it waits, and its run says so."""
     left: list[bool] = []
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(waiting("a", then=lambda: left.append(True)))
         run = await stage.start()
         assert await stage.service.cancel(ALICE, run) == "accepted"
@@ -292,9 +292,9 @@ async def test_r89_stop_reaches_the_agent(kind: str, place: Path) -> None:
         await stage.check()
 
 
-@pytest.mark.parametrize("said", ["a word too many", 42])
+@pytest.mark.parametrize("yielded", ["a word too many", 42])
 async def test_r89_an_agent_that_is_refused_tidies_up_before_its_run_is_let_go(
-    kind: str, place: Path, said: object
+    kind: str, directory: Path, yielded: object
 ) -> None:
     """Where a run ends while its agent waits in a yield, its clean-up is run, and waited for."""
     left: list[bool] = []
@@ -302,20 +302,20 @@ async def test_r89_an_agent_that_is_refused_tidies_up_before_its_run_is_let_go(
     async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
         try:
             yield "a"
-            yield said
+            yield yielded
             yield {"type": "RUN_FINISHED"}
             yield "after the end"
         finally:
             await asyncio.sleep(0.02)
             left.append(True)
 
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         await stage.done(await stage.cast(agent).start())
         assert left == [True]
         await stage.check()
 
 
-async def test_r47_r89_a_clean_up_that_hangs_delays_no_ending(kind: str, place: Path) -> None:
+async def test_r47_r89_a_clean_up_that_hangs_delays_no_ending(kind: str, directory: Path) -> None:
     """What an agent may not say ends its run at once; its clean-up is cut off after the bound."""
     left: list[bool] = []
 
@@ -328,7 +328,7 @@ async def test_r47_r89_a_clean_up_that_hangs_delays_no_ending(kind: str, place: 
             finally:
                 left.append(True)
 
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await stage.cast(agent).start()
         await stage.logged(2)
         assert (await stage.events())[-1]["code"] == "run.illegal_event"
@@ -339,9 +339,9 @@ async def test_r47_r89_a_clean_up_that_hangs_delays_no_ending(kind: str, place: 
         await stage.check()
 
 
-async def test_r90_a_late_stop_touches_nothing(kind: str, place: Path) -> None:
+async def test_r90_a_late_stop_touches_nothing(kind: str, directory: Path) -> None:
     """Cancelling an ended run says too_late and leaves the newer run of the thread alone."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(saying("a")).cast(waiting("b"), "waits")
         first = await stage.start()
         await stage.done(first)
@@ -355,9 +355,9 @@ async def test_r90_a_late_stop_touches_nothing(kind: str, place: Path) -> None:
         assert await stage.service.cancel(ALICE, second) == "accepted"
 
 
-async def test_r88_stop_and_end_at_once_leave_one_ending(kind: str, place: Path) -> None:
+async def test_r88_stop_and_end_at_once_leave_one_ending(kind: str, directory: Path) -> None:
     """However a stop races the agent's own end, one terminal event stands, and it is true."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         go = asyncio.Event()
         stage.cast(waiting("a", until=go))
         for turns in range(12):
@@ -396,10 +396,10 @@ async def test_r88_stop_and_end_at_once_leave_one_ending(kind: str, place: Path)
     ],
 )
 async def test_r43_r47_garbage_ends_the_run_and_nothing_else(
-    kind: str, place: Path, item: object, code: str
+    kind: str, directory: Path, item: object, code: str
 ) -> None:
     """What is no legal event is refused at ingress: not published, and named in one RUN_ERROR."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(waiting("other"), "other")
         other = await stage.start("t2", agent="other")
         stage.cast(saying("before", item, "after"))
@@ -416,9 +416,9 @@ async def test_r43_r47_garbage_ends_the_run_and_nothing_else(
         assert (await stage.events("t2"))[-1]["outcome"] == {"type": "cancelled"}
 
 
-async def test_r48_what_an_agent_says_after_its_end_is_refused(kind: str, place: Path) -> None:
+async def test_r48_what_an_agent_says_after_its_end_is_refused(kind: str, directory: Path) -> None:
     """An agent that tells its own end is taken at its word: nothing of it follows."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
 
         async def chatty(request: AgentInput) -> AsyncGenerator[object, None]:
             ids = {"threadId": request.context.thread, "runId": request.context.run}
@@ -434,26 +434,28 @@ async def test_r48_what_an_agent_says_after_its_end_is_refused(kind: str, place:
         assert "more" not in str(events)
 
 
-async def test_an_agents_own_words_for_its_error_are_shown(kind: str, place: Path) -> None:
+async def test_an_agents_own_words_for_its_error_are_shown(kind: str, directory: Path) -> None:
     """AgentError is meant for the person, with its code."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         events = await stage.played(saying("a", raises=AgentError("try later", code="busy")))
         assert (events[-1]["message"], events[-1]["code"]) == ("try later", "busy")
 
 
 @pytest.mark.parametrize("words", ["half \ud83d", "\udc00"])
 async def test_r47_words_that_cannot_be_written_still_end_the_run(
-    kind: str, place: Path, words: str
+    kind: str, directory: Path, words: str
 ) -> None:
     """An error whose text is no Unicode ends the run like any other."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         events = await stage.played(saying("a", raises=AgentError(words, code=words)))
         assert events[-1]["type"] == "RUN_ERROR"
 
 
-async def test_r47_an_agent_that_says_the_conversation_anew_can_end(kind: str, place: Path) -> None:
+async def test_r47_an_agent_that_says_the_conversation_anew_can_end(
+    kind: str, directory: Path
+) -> None:
     """A messages snapshot that drops this run's texts costs no run its ending."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         anew = {"type": "MESSAGES_SNAPSHOT", "messages": []}
         events = await stage.played(saying("a", anew, "b"))
         assert events[-1]["type"] == "RUN_FINISHED"
@@ -477,7 +479,9 @@ async def test_an_agent_is_shown_the_conversation_up_to_what_it_is_to_answer(
     """Asked for another answer to a message, it does not see the one that was given; others do."""
     roles = {"u": "user", "a": "assistant", "n": "user"}
     before = ("u1", "a1", "u2", "a2")
-    said = {key: {"id": key, "role": roles[key[0]], "content": key} for key in (*before, *given)}
+    stored_messages = {
+        key: {"id": key, "role": roles[key[0]], "content": key} for key in (*before, *given)
+    }
     seen: list[str] = []
 
     async def look(request: AgentInput) -> AsyncGenerator[object, None]:
@@ -485,13 +489,13 @@ async def test_an_agent_is_shown_the_conversation_up_to_what_it_is_to_answer(
         yield "well"
 
     async with staged(kind, tmp_path) as stage:
-        past = [said[key] for key in before]
+        past = [stored_messages[key] for key in before]
         silent = saying({"type": "RUN_FINISHED"})
         stage.cast(silent, "silent").cast(look)
         await stage.done(
             await stage.start(agent="silent", request_id="1", input={"messages": past})
         )
-        request = {"messages": [said[key] for key in given]}
+        request = {"messages": [stored_messages[key] for key in given]}
         await stage.done(await stage.start(request_id="2", input=request))
         assert seen == shown
         await stage.check()
@@ -501,9 +505,9 @@ async def test_an_agent_is_shown_the_conversation_up_to_what_it_is_to_answer(
         assert kept == [*before, *(key for key in given if key in ("note", "new"))]
 
 
-async def test_an_agent_may_do_what_it_likes_with_its_input(kind: str, place: Path) -> None:
+async def test_an_agent_may_do_what_it_likes_with_its_input(kind: str, directory: Path) -> None:
     """What it changes in the messages and state it was given is its own copy."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
 
         async def vandal(request: AgentInput) -> AsyncGenerator[object, None]:
             request.messages[0]["content"] = "forged"
@@ -511,15 +515,15 @@ async def test_an_agent_may_do_what_it_likes_with_its_input(kind: str, place: Pa
             request.messages.clear()
             yield "done"
 
-        said = {"id": "u1", "role": "user", "content": "truth"}
-        await stage.played(vandal, input={"messages": [said], "state": {"a": "truth"}})
+        message = {"id": "u1", "role": "user", "content": "truth"}
+        await stage.played(vandal, input={"messages": [message], "state": {"a": "truth"}})
         stored = await stage.store.get("acme", "alice", "t1")
         assert stored is not None
         assert stored.messages[0]["content"] == "truth"
         assert stored.state == {"a": "truth"}
 
 
-async def test_r81_the_same_request_is_the_same_run(kind: str, place: Path) -> None:
+async def test_r81_the_same_request_is_the_same_run(kind: str, directory: Path) -> None:
     """Asked again (while it runs, after it, at once), the run is the same, and runs once."""
     begun: list[str] = []
 
@@ -527,7 +531,7 @@ async def test_r81_the_same_request_is_the_same_run(kind: str, place: Path) -> N
         begun.append(request.message)
         yield "a"
 
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(agent)
         request = RunRequest(request_id="r1", agent="agent", message="hi")
         first, twin = await asyncio.gather(
@@ -546,9 +550,9 @@ async def test_r81_the_same_request_is_the_same_run(kind: str, place: Path) -> N
         await stage.done(theirs.run_id, who=BOB)
 
 
-async def test_r91_a_busy_thread_takes_no_second_run(kind: str, place: Path) -> None:
+async def test_r91_a_busy_thread_takes_no_second_run(kind: str, directory: Path) -> None:
     """While a run is active its thread refuses another; other threads and people do not mind."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(waiting("a"))
         run = await stage.start()
         with pytest.raises(Conflict):
@@ -585,11 +589,11 @@ async def test_r91_a_busy_thread_takes_no_second_run(kind: str, place: Path) -> 
     ],
 )
 async def test_what_cannot_be_asked_is_refused_without_a_trace(
-    kind: str, place: Path, question: dict[str, Any], error: type[Exception]
+    kind: str, directory: Path, question: dict[str, Any], error: type[Exception]
 ) -> None:
     """Each malformed question has its error, and starts nothing."""
     limits = RunLimits(message_bytes=1000)
-    async with staged(kind, place, limits=limits) as stage:
+    async with staged(kind, directory, limits=limits) as stage:
         stage.cast(saying("a"))
         with pytest.raises(error):
             await stage.start(**{"thread": "t1", **question})
@@ -597,29 +601,29 @@ async def test_what_cannot_be_asked_is_refused_without_a_trace(
         assert await stage.store.threads("acme", "alice", limit=10) == []
 
 
-async def test_r67_the_last_allowed_byte_passes(kind: str, place: Path) -> None:
+async def test_r67_the_last_allowed_byte_passes(kind: str, directory: Path) -> None:
     """The bound on a message is exact: at it a run starts, one byte over it is 413."""
     size = len(msgspec.json.encode(("x", None)))
-    async with staged(kind, place, limits=RunLimits(message_bytes=size)) as stage:
+    async with staged(kind, directory, limits=RunLimits(message_bytes=size)) as stage:
         stage.cast(saying("a"))
         await stage.start(message="x")
         with pytest.raises(TooLarge):
             await stage.start(message="xx")
 
 
-async def test_p7_a_run_that_says_too_much_ends(kind: str, place: Path) -> None:
+async def test_p7_a_run_that_says_too_much_ends(kind: str, directory: Path) -> None:
     """All events of a run together have a bound; past it the run ends with run.too_large."""
     async with staged(
-        kind, place, limits=RunLimits(run_bytes=2_000, cleanup_seconds=0.05)
+        kind, directory, limits=RunLimits(run_bytes=2_000, cleanup_seconds=0.05)
     ) as stage:
         events = await stage.played(saying(*["x" * 100] * 1000))
         assert events[-1]["code"] == "run.too_large"
         assert len(msgspec.json.encode(events)) < 6_000
 
 
-async def test_r92_lost_runs_get_their_ending_at_start(kind: str, place: Path) -> None:
+async def test_r92_lost_runs_get_their_ending_at_start(kind: str, directory: Path) -> None:
     """What a dead process left running gets one run.lost, and the store agrees with the log."""
-    async with staged(kind, place, enter=False) as stage:
+    async with staged(kind, directory, enter=False) as stage:
         crashed = asyncio.create_task(crash(stage))
         runs = await crashed
         stage.service = stage.new_service()
@@ -658,9 +662,9 @@ async def crash(stage: Stage) -> dict[str, str]:
     return runs
 
 
-async def test_p10_r59_drain_gives_each_run_its_ending(kind: str, place: Path) -> None:
+async def test_p10_r59_drain_gives_each_run_its_ending(kind: str, directory: Path) -> None:
     """On drain nothing new starts, each live run ends with run.drained, and the store knows."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(waiting("a"))
         runs = [await stage.start(f"t{n}") for n in range(5)]
         await stage.service.drain()
@@ -675,9 +679,9 @@ async def test_p10_r59_drain_gives_each_run_its_ending(kind: str, place: Path) -
         assert stage.service.active == 0, n
 
 
-async def test_r42_a_run_goes_on_without_listeners(kind: str, place: Path) -> None:
+async def test_r42_a_run_goes_on_without_listeners(kind: str, directory: Path) -> None:
     """Whoever asked may leave, even while the run is being started."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(saying("a"))
         asking = asyncio.create_task(stage.start())
         await asyncio.sleep(0)
@@ -690,10 +694,10 @@ async def test_r42_a_run_goes_on_without_listeners(kind: str, place: Path) -> No
 
 @pytest.mark.parametrize("outage", ["some", "until the end", "ending only"])
 async def test_p5_r47_an_outage_mid_run_leaves_no_gap_and_one_ending(
-    kind: str, place: Path, outage: str
+    kind: str, directory: Path, outage: str
 ) -> None:
     """The log refuses writes for a while: no gap, one ending once it can be written, one truth."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
 
         async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
             yield "first "
@@ -724,9 +728,9 @@ async def test_p5_r47_an_outage_mid_run_leaves_no_gap_and_one_ending(
         assert ended.code == "run.storage"
 
 
-async def test_p5_a_stop_during_an_outage_is_still_a_stop(kind: str, place: Path) -> None:
+async def test_p5_a_stop_during_an_outage_is_still_a_stop(kind: str, directory: Path) -> None:
     """A run cancelled while the log refuses writes ends as cancelled when it can be written."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(waiting("a"))
         run = await stage.start()
         await stage.logged(3)
@@ -742,9 +746,9 @@ async def test_p5_a_stop_during_an_outage_is_still_a_stop(kind: str, place: Path
         await stage.check()
 
 
-async def test_p6_an_outage_at_start_is_temporary(kind: str, place: Path) -> None:
+async def test_p6_an_outage_at_start_is_temporary(kind: str, directory: Path) -> None:
     """A run that cannot be written does not exist, and the same request works later."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(saying("a"))
         stage.broker.broken = True
         with pytest.raises(Unavailable):
@@ -755,10 +759,10 @@ async def test_p6_an_outage_at_start_is_temporary(kind: str, place: Path) -> Non
         await stage.check()
 
 
-async def test_p7_an_agent_waits_when_too_much_is_under_way(place: Path) -> None:
+async def test_p7_an_agent_waits_when_too_much_is_under_way(directory: Path) -> None:
     """Writes of one run that are under way have a bound, and reach the log in order."""
     most = 0
-    async with staged("sqlite", place, limits=RunLimits(in_flight=4)) as stage:
+    async with staged("sqlite", directory, limits=RunLimits(in_flight=4)) as stage:
 
         async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
             nonlocal most
@@ -771,7 +775,7 @@ async def test_p7_an_agent_waits_when_too_much_is_under_way(place: Path) -> None
     assert 1 <= most <= 4
 
 
-async def test_history_reaches_the_next_run(kind: str, place: Path) -> None:
+async def test_history_reaches_the_next_run(kind: str, directory: Path) -> None:
     """An agent sees the conversation so far, the newest question last, and the thread's state."""
     seen: list[tuple[list[str], str, Any]] = []
 
@@ -780,7 +784,7 @@ async def test_history_reaches_the_next_run(kind: str, place: Path) -> None:
         yield "answer"
         yield {"type": "STATE_SNAPSHOT", "snapshot": {"n": len(seen)}}
 
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(agent)
         for question in ("one", "two"):
             await stage.done(await stage.start(message=question))
@@ -788,14 +792,14 @@ async def test_history_reaches_the_next_run(kind: str, place: Path) -> None:
     assert seen == [(["one"], "one", None), (["one", "answer", "two"], "two", {"n": 1})]
 
 
-async def test_storage_errors_are_no_agents_business(place: Path) -> None:
+async def test_storage_errors_are_no_agents_business(directory: Path) -> None:
     """Reading the store fails: the answer is temporary, never `not found`."""
 
     class Blind:
         async def find_run(self, tenant: str, user: str, run: str) -> None:
             raise StorageError("unreadable")
 
-    async with staged("memory", place) as stage:
+    async with staged("memory", directory) as stage:
         object.__setattr__(stage.service._deps, "store", Blind())
         with pytest.raises(Unavailable):
             await stage.service.cancel(ALICE, "r1")
@@ -808,10 +812,10 @@ def stop_request(text: str = "stop") -> IdempotencyKey:
 
 
 async def test_p8_r81_a_stop_that_is_asked_twice_at_once_is_one_stop(
-    kind: str, place: Path
+    kind: str, directory: Path
 ) -> None:
     """The same request again, while the first is under way, is told the same: accepted."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await stage.cast(waiting("a")).start()
         stage.broker.refuse_next = 2
         stops = [stage.service.cancel(ALICE, run, key=stop_request()) for _ in range(3)]
@@ -821,9 +825,11 @@ async def test_p8_r81_a_stop_that_is_asked_twice_at_once_is_one_stop(
         await stage.check()
 
 
-async def test_p8_r81_a_stop_is_remembered_though_its_asker_left(kind: str, place: Path) -> None:
+async def test_p8_r81_a_stop_is_remembered_though_its_asker_left(
+    kind: str, directory: Path
+) -> None:
     """Whoever leaves before the answer finds it under the same request: the run's end wrote it."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         stage.cast(waiting("a"), double_texting="queue")
         run = await stage.start()
         asking = asyncio.create_task(stage.service.cancel(ALICE, run, key=stop_request()))
@@ -840,10 +846,10 @@ async def test_p8_r81_a_stop_is_remembered_though_its_asker_left(kind: str, plac
 
 @pytest.mark.parametrize("used_for", ["stop", "something else"])
 async def test_p5_a_request_that_was_used_meanwhile_does_not_keep_a_run_from_ending(
-    kind: str, place: Path, used_for: str
+    kind: str, directory: Path, used_for: str
 ) -> None:
     """Whatever its request id was used for, a run that is stopped has its one ending."""
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await stage.cast(waiting("a")).start()
         used = Write(key=stop_request(used_for), result=lambda _: b"{}")
         await stage.broker.submit(used)
@@ -854,7 +860,7 @@ async def test_p5_a_request_that_was_used_meanwhile_does_not_keep_a_run_from_end
 
 
 async def test_r89_an_agent_that_hears_of_a_stop_by_itself_tidies_up(
-    kind: str, place: Path
+    kind: str, directory: Path
 ) -> None:
     """One that speaks once more after the stop is closed, and its clean-up is not broken off."""
     left = asyncio.Event()
@@ -869,7 +875,7 @@ async def test_r89_an_agent_that_hears_of_a_stop_by_itself_tidies_up(
             await asyncio.sleep(0.01)
             left.set()
 
-    async with staged(kind, place) as stage:
+    async with staged(kind, directory) as stage:
         run = await stage.cast(busy).start()
         await stage.logged(3)
         assert await stage.service.cancel(ALICE, run) == "accepted"

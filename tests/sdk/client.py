@@ -95,7 +95,7 @@ class Reader:
         """Every publication that ever came."""
         self.stream: list[Event] = []
         """The events of the stream that is shown: those since it was last begun anew."""
-        self.told: list[Joined | Delivery] = []
+        self.received: list[Joined | Delivery] = []
         """Subscriptions and publications in the order in which they came."""
         self.ends: list[Ended] = []
         """How it was unsubscribed."""
@@ -105,7 +105,7 @@ class Reader:
     def take_join(self, joined: Joined) -> None:
         """Note a subscription; an answer that continues nothing begins a new stream."""
         self.joins.append(joined)
-        self.told.append(joined)
+        self.received.append(joined)
         if not joined.recovered:
             self.begin_anew()
         self._news.emit()
@@ -117,7 +117,7 @@ class Reader:
     def take(self, delivery: Delivery) -> None:
         """Note a publication."""
         self.deliveries.append(delivery)
-        self.told.append(delivery)
+        self.received.append(delivery)
         self.stream.append(delivery.event)
         self._news.emit()
 
@@ -234,18 +234,18 @@ class SdkClient(ABC):
         """Server-side subscriptions by name."""
         self.notices: list[tuple[str, Delivery]] = []
         """Publications on server-side subscriptions, with the channel."""
-        self.heard: dict[str, list[Joined | Delivery]] = {}
+        self.server_received: dict[str, list[Joined | Delivery]] = {}
         """By server-side subscription, both in the order in which they came."""
 
     def take_join(self, channel: str, joined: Joined) -> None:
         """Note a server-side subscription."""
         self.server_joins.setdefault(channel, []).append(joined)
-        self.heard.setdefault(channel, []).append(joined)
+        self.server_received.setdefault(channel, []).append(joined)
 
     def take_notice(self, channel: str, delivery: Delivery) -> None:
         """Note a publication on a server-side subscription."""
         self.notices.append((channel, delivery))
-        self.heard.setdefault(channel, []).append(delivery)
+        self.server_received.setdefault(channel, []).append(delivery)
 
     @property
     def closes(self) -> list[Ended]:

@@ -843,8 +843,10 @@ class SdkContract:
             assert len({delivery.tags["run"] for delivery in reader.deliveries}) == 1
             reader.check_sequence(first=1)
             check_whole(reader, mine)
-            told = {d.event["value"].get("run_id") for _, d in client.notices} - {None}
-            assert told <= {reader.deliveries[0].tags["run"]}, "no notice of somebody else's run"
+            runs_named = {d.event["value"].get("run_id") for _, d in client.notices} - {None}
+            assert runs_named <= {reader.deliveries[0].tags["run"]}, (
+                "no notice of somebody else's run"
+            )
 
     async def test_r86_another_person_inherits_nothing(self, server: ServerProcess) -> None:
         """After a change of user on one SDK client, the former one's positions open nothing."""

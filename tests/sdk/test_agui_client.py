@@ -55,7 +55,7 @@ class HttpAgent:
     def __init__(self, seen: dict[str, Any]) -> None:
         self.types: list[str] = seen["types"]
         self.errors: list[str] = seen["errors"]
-        self.told: list[str] = seen["told"]
+        self.console: list[str] = seen["console"]
         """Warnings and errors the library printed."""
         self.messages: list[dict[str, Any]] = seen["messages"]
         self.state: Any = seen["state"]
@@ -98,7 +98,7 @@ async def http_agent(base: str, person: Person, agent: str = "tools", **given: A
 async def test_r43_the_real_client_runs_an_agent(agui: ServerProcess) -> None:
     """It sees reasoning, tool calls with results, and the text; no error and no warning."""
     seen = await http_agent(agui.http, someone(agui))
-    assert (seen.errors, seen.told) == ([], [])
+    assert (seen.errors, seen.console) == ([], [])
     assert (seen.types[0], seen.types[-1]) == ("RUN_STARTED", "RUN_FINISHED")
     calls = [call["function"] for one in seen.messages for call in one.get("toolCalls", [])]
     assert [call["name"] for call in calls] == ["count_words", "longest_word"]
@@ -112,7 +112,7 @@ async def test_r43_the_real_client_takes_every_kind_of_event(agui: ServerProcess
     """Steps, state, activities, sub-agents and text that looks like a stream of its own."""
     props = {"pace": 0.01}
     seen = await http_agent(agui.http, someone(agui), "story", forwardedProps=props)
-    assert (seen.errors, seen.told) == ([], [])
+    assert (seen.errors, seen.console) == ([], [])
     assert seen.state == {"pages": 5}
     assert {"STEP_STARTED", "ACTIVITY_DELTA", "SUBAGENT_FINISHED", "CUSTOM"} <= set(seen.types)
 
@@ -122,7 +122,7 @@ async def test_a_conversation_goes_on_over_the_real_client(agui: ServerProcess) 
     person, thread = someone(agui), uuid.uuid4().hex
     first = await http_agent(agui.http, person, "story", threadId=thread)
     again = await http_agent(agui.http, person, "story", threadId=thread, connect=True)
-    assert (again.errors, again.told) == ([], [])
+    assert (again.errors, again.console) == ([], [])
     assert again.messages == first.messages
     assert again.state == first.state
 
@@ -141,7 +141,7 @@ async def test_r73_the_real_client_comes_back_and_sees_one_stream(agui: ServerPr
         seen = await running
     assert cuts > 5
     assert line.connections > 5
-    assert (seen.errors, seen.told) == ([], [])
+    assert (seen.errors, seen.console) == ([], [])
     assert seen.answer == counted(300)
     assert (seen.types.count("RUN_STARTED"), seen.types.count("RUN_FINISHED")) == (1, 1)
 
@@ -162,7 +162,7 @@ async def test_r73_the_real_client_renders_a_story_in_cuts_like_the_uncut_one(
         seen = await running
     whole = await http_agent(agui.http, person, "story", connect=True, **ids)
     assert line.connections > 3
-    assert (seen.errors, seen.told) == ([], [])
+    assert (seen.errors, seen.console) == ([], [])
     assert (seen.screen, seen.state) == (whole.screen, whole.state)
 
 

@@ -97,18 +97,18 @@ async def test_r73_r74_r75_a_reload_at_every_event_shows_the_run(
             await client.until_event(channel, *TERMINAL)
         await back.until_event(channel, *TERMINAL)
         await tab.come_back()
-        told = [[one.event for one in await stream] for stream in streams]
+        readings = [[one.event for one in await stream] for stream in streams]
     uncut = watching.events
     preludes = [len(snapshot) for _, snapshot in joined]
-    told += [[*snapshot, *client.events(channel)] for client, snapshot in joined]
-    told.append(tab.events)
-    assert len(told) == 2 * count + 1
+    readings += [[*snapshot, *client.events(channel)] for client, snapshot in joined]
+    readings.append(tab.events)
+    assert len(readings) == 2 * count + 1
     assert len(set(preludes)) > 5, "they joined at different moments"
     assert tab.offsets == sorted(set(tab.offsets))
-    for events in told:
+    for events in readings:
         assert screen(events) == screen(uncut)
         report = judged(events)
         found = [one for one in report.diagnostics if one.severity in ("error", "warning")]
         assert (found, report.internal_errors) == ([], [])
-    streams_told: list[list[Event]] = [[*events] for events in told]
-    assert set(await verify(*streams_told)) == {"legal"}
+    copies: list[list[Event]] = [[*events] for events in readings]
+    assert set(await verify(*copies)) == {"legal"}

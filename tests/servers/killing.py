@@ -26,14 +26,14 @@ from towpath.testing.server import ServerProcess
 from towpath.testing.wire_client import WireClient, wire_client
 
 NAMES = ("alice", "bob", "carol")
-ROOMS = 2
+CONVERSATIONS = 2
 """Threads of each person."""
 PAGE = 500
-"""How many publications are asked for at once."""
+"""How many publications one request reads."""
 PATIENCE = 25.0
-"""How long people may need, after the last kill, to finish what they do, in seconds."""
+"""How long users may need to finish after the last kill, in seconds."""
 REACHED = 25.0
-"""How long a server may live on before a point counts as unreachable, in seconds."""
+"""How long a server may run before a point counts as unreachable, in seconds."""
 
 REACHED_BY: Mapping[str, str] = {
     "opening": "tell",
@@ -60,11 +60,11 @@ REACHED_BY: Mapping[str, str] = {
     "drained": "tell",
     "drain": "tell",
 }
-"""What people do so that a point is reached, by the point's name without its moment."""
+"""The action that reaches a point, by the point's name without its moment."""
 AT_THE_START = frozenset({"loss", "start", "recovering", "resuming"})
 """Points that are reached before a server is ready."""
 AT_THE_STOP = frozenset({"drained", "drain"})
-"""Points that are reached once a server is told to stop."""
+"""Points that are reached after a server gets SIGTERM."""
 ONCE = AT_THE_START | AT_THE_STOP | {"sweep"}
 """Points that a server passes once."""
 OFTEN = frozenset({"event", "between", "delivery.before", "delivery.after", "reply"})
@@ -78,9 +78,9 @@ class Kill:
     point: str | None
     """The named point; None for a random moment."""
     number: int = 1
-    """At which passing of it."""
+    """The number of the passing at which it happens."""
     delay: float = 0.0
-    """After how many seconds of work, for a random moment."""
+    """Seconds of work before the kill, for a random moment."""
 
     @property
     def name(self) -> str:
@@ -128,9 +128,9 @@ class Killing:
         recorded = {RECORDINGS: str(FOLDER)}
         self.server = ServerProcess(data, *arguments, environment=limits | recorded)
         self.kills = 0
-        """How many there were."""
+        """The number of kills so far."""
         self.on_kill: Callable[[Kill], None] = lambda _: None
-        """Hears of each."""
+        """Called with each kill."""
         self._stretches = 0
         self._read = 0
 
@@ -147,13 +147,13 @@ class Killing:
         clients: Sequence[OpenClient],
         devices: Sequence[OpenClient] = (),
     ) -> list[Violation]:
-        """Let people live through these kills; return what is wrong with their history.
+        """Kill the server in these ways while users work; return the violations in their history.
 
         Args:
             kills: in this order.
-            seed: for what people do.
-            clients: who people use, one after the other.
-            devices: second devices of the first people.
+            seed: for the actions of users.
+            clients: open the clients of users, in turn.
+            devices: open second devices of the first users.
 
         Raises:
             ExceptionGroup: of NotReached, where a named point was not reached, or Unfinished.
@@ -184,7 +184,7 @@ class Killing:
                     for open_client in (clients[index % len(clients)], *more)
                 ]
                 person = Person(user, opened[0], random.Random(f"{seed} {name}"))
-                await person.settle_in(ROOMS, opened[1:])
+                await person.settle_in(CONVERSATIONS, opened[1:])
                 people.append(person)
             try:
                 async with asyncio.TaskGroup() as group:
@@ -207,9 +207,11 @@ class Killing:
         """Kill the server in these ways while people use it, and newcomers begin to read."""
         over = asyncio.Event()
         lives = [
-            group.create_task(person.live(room, over), name=f"{person.name} {room.channel}")
+            group.create_task(
+                person.live(conversation, over), name=f"{person.name} {conversation.channel}"
+            )
             for person in people
-            for room in person.rooms
+            for conversation in person.conversations
         ]
         for kill in kills:
             newcomer = chance.choice(people)
@@ -254,15 +256,16 @@ class Killing:
 
     async def _until_at_work(self, people: Sequence[Person]) -> None:
         """Wait until some runs are active, which a kill leaves behind and a stop has to end."""
-        rooms = [(room, len(room.reader.deliveries)) for one in people for room in one.rooms]
+        conversations = [one for person in people for one in person.conversations]
+        started = [(one, len(one.reader.deliveries)) for one in conversations]
         async with asyncio.timeout(REACHED):
-            while sum(room.at_work(since) for room, since in rooms) < len(people):  # noqa: ASYNC110
+            while sum(one.at_work(since) for one, since in started) < len(people):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
     async def _at_random(self, delay: float) -> None:
         await asyncio.sleep(delay)
         status = await asyncio.to_thread(self.server.kill)
-        assert status == -signal.SIGKILL, f"the server ended by itself: {status}\n{self._said()}"
+        assert status == -signal.SIGKILL, f"the server ended by itself: {status}\n{self._output()}"
 
     async def _until_dead(self, kill: Kill) -> None:
         """Wait until the process has killed itself at its point."""
@@ -274,11 +277,11 @@ class Killing:
         if process.poll() is None:
             await asyncio.to_thread(self.server.kill)
             raise NotReached(f"{kill} was not reached in {REACHED:.0f} s")
-        said = self._said()
-        if process.returncode != -signal.SIGKILL or crash_message(kill.point or "") not in said:
-            raise NotReached(f"the server ended {process.returncode} before {kill}:\n{said}")
+        output = self._output()
+        if process.returncode != -signal.SIGKILL or crash_message(kill.point or "") not in output:
+            raise NotReached(f"the server ended {process.returncode} before {kill}:\n{output}")
 
-    def _said(self) -> str:
+    def _output(self) -> str:
         """Return what the server wrote to its log since the last launch."""
         with self.server.log.open("rb") as log:
             log.seek(self._read)
@@ -307,19 +310,19 @@ class Killing:
         runs: list[RunState] = []
         for person in people:
             async with wire_client(self.server.ws, self._token(person.name)) as client:
-                channels = [room.channel for room in person.rooms]
+                channels = [conversation.channel for conversation in person.conversations]
                 mine = [await _log(client, person.name, channel) for channel in channels]
                 runs += [
                     await _state(client, person.name, run) for run in sorted(_known(mine, person))
                 ]
                 mine.append(await _log(client, person.name, "user"))
-                await _until_told(person, mine)
+                await _until_received(person, mine)
                 logs += mine
         return History(
             logs=logs,
             readings=[reading for person in people for reading in person.readings()],
             runs=[state for state in runs if state.status],
-            asked=[one for person in people for one in person.asked],
+            starts=[one for person in people for one in person.starts],
             stopped=[one for person in people for one in person.stopped],
             decided=[one for person in people for one in person.decided],
         )
@@ -328,7 +331,7 @@ class Killing:
 def _known(logs: Sequence[Log], person: Person) -> set[str]:
     """Return every run that is named in a user's logs or replies."""
     runs = {one.tags["run"] for log in logs for one in log.publications if "run" in one.tags}
-    runs |= {one.run for one in person.asked if one.run is not None}
+    runs |= {one.run for one in person.starts if one.run is not None}
     return runs | {one.continuation for one in person.decided if one.continuation is not None}
 
 
@@ -362,25 +365,27 @@ async def _state(client: WireClient, owner: str, run: str) -> RunState:
     if "rpc" not in reply:
         assert reply["error"]["code"] == 404, reply
         return RunState(owner=owner, run=run, status="")
-    told: dict[str, Any] = reply["rpc"]["data"]
-    answers = {one["interrupt_id"]: one["status"] for one in told["interrupts"]}
+    state: dict[str, Any] = reply["rpc"]["data"]
+    answers = {one["interrupt_id"]: one["status"] for one in state["interrupts"]}
     return RunState(
-        owner=owner, run=run, status=told["status"], code=told.get("code"), answers=answers
+        owner=owner, run=run, status=state["status"], code=state.get("code"), answers=answers
     )
 
 
-async def _until_told(person: Person, logs: Sequence[Log]) -> None:
+async def _until_received(person: Person, logs: Sequence[Log]) -> None:
     """Wait until all of a user's readers have reached the top; what is missing then is lost."""
     tops = {log.channel: len(log.publications) for log in logs}
 
-    def told() -> bool:
-        return all(_place(reading.told) >= tops[reading.channel] for reading in person.readings())
+    def complete() -> bool:
+        return all(
+            _last_offset(reading.received) >= tops[reading.channel] for reading in person.readings()
+        )
 
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(10):
-            while not told():  # noqa: ASYNC110 - what SDKs were told.
+            while not complete():  # noqa: ASYNC110 - what SDKs received.
                 await asyncio.sleep(0.05)
 
 
-def _place(told: Sequence[Any]) -> int:
-    return max((one.offset for one in told), default=0)
+def _last_offset(received: Sequence[Any]) -> int:
+    return max((one.offset for one in received), default=0)

@@ -1,7 +1,7 @@
-"""People who go on with what they do while their server is killed again and again.
+"""Users who continue to work while their server is killed repeatedly.
 
-Each has an SDK client that comes back by itself, and repeats what got no answer under the same
-request id until it gets one. What they were told and answered is kept, to be judged in the end.
+Each has an SDK client, which reconnects by itself. A request without a reply is repeated with the
+same request id until it has one. All publications and replies are kept, to be checked in the end.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tests.kit.history import Asked, Decided, Given, Reading, Stopped
+from tests.kit.history import Decided, Given, Reading, StartRequest, Stopped
 from tests.kit.history import Joined as Answered
 from tests.kit.page import TERMINAL, Page
 from tests.recordings import NAMES
@@ -20,19 +20,19 @@ from towpath import codes
 from towpath.events.digest import digest
 
 AGAIN = frozenset({codes.TEMPORARY.number, codes.TOO_MANY_REQUESTS.number})
-"""Errors of the server after which the same is asked again; those below 100 are the SDK's own."""
+"""Errors of the server after which a request is repeated; those below 100 are the SDK's own."""
 EVER = 3600.0
-"""How long people wait, in seconds: while servers die, only whoever kills them knows how long."""
+"""How long users wait, in seconds: the code that kills the servers has the real deadline."""
 
 ACTIONS = ("tell", "retell", "stop", "queue", "withdraw", "interrupt", "buy", "hurry")
-"""What people do."""
+"""The actions of users."""
 
 
 class Refused(Exception):
     """The server refused a request for good."""
 
 
-class Room:
+class Conversation:
     """One thread, as its user's client reads it."""
 
     def __init__(self, thread: str, reader: Reader) -> None:
@@ -78,23 +78,23 @@ class Person:
     def __init__(self, name: str, client: SdkClient, chance: random.Random) -> None:
         self.name = name
         self.client = client
-        self.rooms: list[Room] = []
+        self.conversations: list[Conversation] = []
         self.devices: list[tuple[str, SdkClient, list[Reader]]] = []
-        """All that read: a name, the client and its readers."""
-        self.asked: list[Asked] = []
+        """All devices: a name, the client and its readers."""
+        self.starts: list[StartRequest] = []
         self.stopped: list[Stopped] = []
         self.decided: list[Decided] = []
         self.wanted: str | None = None
-        """What they would rather do than anything else."""
+        """The preferred action, if any."""
         self._chance = chance
-        self._said = itertools.count(1)
+        self._numbers = itertools.count(1)
 
-    async def settle_in(self, rooms: int, devices: Sequence[SdkClient]) -> None:
+    async def settle_in(self, conversations: int, devices: Sequence[SdkClient]) -> None:
         """Connect, create threads, and read them on every device."""
         await self.client.connect()
-        threads = [(await self._insist("thread.create"))["thread_id"] for _ in range(rooms)]
+        threads = [(await self._insist("thread.create"))["thread_id"] for _ in range(conversations)]
         readers = await self._read("main", self.client, threads)
-        self.rooms = [Room(*pair) for pair in zip(threads, readers, strict=True)]
+        self.conversations = [Conversation(*pair) for pair in zip(threads, readers, strict=True)]
         for number, client in enumerate(devices):
             await client.connect()
             await self._read(f"device {number}", client, threads)
@@ -103,7 +103,7 @@ class Person:
         """Read everything on one more device, after a delay and to the end."""
         await asyncio.sleep(delay)
         await client.connect()
-        await self._read(name, client, [room.thread for room in self.rooms])
+        await self._read(name, client, [conversation.thread for conversation in self.conversations])
 
     async def _read(self, name: str, client: SdkClient, threads: Sequence[str]) -> list[Reader]:
         """Subscribe to threads, from the start or without a position."""
@@ -112,26 +112,28 @@ class Person:
         self.devices.append((f"{self.name}'s {name}", client, readers))
         return readers
 
-    async def live(self, room: Room, until: asyncio.Event) -> None:
+    async def live(self, conversation: Conversation, until: asyncio.Event) -> None:
         """Run one request after the other in a thread; every started run is brought to its end."""
         while not until.is_set():
             what = self._chance.choice(ACTIONS)
             if self.wanted is not None and self._chance.random() < 0.8:
                 what = self.wanted
-            await getattr(self, f"_{what}")(room)
+            await getattr(self, f"_{what}")(conversation)
 
     def readings(self) -> list[Reading]:
         """Return what every device received."""
         found = []
         for name, client, readers in self.devices:
             for reader in readers:
-                told = [_plain(one) for one in reader.told]
-                found.append(self._reading(name, reader.channel, told))
-            found.append(self._reading(name, "user", map(_plain, client.heard.get("user", ()))))
+                received = [_plain(one) for one in reader.received]
+                found.append(self._reading(name, reader.channel, received))
+            found.append(
+                self._reading(name, "user", map(_plain, client.server_received.get("user", ())))
+            )
         return found
 
-    def _reading(self, name: str, channel: str, told: Any) -> Reading:
-        return Reading(reader=name, owner=self.name, channel=channel, told=tuple(told))
+    def _reading(self, name: str, channel: str, received: Any) -> Reading:
+        return Reading(reader=name, owner=self.name, channel=channel, received=tuple(received))
 
     async def _insist(self, method: str, **data: Any) -> Any:
         """Send a request under one request id until it is answered.
@@ -150,21 +152,21 @@ class Person:
                 pass  # The JavaScript SDK's process had no answer either.
             await asyncio.sleep(0.02)
 
-    async def _start(self, room: Room, agent: str, words: str) -> str | None:
+    async def _start(self, conversation: Conversation, agent: str, words: str) -> str | None:
         """Start a run with a new message; return the run, or None if it is refused."""
-        message = f"{words} #{next(self._said)}"
+        message = f"{words} #{next(self._numbers)}"
         try:
             started = await self._insist(
-                "run.start", agent=agent, thread_id=room.thread, message=message
+                "run.start", agent=agent, thread_id=conversation.thread, message=message
             )
         except Refused:
             run = None
         else:
             run = str(started["run_id"])
-        self.asked.append(
-            Asked(
+        self.starts.append(
+            StartRequest(
                 owner=self.name,
-                channel=room.channel,
+                channel=conversation.channel,
                 message=message,
                 run=run,
                 refused=run is None,
@@ -172,83 +174,87 @@ class Person:
         )
         return run
 
-    async def _until(self, room: Room, holds: Callable[[str], bool], *runs: str | None) -> None:
+    async def _until(
+        self, conversation: Conversation, holds: Callable[[str], bool], *runs: str | None
+    ) -> None:
         await self.client.news.until(lambda: all(holds(run) for run in runs if run), seconds=EVER)
 
     async def _cancel(self, run: str | None) -> None:
         if run is None:
             return
-        said = await self._insist("run.cancel", run_id=run)
-        self.stopped.append(Stopped(owner=self.name, run=run, status=said["status"]))
+        result = await self._insist("run.cancel", run_id=run)
+        self.stopped.append(Stopped(owner=self.name, run=run, status=result["status"]))
 
-    async def _tell(self, room: Room) -> None:
-        run = await self._start(room, "reject", f"tell {self._chance.randrange(5, 120)}")
-        await self._until(room, room.ended, run)
+    async def _tell(self, conversation: Conversation) -> None:
+        run = await self._start(conversation, "reject", f"tell {self._chance.randrange(5, 120)}")
+        await self._until(conversation, conversation.ended, run)
 
-    async def _retell(self, room: Room) -> None:
-        run = await self._start(room, self._chance.choice(NAMES), "again")
-        await self._until(room, room.ended, run)
+    async def _retell(self, conversation: Conversation) -> None:
+        run = await self._start(conversation, self._chance.choice(NAMES), "again")
+        await self._until(conversation, conversation.ended, run)
 
-    async def _stop(self, room: Room) -> None:
-        run = await self._start(room, "reject", "tell 300")
-        await self._until(room, room.speaks, run)
+    async def _stop(self, conversation: Conversation) -> None:
+        run = await self._start(conversation, "reject", "tell 300")
+        await self._until(conversation, conversation.speaks, run)
         await self._cancel(run)
-        await self._until(room, room.ended, run)
+        await self._until(conversation, conversation.ended, run)
 
-    async def _queue(self, room: Room) -> None:
-        runs = [await self._start(room, "queue", "tell 15") for _ in range(3)]
-        await self._until(room, room.ended, *runs)
+    async def _queue(self, conversation: Conversation) -> None:
+        runs = [await self._start(conversation, "queue", "tell 15") for _ in range(3)]
+        await self._until(conversation, conversation.ended, *runs)
 
-    async def _withdraw(self, room: Room) -> None:
-        runs = [await self._start(room, "queue", "tell 40") for _ in range(2)]
+    async def _withdraw(self, conversation: Conversation) -> None:
+        runs = [await self._start(conversation, "queue", "tell 40") for _ in range(2)]
         await self._cancel(runs[-1])
-        await self._until(room, room.ended, *runs)
+        await self._until(conversation, conversation.ended, *runs)
 
-    async def _interrupt(self, room: Room) -> None:
-        first = await self._start(room, "interrupt", "tell 300")
-        await self._until(room, room.speaks, first)
-        second = await self._start(room, "interrupt", "tell 10")
-        await self._until(room, room.ended, first, second)
+    async def _interrupt(self, conversation: Conversation) -> None:
+        first = await self._start(conversation, "interrupt", "tell 300")
+        await self._until(conversation, conversation.speaks, first)
+        second = await self._start(conversation, "interrupt", "tell 10")
+        await self._until(conversation, conversation.ended, first, second)
 
-    async def _buy(self, room: Room) -> None:
-        await self._answer(room, await self._start(room, "tools", "buy tea"), wait=0)
+    async def _buy(self, conversation: Conversation) -> None:
+        await self._answer(
+            conversation, await self._start(conversation, "tools", "buy tea"), wait=0
+        )
 
-    async def _hurry(self, room: Room) -> None:
+    async def _hurry(self, conversation: Conversation) -> None:
         wait = self._chance.choice((0, 0.35))
-        await self._answer(room, await self._start(room, "hasty", "now"), wait=wait)
+        await self._answer(conversation, await self._start(conversation, "hasty", "now"), wait=wait)
 
-    async def _answer(self, room: Room, run: str | None, *, wait: float) -> None:
+    async def _answer(self, conversation: Conversation, run: str | None, *, wait: float) -> None:
         """Answer the interrupt of a run, if there is one, after a delay."""
         if run is None:
             return
-        await self._until(room, room.ended, run)
+        await self._until(conversation, conversation.ended, run)
         await asyncio.sleep(wait)
         for row in (await self._insist("run.get", run_id=run))["interrupts"]:
             call = row["asked"].get("toolCallId")
-            shown = Page(room.reader.stream).text(call) if call is not None else None
-            said = {
+            shown = Page(conversation.reader.stream).text(call) if call is not None else None
+            decision = {
                 "run_id": run,
                 "interrupt_id": row["interrupt_id"],
                 "decision": self._chance.choice(("approve", "refuse")),
                 **({"digest": digest(shown)} if shown is not None else {}),
             }
-            answer = await self._insist("run.approve", **said)
+            answer = await self._insist("run.approve", **decision)
             self.decided.append(
                 Decided(
                     owner=self.name,
                     run=run,
                     interrupt=row["interrupt_id"],
-                    decision=said["decision"],
+                    decision=decision["decision"],
                     status=answer["status"],
                     continuation=answer.get("run_id"),
                 )
             )
-            await self._until(room, room.ended, answer.get("run_id"))
+            await self._until(conversation, conversation.ended, answer.get("run_id"))
 
 
-def _plain(told: Joined | Delivery) -> Answered | Given:
+def _plain(received: Joined | Delivery) -> Answered | Given:
     """Return what an SDK reported as an entry of a history."""
-    if isinstance(told, Joined):
-        offset, epoch = told.position
-        return Answered(recovered=told.recovered, epoch=epoch, offset=offset)
-    return Given(event=told.event, offset=told.offset, tags=told.tags)
+    if isinstance(received, Joined):
+        offset, epoch = received.position
+        return Answered(recovered=received.recovered, epoch=epoch, offset=offset)
+    return Given(event=received.event, offset=received.offset, tags=received.tags)

@@ -103,7 +103,7 @@ async def test_a_service_is_asked_and_hung_up_on(tmp_path: Path) -> None:
                 await model.hung_up.wait()
             await until_over(client, started)
         await asyncio.to_thread(server.stop)
-    assert (model.asked[0].key, model.asked[0].body["model"]) == (KEY, "clever")
+    assert (model.requests[0].key, model.requests[0].body["model"]) == (KEY, "clever")
     assert model.sent < 500
 
 

@@ -147,7 +147,7 @@ class AgentRegistry:
         """Return the agent of that name.
 
         Raises:
-            NotFound: there is none.
+            NotFound: no agent has that name.
         """
         agent = self._agents.get(name)
         if agent is None:

@@ -24,7 +24,7 @@ async def echo(request: AgentInput) -> AsyncGenerator[object, None]:
 
 
 async def tools(request: AgentInput) -> AsyncGenerator[object, None]:
-    """Call tools and answer; `count N at R/s` takes its time, `buy …` asks before it does."""
+    """Call tools and answer; `count N at R/s` answers slowly, `buy …` asks for approval first."""
     if request.resume:
         yield _bought(request.resume[0])
         return
@@ -37,7 +37,7 @@ async def tools(request: AgentInput) -> AsyncGenerator[object, None]:
         async for number in _count(int(counting[1]), float(counting[2] or 0)):
             yield number
         return
-    async for item in _think("The person wants to see tools at work. ", "Two will do."):
+    async for item in _think("The person wants to see tool calls. ", "Two will do."):
         yield item
     words = request.message.split()
     async for item in _call("count_words", {"text": request.message}, {"words": len(words)}):

@@ -77,7 +77,7 @@ class BreakerOpen(TowpathError):
         """Seconds until a probe may be made."""
 
     def __str__(self) -> str:
-        return f"{self.name} is taken to be down"
+        return f"{self.name} is considered down"
 
 
 Watch = Callable[[str, State, State], None]

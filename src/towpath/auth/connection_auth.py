@@ -32,8 +32,8 @@ from towpath.rate_limits import Rate, RateLimits
 from towpath.telemetry import Telemetry
 
 HANDSHAKE_STABILIZATION_DELAY: Final = 0.2
-"""The longest this module would wait for a state to be reached, in seconds. Nothing sleeps for
-this time: the path from connect to its reply depends on states only."""
+"""The longest this module would wait for a state to be reached, in seconds. No code sleeps
+for this time: the path from connect to its reply depends on states only."""
 MAX_HELD: Final = 256
 """How many answers past a limit are delayed at one time; further answers are not delayed."""
 
@@ -148,8 +148,8 @@ class ConnectionAuth:
     def held_until(self, principal: Principal) -> float | None:
         """Return until when an outage keeps an expired connection open, in Unix seconds; or None.
 
-        The issuer, which could give a new credential, does not answer. So the missing credential
-        says nothing about the person. An outage only keeps connections open; it admits nobody.
+        The issuer, which could issue a new credential, does not answer. The outage explains why
+        there is no new credential. An outage only keeps connections open; it opens no connection.
         """
         ends = principal.expires_at
         if ends is None or not self.service.in_outage(principal):

@@ -37,7 +37,7 @@ def development_key(data: Path) -> OctKey:
     except (JoseError, ValueError, TypeError):
         key = None
     if key is None or weakness(key) is not None:
-        raise ConfigurationError(f"{path} is no key: remove it to have a new one made")
+        raise ConfigurationError(f"{path} is not a usable key: remove the file to create a new key")
     return key
 
 

@@ -82,7 +82,7 @@ class UpgradeInfo:
 
 
 def find_credential(connect_token: str, handshake: UpgradeInfo) -> Credential | None:
-    """Return the credential of a connection; None if there is none.
+    """Return the credential of a connection; None without a credential.
 
     Args:
         connect_token: the token of the connect command.
@@ -98,7 +98,7 @@ def find_credential(connect_token: str, handshake: UpgradeInfo) -> Credential | 
 
 
 def negotiate(offered: Sequence[str]) -> tuple[str | None, str]:
-    """Return the sub-protocol to select, and the offered credential (empty if there is none).
+    """Return the sub-protocol to select, and the offered credential (empty without a credential).
 
     The selected sub-protocol is the first plain name in the offer, never a credential.
 

@@ -5,8 +5,8 @@ How to think about it
 
 Fetched keys are *fresh* for a while and used without revalidation. After that they are *stale*:
 still used, while one fetch in the background replaces them. So a short outage of the provider
-rejects nobody. Stale keys that were not replaced within their window are *gone*: they are no longer
-used. So a key withdrawn during an outage is trusted no longer than the window.
+rejects no valid token. Stale keys that were not replaced within their window are *gone*: they are
+no longer used. So a key withdrawn during an outage is trusted no longer than the window.
 
 A token may name an unknown key id, because keys rotate, or because a client invents key ids. One
 unknown key id is worth a fetch; a thousand are not. So these fetches are at least a cool-down
@@ -210,7 +210,7 @@ class RemoteKeys:
 
     def _not_now(self) -> KeysUnavailable:
         wait = max(0.0, self._next_search - self._monotonic())
-        return KeysUnavailable("a key nobody has seen", wait, suspect=True)
+        return KeysUnavailable("the key id is unknown", wait, suspect=True)
 
     async def _fetch(self) -> None:
         began = self._monotonic()

@@ -140,16 +140,16 @@ def configured_key(text: str, algorithm: str) -> Key:
     """
     if algorithm not in ALGORITHMS:
         known = ", ".join(sorted(ALGORITHMS))
-        raise ConfigurationError(f"algorithm {algorithm!r} is not taken: use one of {known}")
+        raise ConfigurationError(f"algorithm {algorithm!r} is not supported: use one of {known}")
     try:
         is_jwk = text.lstrip().startswith("{")
         kind = OctKey if algorithm in SYMMETRIC else _pem_type(algorithm)
         key = import_key(json.loads(text)) if is_jwk else kind.import_key(text)
     except (JoseError, ValueError) as error:
-        raise ConfigurationError(f"the key is none for {algorithm}: {error}") from None
+        raise ConfigurationError(f"the key is invalid for {algorithm}: {error}") from None
     if algorithm not in algorithms_of(key):
-        made_for = ", ".join(sorted(algorithms_of(key))) or "no algorithm of ours"
-        raise ConfigurationError(f"the key is none for {algorithm}: it is made for {made_for}")
+        made_for = ", ".join(sorted(algorithms_of(key))) or "no supported algorithm"
+        raise ConfigurationError(f"the key is invalid for {algorithm}: it is a key for {made_for}")
     if (reason := weakness(key)) is not None:
         raise ConfigurationError(reason)
     return key

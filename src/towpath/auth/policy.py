@@ -19,7 +19,7 @@ class Action(Enum):
     DISCONNECT = "disconnect"
     """Close the connections of a user."""
     INSPECT = "inspect"
-    """See who is connected."""
+    """List the connections of a user."""
     PUBLISH = "publish"
     """Publish as a service, to a user or to the tenant."""
 

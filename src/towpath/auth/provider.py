@@ -1,8 +1,8 @@
 """The client of an identity provider: fetches the discovery document and the keys.
 
 Each request is bounded in time and size, follows no redirect and accepts no compressed body. An
-unexpected response (a status, a page, half a document) is a failure of the provider and says
-nothing about any credential. The same holds for an exception in the HTTP client's own code, for
+unexpected response (a status, a page, half a document) is a failure of the provider, and
+not a verdict on a credential. The same holds for an exception in the HTTP client's own code, for
 example if a connection is reset while it is being opened. The provider's breaker counts fetches of
 the keys. A fetch may take both requests: a discovery document without the keys is not a success.
 Addresses come from configuration, or from the document at the configured address; never from a
@@ -120,7 +120,7 @@ class IdentityProvider:
             raise BadAnswer("the discovery document is another issuer's")
         url = document.get("jwks_uri")
         if not isinstance(url, str) or not may_ask(url):
-            raise BadAnswer("the discovery document names no address that may be asked")
+            raise BadAnswer("the discovery document has no permitted jwks_uri")
         return url
 
     async def _get(self, url: str, read: Callable[[Any], T]) -> T:
@@ -152,12 +152,12 @@ class IdentityProvider:
             if answer.status_code != 200:
                 raise BadAnswer(f"status {answer.status_code}")
             if answer.headers.get("content-encoding", "identity") != "identity":
-                raise BadAnswer("a compressed answer nobody asked for")
+                raise BadAnswer("a compressed response")
             body = bytearray()
             async for piece in answer.aiter_raw():
                 body += piece
                 if len(body) > MAX_ANSWER_BYTES:
-                    raise BadAnswer("an answer without an end")
+                    raise BadAnswer("a response that is too large")
             return bytes(body)
 
 

@@ -177,7 +177,7 @@ class AuthService:
                 work = functools.partial(self._find_out, key, credential)
                 verdict = await self._verdicts.share(key, work)
         except TimeoutError:
-            verdict = Unknown("nobody answered in time")
+            verdict = Unknown("no verdict before the deadline")
         return Judged(self._unless_revoked(verdict))
 
     def remembers(self, credential: str) -> bool:

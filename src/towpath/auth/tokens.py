@@ -54,13 +54,13 @@ class Issuer:
     def __post_init__(self) -> None:
         if bool(self.tenant_claim) == bool(self.tenant):
             raise ConfigurationError(
-                "an issuer needs to say whose its users are: name the claim that is the tenant "
+                "an issuer needs a tenant: name the claim that holds the tenant "
                 "(TOWPATH_TENANT_CLAIM), or one fixed tenant (TOWPATH_TENANT)"
             )
 
 
 class KeysUnavailable(TowpathError):
-    """The key that a token names cannot be fetched now; this says nothing about the token."""
+    """The key that a token names cannot be fetched now; this is no verdict on the token."""
 
     def __init__(self, reason: str, retry_after: float = 0.0, *, suspect: bool = False) -> None:
         super().__init__(reason, retry_after)
@@ -119,7 +119,7 @@ class TokenVerifier:
         if not isinstance(algorithm, str) or algorithm not in self._issuer.algorithms:
             return Invalid("not an algorithm of this issuer")
         if kid is not None and not (isinstance(kid, str) and len(kid) <= MAX_KID_CHARACTERS):
-            return Invalid("the key id is none")
+            return Invalid("the key id is invalid")
         try:
             return await self._verify(credential, kid, algorithm, now)
         except KeysUnavailable as outage:

@@ -1,7 +1,7 @@
 """The verdict about a credential: valid, invalid, or unknown because it cannot be verified now.
 
-An outage of the issuer says nothing about the credential, so the verdict is `Unknown`. The client
-is asked to try again and is not admitted. The verdict is not cached, and it is not counted as a
+An outage of the issuer does not make a credential invalid, so the verdict is `Unknown`. The client
+should try again and is not admitted. The verdict is not cached, and it is not counted as a
 failure of the client unless the credential is the likelier cause.
 
 Source: DESIGN section 7; WIRE section 3.

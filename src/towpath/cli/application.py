@@ -42,7 +42,7 @@ def _gateway_in(module: ModuleType, name: str, path: str) -> Gateway:
     """Return the gateway of this name in a module.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: the module has no gateway of this name.
     """
     where = f"{module.__name__} ({module.__file__ or 'a built-in module'})"
     if not hasattr(module, name):
@@ -51,7 +51,7 @@ def _gateway_in(module: ModuleType, name: str, path: str) -> Gateway:
     if not isinstance(found, Gateway):
         kind = type(found).__name__
         raise ConfigurationError(
-            f"--app {path}: {name} of {where} is a {kind}, no Gateway{_shadowed(module)}"
+            f"--app {path}: {name} of {where} is a {kind}, not a Gateway{_shadowed(module)}"
         )
     return found
 
@@ -61,7 +61,7 @@ def _shadowed(module: ModuleType) -> str:
     own = Path.cwd().joinpath(*module.__name__.split("."))
     for meant in (own.with_suffix(".py"), own / "__init__.py"):
         if meant.exists() and module.__file__ and not meant.samefile(module.__file__):
-            return f"; it hides your {meant}: give yours another name"
+            return f"; it hides your {meant}: rename your file"
     return ""
 
 
@@ -91,7 +91,7 @@ def _file_of(module_name: str) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """Return the last line reached in the operator's own files; empty if there is none."""
+    """Return the last line reached in the operator's own files; empty without such a line."""
     if isinstance(error, SyntaxError) and error.filename:
         return f", in line {error.lineno} of {error.filename}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):

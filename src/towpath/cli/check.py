@@ -15,7 +15,7 @@ from towpath.settings import Settings, settings_from_environment
 
 
 def check(data: Data = None) -> None:
-    """Print the settings as they are in force, secrets masked, and what would refuse to start."""
+    """Print the settings in force, with masked secrets, and what would prevent a start."""
     settings = settings_from_environment(data)
     _print_table(settings)
     found = _problems(settings)

@@ -28,7 +28,7 @@ app = typer.Typer(
 for command in (serve, token, revoke):
     app.command()(command)
 
-config = typer.Typer(help="Look at the settings.", no_args_is_help=True)
+config = typer.Typer(help="Check the settings.", no_args_is_help=True)
 config.command()(check)
 app.add_typer(config, name="config")
 

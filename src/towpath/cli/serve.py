@@ -28,14 +28,14 @@ def serve(
     data: Data = None,
     app: Annotated[str | None, typer.Option(help="Your gateway, as module:name.")] = None,
     dev: Annotated[
-        bool, typer.Option("--dev", help="Demo users and a key of our own; loopback only.")
+        bool, typer.Option("--dev", help="Demo users and a development key; loopback only.")
     ] = False,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
     log_format: Annotated[
         str | None, typer.Option(help="text or json; default: text at a terminal, else json.")
     ] = None,
 ) -> None:
-    """Serve a gateway: the one of --app, or one with an assistant and the demo agents."""
+    """Serve the gateway of --app, or a gateway with the assistant and the demo agents."""
     level = choice_of("--log-level", log_level, logging_setup.LEVELS)
     usual = "text" if sys.stderr.isatty() else "json"
     style = choice_of("--log-format", log_format or usual, logging_setup.FORMATS)

@@ -135,8 +135,8 @@ async def serve_gateway(
     Args:
         gateway: what to serve.
         listening: the socket that accepts connections.
-        assistant: closed at the end; None if there is none.
-        ready: what the line says that is printed when the server is ready; None prints no line.
+        assistant: closed at the end; None without an assistant.
+        ready: printed in a line when the server is ready; None prints no line.
     """
     server = Server(gateway)
     gateway.add_observer(server.observe)

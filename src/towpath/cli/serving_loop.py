@@ -54,7 +54,7 @@ class ServingLoop:
             except (SystemExit, KeyboardInterrupt) as error:
                 if not _raised_by(task, error):
                     self._report(error)
-            except RuntimeError as error:  # Somebody called `loop.stop()`.
+            except RuntimeError as error:  # Some code called `loop.stop()`.
                 if task.done() or self._loop.is_closed():
                     break
                 self._report(error)

@@ -16,10 +16,12 @@ from towpath.settings import DEFAULT_HOST, DEFAULT_PORT, settings_from_environme
 
 
 def token(
-    user: Annotated[str, typer.Option(help="Whose token.")],
-    tenant: Annotated[str, typer.Option(help="Of which tenant.")],
-    role: Annotated[list[str] | None, typer.Option(help="A role; may be given again.")] = None,
-    ttl: Annotated[float, typer.Option(help="Seconds it is good for.")] = 3600.0,
+    user: Annotated[str, typer.Option(help="User of the token.")],
+    tenant: Annotated[str, typer.Option(help="Tenant of the token.")],
+    role: Annotated[
+        list[str] | None, typer.Option(help="A role; repeat the option for more roles.")
+    ] = None,
+    ttl: Annotated[float, typer.Option(help="Seconds until the token expires.")] = 3600.0,
     data: Data = None,
 ) -> None:
     """Print a token signed with the development key of a data directory."""
@@ -30,29 +32,29 @@ def token(
 
 
 def revoke(
-    user: Annotated[str | None, typer.Option(help="Take back all of this user's.")] = None,
-    jti: Annotated[str | None, typer.Option(help="Take back one token, by its id.")] = None,
+    user: Annotated[str | None, typer.Option(help="Revoke all credentials of this user.")] = None,
+    jti: Annotated[str | None, typer.Option(help="Revoke the token with this id.")] = None,
     everybody: Annotated[
-        bool, typer.Option("--everybody", help="Take back all of the tenant's.")
+        bool, typer.Option("--everybody", help="Revoke all credentials of the tenant.")
     ] = False,
-    tenant: Annotated[str | None, typer.Option(help="Of which tenant.")] = None,
-    url: Annotated[str, typer.Option(help="Where the server is.")] = (
+    tenant: Annotated[str | None, typer.Option(help="Tenant of the credentials.")] = None,
+    url: Annotated[str, typer.Option(help="URL of the server.")] = (
         f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
     ),
     token: Annotated[
         str | None,
         typer.Option(
             envvar="TOWPATH_TOKEN",
-            help="A token with the role towpath:revoke; default: one of the development key.",
+            help="Token with the role towpath:revoke; default: signed with the development key.",
         ),
     ] = None,
     data: Data = None,
 ) -> None:
-    """Take credentials back on a running server, and end the connections they opened."""
+    """Revoke credentials on a running server, and close the connections that they opened."""
     if (user is not None) + (jti is not None) + everybody != 1:
-        raise ConfigurationError("say what to take back: one of --user, --jti and --everybody")
+        raise ConfigurationError("name what to revoke: one of --user, --jti and --everybody")
     if tenant is None and (everybody or token is None):
-        raise ConfigurationError("say of which tenant: --tenant")
+        raise ConfigurationError("name the tenant: --tenant")
     bearer = token or _operator_token(tenant or "", data)
     what = {"user": user, "jti": jti, "tenant": tenant if everybody else None}
     given = {name: value for name, value in what.items() if value is not None}
@@ -84,5 +86,5 @@ def _delete_sessions(url: str, token: str, given: dict[str, str]) -> None:
         try:
             reason = answer.json()["error"]["message"]
         except (ValueError, KeyError, TypeError):
-            reason = "no answer of a gateway"
-        raise ConfigurationError(f"{url} says no ({answer.status_code}): {reason}")
+            reason = "this is not the answer of a gateway"
+        raise ConfigurationError(f"{url} refuses ({answer.status_code}): {reason}")

@@ -118,7 +118,7 @@ class ClientConnection:
             self._ended.set()
 
     def drain(self) -> None:
-        """Note that the node drains: the client will be told to reconnect elsewhere by `end`."""
+        """Note that the node drains: the code in `end` tells the client to reconnect elsewhere."""
         if self._protocol.state is State.OPEN:
             self._protocol.drain()
 
@@ -199,7 +199,7 @@ class ClientConnection:
                 await self._transport.close(code.number, code.reason)
 
     async def _catch_up(self) -> bool:
-        """Send a slow reader what it missed; return False if it missed nothing."""
+        """Send missed publications to a slow reader; return False if there are none."""
         if self._commands is None or self._end is not None:
             return False
         parts = self._parts

@@ -160,7 +160,7 @@ class EventStream:
         return b""
 
     async def _catch_up(self) -> bool:
-        """Send a slow reader what it missed; return False if it missed nothing."""
+        """Send missed publications to a slow reader; return False if there are none."""
         parts = self._parts
         return await catch_up(
             self._subscriber, hub=parts.hub, recovery=parts.recovery, telemetry=parts.telemetry

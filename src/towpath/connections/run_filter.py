@@ -16,12 +16,12 @@ from towpath.protocol import codec_sse as codec
 
 
 class RunFilter:
-    """Passes the events of one run: nothing before its start, nothing after its end."""
+    """Passes only the events of one run, from its start to its end."""
 
     def __init__(self, run: str | None) -> None:
         """Wait for the start of this run; None shows everything until the end of a run."""
         self.over = False
-        """Whether the end of the run was shown; nothing is shown after it."""
+        """Whether the end of the run was shown; no event is shown after it."""
         self.run = run
         self._open = run is None
 

@@ -1,4 +1,4 @@
-"""Sending a reader that fell behind what it missed, once its outbox is empty.
+"""Sends the missed publications to a reader that fell behind, once its outbox is empty.
 
 The backlogs of its subscriptions come first, merged. A subscription whose backlog was given up is
 answered from the log, as if the reader had reconnected with its position: one mechanism for both.
@@ -21,7 +21,7 @@ from towpath.telemetry import CaughtUp, Telemetry
 async def catch_up(
     subscriber: Subscriber, *, hub: Hub, recovery: Recovery, telemetry: Telemetry
 ) -> bool:
-    """Fill a reader's empty outbox with what it missed; return False if it missed nothing."""
+    """Fill a reader's empty outbox with missed publications; return False if there are none."""
     given_up = hub.catch_up(subscriber)
     for subscription in given_up:
         hub.rejoin(subscription)  # Rejoin all of them first: each answer takes time.
@@ -32,7 +32,7 @@ async def catch_up(
 
 
 async def _tail(recovery: Recovery, subscription: Subscription) -> Recovered | None:
-    """Return what was published after the last offset the reader was given; None if unavailable."""
+    """Return the publications after the reader's last offset; None if they are unavailable."""
     try:
         return await recovery.tail(subscription.channel, subscription.offset)
     except StorageError:

@@ -18,7 +18,7 @@ class Encoding:
 
     encode: Callable[[Channel, Publication], bytes]
     separator: bytes
-    """What stands between two encoded publications."""
+    """The separator of two encoded publications."""
     encode_unsubscribe: Callable[[str, int, str], bytes] | None
     """Encodes the request to subscribe anew; None where a reader can only reconnect."""
 

@@ -1,4 +1,4 @@
-"""The frames one connection still has to be sent: bounded, in order, in few messages.
+"""The frames that wait to be sent to one connection: bounded, in order, in few messages.
 
 Frames are put in as encoded bytes and taken out joined: the frames that arrived during the last
 write are sent in one message. Nothing here waits; `wake` is called when the outbox is no longer
@@ -27,7 +27,7 @@ class Outbox:
         Args:
             wake: called when the first frame is put in; must not block.
             max_bytes: more than this waiting means the reader is too slow.
-            separator: what stands between frames of one message.
+            separator: the bytes between two frames of one message.
         """
         self._wake = wake
         self._max_bytes = max_bytes
@@ -44,7 +44,7 @@ class Outbox:
         return self.level >= self._behind_bytes
 
     def wake(self) -> None:
-        """Wake the task that empties the outbox, even if nothing is in it."""
+        """Wake the task that empties the outbox, even if it is empty."""
         if not self._closed:
             self._wake()
 
@@ -65,7 +65,7 @@ class Outbox:
         return True
 
     def take(self) -> bytes:
-        """Remove and return the frames of the next message; empty if there are none."""
+        """Remove and return the frames of the next message; empty without frames."""
         frames = self._frames
         if not frames:
             return b""

@@ -36,7 +36,7 @@ class RecoverFrom:
 
     @property
     def from_start(self) -> bool:
-        """Whether the subscriber has nothing yet and requests everything."""
+        """Whether the subscriber has no publications yet and requests all of them."""
         return self.recover and self.position == Position("", 0)
 
 
@@ -75,7 +75,7 @@ class Recovery:
         return Recovered(replay.epoch, replay.top, not replay.gone, replay.publications)
 
     async def tail(self, channel: Channel, after: int) -> Recovered | None:
-        """Return what was published after an offset of this channel; None if the log lacks it.
+        """Return the publications after an offset of this channel; None if the log lacks some.
 
         The publications of a thread are folded, those of other channels are not.
 
@@ -132,7 +132,7 @@ class Recovery:
     async def _fold(self, channel: Channel, user: str, stored: StoredThread) -> tuple[Fold, Replay]:
         """Return the fold of a thread as it is now, and the part of the log that was read for it.
 
-        Where the log does not reach back to the stored fold, the thread may have gone on and been
+        Where the log does not reach back to the stored fold, the thread may have continued and been
         trimmed since that fold was read; then the fold is read again.
         """
         while True:

@@ -22,7 +22,7 @@ class Subscription:
     live: bool = False
     """False while it is joining."""
     backlog: Backlog = field(default_factory=Backlog)
-    """What was published while it was joining, or after it fell behind."""
+    """The publications since it began to join, or since it fell behind."""
 
     @property
     def is_current(self) -> bool:

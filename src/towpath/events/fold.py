@@ -33,7 +33,7 @@ class Fold:
 
         Args:
             messages: the conversation so far, oldest first.
-            state: the shared state so far; None if there is none.
+            state: the shared state so far; None without a state.
             last_run: the last finished run's RUN_STARTED and terminal event.
         """
         self.order = Order()

@@ -34,7 +34,7 @@ def compose(
     Args:
         started: the latest RUN_STARTED.
         ended: its terminal event; None while the run is active.
-        state: the shared state; None if there is none.
+        state: the shared state; None without a state.
         messages: the conversation, oldest first.
         brackets: the open brackets.
         tool_owner: the message of each tool call.

@@ -159,7 +159,7 @@ class Batch:
 
     def _check_follows(self, appends: Sequence[Append], spans: Sequence[Span]) -> None:
         if not follows(appends, spans, self._fence):
-            raise OffsetConflict("an earlier write is missing, or another producer was here")
+            raise OffsetConflict("an earlier write is missing, or another producer has written")
 
     def _spans(self, appends: Sequence[Append]) -> tuple[Span, ...]:
         """Return the spans that appends will get; change no head."""

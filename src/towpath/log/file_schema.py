@@ -103,7 +103,7 @@ def bring_up_to_date(db: sqlite3.Connection, path: Path, projection: Projection)
 
 
 def note(db: sqlite3.Connection, name: str) -> str:
-    """Return a note on the file; empty if there is none."""
+    """Return a note on the file; empty if the file has no such note."""
     row = db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
     return str(row[0]) if row else ""
 

@@ -17,9 +17,9 @@ Digest = Annotated[str, Meta(pattern="^[0-9a-f]{8}$")]
 
 
 class DigestReport(Params, frozen=True, kw_only=True):
-    """Say that what you show of a message is not what was said; it is counted.
+    """Report that the shown text of a message differs from the published text.
 
-    `published` is the digest that came with the message, `shown` that of the text you show.
+    `published` is the digest in the tags of the message, `shown` the digest of the shown text.
     """
 
     thread_id: Id

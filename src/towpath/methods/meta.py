@@ -9,7 +9,7 @@ from towpath.methods.method import Caller, Method, NoParams
 
 
 class WhoAmI(Struct, frozen=True, kw_only=True):
-    """Who the server takes the caller for."""
+    """Get the verified identity of the caller."""
 
     user: str
     tenant: str
@@ -19,14 +19,14 @@ class WhoAmI(Struct, frozen=True, kw_only=True):
 
 
 class AgentRow(Struct, frozen=True, kw_only=True):
-    """An agent that may be asked."""
+    """A registered agent."""
 
     name: str
     description: str
 
 
 class Agents(Struct, frozen=True, kw_only=True):
-    """The agents of this gateway."""
+    """List the agents of this gateway."""
 
     agents: list[AgentRow]
 

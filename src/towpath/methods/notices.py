@@ -16,7 +16,7 @@ RESERVED = "towpath."
 
 
 class NoticePublish(Mutation, frozen=True, kw_only=True):
-    """Tell a user, or without one everybody of the tenant, something (role `towpath:service`)."""
+    """Publish a notice to a user, or to the whole tenant (role `towpath:service`)."""
 
     name: ShortText
     value: Any = None

@@ -28,7 +28,7 @@ from towpath.runs.store import RunRow, ThreadStore, run_row
 
 
 class RunStart(Mutation, frozen=True, kw_only=True):
-    """Ask an agent."""
+    """Start a run of an agent."""
 
     agent: ShortText
     thread_id: Id | None = None
@@ -47,7 +47,7 @@ class RunCancel(Mutation, frozen=True, kw_only=True):
 
 
 class RunApprove(Mutation, frozen=True, kw_only=True):
-    """Answer something a run asked before it ended; the last answer begins the run that goes on."""
+    """Answer an interrupt of an ended run; the last answer starts the continuing run."""
 
     run_id: Id
     interrupt_id: Id
@@ -57,13 +57,13 @@ class RunApprove(Mutation, frozen=True, kw_only=True):
 
 
 class RunGet(Params, frozen=True, kw_only=True):
-    """Ask about a run."""
+    """Get a run with its interrupts."""
 
     run_id: Id
 
 
 class InterruptRow(Struct, frozen=True, kw_only=True):
-    """Something a run asked, and where it stands. Times are Unix seconds."""
+    """An interrupt of a run, and its status. Times are Unix seconds."""
 
     interrupt_id: str
     status: str
@@ -73,20 +73,20 @@ class InterruptRow(Struct, frozen=True, kw_only=True):
 
 
 class RunView(RunRow, frozen=True, kw_only=True):
-    """A run, and what it asked."""
+    """A run and its interrupts."""
 
     interrupts: list[InterruptRow]
 
 
 class RunList(Params, frozen=True, kw_only=True):
-    """Ask for the runs of a thread, the latest first."""
+    """List the runs of a thread, newest first."""
 
     thread_id: Id
     limit: Limit = 50
 
 
 class Runs(Struct, frozen=True, kw_only=True):
-    """Runs, the latest first."""
+    """Runs, newest first."""
 
     runs: list[RunRow]
 

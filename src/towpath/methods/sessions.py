@@ -20,20 +20,20 @@ from towpath.methods.method import Caller, Method, Mutation, Name, NoParams, Par
 
 
 class TicketCreate(Params, frozen=True, kw_only=True):
-    """Get a one-use ticket, for a client that can send no token; `origin` binds it to a page's."""
+    """Create a one-use ticket for a client without a token; `origin` binds it to an origin."""
 
     origin: ShortText | None = None
 
 
 class Ticket(Struct, frozen=True, kw_only=True):
-    """A ticket, and how many seconds it waits to be used."""
+    """A ticket, and the seconds until it expires."""
 
     ticket: str
     expires_in: int
 
 
 class SessionList(Params, frozen=True, kw_only=True):
-    """See a person's live connections (role `towpath:inspect`)."""
+    """List the live connections of a user (role `towpath:inspect`)."""
 
     user: ShortText
 
@@ -54,7 +54,7 @@ class Sessions(Struct, frozen=True, kw_only=True):
 
 
 class SessionRevoke(Mutation, frozen=True, kw_only=True):
-    """Take credentials back: a token by `jti`, a user's, or a tenant's (role `towpath:revoke`)."""
+    """Revoke a token by its `jti`, or all of a user or a tenant (role `towpath:revoke`)."""
 
     jti: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
     user: Name | None = None
@@ -62,7 +62,7 @@ class SessionRevoke(Mutation, frozen=True, kw_only=True):
 
 
 class SessionDisconnect(Mutation, frozen=True, kw_only=True):
-    """End a person's connections (role `towpath:disconnect`); their credentials stay good."""
+    """Close a user's connections (role `towpath:disconnect`); the credentials stay valid."""
 
     user: ShortText
 
@@ -121,7 +121,7 @@ class SessionMethods:
     def _revocation(self, caller: Caller, params: SessionRevoke) -> Revocation:
         given = [one for one in (params.jti, params.user, params.tenant) if one is not None]
         if len(given) != 1:
-            raise BadRequest("name what to take back: one of jti, user and tenant")
+            raise BadRequest("name what to revoke: one of jti, user and tenant")
         tenant, now = caller.require(Action.REVOKE, params.tenant), self.now()
         revocation = Revocation(tenant=tenant, at=now, token_id=params.jti, user=params.user)
         if not self.auth_service.revocations.admits(revocation, now):

@@ -29,20 +29,20 @@ Title = Annotated[str, Meta(max_length=200)]
 
 
 class ThreadList(Params, frozen=True, kw_only=True):
-    """Ask for threads, the latest first; `before` is the `updated_at` of the last one seen."""
+    """List threads, newest first; `before` is the `updated_at` of the last thread received."""
 
     limit: Limit = 50
     before: float | None = None
 
 
 class Threads(Struct, frozen=True, kw_only=True):
-    """Threads, the latest first."""
+    """Threads, newest first."""
 
     threads: list[ThreadRow]
 
 
 class ThreadGet(Params, frozen=True, kw_only=True):
-    """Ask for a thread's messages: the newest, or those before a message."""
+    """Get messages of a thread: the newest ones, or those before a message."""
 
     thread_id: Id
     before: Id | None = None
@@ -61,7 +61,7 @@ class ThreadView(Struct, frozen=True, kw_only=True):
 
 
 class ThreadCreate(Mutation, frozen=True, kw_only=True):
-    """Make a thread."""
+    """Create a thread."""
 
     thread_id: Id | None = None
     title: Title = ""
@@ -74,14 +74,14 @@ class CreatedThread(Struct, frozen=True, kw_only=True):
 
 
 class ThreadRename(Mutation, frozen=True, kw_only=True):
-    """Give a thread another title."""
+    """Change the title of a thread."""
 
     thread_id: Id
     title: Title
 
 
 class ThreadDelete(Mutation, frozen=True, kw_only=True):
-    """Remove a thread and all of it."""
+    """Delete a thread with its messages, runs and events."""
 
     thread_id: Id
 

@@ -22,7 +22,7 @@ from towpath.settings import IssuerSettings, Settings
 from towpath.telemetry import BreakerMoved, Telemetry
 
 NO_ISSUER = (
-    "no issuer is configured, so nobody could log in: set TOWPATH_JWT_ISSUER and "
+    "no issuer is configured, so no client could connect: set TOWPATH_JWT_ISSUER and "
     "TOWPATH_JWT_AUDIENCE to fetch its keys, or TOWPATH_JWT_KEY (and TOWPATH_TENANT_CLAIM or "
     "TOWPATH_TENANT), or try it out with `towpath serve --dev`"
 )
@@ -70,7 +70,9 @@ def _check(one: IssuerSettings) -> None:
             )
         return
     if one.issuer is None:
-        raise ConfigurationError("fetched keys need to know whose they are: set TOWPATH_JWT_ISSUER")
+        raise ConfigurationError(
+            "the issuer of the fetched keys is not named: set TOWPATH_JWT_ISSUER"
+        )
     if one.audience is None:
         raise ConfigurationError(
             f"{one.issuer} signs tokens for others too: set TOWPATH_JWT_AUDIENCE to ours"

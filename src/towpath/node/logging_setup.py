@@ -105,7 +105,7 @@ def advice(event: TelemetryEvent) -> str | None:
         case telemetry.RevocationsIncomplete(reason=reason):
             return (
                 f"{reason}: {_ALL_REVOKED}; people sign in again, services get new tokens,"
-                " and nothing else is needed"
+                " and no other action is needed"
             )
     return None
 

@@ -36,7 +36,7 @@ class EventMetric(Generic[E]):
     help: str
     event: type[E]
     value: Callable[[E], float]
-    """How much a counter rises, what a gauge is set to, what a histogram observes."""
+    """The increment of a counter, the value of a gauge, or the observation of a histogram."""
     labels: Mapping[str, Callable[[E], object]]
     """The labels and their values."""
     buckets: tuple[float, ...] = ()
@@ -167,7 +167,7 @@ EVENT_METRICS: tuple[EventMetric[Any], ...] = (
     _metric(
         Counter,
         "towpath_digest_mismatches",
-        "Messages that a client shows with another text than was published",
+        "Messages whose text at a client differs from the published text",
         telemetry.DigestMismatch,
         log=lambda event: event.log,
     ),

@@ -115,7 +115,7 @@ class Node:
         replay = await broker.read(channel, written.spans[0].first - 1)
         await self.parts.store.exists(PROBE_TENANT, "", "")
         if not replay.publications:
-            raise StorageError("the log does not give back what it took")
+            raise StorageError("the log does not return what was written")
 
     async def _end_runs(self) -> None:
         """End the runs within the drain's budget: connections are closed even if the log fails."""

@@ -22,7 +22,7 @@ ChannelName = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
 class SubscribeRequest(Struct, frozen=True, kw_only=True):
-    """Ask to read a channel, perhaps from a position on. The repr leaves the token out."""
+    """Subscribe to a channel, optionally from a position. The repr omits the token."""
 
     channel: str = ""
     token: str = ""
@@ -43,7 +43,7 @@ REJECT_UNRECOVERED = 2
 
 
 class ConnectRequest(Struct, frozen=True, kw_only=True):
-    """The first command of a connection. The repr leaves the token out."""
+    """The first command of a connection. The repr omits the token."""
 
     token: str = ""
     data: Raw = EMPTY
@@ -56,27 +56,27 @@ class ConnectRequest(Struct, frozen=True, kw_only=True):
 
 
 class UnsubscribeRequest(Struct, frozen=True, kw_only=True):
-    """Stop reading a channel."""
+    """Unsubscribe from a channel."""
 
     channel: ChannelName
 
 
 class PublishRequest(Struct, frozen=True, kw_only=True):
-    """Publish into a channel; refused on every built-in one."""
+    """Publish to a channel; refused for every built-in channel."""
 
     channel: ChannelName
     data: Raw = EMPTY
 
 
 class StreamPosition(Struct, frozen=True, kw_only=True):
-    """Where in a channel."""
+    """A position in a channel."""
 
     offset: Offset = 0
     epoch: str = ""
 
 
 class HistoryRequest(Struct, frozen=True, kw_only=True):
-    """Read what is stored of a channel."""
+    """Read the stored publications of a channel."""
 
     channel: ChannelName
     limit: int = 0
@@ -85,13 +85,13 @@ class HistoryRequest(Struct, frozen=True, kw_only=True):
 
 
 class PresenceRequest(Struct, frozen=True, kw_only=True):
-    """Ask who reads a channel."""
+    """List the connections that read a channel."""
 
     channel: ChannelName
 
 
 class PresenceStatsRequest(Struct, frozen=True, kw_only=True):
-    """Ask how many read a channel."""
+    """Count the connections that read a channel."""
 
     channel: ChannelName
 
@@ -104,7 +104,7 @@ class RPCRequest(Struct, frozen=True, kw_only=True):
 
 
 class RefreshRequest(Struct, frozen=True, kw_only=True):
-    """Bring a new credential for the live connection. The repr leaves it out."""
+    """Present a new credential for the live connection. The repr omits the credential."""
 
     token: str = ""
 
@@ -113,7 +113,7 @@ class RefreshRequest(Struct, frozen=True, kw_only=True):
 
 
 class SubRefreshRequest(Struct, frozen=True, kw_only=True):
-    """Bring a new subscription token."""
+    """Present a new subscription token."""
 
     channel: ChannelName
 
@@ -158,9 +158,9 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A command whose id is valid and whose body is not; it gets error 107 (bad request).
+    """A command with a valid id and an invalid body; it gets error 107 (bad request).
 
-    With `unknown` it names no known command, and gets error 104 (method not found).
+    With `unknown`, the command does not exist; it gets error 104 (method not found).
     """
 
     id: int
@@ -185,8 +185,9 @@ class Error(Struct, frozen=True, kw_only=True):
 
 
 class Publication(Struct, frozen=True, kw_only=True):
-    """One item of a channel as a client sees it. Items of a snapshot and all but the last of a
-    folded answer carry no offset.
+    """One publication of a channel, as a client receives it.
+
+    Publications of a snapshot, and all but the last of a folded answer, have no offset.
     """
 
     data: Raw
@@ -195,7 +196,7 @@ class Publication(Struct, frozen=True, kw_only=True):
 
 
 class SubscribeResult(Struct, frozen=True, kw_only=True):
-    """The answer to a subscribe, and one entry of a connect reply's `subs`."""
+    """The result of subscribe, and one entry of `subs` in the result of connect."""
 
     recoverable: bool = True
     positioned: bool = True
@@ -207,7 +208,7 @@ class SubscribeResult(Struct, frozen=True, kw_only=True):
 
 
 class ConnectResult(Struct, frozen=True, kw_only=True):
-    """The answer to connect."""
+    """The result of connect."""
 
     client: str
     version: str
@@ -220,7 +221,7 @@ class ConnectResult(Struct, frozen=True, kw_only=True):
 
 
 class RefreshResult(Struct, frozen=True, kw_only=True):
-    """The answer to refresh."""
+    """The result of refresh."""
 
     client: str
     version: str
@@ -229,7 +230,7 @@ class RefreshResult(Struct, frozen=True, kw_only=True):
 
 
 class HistoryResult(Struct, frozen=True, kw_only=True):
-    """The answer to history."""
+    """The result of history."""
 
     publications: list[Publication]
     epoch: str
@@ -237,27 +238,27 @@ class HistoryResult(Struct, frozen=True, kw_only=True):
 
 
 class ClientInfo(Struct, frozen=True, kw_only=True):
-    """One connection, as presence shows it."""
+    """One connection in the result of presence."""
 
     user: str
     client: str
 
 
 class PresenceResult(Struct, frozen=True, kw_only=True):
-    """The answer to presence: connection id to who it is."""
+    """The result of presence: the connections by their ids."""
 
     presence: dict[str, ClientInfo]
 
 
 class PresenceStatsResult(Struct, frozen=True, kw_only=True):
-    """The answer to presence_stats."""
+    """The result of presence_stats."""
 
     num_clients: int
     num_users: int
 
 
 class RPCResult(Struct, frozen=True, kw_only=True):
-    """The answer to a method call."""
+    """The result of a method call."""
 
     data: Raw
 

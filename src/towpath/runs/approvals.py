@@ -209,7 +209,7 @@ def answer_options(
     ids = [str(answer.get("interruptId")) for answer in answers]
     by_id = {one.id: one for one in interrupts if one.key.agent == request.agent}
     if len(answers) < len(request.answers) or sorted(ids) != sorted(by_id):
-        raise BadRequest("resume has to answer each open interrupt once, and nothing else")
+        raise BadRequest("resume must answer each open interrupt once, and no other interrupt")
     late = [one.status for one in interrupts if not one.is_open]
     if late:
         raise NotOpen(LATE[late[0]])

@@ -222,7 +222,7 @@ class RunExecutor:
         self._top += len(items)
         self._size += sum(len(one.data) for one in items)
         future = self._deps.broker.submit(Write((append,)))
-        future.add_done_callback(failure)  # Retrieves the error: perhaps nobody awaits the write.
+        future.add_done_callback(failure)  # Retrieves the error: perhaps no task awaits the write.
         return future
 
     async def _write_ending(self, events: list[RunEvent]) -> bool:

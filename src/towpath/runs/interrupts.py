@@ -153,7 +153,7 @@ def check_shown(interrupt: Interrupt, shown: str | None, messages: Iterable[Mess
     calls = (one for message in messages for one in message.get("toolCalls") or ())
     arguments = next((one["function"]["arguments"] for one in calls if one["id"] == call), None)
     if arguments is None or digest_of(arguments) != shown:
-        raise Conflict("the arguments that were shown are not those the run asked about")
+        raise Conflict("the arguments that were shown are not the arguments of the interrupt")
 
 
 def resume_entries(interrupts: Iterable[Interrupt]) -> list[Event]:

@@ -162,7 +162,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of a decision: `accepted`, `already`, `expired` or `gone`; and what goes on."""
+    """The result of a decision: `accepted`, `already`, `expired` or `gone`; the continuing run."""
 
     status: str
     run_id: str | None = None
@@ -177,7 +177,7 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a cancel: `accepted` or `too_late`."""
+    """The result of a cancel: `accepted` or `too_late`."""
 
     status: str
 

@@ -171,15 +171,15 @@ class Run:
         return self._out()
 
     def finish(self, *, result: Any = None) -> list[RunEvent]:
-        """End with success, and close open items; return nothing if the run is over already."""
+        """End with success, and close open items; return no events if the run has ended already."""
         return self._end(Transition.FINISH, {"type": "success"}, result)
 
     def cancel(self) -> list[RunEvent]:
-        """End because a stop was requested; return nothing if the run is over already."""
+        """End because a stop was requested; return no events if the run has ended already."""
         return self._end(Transition.CANCEL, {"type": "cancelled"})
 
     def fail(self, code: str, message: str | None = None) -> list[RunEvent]:
-        """End with an error; return nothing if the run is over already."""
+        """End with an error; return no events if the run has ended already."""
         return self._break(Transition.FAIL, code, message)
 
     def lose(self) -> list[RunEvent]:

@@ -246,7 +246,7 @@ class RunService:
 
     def _refuse_while_draining(self) -> None:
         if self._draining:
-            raise Unavailable("the server is being taken out of service")
+            raise Unavailable("the server is draining")
 
     async def _stop(self, principal: Principal, run_id: str) -> None:
         with contextlib.suppress(NotFound, Unavailable):
@@ -282,7 +282,7 @@ class RunService:
         task = asyncio.create_task(command)
         self._commands.add(task)
         task.add_done_callback(self._commands.discard)
-        task.add_done_callback(failure)  # Retrieves the error: perhaps nobody awaits the command.
+        task.add_done_callback(failure)  # Retrieves the error: perhaps no task awaits the command.
         try:
             return await asyncio.shield(task)
         except StorageError as error:

@@ -1,16 +1,16 @@
-"""A TCP proxy that fails on demand, as networks and dying hosts do.
+"""A TCP proxy that injects the faults of networks and of failing hosts on demand.
 
-It stands between a client and a target and forwards bytes, whatever they mean. Its `fault` says
-what goes wrong; it holds for every connection, open ones too, from the moment it is set:
+The proxy forwards bytes between a client and a target. Its `fault` applies to every connection,
+open ones too, from the moment it is set:
 
     async with FaultProxy("127.0.0.1", port) as proxy:
         proxy.fault = Drop()   # everything hangs
-        proxy.fault = PASS     # and heals
+        proxy.fault = PASS     # and recovers
 
-Faults act on what the target says to the client; requests are passed on as they come, except that
-`Drop` swallows them too. What a fault swallowed or cut is gone when the next one is set; what it
-only held back goes on under the next one at once. `cut` resets every open connection, whatever the
-fault.
+Faults apply to the bytes from the target to the client. Requests are forwarded unchanged, except
+that `Drop` discards them too. Bytes that a fault discarded are lost. Bytes that a fault only
+delayed are handled by the next fault at once. `cut` resets every open connection, whatever the
+fault is.
 """
 
 import asyncio
@@ -25,36 +25,36 @@ from typing import Self
 
 _CHUNK_BYTES = 64 * 1024
 _RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER that makes a close a reset: the peer is told nothing else."""
+"""SO_LINGER that turns a close into a reset."""
 _TICK_SECONDS = 0.02
-"""How often a slow connection says something, if it can say more than a byte."""
+"""Seconds between two writes of a slow connection, if its rate allows a byte in each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Nothing goes wrong."""
+    """No fault: all bytes are forwarded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """What the target says comes later; what it says meanwhile comes with it."""
+    """Bytes of the target are delayed; bytes that arrive during the delay are sent with them."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Connections are accepted and nothing passes, not even the target's end: a hang."""
+    """Connections are accepted and no bytes are forwarded, nor the target's end: a hang."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Nobody listens: new connections are refused, open ones reset."""
+    """The port is closed: new connections are refused, open ones reset."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Connections are reset after some bytes of the target's; after 0 at once, unasked."""
+    """Connections are reset after some bytes of the target; with 0 at once."""
 
     after: int = 0
     """Bytes the client may still get, counted for each connection since the fault holds."""
@@ -62,7 +62,7 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class HalfClose:
-    """The client reads an end after some bytes of the target's; it may go on writing."""
+    """The client reads an end of file after some bytes of the target; it may continue to write."""
 
     after: int = 0
     """Bytes the client may still get, counted for each connection since the fault holds."""
@@ -70,23 +70,23 @@ class HalfClose:
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """What the target says comes in drops."""
+    """Bytes of the target are forwarded at a limited rate."""
 
     bytes_per_second: float
 
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """The target's next answer is replaced by other bytes and an end."""
+    """The target's next bytes are replaced by other bytes and an end of file."""
 
     payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Flap:
-    """Two faults take turns, from one new connection to the next, beginning with the first.
+    """Two faults alternate between new connections, beginning with the first.
 
-    A refused connection would be nobody's turn: here, `Refuse` is `Reset()`.
+    A refused connection would not count as a new one, so `Refuse` is `Reset()` here.
     """
 
     first: "Steady"
@@ -94,25 +94,25 @@ class Flap:
 
 
 Steady = Pass | Delay | Drop | Refuse | Reset | HalfClose | Slow | Garbage
-"""What can go wrong with one connection."""
+"""The faults of one connection."""
 InternalError = Steady | Flap
-"""What can go wrong with a proxy."""
+"""The faults of a proxy."""
 
 PASS = Pass()
-"""The fault that is none."""
+"""No fault."""
 
 
 class FaultProxy:
-    """Listens on a free loopback port while its context is open; see the module for the idea."""
+    """Listens on a free loopback port while its context is open; see the module."""
 
     def __init__(self, target_host: str, target_port: int, *, fault: InternalError = PASS) -> None:
-        """Describe a proxy; nothing listens yet.
+        """Describe a proxy; it does not listen yet.
 
         Args:
             target_host: where it forwards to; IPv4.
-            target_port: the port there. Nobody has to listen yet: while nobody does, connections
-                are accepted and reset.
-            fault: what goes wrong at first.
+            target_port: the port there. While no server listens on it, connections are accepted
+                and reset.
+            fault: the first fault.
         """
         self.target = (target_host, target_port)
         """Where new connections go; may be changed while it runs."""
@@ -121,9 +121,9 @@ class FaultProxy:
         self.port = 0
         """The port there; known once the context is open, and kept while it is."""
         self.connections = 0
-        """How many were accepted so far, whatever became of them."""
+        """The number of connections accepted so far."""
         self.answered = asyncio.Event()
-        """Set once a client got something of the target's."""
+        """Set once a client received bytes of the target."""
         self._fault = fault
         self._turns = _turns(fault)
         self._lines: dict[asyncio.Task[None], _Line] = {}
@@ -143,7 +143,7 @@ class FaultProxy:
 
     @property
     def fault(self) -> InternalError:
-        """What goes wrong; setting it takes hold at once."""
+        """The current fault; a new one applies at once."""
         return self._fault
 
     @fault.setter
@@ -156,14 +156,14 @@ class FaultProxy:
             self._listen()
 
     def cut(self) -> int:
-        """Reset all open connections, without a word; return how many."""
+        """Reset all open connections; return how many."""
         for line in self._lines.values():
             line.cut()
         return len(self._lines)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        # Bound and never listening, it keeps the port ours while nobody listens.
+        # This socket is bound and never listens. It reserves the port while `_listening` is closed.
         self._reservation = _bind(self.host, 0)
         self.port = self._reservation.getsockname()[1]
         self._listen()
@@ -180,11 +180,11 @@ class FaultProxy:
         self._reservation.close()
         self._reservation = None
         self.cut()
-        # All its tasks are ending, and what the body raised stays what it is: it is not theirs.
+        # All tasks are ending. The exception of the body is not theirs, so it is not passed on.
         await self._group.__aexit__(None, None, None)
 
     def _listen(self) -> None:
-        """Listen, or do not, as the fault has it."""
+        """Listen or stop listening, as the fault requires."""
         if isinstance(self._fault, Refuse):
             self._stop_listening()
         elif self._listening is None:
@@ -211,12 +211,12 @@ class FaultProxy:
         line.begin(task, next(self._turns))
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        # Not the task's own doing: one that is cut before it began does nothing.
+        # Not done in the task: a task that is cancelled before it began runs no code.
         self._lines.pop(task).close()
 
 
 class _Line:
-    """One connection and its counterpart to the target, under one fault at a time."""
+    """One connection of a client and one to the target, under one fault at a time."""
 
     def __init__(
         self, client: socket.socket, target: tuple[str, int], answered: asyncio.Event
@@ -227,9 +227,9 @@ class _Line:
         self._answered = answered
         self._fault: Steady = PASS
         self._passed = 0
-        """Bytes the client got since the fault holds."""
+        """Bytes sent to the client since the fault was set."""
         self._ended = False
-        """Whether the client was told that there is no more."""
+        """Whether the end of file was sent to the client."""
         self._reset = False
         """Whether the two ends are closed by a reset."""
         self._change = asyncio.Event()
@@ -238,12 +238,12 @@ class _Line:
             end.setblocking(False)
 
     def begin(self, task: asyncio.Task[None], fault: Steady) -> None:
-        """Say which task runs the line, and under what fault it begins."""
+        """Set the task of this connection, and its first fault."""
         self._task = task
         self.take(fault)
 
     def take(self, fault: Steady) -> None:
-        """Go on under another fault."""
+        """Apply another fault."""
         self._fault = fault
         self._passed = 0
         self._change.set()
@@ -260,7 +260,7 @@ class _Line:
         self._task.cancel()
 
     def close(self) -> None:
-        """Close both ends, in the way that was found out."""
+        """Close both ends, with a reset if one was requested or received."""
         for end in (self._near, self._far):
             if self._reset:
                 with contextlib.suppress(OSError):
@@ -268,7 +268,7 @@ class _Line:
             end.close()
 
     async def run(self) -> None:
-        """Carry bytes both ways until both ways have ended; an end that breaks breaks the other."""
+        """Forward bytes both ways until both ways have ended; a failure of one end resets both."""
         try:
             await asyncio.get_running_loop().sock_connect(self._far, self._target)
             async with asyncio.TaskGroup() as pumps:
@@ -293,12 +293,12 @@ class _Line:
             self._end()
 
     async def _carry(self, data: bytes) -> bytes:
-        """Carry what the fault lets through; return what is left to carry."""
+        """Forward the bytes that the fault allows; return the rest."""
         match self._fault:
             case Delay(seconds=seconds):
                 if await self._changed_within(seconds):
                     return data
-                await self._send(data + self._said_meanwhile())
+                await self._send(data + self._received_meanwhile())
             case Slow(bytes_per_second=rate):
                 size = max(1, int(rate * _TICK_SECONDS))
                 if await self._changed_within(size / rate):
@@ -323,7 +323,7 @@ class _Line:
         return b""
 
     async def _changed_within(self, seconds: float) -> bool:
-        """Whether another fault took hold before so much time had passed."""
+        """Whether another fault was set within this time."""
         self._change.clear()
         try:
             async with asyncio.timeout(seconds):
@@ -332,7 +332,7 @@ class _Line:
             return False
         return True
 
-    def _said_meanwhile(self) -> bytes:
+    def _received_meanwhile(self) -> bytes:
         try:
             return self._far.recv(_CHUNK_BYTES)
         except BlockingIOError:
@@ -345,10 +345,10 @@ class _Line:
             self._answered.set()
 
     def _end(self) -> None:
-        """Tell the client that there is no more, once."""
+        """Send the end of file to the client, once."""
         if not self._ended:
             self._ended = True
-            with contextlib.suppress(OSError):  # that it is gone, reading from it will tell
+            with contextlib.suppress(OSError):  # If the client has left, a read reports it.
                 self._near.shutdown(socket.SHUT_WR)
 
 
@@ -361,7 +361,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _turns(fault: InternalError) -> Iterator[Steady]:
-    """Return what one connection after the other comes under, for ever."""
+    """Yield the fault of each new connection, without end."""
     if isinstance(fault, Flap):
         return itertools.cycle((fault.first, fault.second))
     return itertools.repeat(fault)

@@ -1,11 +1,11 @@
-"""A gateway's agents in a test: in process, over a log in memory, in milliseconds.
+"""Runs a gateway's agents in a test: in process, over a log in memory, in milliseconds.
 
     async with GatewayTestClient(gateway) as client:
         run = await client.run("grocer", "pears", user="alice")
         assert run.text == "One pear costs 0.30."
 
-A run goes the way of every run: its input is validated, its events are checked, numbered and
-written to the log, and read from there. Only the network and the disk are left out.
+A run takes the same path as in production: its input is validated, its events are checked,
+numbered, written to the log and read from there. Only the network and the disk are left out.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class FinishedRun:
 
     @property
     def code(self) -> str | None:
-        """The code of a RUN_ERROR; None for a run that ended well."""
+        """The code of a RUN_ERROR; None for a run that succeeded."""
         code = self.ending.get("code")
         return str(code) if code is not None else None
 
@@ -65,12 +65,12 @@ class GatewayTestClient:
     """Runs the agents of a gateway; an async context manager."""
 
     def __init__(self, gateway: Gateway, *, tenant: str = "acme", timeout: float = 30.0) -> None:
-        """Describe a client; nothing runs before the context is entered.
+        """Describe a client; it starts when the context is entered.
 
         Args:
             gateway: its agents and settings are used; it need not run.
             tenant: the tenant of all users.
-            timeout: how long a run is waited for, in seconds.
+            timeout: how long to wait for a run, in seconds.
         """
         self._gateway = gateway
         self._tenant = tenant
@@ -78,7 +78,7 @@ class GatewayTestClient:
         self._stack = AsyncExitStack()
         self._published = asyncio.Event()
         self.telemetry = Telemetry()
-        """Add an observer to see what happens."""
+        """Add an observer to receive telemetry events."""
 
     async def __aenter__(self) -> Self:
         self.node: Node = await self._stack.enter_async_context(
@@ -113,8 +113,8 @@ class GatewayTestClient:
 
         Args:
             agent: the name of the agent.
-            message: what the user says; or else `input`.
-            user: whose run it is.
+            message: the user's message; or else give `input`.
+            user: the owner of the run.
             thread: the thread; None makes a new one.
             input: AG-UI `messages`, `state`, `context`, `tools`, `forwardedProps`, `resume`.
 

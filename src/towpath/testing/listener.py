@@ -1,6 +1,6 @@
-"""A loopback port that is listened on while a context is open; the base of scripted servers.
+"""A listening loopback port while a context is open; the base of scripted servers.
 
-Nothing outlives the context: connections that are open at its end are reset.
+Connections that are open at the end of the context are reset.
 """
 
 import abc
@@ -14,19 +14,19 @@ HEAD_BYTES = 32 * 1024
 
 
 class Listener(abc.ABC):
-    """Takes connections on a free port, and has each of them served in a task of its own."""
+    """Accepts connections on a free port, and serves each one in its own task."""
 
     def __init__(self) -> None:
-        """Describe a listener; nothing listens yet."""
+        """Describe a listener; it does not listen yet."""
         self.port = 0
-        """Where it listens; known once the context is open."""
+        """The port; known once the context is open."""
         self._group = asyncio.TaskGroup()
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
 
     @property
     def http(self) -> str:
-        """The base URL of where it listens."""
+        """The base URL."""
         return f"http://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
@@ -47,12 +47,12 @@ class Listener(abc.ABC):
         self._server.close()
         for writer in self._open:
             writer.transport.abort()
-        # All its tasks are ending, and what the body raised stays what it is: it is not theirs.
+        # All tasks are ending. The exception of the body is not theirs, so it is not passed on.
         await self._group.__aexit__(None, None, None)
 
     @abc.abstractmethod
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection to its end; an `OSError` or `EOFError` is one too."""
+        """Serve one connection to its end; an `OSError` or `EOFError` ends it too."""
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)

@@ -1,6 +1,6 @@
-"""A log in memory: nothing survives the process, everything else is as the contract says.
+"""A log in memory: it obeys the contract of `towpath.log.broker`, but does not survive the process.
 
-For tests, and as the measure of what durability costs. The projection lives in an in-memory
+For tests, and to measure the cost of durability. The projection lives in an in-memory
 SQLite database.
 """
 
@@ -44,7 +44,7 @@ class _Log:
 
 
 class MemoryBroker:
-    """See `towpath.log.broker` for what it promises."""
+    """See `towpath.log.broker` for the contract."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class MemoryBroker:
             future.set_result(self._write(write))
         except (CommandError, StorageError) as error:
             future.set_exception(error)
-        except Exception as error:  # noqa: BLE001 - whatever one write raises, the log goes on
+        except Exception as error:  # noqa: BLE001 - whatever one write raises, the log continues
             failed = WriteFailed("the log cannot take this write")
             failed.__cause__ = error
             future.set_exception(failed)
@@ -89,7 +89,7 @@ class MemoryBroker:
             return Written(result=earlier, repeated=True)
         spans = self._spans(write.appends)
         if not follows(write.appends, spans, self._fence):
-            raise OffsetConflict("an earlier write is missing, or another producer was here")
+            raise OffsetConflict("an earlier write is missing, or another producer has written")
         result = self._apply(write, spans)
         if write.key is not None:
             key = (write.key.scope, write.key.request_id)
@@ -195,7 +195,7 @@ class MemoryBroker:
         return found[1]
 
     def _forget_requests(self) -> None:
-        """Forget what was remembered long enough; the oldest come first."""
+        """Drop stored results past their time, oldest first."""
         limit = self._now() - KEY_SECONDS
         while self._results and next(iter(self._results.values()))[2] < limit:
             del self._results[next(iter(self._results))]

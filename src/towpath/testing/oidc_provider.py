@@ -1,10 +1,10 @@
-"""An identity provider in this process, for what real ones do on bad days.
+"""An identity provider in this process, with the failures of real ones.
 
-It serves OpenID Connect discovery and a key set over plain HTTP on loopback, and signs tokens. What
-goes wrong is an attribute away, and may be changed at any time:
+It serves OpenID Connect discovery and a key set over plain HTTP on loopback, and signs tokens. A
+test may change its answers at any time:
 
     async with OidcProvider() as provider, FaultProxy("127.0.0.1", provider.port) as proxy:
-        provider.issuer = proxy.http          # only where clients come by way of a proxy
+        provider.issuer = proxy.http          # only if clients use a proxy
         token = provider.token("mia", "acme")
         provider.answer(Status(503))          # every path, until healed
         provider.answer(Html(), path=JWKS)    # one path
@@ -12,7 +12,7 @@ goes wrong is an attribute away, and may be changed at any time:
         provider.rotate()
         provider.heal()
 
-Faults of the line (hanging, slow, cut) are the proxy's.
+The proxy makes the faults of the network (hanging, slow, cut).
 """
 
 import asyncio
@@ -50,14 +50,14 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Html:
-    """A page where JSON belongs, as captive portals and crashed gateways have it."""
+    """A page in place of JSON, as captive portals and crashed gateways send it."""
 
     status: int = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Json:
-    """Any document, whatever it says."""
+    """Any JSON document."""
 
     document: object
     status: int = 200
@@ -74,7 +74,7 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """An answer that is elsewhere."""
+    """A redirect."""
 
     location: str
     status: int = 302
@@ -82,12 +82,12 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class Oversize:
-    """The true document with padding that makes it huge, made as it is sent."""
+    """The correct document with padding that makes it huge, generated while it is sent."""
 
     size: int = OVERSIZE_BYTES
     """Bytes of the whole document."""
     framing: Literal["length", "chunked", "gzip"] = "length"
-    """Announced by Content-Length, not announced, or small until it is unpacked."""
+    """With Content-Length, without it, or compressed."""
 
 
 Answer = Status | Html | Json | Raw | Redirect | Oversize
@@ -111,26 +111,25 @@ class OidcProvider(Listener):
         tenant_claim: str = "tenant",
         algorithm: str = "RS256",
     ) -> None:
-        """Describe a provider with one key, `key-1`; nothing listens yet.
+        """Describe a provider with one key, `key-1`; it does not listen yet.
 
         Args:
-            issuer: what it calls itself and the base of the URLs it hands out; None for the address
-                it listens on.
+            issuer: its name, and the base of the URLs in its documents; None uses its own address.
             audience: the `aud` of its tokens.
-            tenant_claim: the claim of its tokens that is the tenant.
-            algorithm: of its first key: any of RS*, PS*, ES*, Ed25519 and EdDSA.
+            tenant_claim: the claim of its tokens that holds the tenant.
+            algorithm: of its first key: one of RS*, PS*, ES*, Ed25519 and EdDSA.
         """
         super().__init__()
         self.issuer = issuer or ""
-        """Its name, of which there is one; behind a proxy, set it to the proxy's base URL."""
+        """Its name; behind a proxy, set it to the proxy's base URL."""
         self.audience = audience
         self.tenant_claim = tenant_claim
         self.metadata: dict[str, object] = {}
-        """Fields of the discovery document that replace the true ones; `...` leaves one out."""
+        """Fields of the discovery document that replace the correct ones; `...` omits a field."""
         self.requests: Counter[str] = Counter()
-        """How many requests came, by path below the issuer's, without query."""
+        """The number of requests, by path below the issuer's path, without the query."""
         self.bytes_sent = 0
-        """Bytes of answers written so far; what a client that gave up was spared is not in it."""
+        """Bytes of answers written so far; bytes that a client did not wait for are not counted."""
         self._answers: dict[str | None, Answer] = {}
         self._signers: dict[str, _Signer] = {}
         self._published: list[str] = []
@@ -147,9 +146,9 @@ class OidcProvider(Listener):
         """Publish another key, which signs from now on; return its id.
 
         Args:
-            algorithm: what it signs with.
-            kid: its id; None numbers it, so that two providers have keys of the same ids.
-            key: the private key; None makes one.
+            algorithm: its signing algorithm.
+            kid: its id; None numbers it, so that two providers have keys with the same ids.
+            key: the private key; None generates one.
         """
         kid = kid or f"key-{len(self._signers) + 1}"
         key = _generate(algorithm) if key is None else key
@@ -158,7 +157,7 @@ class OidcProvider(Listener):
         return kid
 
     def drop_key(self, kid: str) -> None:
-        """Take a key out of the key set; it can still sign, as one that was stolen can."""
+        """Remove a key from the key set; it can still sign, like a stolen key."""
         self._published.remove(kid)
 
     def rotate(self, algorithm: str = "RS256") -> str:
@@ -167,15 +166,15 @@ class OidcProvider(Listener):
         return self.add_key(algorithm)
 
     def key(self, kid: str | None = None) -> Key:
-        """Return a private key, published or not; None for the one that signs."""
+        """Return a private key, published or not; None for the current signing key."""
         return self._signer(kid).key
 
     def answer(self, answer: Answer, *, path: str | None = None) -> None:
-        """Answer like this from now on, on one path or on all that have no answer of their own."""
+        """Set the answer on one path, or on all paths without an own answer."""
         self._answers[path] = answer
 
     def heal(self) -> None:
-        """Answer truly again, on every path."""
+        """Answer correctly again, on every path."""
         self._answers.clear()
         self.metadata.clear()
 
@@ -194,16 +193,15 @@ class OidcProvider(Listener):
         Args:
             user: its `sub`.
             tenant: its tenant claim.
-            ttl: seconds from `now` until it expires; one that is over for a negative ttl.
+            ttl: seconds from `now` until it expires; a negative ttl makes an expired token.
             now: Unix time in seconds; None for now.
-            kid: whose key signs, of those in the key set or dropped from it. An id that no key has
-                is written into the header all the same, and the current key signs; `...` leaves
-                it out.
-            claims: more claims, or others; `...` leaves one out.
+            kid: the id of the signing key, in the key set or dropped from it. With an unknown id,
+                the header has that id and the current key signs. `...` omits the id.
+            claims: claims that are added or replaced; `...` omits a claim.
         """
         start = time.time() if now is None else now
         signer = self._signer(None if kid is ... else kid)
-        said: dict[str, Any] = {
+        payload: dict[str, Any] = {
             "iss": self.issuer,
             "aud": self.audience,
             "sub": user,
@@ -216,7 +214,7 @@ class OidcProvider(Listener):
             "alg": signer.algorithm,
             "kid": signer.kid if kid is None else kid,
         }
-        return jwt.encode(_kept(header), _kept(said), signer.key, algorithms=[signer.algorithm])
+        return jwt.encode(_kept(header), _kept(payload), signer.key, algorithms=[signer.algorithm])
 
     def document(self) -> dict[str, object]:
         """Return the discovery document as it is served now."""
@@ -248,7 +246,7 @@ class OidcProvider(Listener):
         return self._signers[kid if kid in self._signers else current]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the requests of one connection until the client has no more, or makes no sense."""
+        """Answer the requests of one connection until its end or invalid HTTP."""
         with contextlib.suppress(asyncio.LimitOverrunError, ValueError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -260,8 +258,8 @@ class OidcProvider(Listener):
                     writer.write(block)
                     self.bytes_sent += len(block)
                     await writer.drain()
-                    await asyncio.sleep(0)  # what is quickly written may be slowly made
-                if method != "GET":  # its body is not read, so what follows is no request
+                    await asyncio.sleep(0)  # Other tasks run between two blocks.
+                if method != "GET":  # The body is not read, so the next bytes are not a request.
                     break
 
     def _below_issuer(self, path: str) -> str:
@@ -299,7 +297,7 @@ def _kept(members: dict[str, object]) -> dict[str, object]:
 
 
 def _blocks(answer: Answer, true: dict[str, object]) -> Iterator[bytes]:
-    """Yield what is written for an answer, piece by piece."""
+    """Yield the bytes of an answer, block by block."""
     match answer:
         case Status(status=status, retry_after=retry_after):
             more = {} if retry_after is None else {"Retry-After": str(retry_after)}

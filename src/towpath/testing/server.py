@@ -1,4 +1,4 @@
-"""A real `towpath serve` in a process of its own, on a free port, stopped by its process id."""
+"""A real `towpath serve` in its own process, on a free port, stopped by its process id."""
 
 import os
 import signal
@@ -20,11 +20,11 @@ START_SECONDS = 60.0
 
 
 class ServerDied(Exception):
-    """The process ended before it was ready; the message is what it said."""
+    """The process ended before it was ready; the message is its output."""
 
 
 def free_port() -> int:
-    """Return a port of the loopback address nobody listens on."""
+    """Return a free port of the loopback address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -42,24 +42,25 @@ class ServerProcess:
         development: bool = True,
         cwd: Path | None = None,
     ) -> None:
-        """Describe a server; nothing runs yet.
+        """Describe a server; it does not run yet.
 
         Args:
             data: its data directory; its output goes to `server.log` beside it.
-            arguments: more of `towpath serve`.
-            port: where it listens; None takes a free one.
-            environment: added to this process's own; without TOWPATH_MODEL there is no model.
+            arguments: further arguments of `towpath serve`.
+            port: its port; None chooses a free one.
+            environment: added to the environment of this process; without TOWPATH_MODEL in it
+                there is no model.
             development: whether it runs with `--dev`.
-            cwd: where it runs.
+            cwd: its working directory.
         """
         self.data = data
         self.port = port or free_port()
         self.log = data.with_name(f"{data.name}.log")
         self._arguments: Sequence[str] = arguments
-        # What this machine's owner set for other programs is no business of a test.
+        # Variables that this machine sets for other programs must not affect a test.
         given = {"TOWPATH_MODEL": "none", **(environment or {})}
         self.environment: dict[str, str] = {**os.environ, **given}
-        """What the process is started with; what is changed counts from the next start on."""
+        """The environment of the process; a change applies from the next start."""
         self._development = development
         self._cwd = cwd
         self.process: subprocess.Popen[bytes] | None = None
@@ -77,7 +78,7 @@ class ServerProcess:
     def token(
         self, user: str = "alice", tenant: str = "acme", *, ttl: float = 3600.0, role: str = ""
     ) -> str:
-        """Return a token of this server's development key; one that is over for a negative ttl."""
+        """Return a token of the development key; a negative ttl makes an expired token."""
         key = development_key(self.data)
         roles = [role] if role else []
         return sign(key, user=user, tenant=tenant, roles=roles, now=time.time(), ttl=ttl)
@@ -92,7 +93,7 @@ class ServerProcess:
         self.await_ready()
 
     def launch(self) -> None:
-        """Start it and wait for nothing."""
+        """Start it without waiting."""
         command = [sys.executable, "-m", "towpath", "serve", "--port", str(self.port)]
         command += ["--data", str(self.data), *(["--dev"] if self._development else [])]
         with self.log.open("ab") as log:
@@ -120,7 +121,7 @@ class ServerProcess:
             time.sleep(0.05)
 
     def ready(self) -> bool:
-        """Whether it says that it is."""
+        """Whether its readiness endpoint answers 200."""
         try:
             with urllib.request.urlopen(f"{self.http}/health/ready", timeout=2) as answer:
                 return bool(answer.status == 200)
@@ -128,7 +129,7 @@ class ServerProcess:
             return False
 
     def stop(self) -> int:
-        """Ask it to stop, wait, and return its exit status."""
+        """Stop it with SIGTERM, wait, and return its exit status."""
         return self._end(signal.SIGTERM)
 
     def kill(self) -> int:

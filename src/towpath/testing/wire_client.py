@@ -1,7 +1,7 @@
-"""A client that speaks the wire and hides nothing: it sees every frame, in order.
+"""A client of the wire protocol that shows every frame, in order.
 
-SDKs prove that SDKs work; this one proves what exactly was sent. It answers pings unless told not
-to, and keeps every push.
+Tests with SDKs prove that SDKs work; tests with this client check the exact frames. It answers
+pings, unless `answer_pings` is false, and keeps every push.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class WireClient:
         return self.socket.close_reason
 
     def publications(self, channel: str) -> list[dict[str, Any]]:
-        """Return the live publications of a channel so far, as they came."""
+        """Return the live publications of a channel so far, in the order of arrival."""
         pushes = [frame["push"] for frame in self.frames if "push" in frame]
         return [push["pub"] for push in pushes if push["channel"] == channel and "pub" in push]
 
@@ -86,16 +86,16 @@ class WireClient:
         return reply["rpc"]["data"]
 
     async def until(self, condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
-        """Wait until a condition on what came holds.
+        """Wait until a condition on the received frames is true.
 
         Raises:
-            TimeoutError: it does not come to hold.
+            TimeoutError: the condition did not become true in time.
         """
         async with asyncio.timeout(seconds), self._news:
             await self._news.wait_for(condition)
 
     async def until_event(self, channel: str, *types: str, seconds: float = 10.0) -> None:
-        """Wait until a channel brought an event of one of these types."""
+        """Wait until an event of one of these types arrived in a channel."""
         await self.until(
             lambda: any(event["type"] in types for event in self.events(channel)), seconds=seconds
         )
@@ -113,7 +113,7 @@ class WireClient:
         await self._reader
 
     def drop(self) -> None:
-        """Cut the line without a close frame."""
+        """Abort the connection without a close frame."""
         self.socket.transport.abort()
 
     async def _read(self) -> None:
@@ -126,7 +126,7 @@ class WireClient:
         finally:
             for future in self._replies.values():
                 if not future.done():
-                    future.set_exception(ConnectionError("closed before the reply came"))
+                    future.set_exception(ConnectionError("closed before the reply arrived"))
                     future.exception()
             async with self._news:
                 self._news.notify_all()

@@ -62,7 +62,7 @@ def kinds(events: list[dict[str, Any]]) -> list[str]:
     return [kind for n, kind in enumerate(found) if n == 0 or kind != found[n - 1]]
 
 
-def said(events: list[dict[str, Any]], kind: str = "TEXT_MESSAGE_CONTENT") -> str:
+def text_of(events: list[dict[str, Any]], kind: str = "TEXT_MESSAGE_CONTENT") -> str:
     """Return the deltas of one type, joined."""
     return "".join(event["delta"] for event in events if event["type"] == kind)
 
@@ -77,9 +77,9 @@ async def test_text_and_thoughts_stream(tmp_path: Path) -> None:
         " day",
         ".",
     ]
-    assert said(events, "REASONING_MESSAGE_CONTENT") == "It asks"
+    assert text_of(events, "REASONING_MESSAGE_CONTENT") == "It asks"
     assert events[-1]["outcome"] == {"type": "success"}
-    assert server.asked[0].said == [("system", "Be kind."), ("user", "hello")]
+    assert server.requests[0].conversation == [("system", "Be kind."), ("user", "hello")]
 
 
 async def test_the_conversation_is_the_threads(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ async def test_the_conversation_is_the_threads(tmp_path: Path) -> None:
         for question in ("first?", "second?"):
             await stage.done(await stage.start(message=question))
         await stage.check()
-    assert server.asked[1].said == [
+    assert server.requests[1].conversation == [
         ("system", "Be kind."),
         ("user", "first?"),
         ("assistant", "One."),
@@ -111,7 +111,7 @@ async def test_an_answer_that_is_asked_for_again_is_a_new_one(tmp_path: Path) ->
         for _ in range(2):
             await stage.done(await stage.start(input=given))
         await stage.check()
-    assert [request.said for request in server.asked] == [
+    assert [request.conversation for request in server.requests] == [
         [("system", "Be kind."), ("user", "hello")],
         [("system", "Be kind."), ("user", "hello")],
     ]
@@ -131,7 +131,7 @@ async def test_a_clients_system_message_is_no_instruction(tmp_path: Path) -> Non
     ):
         with pytest.warns(UserWarning, match="[Ss]ystem"):
             await stage.played(from_pydantic_ai(agent), input=given)
-    assert server.asked[0].said == [("system", "Be kind."), ("user", "hello")]
+    assert server.requests[0].conversation == [("system", "Be kind."), ("user", "hello")]
 
 
 async def test_tools_are_called_and_their_results_told(tmp_path: Path) -> None:
@@ -146,10 +146,10 @@ async def test_tools_are_called_and_their_results_told(tmp_path: Path) -> None:
         events = await stage.played(from_pydantic_ai(agent), message="1 + 2?")
     (start,) = [event for event in events if event["type"] == "TOOL_CALL_START"]
     (result,) = [event for event in events if event["type"] == "TOOL_CALL_RESULT"]
-    assert (start["toolCallName"], said(events, "TOOL_CALL_ARGS")) == ("add", '{"a":1,"b":2}')
+    assert (start["toolCallName"], text_of(events, "TOOL_CALL_ARGS")) == ("add", '{"a":1,"b":2}')
     assert (result["toolCallId"], result["content"]) == (start["toolCallId"], "3")
-    assert said(events) == "Three."
-    assert server.asked[1].said[-1] == ("tool", "3")
+    assert text_of(events) == "Three."
+    assert server.requests[1].conversation[-1] == ("tool", "3")
 
 
 async def test_the_dependencies_are_of_the_run(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ async def test_the_dependencies_are_of_the_run(tmp_path: Path) -> None:
         async with staged("memory", tmp_path) as stage:
             deps = from_pydantic_ai(agent, deps=lambda request: request.context.user)
             await stage.played(deps)
-    assert server.asked[1].said[-1] == ("tool", "alice")
+    assert server.requests[1].conversation[-1] == ("tool", "alice")
 
 
 async def test_a_tool_that_needs_consent_asks_and_goes_on(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ async def test_a_tool_that_needs_consent_asks_and_goes_on(tmp_path: Path) -> Non
             return "paid"
 
         for approved, result in ((True, "paid"), (False, "")):
-            server.asked.clear()
+            server.requests.clear()
             async with staged("memory", tmp_path) as stage:
                 asking = from_pydantic_ai(agent)
                 stage.cast(asking)
@@ -192,8 +192,8 @@ async def test_a_tool_that_needs_consent_asks_and_goes_on(tmp_path: Path) -> Non
                 answer["payload"] = {"approved": approved}
                 await stage.done(await stage.start(input={"messages": [], "resume": [answer]}))
                 await stage.check()
-            assert server.asked[1].said[-1][0] == "tool"
-            assert result in server.asked[1].said[-1][1]
+            assert server.requests[1].conversation[-1][0] == "tool"
+            assert result in server.requests[1].conversation[-1][1]
     assert paid == [5]
 
 
@@ -231,7 +231,7 @@ async def test_a_failing_model_ends_the_run_with_its_code(
     assert events[-1]["message"] == codes.MODEL_CODES[code]
     assert SECRET not in repr(events) + happened
     if isinstance(answer, Says):
-        assert said(events) == "".join(answer.pieces)
+        assert text_of(events) == "".join(answer.pieces)
 
 
 async def test_nobody_there_is_unreachable(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ async def test_r121_what_exits_in_the_adapters_task_ends_its_run_only(
     async with staged("memory", tmp_path) as stage:
         events = await stage.played(carried(stream))
         faults = [one for one in stage.happened if isinstance(one, InternalError)]
-    assert said(events) == "half"
+    assert text_of(events) == "half"
     assert events[-1]["code"] == "run.failed"
     assert [type(one.error) for one in faults] == [type(error)]
 
@@ -380,7 +380,7 @@ async def test_cancel_reaches_a_model_that_says_nothing(tmp_path: Path) -> None:
     async with service(Silence()) as (server, agent), staged("memory", tmp_path) as stage:
         stage.cast(from_pydantic_ai(agent))
         run = await stage.start()
-        await server.was_asked.wait()
+        await server.request_received.wait()
         await stage.service.cancel(ALICE, run)
         await server.hung_up.wait()
         await stage.done(run)
@@ -398,18 +398,18 @@ async def test_however_it_is_stopped_the_model_is_let_go(pause: float) -> None:
             async with service(Says(pieces=["word "] * 5000, pause=pause)) as (server, agent):
                 stopped = asyncio.Event()
 
-                async def talk(agent: Any = agent, stopped: asyncio.Event = stopped) -> None:
-                    heard = 0
+                async def consume(agent: Any = agent, stopped: asyncio.Event = stopped) -> None:
+                    count = 0
                     async with contextlib.aclosing(from_pydantic_ai(agent)(request)) as items:
                         async for _ in items:
-                            heard += 1
+                            count += 1
                             await asyncio.sleep(0)
-                            if heard == 6:
+                            if count == 6:
                                 stopped.set()
                                 if closing:  # noqa: B023 - it ends within this round.
                                     break
 
-                task = asyncio.create_task(talk())
+                task = asyncio.create_task(consume())
                 await stopped.wait()
                 for _ in range(steps):
                     await asyncio.sleep(0)

@@ -38,10 +38,10 @@ async def test_it_asks_the_model_with_the_key(tmp_path: Path) -> None:
     async with assisted(tmp_path, Says(pieces=["Good", " day."])) as (server, stage):
         await stage.done(await stage.start(message="hello"))
         events = await stage.events()
-    (request,) = server.asked
+    (request,) = server.requests
     assert request.key == KEY
     assert (request.body["model"], request.body["stream"]) == ("clever", True)
-    assert request.said == [("system", INSTRUCTIONS), ("user", "hello")]
+    assert request.conversation == [("system", INSTRUCTIONS), ("user", "hello")]
     assert [one["delta"] for one in events if "delta" in one] == ["Good", " day."]
 
 
@@ -52,7 +52,7 @@ async def test_without_a_key_none_of_the_environment_is_sent(
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     async with assisted(tmp_path, Says(pieces=["Hi."]), key="") as (server, stage):
         await stage.done(await stage.start())
-    assert KEY not in server.asked[0].key
+    assert KEY not in server.requests[0].key
 
 
 async def test_the_oldest_is_left_out_and_the_question_never(tmp_path: Path) -> None:
@@ -63,11 +63,15 @@ async def test_the_oldest_is_left_out_and_the_question_never(tmp_path: Path) -> 
         await stage.done(await stage.start(message="x" * 1000))
         stored = await stage.store.get("acme", "alice", "t1")
     questions = [
-        [content.split()[1] for role, content in one.said if role == "user" and " " in content]
-        for one in server.asked
+        [
+            content.split()[1]
+            for role, content in one.conversation
+            if role == "user" and " " in content
+        ]
+        for one in server.requests
     ]
     assert questions == [["0"], ["0", "1"], ["1", "2"], ["2", "3"], []]
-    assert server.asked[-1].said[1:] == [("user", "x" * 1000)]
+    assert server.requests[-1].conversation[1:] == [("user", "x" * 1000)]
     assert stored is not None
     assert len(stored.messages) == 10
 
@@ -78,7 +82,7 @@ async def test_a_busy_service_is_asked_again(tmp_path: Path) -> None:
     async with assisted(tmp_path, *answers) as (server, stage):
         await stage.done(await stage.start())
         events = await stage.events()
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
     assert events[-1]["type"] == "RUN_FINISHED"
 
 
@@ -99,7 +103,7 @@ async def test_first_questions_at_once_share_one_client(
         for run in runs:
             await stage.done(run)
         await stage.done(await stage.start())
-    assert (len(server.asked), len(made)) == (9, 1)
+    assert (len(server.requests), len(made)) == (9, 1)
 
 
 async def test_the_key_is_in_no_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,14 +118,14 @@ async def test_the_key_is_in_no_log(tmp_path: Path, capsys: pytest.CaptureFixtur
             for _ in range(2):
                 await stage.done(await stage.start(message="a private question"))
             events = await stage.events()
-        told = capsys.readouterr()
+        output = capsys.readouterr()
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
     assert {one["type"] for one in events} >= {"RUN_ERROR", "RUN_FINISHED"}
-    for text in (told.err, told.out, repr(events), repr(stage.happened)):
+    for text in (output.err, output.out, repr(events), repr(stage.happened)):
         assert KEY not in text
-    assert "private" not in told.err
+    assert "private" not in output.err
 
 
 async def test_cancel_hangs_up(tmp_path: Path) -> None:

@@ -17,13 +17,13 @@ class Model:
 
     def __init__(self) -> None:
         self.url = ""
-        self.asked = 0
+        self.calls = 0
         self.left = asyncio.Event()
         """Set when whoever asked has gone."""
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        self.asked += 1
+        self.calls += 1
         writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nword \r\n")
         await reader.read()
         self.left.set()
@@ -66,6 +66,6 @@ async def test_r89_the_upstream_request_ends_with_the_run(tmp_path: Path, how: s
         await stage.done(run)
         await stage.check()
         last = (await stage.events())[-1]
-    told = {"stop": "cancelled", "deadline": "run.deadline", "drain": "run.drained"}
-    assert (last.get("code") or last["outcome"]["type"]) == told[how]
-    assert upstream.asked == 1
+    expected = {"stop": "cancelled", "deadline": "run.deadline", "drain": "run.drained"}
+    assert (last.get("code") or last["outcome"]["type"]) == expected[how]
+    assert upstream.calls == 1

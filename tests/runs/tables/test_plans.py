@@ -120,7 +120,7 @@ SORTS_A_FEW = "interrupts.of_run"
 """What one run asked."""
 
 
-class Asked(sqlite3.Connection):
+class RecordingConnection(sqlite3.Connection):
     """A connection that notes the plan of each question, and where in the code it is asked."""
 
     plans: ClassVar[dict[Site, dict[str, set[tuple[str, ...]]]]]
@@ -227,15 +227,21 @@ class World:
             lease=self.at + 10,
             queued=queued,
         )
-        self.emit(fact, said(thread))
+        self.emit(fact, append_to(thread))
 
     def end(
-        self, thread: str, run: str, *, messages: int = 2, asks: Sequence[str] = (), expires: float
+        self,
+        thread: str,
+        run: str,
+        *,
+        messages: int = 2,
+        interrupts: Sequence[str] = (),
+        expires: float,
     ) -> None:
-        outcome = {"type": "interrupt", "interrupts": [{"id": one} for one in asks]}
+        outcome = {"type": "interrupt", "interrupts": [{"id": one} for one in interrupts]}
         fact = RunClosed(
             key=key(thread, run),
-            status=Status.INTERRUPTED if asks else Status.FINISHED,
+            status=Status.INTERRUPTED if interrupts else Status.FINISHED,
             code=None,
             started={"type": "RUN_STARTED", "runId": run},
             ended={"type": "RUN_FINISHED", "outcome": outcome},
@@ -248,7 +254,7 @@ class World:
             holder="me",
             expires=expires,
         )
-        self.offsets[thread] = self.emit(fact, said(thread)).spans[0].last
+        self.offsets[thread] = self.emit(fact, append_to(thread)).spans[0].last
 
     def live_long(self, threads: int) -> None:
         """Have the person use other threads: each has a run that asked, and one that waits."""
@@ -258,7 +264,7 @@ class World:
             self.begin(thread, f"{thread}-first")
             self.end(thread, f"{thread}-first", expires=9e9)
             self.begin(thread, f"{thread}-asked")
-            self.end(thread, f"{thread}-asked", asks=("q1", "q2"), expires=9e9)
+            self.end(thread, f"{thread}-asked", interrupts=("q1", "q2"), expires=9e9)
             self.emit(RunQueued(key=key(thread, f"{thread}-waits"), request=b"", at=self.at))
         self.at = 1_000.0
 
@@ -272,7 +278,7 @@ class World:
         self.emit(RunQueued(key=key("mine", "two"), request=b"?", at=self.at))
         self.emit(RunWithdrawn(key=key("mine", "two")))
         await self.ask_everything()
-        self.end("mine", "one", asks=("q1", "q2"), expires=9e9)
+        self.end("mine", "one", interrupts=("q1", "q2"), expires=9e9)
         decided = InterruptDecided(
             key=key("mine", "one"),
             id="q1",
@@ -286,7 +292,7 @@ class World:
         self.begin("mine", "two", waits)
         self.end("mine", "two", messages=1, expires=9e9)
         self.begin("late", "three")
-        self.end("late", "three", asks=("q1", "q2"), expires=self.at)
+        self.end("late", "three", interrupts=("q1", "q2"), expires=self.at)
         with self.noting("expired"):
             assert await self.store.expired(self.at) == [key("late", "three")]
         self.emit(InterruptsExpired(key=key("late", "three"), at=self.at))
@@ -327,15 +333,15 @@ def whose(thread: str) -> ThreadKey:
     return ThreadKey(tenant="acme", user="alice", id=thread)
 
 
-def said(thread: str) -> Append:
+def append_to(thread: str) -> Append:
     return Append(thread_channel("acme", "alice", thread), (Item(b"{}", {}),))
 
 
 @pytest.fixture
-def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Asked]:
+def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[RecordingConnection]:
     """What was asked, and how it is answered, when everything was done once."""
 
-    class Noting(Asked):
+    class Noting(RecordingConnection):
         plans: ClassVar = {}
         functions: ClassVar = {}
 
@@ -350,13 +356,15 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Asked]:
     return Noting
 
 
-def test_r125_each_question_goes_the_way_it_is_meant_to(asked: type[Asked]) -> None:
+def test_r125_each_question_goes_the_way_it_is_meant_to(
+    recording: type[RecordingConnection],
+) -> None:
     """On the connection that writes and on the one that reads, whose tables are views."""
     found: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for at in sorted(asked.plans):
-        for sql, plans in asked.plans[at].items():
+    for at in sorted(recording.plans):
+        for sql, plans in recording.plans[at].items():
             assert len(plans) == 1, f"the plan depends on the connection: {sql}"
-            found[asked.functions[at]] += filter(None, plans)
+            found[recording.functions[at]] += filter(None, plans)
     assert {function: plans for function, plans in found.items() if plans} == PLANS
 
 
@@ -373,9 +381,9 @@ def test_r125_no_question_looks_at_all_of_a_table_that_grows() -> None:
                 assert function == SORTS_A_FEW, step
 
 
-def test_r125_no_question_is_left_out(asked: type[Asked]) -> None:
+def test_r125_no_question_is_left_out(recording: type[RecordingConnection]) -> None:
     """Every place in the code that asks the database something was reached."""
-    seen = asked.plans.keys()
+    seen = recording.plans.keys()
     missed = [
         f"{file}:{call.lineno}"
         for file, call in calls()

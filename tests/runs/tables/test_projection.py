@@ -47,13 +47,13 @@ def kind(request: pytest.FixtureRequest) -> str:
 class Act:
     """What one run of a generated thread does."""
 
-    said: list[dict[str, Any]]
+    events: list[dict[str, Any]]
     ending: str
 
 
 acts = st.builds(
     Act,
-    said=threads(runs=1, length=20).map(lambda events: events[1:-1]),
+    events=threads(runs=1, length=20).map(lambda events: events[1:-1]),
     ending=st.sampled_from(["return", "raise", "cancel", "garbage"]),
 )
 
@@ -81,8 +81,8 @@ async def play(played: list[Act]) -> None:
 def performing(act: Act, number: int, stage: Stage) -> Any:
     """Return an agent that says what was drawn, under ids that are new in this thread."""
 
-    async def agent(asked: AgentInput) -> AsyncGenerator[object, None]:
-        for event in act.said:
+    async def agent(request: AgentInput) -> AsyncGenerator[object, None]:
+        for event in act.events:
             yield renamed(event, f"run{number}-")
         if act.ending == "raise":
             raise RuntimeError
@@ -369,7 +369,7 @@ async def test_p5_a_second_active_run_is_impossible(
         await stage.service.cancel(ALICE, run)
 
 
-async def asking(asked: AgentInput) -> AsyncGenerator[object, None]:
+async def asking(request: AgentInput) -> AsyncGenerator[object, None]:
     """Ask one thing, and end."""
     question = {"id": "q1", "reason": "confirmation"}
     yield {"type": "RUN_FINISHED", "outcome": {"type": "interrupt", "interrupts": [question]}}
@@ -378,14 +378,14 @@ async def asking(asked: AgentInput) -> AsyncGenerator[object, None]:
 def decided(run: str, thread: str = "t1", **changed: Any) -> InterruptDecided:
     """Return a decision on a run's one question, as nobody checked it before."""
     key = RunKey(tenant="acme", user="alice", thread=thread, run=run, agent="agent")
-    said = {
+    fields = {
         "id": "q1",
         "status": InterruptStatus.APPROVED,
         "payload": None,
         "at": 1_000.0,
         **changed,
     }
-    return InterruptDecided(key=key, **{"others": frozenset(), **said})
+    return InterruptDecided(key=key, **{"others": frozenset(), **fields})
 
 
 async def test_p5_r96_only_an_open_question_can_be_decided(kind: str, tmp_path: Path) -> None:

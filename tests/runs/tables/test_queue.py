@@ -307,8 +307,8 @@ async def test_a_log_of_version_1_learns_to_wait(tmp_path: Path) -> None:
 
 def leave_running(db: sqlite3.Connection) -> None:
     """Begin one more run in a file of version 1, as if its process had died then."""
-    asked = {"messages": [{"id": "id7", "role": "user", "content": "and then?"}]}
-    started = {"type": "RUN_STARTED", "threadId": "t1", "runId": "id6", "input": asked}
+    run_input = {"messages": [{"id": "id7", "role": "user", "content": "and then?"}]}
+    started = {"type": "RUN_STARTED", "threadId": "t1", "runId": "id6", "input": run_input}
     tags = {"thread": "t1", "run": "id6", "agent": "agent", "seq": "1"}
     row = msgspec.msgpack.encode([[msgspec.json.encode(started), tags]])
     db.execute("INSERT INTO log VALUES (1, 8, 8, 4000000000.0, ?, ?)", (len(row), row))
@@ -327,8 +327,12 @@ async def test_runs_that_wait_leave_a_question_open(kind: str, tmp_path: Path) -
         run = await stage.cast(saying(asking), double_texting="queue").start()
         await stage.done(run)
         await put(stage, "later")
-        said = Decision(request_id="d1", run_id=run, interrupt_id="q1", decision="approve")
+        decision = Decision(request_id="d1", run_id=run, interrupt_id="q1", decision="approve")
         with pytest.raises(Conflict):
-            await stage.service.approve(ALICE, said)
-        (asked,) = await stage.store.last_interrupts("acme", "alice", "t1")
-        assert (asked.key.run, asked.id, asked.status) == (run, "q1", InterruptStatus.OPEN)
+            await stage.service.approve(ALICE, decision)
+        (interrupt,) = await stage.store.last_interrupts("acme", "alice", "t1")
+        assert (interrupt.key.run, interrupt.id, interrupt.status) == (
+            run,
+            "q1",
+            InterruptStatus.OPEN,
+        )

@@ -67,9 +67,9 @@ async def all_of(broker: SqliteBroker) -> Known:
     """Ask everything."""
     store, known = ThreadStore(broker), Known()
     for who, thread in THREADS:
-        place, channel = (who.user, thread), thread_channel(who.tenant, who.user, thread)
-        known.threads[place] = await store.get(who.tenant, who.user, thread)
-        known.runs[place] = await store.runs(who.tenant, who.user, thread, limit=100)
+        directory, channel = (who.user, thread), thread_channel(who.tenant, who.user, thread)
+        known.threads[directory] = await store.get(who.tenant, who.user, thread)
+        known.runs[directory] = await store.runs(who.tenant, who.user, thread, limit=100)
         replay = await broker.read(channel, 0)
         known.logs[channel] = None if replay.gone else replay.publications
     for who in (ALICE, BOB):
@@ -113,17 +113,17 @@ def leave(files: Path, *, checkpointed: bool) -> Left:
 @pytest.fixture(scope="module", params=["in the file", "in the write-ahead log", "stopped"])
 def left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Left:
     """A killed server's log, or one that was opened and closed well since."""
-    place = tmp_path_factory.mktemp("left") / "files"
-    left = leave(place, checkpointed=request.param == "in the file")
+    directory = tmp_path_factory.mktemp("left") / "files"
+    left = leave(directory, checkpointed=request.param == "in the file")
     if request.param == "stopped":
-        asyncio.run(look(place))
+        asyncio.run(look(directory))
     return left
 
 
 @asynccontextmanager
-async def opened(place: Path, happened: list[TelemetryEvent]) -> AsyncIterator[SqliteBroker]:
+async def opened(directory: Path, happened: list[TelemetryEvent]) -> AsyncIterator[SqliteBroker]:
     broker = SqliteBroker(
-        place / "log",
+        directory / "log",
         lambda *_: None,
         ThreadProjection(),
         telemetry=Telemetry([happened.append]),
@@ -136,7 +136,7 @@ async def opened(place: Path, happened: list[TelemetryEvent]) -> AsyncIterator[S
         await broker.stop()
 
 
-async def look(place: Path) -> tuple[Known | None, LogQuarantined | None]:
+async def look(directory: Path) -> tuple[Known | None, LogQuarantined | None]:
     """Open what was left and ask everything; None where it refuses.
 
     Where the log turns out to be damaged while it is open, it is opened once more.
@@ -144,13 +144,13 @@ async def look(place: Path) -> tuple[Known | None, LogQuarantined | None]:
     happened: list[TelemetryEvent] = []
     known = None
     with suppress(ConfigurationError):
-        async with opened(place, happened) as broker:
+        async with opened(directory, happened) as broker:
             with suppress(LogCorrupted):
                 known = await all_of(broker)
             await broker.examined()
             damaged = broker.condition is LogHealth.DAMAGED
         if damaged:
-            return await look(place)
+            return await look(directory)
     found = [one for one in happened if isinstance(one, LogQuarantined)]
     return known, (found[0] if found else None)
 
@@ -162,12 +162,12 @@ def hold_against(known: Known, before: Known, quarantined: LogQuarantined | None
         return
     assert known.epoch != before.epoch
     assert Path(quarantined.path).exists()
-    carried = [place for place, thread in known.threads.items() if thread is not None]
+    carried = [directory for directory, thread in known.threads.items() if thread is not None]
     assert quarantined.carried.get("threads", 0) == len(carried)
     # What the write-ahead log said last may be lost: then a thread may be as it was before.
     earlier = "write-ahead" in quarantined.reason
-    for place in carried:
-        now, then = known.threads[place], before.threads[place]
+    for directory in carried:
+        now, then = known.threads[directory], before.threads[directory]
         assert now is not None
         assert then is not None
         assert now.messages == then.messages[: len(now.messages)]
@@ -176,8 +176,8 @@ def hold_against(known: Known, before: Known, quarantined: LogQuarantined | None
             assert (len(now.messages), now.state) == (len(then.messages), then.state)
             assert (now.last_run, now.offset) == (then.last_run, then.offset)
             assert now.row.title == then.row.title
-        expected = {run.run_id: run for run in before.runs[place]}
-        for run in known.runs[place]:
+        expected = {run.run_id: run for run in before.runs[directory]}
+        for run in known.runs[directory]:
             lost = earlier or expected[run.run_id].ended_at is None
             mine = (expected[run.run_id].status, expected[run.run_id].code)
             may_be = {mine, ("lost", "run.lost")} if lost else {mine}
@@ -193,9 +193,9 @@ def _some(control: list[bytes]) -> list[bytes]:
     return [one for one in control if one in TAKEN_BACK]
 
 
-def copied(left: Left, place: Path) -> Path:
-    shutil.copytree(left.files, place)
-    return place
+def copied(left: Left, directory: Path) -> Path:
+    shutil.copytree(left.files, directory)
+    return directory
 
 
 def test_an_undamaged_log_is_left_alone(left: Left, tmp_path: Path) -> None:
@@ -211,8 +211,8 @@ def test_an_undamaged_log_is_left_alone(left: Left, tmp_path: Path) -> None:
 def test_p3_p4_a_flipped_byte_anywhere_is_never_data(left: Left, at: int, bits: int) -> None:
     """Whatever byte is another one, each answer is what was written, or there is none."""
     with tempfile.TemporaryDirectory() as folder:
-        place = copied(left, Path(folder, "copy"))
-        files = sorted(place.glob("log*"))
+        directory = copied(left, Path(folder, "copy"))
+        files = sorted(directory.glob("log*"))
         sizes = [file.stat().st_size for file in files]
         at %= sum(sizes)
         for file, size in zip(files, sizes, strict=True):
@@ -220,7 +220,7 @@ def test_p3_p4_a_flipped_byte_anywhere_is_never_data(left: Left, at: int, bits: 
                 flip(file, at, bits)
                 break
             at -= size
-        known, quarantined = asyncio.run(look(place))
+        known, quarantined = asyncio.run(look(directory))
         if known is not None:
             hold_against(known, left.known, quarantined)
 
@@ -328,10 +328,10 @@ def checkpointed(tmp_path_factory: pytest.TempPathFactory) -> Left:
 @pytest.mark.parametrize("where", DAMAGES)
 def test_r53_a_damaged_log_is_set_aside(checkpointed: Left, tmp_path: Path, where: str) -> None:
     """It stands aside as it was; a new epoch begins with the threads that are certain."""
-    place = copied(checkpointed, tmp_path / "a")
-    DAMAGES[where](place / "log")
-    damaged = (place / "log").read_bytes()
-    known, quarantined = asyncio.run(look(place))
+    directory = copied(checkpointed, tmp_path / "a")
+    DAMAGES[where](directory / "log")
+    damaged = (directory / "log").read_bytes()
+    known, quarantined = asyncio.run(look(directory))
     assert quarantined is not None
     assert known is not None
     hold_against(known, checkpointed.known, quarantined)
@@ -345,7 +345,7 @@ def test_r53_a_damaged_log_is_set_aside(checkpointed: Left, tmp_path: Path, wher
     else:
         assert carried + 1 > 0
         assert quarantined.carried["left_out"] > 0
-    again, second = asyncio.run(look(place))
+    again, second = asyncio.run(look(directory))
     assert second is None
     assert again == known
 
@@ -356,9 +356,9 @@ def test_what_wal_lost_is_noticed(tmp_path: Path) -> None:
     size = (left.files / "log-wal").stat().st_size
     assert size > 20 * 4120
     for number, at in enumerate((2, 20, 28, 32 + 9, size // 2, size - 10)):
-        place = copied(left, tmp_path / f"copy{number}")
-        flip(place / "log-wal", at)
-        known, quarantined = asyncio.run(look(place))
+        directory = copied(left, tmp_path / f"copy{number}")
+        flip(directory / "log-wal", at)
+        known, quarantined = asyncio.run(look(directory))
         assert quarantined is not None, at
         assert not quarantined.control, "nobody can tell what was said last"
         assert known is not None
@@ -368,24 +368,24 @@ def test_what_wal_lost_is_noticed(tmp_path: Path) -> None:
 
 def test_a_log_that_was_never_ours_is_left_alone(checkpointed: Left, tmp_path: Path) -> None:
     """Without the mark of an earlier opening, a broken file is somebody else's: it is refused."""
-    place = copied(checkpointed, tmp_path / "a")
-    (place / "log.lock").write_text("")
-    wreck_header(place / "log")
-    before = (place / "log").read_bytes()
-    assert asyncio.run(look(place)) == (None, None)
-    assert (place / "log").read_bytes() == before
-    assert list(place.glob("*quarantined*")) == []
+    directory = copied(checkpointed, tmp_path / "a")
+    (directory / "log.lock").write_text("")
+    wreck_header(directory / "log")
+    before = (directory / "log").read_bytes()
+    assert asyncio.run(look(directory)) == (None, None)
+    assert (directory / "log").read_bytes() == before
+    assert list(directory.glob("*quarantined*")) == []
 
 
 def test_publications_that_are_missing_are_noticed(checkpointed: Left, tmp_path: Path) -> None:
     """A row that is gone leaves no broken checksum, but a count and an order that do not fit."""
     for number, where in enumerate(("last=3", "last=(SELECT MAX(last) FROM log)", "first=1")):
-        place = copied(checkpointed, tmp_path / f"copy{number}")
-        with closing(sqlite3.connect(place / "log")) as db:
+        directory = copied(checkpointed, tmp_path / f"copy{number}")
+        with closing(sqlite3.connect(directory / "log")) as db:
             gone = f"SELECT rowid FROM log WHERE {where} LIMIT 1"
             assert db.execute(f"DELETE FROM log WHERE rowid=({gone})").rowcount == 1
             db.commit()
-        known, quarantined = asyncio.run(look(place))
+        known, quarantined = asyncio.run(look(directory))
         assert quarantined is not None
         assert known is not None
         hold_against(known, checkpointed.known, quarantined)
@@ -393,21 +393,21 @@ def test_publications_that_are_missing_are_noticed(checkpointed: Left, tmp_path:
 
 async def test_messages_that_are_missing_are_noticed(checkpointed: Left, tmp_path: Path) -> None:
     """A thread with a hole in its conversation is not shown, and not carried over."""
-    place, happened = copied(checkpointed, tmp_path / "a"), list[TelemetryEvent]()
-    with closing(sqlite3.connect(place / "log")) as db:
+    directory, happened = copied(checkpointed, tmp_path / "a"), list[TelemetryEvent]()
+    with closing(sqlite3.connect(directory / "log")) as db:
         db.execute("DELETE FROM messages WHERE user='alice' AND thread='t1' AND place=5")
         db.commit()
-    async with opened(place, happened) as broker:
+    async with opened(directory, happened) as broker:
         with pytest.raises(LogCorrupted):
             await ThreadStore(broker).get("acme", "alice", "t1")
 
 
 def test_a_name_in_the_schema_is_data_too(checkpointed: Left, tmp_path: Path) -> None:
     """A column that is called otherwise is damage, also where all rows are right."""
-    place = copied(checkpointed, tmp_path / "a")
-    at = (place / "log").read_bytes().index(b"offset INTEGER")
-    flip(place / "log", at, 0x02)
-    known, quarantined = asyncio.run(look(place))
+    directory = copied(checkpointed, tmp_path / "a")
+    at = (directory / "log").read_bytes().index(b"offset INTEGER")
+    flip(directory / "log", at, 0x02)
+    known, quarantined = asyncio.run(look(directory))
     assert quarantined is not None
     assert known is not None
     hold_against(known, checkpointed.known, quarantined)
@@ -424,9 +424,9 @@ def test_a_note_on_the_log_that_changed_is_damage(
         asyncio.run(look(whole))
     start = (whole / "log").read_bytes().index(noted.encode())
     for at in (start, start + len(noted) - 1, start + len(noted)):
-        place = copied(Left(whole, checkpointed.known), tmp_path / str(at))
-        flip(place / "log", at, 0x01)
-        known, quarantined = asyncio.run(look(place))
+        directory = copied(Left(whole, checkpointed.known), tmp_path / str(at))
+        flip(directory / "log", at, 0x01)
+        known, quarantined = asyncio.run(look(directory))
         assert quarantined is not None
         assert known is not None
         hold_against(known, checkpointed.known, quarantined)
@@ -434,11 +434,11 @@ def test_a_note_on_the_log_that_changed_is_damage(
 
 def test_a_log_damaged_after_a_clean_stop_is_set_aside(checkpointed: Left, tmp_path: Path) -> None:
     """A file that was closed well and cannot even be opened any more is damaged like any other."""
-    place = copied(checkpointed, tmp_path / "a")
-    asyncio.run(look(place))
-    for page in pages_of(place / "log", "meta"):
-        wreck(place / "log", page)
-    known, quarantined = asyncio.run(look(place))
+    directory = copied(checkpointed, tmp_path / "a")
+    asyncio.run(look(directory))
+    for page in pages_of(directory / "log", "meta"):
+        wreck(directory / "log", page)
+    known, quarantined = asyncio.run(look(directory))
     assert quarantined is not None
     assert known is not None
     assert quarantined.carried["threads"] == len(THREADS)
@@ -449,15 +449,15 @@ def test_rows_that_went_missing_after_a_clean_stop_are_missed(
     checkpointed: Left, tmp_path: Path, table: str
 ) -> None:
     """No row is wrong, and one is not there: the log is damaged soon after it was opened."""
-    place = copied(checkpointed, tmp_path / "a")
-    asyncio.run(look(place))
-    page = pages_of(place / "log", table)[-1]
-    with (place / "log").open("r+b") as file:
+    directory = copied(checkpointed, tmp_path / "a")
+    asyncio.run(look(directory))
+    page = pages_of(directory / "log", table)[-1]
+    with (directory / "log").open("r+b") as file:
         file.seek((page - 1) * 4096 + 3)
         cells = int.from_bytes(file.read(2), "big")
         file.seek((page - 1) * 4096 + 3)
         file.write((cells - 1).to_bytes(2, "big"))
-    known, quarantined = asyncio.run(look(place))
+    known, quarantined = asyncio.run(look(directory))
     assert quarantined is not None
     assert known is not None
     hold_against(known, checkpointed.known, quarantined)
@@ -467,23 +467,23 @@ async def test_an_examination_that_is_stopped_finds_nothing(
     checkpointed: Left, tmp_path: Path
 ) -> None:
     """A server that stops while it looks at its log waits for no end of that, and says nothing."""
-    place = copied(checkpointed, tmp_path / "a")
-    await look(place)
+    directory = copied(checkpointed, tmp_path / "a")
+    await look(directory)
     reasons: list[str] = []
     for _ in range(50):
-        Examination(place / "log", reasons.append).stop()
+        Examination(directory / "log", reasons.append).stop()
     assert reasons == []
 
 
 def test_no_quarantine_overwrites_another(checkpointed: Left, tmp_path: Path) -> None:
     """Each one gets a number of its own."""
-    place = copied(checkpointed, tmp_path / "a")
-    (place / "log.quarantined-1").write_text("an earlier one")
-    DAMAGES["inside a word"](place / "log")
-    _, quarantined = asyncio.run(look(place))
+    directory = copied(checkpointed, tmp_path / "a")
+    (directory / "log.quarantined-1").write_text("an earlier one")
+    DAMAGES["inside a word"](directory / "log")
+    _, quarantined = asyncio.run(look(directory))
     assert quarantined is not None
     assert Path(quarantined.path).name == "log.quarantined-2"
-    assert (place / "log.quarantined-1").read_text() == "an earlier one"
+    assert (directory / "log.quarantined-1").read_text() == "an earlier one"
 
 
 @pytest.mark.parametrize("done", ["filled", "set aside", "half moved"])
@@ -491,25 +491,25 @@ def test_an_interrupted_quarantine_is_finished(
     checkpointed: Left, tmp_path: Path, done: str
 ) -> None:
     """A kill at any step of the exchange loses neither the old log nor what was carried over."""
-    place = copied(checkpointed, tmp_path / "a")
-    DAMAGES["inside a word"](place / "log")
-    whole = copied(Left(place, checkpointed.known), tmp_path / "b")
+    directory = copied(checkpointed, tmp_path / "a")
+    DAMAGES["inside a word"](directory / "log")
+    whole = copied(Left(directory, checkpointed.known), tmp_path / "b")
     known, _ = asyncio.run(look(whole))
     if done == "filled":
-        shutil.copy(whole / "log", place / "log.new")
-        (place / "log.new").write_bytes((whole / "log").read_bytes()[:8192])
+        shutil.copy(whole / "log", directory / "log.new")
+        (directory / "log.new").write_bytes((whole / "log").read_bytes()[:8192])
     else:
-        (place / "log").rename(place / "log.quarantined-1")
-        shutil.copy(whole / "log", place / "log.new")
-        (place / "log-wal").write_bytes(b"stale" * 1000 if done == "half moved" else b"")
-    again, _ = asyncio.run(look(place))
+        (directory / "log").rename(directory / "log.quarantined-1")
+        shutil.copy(whole / "log", directory / "log.new")
+        (directory / "log-wal").write_bytes(b"stale" * 1000 if done == "half moved" else b"")
+    again, _ = asyncio.run(look(directory))
     assert again is not None
     assert known is not None
     assert [t and t.messages for t in again.threads.values()] == [
         t and t.messages for t in known.threads.values()
     ]
-    assert (place / "log.quarantined-1").exists()
-    assert not (place / "log.new").exists()
+    assert (directory / "log.quarantined-1").exists()
+    assert not (directory / "log.new").exists()
 
 
 @pytest.mark.parametrize("kept", [(), (b"three",), (b"three", b"four")])
@@ -517,16 +517,16 @@ async def test_r84_what_the_control_channel_lost_shows_after_a_quarantine(
     checkpointed: Left, tmp_path: Path, kept: tuple[bytes, ...]
 ) -> None:
     """Revocations carried over keep their offsets: a channel that was trimmed looks trimmed."""
-    place = copied(checkpointed, tmp_path / "a")
+    directory = copied(checkpointed, tmp_path / "a")
     items = tuple(Item(data, {}) for data in kept)
-    async with opened(place, []) as broker:
+    async with opened(directory, []) as broker:
         await write(broker, Write((Append(CONTROL, items),), truncate=(CONTROL,)))
         before = await broker.read(CONTROL, None)
-    DAMAGES["inside a word"](place / "log")
-    _, quarantined = await look(place)
+    DAMAGES["inside a word"](directory / "log")
+    _, quarantined = await look(directory)
     assert quarantined is not None
     assert quarantined.control
-    async with opened(place, []) as broker:
+    async with opened(directory, []) as broker:
         after = await broker.read(CONTROL, None)
         assert (after.begins, after.top) == (before.begins, before.top) == (3, 2 + len(kept))
         assert after.publications == before.publications
@@ -538,10 +538,10 @@ async def test_p3_damage_while_it_runs_is_never_handed_out(
     checkpointed: Left, tmp_path: Path
 ) -> None:
     """A value that changed on the disk is refused, and with it everything from then on."""
-    place, happened = copied(checkpointed, tmp_path / "a"), list[TelemetryEvent]()
-    async with opened(place, happened) as broker:
+    directory, happened = copied(checkpointed, tmp_path / "a"), list[TelemetryEvent]()
+    async with opened(directory, happened) as broker:
         store = ThreadStore(broker)
-        DAMAGES["inside a message"](place / "log")
+        DAMAGES["inside a message"](directory / "log")
         refused = 0
         for who, thread in THREADS:
             try:
@@ -558,7 +558,7 @@ async def test_p3_damage_while_it_runs_is_never_handed_out(
             await write(broker, Write((Append(CONTROL, (Item(b"three", {}),)),)))
         with pytest.raises(LogCorrupted):
             await broker.read(CONTROL, 0)
-    known, quarantined = await look(place)
+    known, quarantined = await look(directory)
     assert quarantined is not None
     assert known is not None
     hold_against(known, checkpointed.known, quarantined)
@@ -603,15 +603,15 @@ async def test_a_broken_row_is_not_sealed_by_an_update(checkpointed: Left, tmp_p
     """Who changes a thread whose row is damaged is refused; the damage does not become right."""
     from towpath.runs.tables.projection import ThreadKey, ThreadRenamed
 
-    place, happened = copied(checkpointed, tmp_path / "a"), list[TelemetryEvent]()
-    async with opened(place, happened) as broker:
-        with closing(sqlite3.connect(place / "log")) as db:
+    directory, happened = copied(checkpointed, tmp_path / "a"), list[TelemetryEvent]()
+    async with opened(directory, happened) as broker:
+        with closing(sqlite3.connect(directory / "log")) as db:
             db.execute("UPDATE threads SET title='forged' WHERE id='t1' AND user='alice'")
             db.commit()
         key = ThreadKey(tenant="acme", user="alice", id="t1")
         with pytest.raises(LogCorrupted):
             await write(broker, Write(facts=(ThreadRenamed(key=key, title="new", at=1.0),)))
-    known, quarantined = await look(place)
+    known, quarantined = await look(directory)
     assert quarantined is not None
     assert known is not None
     assert known.threads["alice", "t1"] is None

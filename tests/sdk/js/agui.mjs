@@ -13,7 +13,7 @@ const { resumingFetch, ThreadAgent } = new Function(
   `${code}; return { resumingFetch, ThreadAgent };`,
 )(...Object.values(client));
 
-const seen = { types: [], errors: [], told: [] };
+const seen = { types: [], errors: [], console: [] };
 const subscriber = {
   onEvent: ({ event }) => {
     seen.types.push(event.type);
@@ -25,8 +25,8 @@ const subscriber = {
     seen.errors.push(event.message);
   },
 };
-process.on('unhandledRejection', (error) => seen.told.push(`unhandled: ${error.message}`));
-for (const name of ['warn', 'error']) console[name] = (...words) => seen.told.push(words.join(' '));
+process.on('unhandledRejection', (error) => seen.console.push(`unhandled: ${error.message}`));
+for (const name of ['warn', 'error']) console[name] = (...words) => seen.console.push(words.join(' '));
 
 const agent = new ThreadAgent({
   url,

@@ -17,7 +17,7 @@ import './message.ts';
 import type { MessageActions } from './message.ts';
 import type { Decide } from './question.ts';
 
-const READ_OUT = 1_500; // Characters: some minutes of speech nobody asked for are no help.
+const READ_OUT = 1_500; // Characters: a screen reader would speak longer texts for minutes.
 const NEAR = 80; // Pixels from the end within which the reader is taken to follow.
 
 @customElement('towpath-conversation')

@@ -8,7 +8,7 @@ import { base, controls } from '../styles/look.ts';
 import { closeIcon } from './icons.ts';
 
 const SHOWN = 200; // The newest; the log holds more.
-const PAUSE = 250; // Milliseconds between drawings: nobody reads faster.
+const PAUSE = 250; // Milliseconds between drawings: people read more slowly than this.
 
 @customElement('towpath-events')
 export class EventsElement extends LitElement {

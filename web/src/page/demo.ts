@@ -1,6 +1,6 @@
 // Demo users, whom a gateway in development offers to pages on its own machine.
 
-/** Return their names; none in production, or where nobody answers. */
+/** Return their names; none in production, or if the server does not answer. */
 export async function demoUsers(): Promise<string[]> {
   try {
     const answer = await fetch('page.json');

@@ -24,7 +24,7 @@ def recent(messages: Sequence[Message], tokens: int) -> list[Message]:
 
     Args:
         messages: the conversation, oldest first, in AG-UI wire form.
-        tokens: the bound, estimated: what is sent may be a little more or, mostly, less.
+        tokens: the bound, as an estimate: the actual number may differ a little.
     """
     kept: list[Message] = []
     remaining = tokens

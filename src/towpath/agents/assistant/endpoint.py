@@ -35,7 +35,7 @@ class Endpoint:
             raise ConfigurationError("OPENAI_BASE_URL holds a password: give OPENAI_API_KEY")
         if not good or url.query or url.fragment:
             raise ConfigurationError(
-                "OPENAI_BASE_URL must be http(s)://host/path, without query: what stands before "
+                "OPENAI_BASE_URL must be http(s)://host/path, without query: the part before "
                 "/chat/completions"
             )
 

@@ -1,7 +1,7 @@
 """The process in which the local model runs; a script that imports nothing of Towpath.
 
-It reads one line of JSON from standard input, so that nothing of it shows in a list of processes:
-the path of the model and the API key of its server. It answers with one line on standard output:
+It reads the path of the model and the API key of its server as one line of JSON from standard
+input, so that a list of processes does not show them. It answers with one line on standard output:
 its URL, or an error. Standard input then stays open while the gateway runs. When it ends, however
 the gateway ended, this process ends too.
 """

@@ -56,5 +56,5 @@ def release(db: sqlite3.Connection, key: RunKey, holder: str, at: float) -> None
     run = key.run_id_key
     row = db.execute(f"SELECT holder, expires FROM leases WHERE {_RUN}", run).fetchone()
     if row is None or (row[0] != holder and row[1] > at):
-        raise LeaseHeld("the run is not held any more, or by somebody else")
+        raise LeaseHeld("the lease of the run has ended, or another process holds it")
     db.execute(f"DELETE FROM leases WHERE {_RUN}", run)

@@ -53,12 +53,12 @@ test: $(STAMPS)/dev $(STAMPS)/model $(PAGE) ## run every test this machine can r
 	tools/chromium || missing+=(browser)
 	tools/nginx || missing+=(nginx)
 	if [ $${#missing[@]} = 0 ]; then
-	  exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --junit-xml=$(RESULTS) $(ARGS)
+	  exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --junit-xml=$(RESULTS) $(ARGS)
 	fi
 	left=$$(printf ' or %s' "$${missing[@]}")
 	left=$${left# or }
 	status=0
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --junit-xml=$(RESULTS) -m "not ($$left)" $(ARGS) || status=$$?
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --junit-xml=$(RESULTS) -m "not ($$left)" $(ARGS) || status=$$?
 	echo "NOT RUN, missing here: $$left"
 	$(BIN)/python -m pytest --collect-only -q -m "$$left" $(ARGS) | sed -n '/::/s/^/  /p' || true
 	exit $$status

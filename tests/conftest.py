@@ -19,6 +19,21 @@ settings.register_profile("dev", max_examples=50, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
+LONGEST = (
+    "servers/test_crash_points.py",
+    "sdk/test_js_sdk.py",
+    "servers/test_outage.py",
+    "sdk/test_python_sdk.py",
+    "browser/test_trouble.py",
+)
+"""The files that take longest. They begin first, so that no worker ends long after the others."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the tests of the longest files to the front; files are handed to workers in order."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a coroutine function as a test, on a loop of its own, bounded in time."""

@@ -50,11 +50,14 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.run_id is not None and not is_id(self.run_id):
-            raise BadRequest("run_id must be 1 to 128 printable characters")
+            raise BadRequest("run_id (AG-UI: runId) must be 1 to 128 printable characters")
         if not is_id(self.request_id):
             raise BadRequest("request_id must be 1 to 128 printable characters")
         if self.thread_id is not None and not is_thread_id(self.thread_id):
-            raise BadRequest("thread_id must be 1 to 128 printable characters, 248 bytes at most")
+            raise BadRequest(
+                "thread_id (AG-UI: threadId) must be 1 to 128 printable characters, "
+                "248 bytes at most"
+            )
         if (self.message is None) == (self.input is None):
             raise BadRequest("give either message or input")
         if self.message is not None and not self.message.strip():

@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 
 from tests.events.client import errors_of, screen
 from tests.events.legal import threads
+from towpath.events import message, tool_call
 from towpath.events.digest import OFFSET_BASIS, digest, fnv1a
 from towpath.events.order import Order
 from towpath.events.types import TERMINAL, IllegalEvent
@@ -173,6 +174,8 @@ ONE_OF_EACH: list[object] = [
     {"type": "STEP_STARTED", "stepName": "s"},
     {"type": "REASONING_START", "messageId": "th"},
     {"type": "UNKNOWN", "x": 1},
+    message("whole"),
+    tool_call("f", {"a": 1}),
 ]
 
 

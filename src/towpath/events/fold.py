@@ -84,6 +84,11 @@ class Fold:
         """Whether the conversation has such a message."""
         return message_id in self._messages
 
+    def has_call(self, tool_call_id: str) -> bool:
+        """Whether a message of the conversation has a tool call with this id."""
+        calls = (call for one in self._messages.values() for call in one.get("toolCalls") or ())
+        return any(call["id"] == tool_call_id for call in calls)
+
     def text(self, message_id: str) -> str:
         """Return the text of a message so far; empty if a snapshot dropped the message."""
         self._join_text(message_id)

@@ -35,6 +35,13 @@ DELTAS: Final[Mapping[str, str]] = {
 }
 """Types whose `delta` is appended to an item, and the field with its id; deltas can be merged."""
 
+CHUNKS: Final[Mapping[str, tuple[str, str]]] = {
+    "TEXT_MESSAGE_CHUNK": ("TEXT_MESSAGE", "messageId"),
+    "REASONING_MESSAGE_CHUNK": ("REASONING_MESSAGE", "messageId"),
+    "TOOL_CALL_CHUNK": ("TOOL_CALL", "toolCallId"),
+}
+"""Types that a run expands: the prefix of the types that they become, and the field with the id."""
+
 RENAMED: Final[Mapping[str, str]] = {
     "THINKING_START": "REASONING_START",
     "THINKING_END": "REASONING_END",

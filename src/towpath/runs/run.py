@@ -8,9 +8,11 @@ once, in one of several ways. The first ending wins: success, failure, deadline,
 transitions that the table holds from `RUNNING` only. A later transition is refused and has no
 effect. So there is exactly one terminal event, and no event follows it.
 
-Agents may yield text, AG-UI events, or both. Text becomes a message of its own, which is closed by
-the next item of another kind. An agent may yield the lifecycle events itself: its RUN_STARTED is
-dropped, since the run has one, and its terminal event ends the run.
+Agents may yield text, AG-UI events, and values, each of which stands for one or several events.
+Text becomes a message of its own, which is closed by the next item of another kind. A value is
+published whole or not at all, because it never has an illegal event beside others (`EventValue`).
+An agent may yield the lifecycle events itself: its RUN_STARTED is dropped, since the run has one,
+and its terminal event ends the run.
 
 Each event is checked against the legal order once and encoded once, when it is made. An event that
 has no encoding is refused like an illegal one. The log stores these bytes, and every reader gets
@@ -30,6 +32,7 @@ from towpath.events.fold import Fold
 from towpath.events.interrupts import check_interrupts, expiry
 from towpath.events.order import RULES
 from towpath.events.types import (
+    CHUNKS,
     DELTAS,
     LEGACY_REASONING_ID,
     TERMINAL,
@@ -38,6 +41,7 @@ from towpath.events.types import (
     Message,
     parse,
 )
+from towpath.events.values import EventValue, Ids
 from towpath.runs.encoding import SurrogateHalves, as_unicode, check_depth, encoded
 from towpath.runs.model import TRANSITIONS, RunClosed, RunKey, Status, Transition
 
@@ -65,14 +69,6 @@ class _Stream:
     id: str
 
 
-CHUNKS: dict[str, tuple[str, str]] = {
-    "TEXT_MESSAGE_CHUNK": ("TEXT_MESSAGE", "messageId"),
-    "REASONING_MESSAGE_CHUNK": ("REASONING_MESSAGE", "messageId"),
-    "TOOL_CALL_CHUNK": ("TOOL_CALL", "toolCallId"),
-}
-"""For each chunk type, the prefix of the types it expands to, and the field with its item's id."""
-
-
 class Run:
     """One run; each method returns the events to publish, in order."""
 
@@ -95,6 +91,7 @@ class Run:
         self._fold = Fold(history, state=state)
         self._digests = Growing()
         self._new_id = new_id
+        self._value_ids = Ids(new_id, self._fold)
         self._keep_raw = keep_raw
         self._new_events: list[RunEvent] = []
         self._content_known = True
@@ -138,7 +135,7 @@ class Run:
         return self._out()
 
     def feed(self, item: object) -> list[RunEvent]:
-        """Take one item of the agent: text, an AG-UI event, or a mapping in wire form.
+        """Take one item of the agent: text, a value, an AG-UI event, or a mapping in wire form.
 
         Raises:
             IllegalEvent: it is malformed or not legal here; it had no effect.
@@ -148,43 +145,32 @@ class Run:
             raise RunIsOver
         if isinstance(item, str):
             self._chunk("TEXT_MESSAGE", None, item, {"role": "assistant"})
-            return self._out()
-        event = parse(self._named(item))
-        kind = event["type"]
-        check_depth(event)
-        self._name_thoughts(event)
-        self._check_ids(event)
-        if kind == "RUN_STARTED" or (kind == "RAW" and not self._keep_raw):
-            return []
-        if kind == "RUN_FINISHED":
-            return self._finish_as_agent(event)
-        if kind == "RUN_ERROR":
-            return self.fail(codes.agent_code(str(event.get("code") or "")), str(event["message"]))
-        if kind == "SUBAGENT_ERROR" and "code" in event:
-            event["code"] = codes.agent_code(event["code"])
-        if not self._keep_raw:
-            event.pop("rawEvent", None)
-        if kind in CHUNKS:
-            self._take_chunk(event)
+        elif isinstance(item, EventValue):
+            for event in [parse(self._named(one)) for one in item.events(self._value_ids)]:
+                self._feed(event)
         else:
-            self._take(event)
+            self._feed(parse(self._named(item)))
         return self._out()
 
     def finish(self, *, result: Any = None) -> list[RunEvent]:
         """End with success, and close open items; return no events if the run has ended already."""
-        return self._end(Transition.FINISH, {"type": "success"}, result)
+        self._end(Transition.FINISH, {"type": "success"}, result)
+        return self._out()
 
     def cancel(self) -> list[RunEvent]:
         """End because a stop was requested; return no events if the run has ended already."""
-        return self._end(Transition.CANCEL, {"type": "cancelled"})
+        self._end(Transition.CANCEL, {"type": "cancelled"})
+        return self._out()
 
     def fail(self, code: str, message: str | None = None) -> list[RunEvent]:
         """End with an error; return no events if the run has ended already."""
-        return self._break(Transition.FAIL, code, message)
+        self._break(Transition.FAIL, code, message)
+        return self._out()
 
     def lose(self) -> list[RunEvent]:
         """End because the process that ran the agent is gone."""
-        return self._break(Transition.LOSE, "run.lost", None)
+        self._break(Transition.LOSE, "run.lost", None)
+        return self._out()
 
     def replay(self, event: Event) -> None:
         """Apply an event of an unfinished run that was read from the log."""
@@ -273,6 +259,28 @@ class Run:
             tags["digest"] = " ".join(f"{one}:{self._digests.of(one, text)}" for one, text in texts)
         return tags
 
+    def _feed(self, event: Event) -> None:
+        """Take one parsed event of the agent; a refused event has no effect."""
+        kind = event["type"]
+        check_depth(event)
+        self._name_thoughts(event)
+        self._check_ids(event)
+        if kind == "RUN_STARTED" or (kind == "RAW" and not self._keep_raw):
+            return
+        if kind == "SUBAGENT_ERROR" and "code" in event:
+            event["code"] = codes.agent_code(event["code"])
+        if not self._keep_raw:
+            event.pop("rawEvent", None)
+        if kind == "RUN_FINISHED":
+            self._finish_as_agent(event)
+        elif kind == "RUN_ERROR":
+            code = codes.agent_code(str(event.get("code") or ""))
+            self._break(Transition.FAIL, code, str(event["message"]))
+        elif kind in CHUNKS:
+            self._take_chunk(event)
+        else:
+            self._take(event)
+
     def _take(self, event: Event) -> None:
         """Close the stream and apply an event of the agent; a refused event has no effect."""
         self._check(event)
@@ -356,17 +364,17 @@ class Run:
             if event["type"].startswith("RUN_") and event.get(name, value) != value:
                 raise IllegalEvent(event["type"], f"{name} is another run's")
 
-    def _finish_as_agent(self, event: Event) -> list[RunEvent]:
+    def _finish_as_agent(self, event: Event) -> None:
         outcome = event.get("outcome") or {"type": "success"}
         if outcome["type"] == "interrupt":
             check_interrupts(outcome, self._fold.messages)
         transitions = {"interrupt": Transition.INTERRUPT, "cancelled": Transition.CANCEL}
         transition = transitions.get(outcome["type"], Transition.FINISH)
-        return self._end(transition, outcome, event.get("result"))
+        self._end(transition, outcome, event.get("result"))
 
-    def _end(self, transition: Transition, outcome: Event, result: Any = None) -> list[RunEvent]:
+    def _end(self, transition: Transition, outcome: Event, result: Any = None) -> None:
         if self.status is not Status.RUNNING:
-            return []
+            return
         ended: Event = {"type": "RUN_FINISHED", **self._ids, "outcome": outcome}
         if result is not None:
             ended["result"] = result
@@ -377,14 +385,12 @@ class Run:
             self._make(event)
         self._move(transition)
         self._make(ended, data)
-        return self._out()
 
-    def _break(self, transition: Transition, code: str, message: str | None) -> list[RunEvent]:
+    def _break(self, transition: Transition, code: str, message: str | None) -> None:
         if self.status is not Status.RUNNING:
-            return []
+            return
         # What cannot be written raises here, while the run can still end another way.
         code, sentence = as_unicode(code), as_unicode(message or codes.RUN_CODES.get(code, code))
         self.code = code
         self._move(transition)
         self._make({"type": "RUN_ERROR", "code": self.code, "message": sentence})
-        return self._out()

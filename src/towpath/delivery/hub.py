@@ -13,8 +13,9 @@ grows too large is dropped, and the reader has to be answered from the log like 
 The right to read is checked twice: when subscribing, and here again at each write.
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from towpath import codes
 from towpath.channels import Channel
@@ -59,6 +60,8 @@ class Hub:
         self._subscribers: dict[str, Subscriber] = {}
         self._by_user: dict[tuple[str, str], dict[str, Subscriber]] = {}
         self._readers: dict[Channel, dict[str, Subscription]] = {}
+        self._awaited: dict[tuple[str, str], set[asyncio.Future[None]]] = {}
+        """The futures of `wait_for`, by person."""
         self.withheld = 0
         """Publications dropped by the access policy: a fault of ours each time, never of the
         reader."""
@@ -97,6 +100,7 @@ class Hub:
         self._by_tenant[tenant] += 1
         self._by_user.setdefault((tenant, user), {})[subscriber.id] = subscriber
         self._subscribers[subscriber.id] = subscriber
+        self._notify(subscriber.principal)
         return None
 
     def disconnect(self, subscriber: Subscriber) -> None:
@@ -116,6 +120,51 @@ class Hub:
     def subscribers(self, tenant: str, user: str) -> list[Subscriber]:
         """Return the connections of one user on this node."""
         return list(self._by_user.get((tenant, user), {}).values())
+
+    def find(self, connection_id: str) -> Subscriber | None:
+        """Return a live connection of this node; None if there is none of this id."""
+        found = self._subscribers.get(connection_id)
+        return found if found is not None and found.alive else None
+
+    def everyone(self) -> Iterator[Subscriber]:
+        """Yield every live connection of this node."""
+        return (one for one in self._subscribers.values() if one.alive)
+
+    def live_readers(self, channel: Channel) -> list[Subscriber]:
+        """Return the live connections that receive what is published in a channel now."""
+        subscriptions = self._readers.get(channel, {}).values()
+        return [
+            one.subscriber
+            for one in subscriptions
+            if one.live
+            and one.subscriber.alive
+            and not one.subscriber.internal
+            and self._may_read(one.subscriber.principal, channel)
+        ]
+
+    async def wait_for(self, tenant: str, user: str, holds: Callable[[], bool]) -> None:
+        """Wait until a condition on the connections of a person holds.
+
+        The condition is checked at once, and each time that a connection of the person enters the
+        hub or begins to receive a channel.
+        """
+        person = (tenant, user)
+        while not holds():
+            changed = asyncio.get_running_loop().create_future()
+            waiting = self._awaited.setdefault(person, set())
+            waiting.add(changed)
+            try:
+                await changed
+            finally:
+                waiting.discard(changed)
+                if not waiting and self._awaited.get(person) is waiting:
+                    del self._awaited[person]
+
+    def _notify(self, principal: Principal) -> None:
+        """Let `wait_for` check its condition again."""
+        for changed in self._awaited.get((principal.tenant, principal.user), ()):
+            if not changed.done():
+                changed.set_result(None)
 
     def end(self, named: Callable[[Principal], bool], code: CloseCode) -> int:
         """End the connections of these principals, at once, and return how many there were."""
@@ -151,6 +200,7 @@ class Hub:
         subscription.offset = offset
         if subscription.is_current:
             self._give(subscription)
+            self._notify(subscription.subscriber.principal)
 
     def rejoin(self, subscription: Subscription) -> None:
         """Begin joining anew after `catch_up` returned it: publications wait from now on."""
@@ -187,7 +237,8 @@ class Hub:
 
     def readers(self, channel: Channel) -> list[Subscriber]:
         """Return the readers of a channel on this node."""
-        return [one.subscriber for one in self._readers.get(channel, {}).values()]
+        subscribers = [one.subscriber for one in self._readers.get(channel, {}).values()]
+        return [one for one in subscribers if not one.internal]
 
     def deliver(self, channel: Channel, publications: Sequence[Publication]) -> None:
         """Put publications into the outbox of every reader of their channel."""

@@ -43,6 +43,11 @@ class Outbox:
         """Whether the reader takes less than is published, for now."""
         return self.level >= self._behind_bytes
 
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended, so that the outbox accepts no more frames."""
+        return self._closed
+
     def wake(self) -> None:
         """Wake the task that empties the outbox, even if it is empty."""
         if not self._closed:

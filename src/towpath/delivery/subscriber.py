@@ -48,9 +48,18 @@ class Subscriber:
     on_unsubscribed: Callable[[Channel], None] = lambda _: None
     """Called when the hub itself ended a subscription."""
     encoding: Encoding = JSON
+    internal: bool = False
+    """Whether the application itself reads: an internal reader is no connection of the person."""
+    thread: str | None = None
+    """The thread that the application noted for the connection."""
     subscriptions: dict[Channel, Subscription] = field(default_factory=dict)
     behind: dict[Channel, Subscription] = field(default_factory=dict)
     """The subscriptions that are live and have a backlog."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection has not ended; one that ends still leaves the hub."""
+        return not self.outbox.closed
 
     @property
     def backlog_bytes(self) -> int:

@@ -7,6 +7,7 @@ these tables, so a number never means two things.
 Source: Centrifuge client protocol codes for the numbers it defines; ours carry HTTP's meaning.
 """
 
+import json
 import unicodedata
 from dataclasses import dataclass
 from typing import Final
@@ -163,7 +164,9 @@ state, an id that is in use, a pong without a ping, too much before the connect 
 STALE: Final = _close(3502, "no connect command")
 """Sent if no `connect` command arrived within `connect_timeout`."""
 FORCED: Final = _close(3503, "disconnected by the server")
-"""Sent if an operator called `session.disconnect`."""
+"""Sent if an operator called `session.disconnect`, or the application `disconnect_user` without a
+code of its own.
+"""
 CONNECTION_LIMIT: Final = _close(3504, "connection limit")
 """Sent for `connect` if the user has `user_connections` connections."""
 NOT_ALLOWED: Final = _close(3507, "permission denied")
@@ -192,6 +195,28 @@ CLOSES: Final = {
     )
 }
 """Every code a close frame may carry, by number."""
+
+
+def application_close(number: int, reason: str) -> CloseCode:
+    """Return a close code that the application chose.
+
+    Raises:
+        ValueError: the number is not 3000 to 4999, or SDKs would not read the reason.
+    """
+    if not 3000 <= number <= 4999:
+        raise ValueError("a close code of an application is 3000 to 4999")
+    if not 1 <= len(reason.encode(errors="replace")) <= 123 or _is_json(reason):
+        raise ValueError("the reason of a close code has 1 to 123 bytes, and is no JSON")
+    return CloseCode(number=number, reason=reason)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
 
 RUN_CODES: Final = {
     # An exception that is no `AgentError`, an exit of the agent, or a queued run that cannot begin.

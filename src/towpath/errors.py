@@ -29,6 +29,14 @@ class MissingExtra(ConfigurationError, ImportError):
         return cls(f"{needed_by} needs the extra {extra}: pip install 'towpath[{extra}]' ({error})")
 
 
+class NotRunning(TowpathError):
+    """No gateway runs here: its lifespan has not begun, or it has ended; the message says which."""
+
+
+class WrongLoop(TowpathError):
+    """A coroutine of the gateway was awaited on another event loop than the gateway's."""
+
+
 class StorageError(TowpathError):
     """The log or the projection could not be read or written now."""
 

@@ -110,7 +110,7 @@ def credential(user: str = "alice") -> str:
 async def connected(node: Node, credential: str) -> tuple[MemoryTransport, asyncio.Task[None]]:
     """Connect over a socket in memory; return it once the connect command has its reply."""
     socket = MemoryTransport()
-    serving = asyncio.create_task(node.serve(socket, UpgradeInfo()))
+    serving = asyncio.create_task(node.serve(node.open(socket, UpgradeInfo())))
     socket.say({"id": 1, "connect": {"token": credential}})
     while not socket.replies and socket.close_code is None:  # noqa: ASYNC110 - a socket in memory
         await asyncio.sleep(0.001)

@@ -10,14 +10,14 @@ class AsgiTransport:
     """A `Transport` over ASGI; see `towpath.connections.transport.Transport`."""
 
     def __init__(self, websocket: WebSocket) -> None:
-        self._websocket = websocket
+        self.websocket = websocket
         self._closed = False
         self._lost = False
 
     async def receive(self) -> str | bytes | None:
         if self._lost:
             return None
-        message = await self._websocket.receive()
+        message = await self.websocket.receive()
         if message["type"] == "websocket.disconnect":
             self._lost = True
             return None
@@ -28,7 +28,7 @@ class AsgiTransport:
         if self._closed or self._lost:
             return
         try:
-            await self._websocket.send_text(message.decode())
+            await self.websocket.send_text(message.decode())
         except (WebSocketDisconnect, RuntimeError, OSError):
             self._closed = True
 
@@ -36,8 +36,8 @@ class AsgiTransport:
         if self._closed or self._lost:
             return
         self._closed = True
-        if self._websocket.application_state is WebSocketState.CONNECTED:
+        if self.websocket.application_state is WebSocketState.CONNECTED:
             try:
-                await self._websocket.close(code, reason)
+                await self.websocket.close(code, reason)
             except (WebSocketDisconnect, RuntimeError, OSError):
                 self._lost = True

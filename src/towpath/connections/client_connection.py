@@ -25,6 +25,8 @@ from towpath.connections.send_deadline import SendDeadline
 from towpath.connections.transport import Transport
 from towpath.delivery.catch_up import catch_up
 from towpath.delivery.outbox import Outbox
+from towpath.delivery.subscriber import Subscriber
+from towpath.identity import Principal
 from towpath.protocol import codec_json as codec
 from towpath.protocol import frames
 from towpath.protocol.connection import Bounds, Closed, Connection
@@ -50,7 +52,13 @@ class ClientConnection:
     """Serves one connection from its upgrade to its end."""
 
     def __init__(
-        self, parts: Parts, transport: Transport, *, upgrade: UpgradeInfo, connection_id: str
+        self,
+        parts: Parts,
+        transport: Transport,
+        *,
+        upgrade: UpgradeInfo,
+        connection_id: str,
+        principal: Principal | None = None,
     ) -> None:
         """Take a socket after its upgrade.
 
@@ -59,24 +67,28 @@ class ClientConnection:
             transport: the socket.
             upgrade: the data of the upgrade request.
             connection_id: the id of this connection, the same in every layer.
+            principal: the person, if the application authenticated the socket itself; then no
+                credential of the client is used. None authenticates by the client's credential.
         """
         self.id = connection_id
+        self.transport = transport
         self.over = asyncio.Event()
         """Set when the connection is cleaned up."""
         self._parts = parts
         self._settings = parts.settings
-        self._transport = transport
         self._protocol = Connection(_bounds(parts.settings))
         self._wake = asyncio.Event()
         self._ended = asyncio.Event()
         self._outbox = Outbox(self._wake.set, max_bytes=parts.settings.outbox_bytes)
         self._queue: asyncio.Queue[Command | Malformed] = asyncio.Queue(COMMAND_QUEUE)
+        self._principal = principal
         self._connect_handler = ConnectHandler(
             parts,
             self._protocol,
             self._outbox,
             connection_id=connection_id,
             upgrade=upgrade,
+            principal=principal,
             end=self.end,
             reschedule=self._reschedule,
         )
@@ -106,6 +118,27 @@ class ClientConnection:
             await asyncio.gather(reader, worker, writer, ended, return_exceptions=True)
             self.over.set()
 
+    @property
+    def subscriber(self) -> Subscriber | None:
+        """The connection in the hub; None before its verdict."""
+        return self._commands.subscriber if self._commands is not None else None
+
+    @property
+    def principal(self) -> Principal | None:
+        """The person of the connection; None before the verdict on the client's credential."""
+        found = self.subscriber
+        return found.principal if found is not None else self._principal
+
+    @property
+    def ended(self) -> CloseCode | None:
+        """The code with which the server ended the connection; None if it did not."""
+        return self._end
+
+    @property
+    def seconds(self) -> float:
+        """How long ago the upgrade was, in seconds."""
+        return self._loop.time() - self._began
+
     def end(self, code: CloseCode) -> None:
         """End the connection with a code; the first one wins."""
         if self._end is None:
@@ -133,7 +166,7 @@ class ClientConnection:
     # The reader.
 
     async def _read(self) -> None:
-        while (message := await self._transport.receive()) is not None:
+        while (message := await self.transport.receive()) is not None:
             for event in self._protocol.receive_data(message):
                 match event:
                     case Closed(code, _):
@@ -189,14 +222,14 @@ class ClientConnection:
     async def _send(self, message: bytes) -> None:
         """Send a message; end the connection if that takes longer than `slow_timeout`."""
         try:
-            await self._send_deadline.limit(self._transport.send(message))
+            await self._send_deadline.limit(self.transport.send(message))
         except TimeoutError:
             self.end(codes.SLOW)
 
     async def _close(self, code: CloseCode) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.close_timeout):
-                await self._transport.close(code.number, code.reason)
+                await self.transport.close(code.number, code.reason)
 
     async def _catch_up(self) -> bool:
         """Send missed publications to a slow reader; return False if there are none."""
@@ -252,7 +285,7 @@ class ClientConnection:
                 user=who.user if who else None,
                 code=self._end.number if self._end else 1005,
                 reason=self._end.reason if self._end else "the peer left",
-                seconds=self._loop.time() - self._began,
+                seconds=self.seconds,
             )
         )
 

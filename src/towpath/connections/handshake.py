@@ -26,6 +26,7 @@ from towpath.connections.session import Session, SessionLimits
 from towpath.delivery.outbox import Outbox
 from towpath.delivery.subscriber import Subscriber
 from towpath.errors import StorageError
+from towpath.identity import Principal
 from towpath.protocol import frames
 from towpath.protocol.connection import Connection
 from towpath.protocol.frames import Command, Malformed
@@ -45,6 +46,7 @@ class ConnectHandler:
         *,
         connection_id: str,
         upgrade: UpgradeInfo,
+        principal: Principal | None = None,
         end: Callable[[CloseCode], None],
         reschedule: Callable[[], None],
     ) -> None:
@@ -56,6 +58,7 @@ class ConnectHandler:
             outbox: takes the reply.
             connection_id: the id of this connection, the same in every layer.
             upgrade: the data of its upgrade request.
+            principal: the person, if the application authenticated the socket itself.
             end: ends the connection; idempotent.
             reschedule: called when the next deadline of the connection changed.
         """
@@ -64,6 +67,7 @@ class ConnectHandler:
         self._outbox = outbox
         self._id = connection_id
         self._upgrade = upgrade
+        self._principal = principal
         self._end = end
         self._reschedule = reschedule
         self._loop = asyncio.get_running_loop()
@@ -72,13 +76,18 @@ class ConnectHandler:
         self, number: int, request: frames.ConnectRequest
     ) -> CommandHandler | None:
         """Verify the credential and enter the hub; return None if the connection is refused."""
-        verdict = await self._parts.connection_auth.authenticate_websocket_connection(
-            request.token, self._upgrade, connection=self._id
-        )
+        verdict = await self._authenticate(request.token)
         if isinstance(verdict, Refused):
             self._refuse(number, verdict.code)
             return None
         return self._enter(number, verdict)
+
+    async def _authenticate(self, token: str) -> Authenticated | Refused:
+        if self._principal is not None:
+            return Authenticated(self._principal, renewable=False)
+        return await self._parts.connection_auth.authenticate_websocket_connection(
+            token, self._upgrade, connection=self._id
+        )
 
     async def accept(
         self, commands: CommandHandler, number: int, request: frames.ConnectRequest

@@ -17,15 +17,15 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Lifespan
 from starlette.websockets import WebSocket
 
-from towpath.auth.handshake import UpgradeInfo, negotiate, origin_allowed
+from towpath.auth.handshake import origin_allowed
 from towpath.connections.asgi import AsgiTransport
-from towpath.errors import BadRequest, StorageError
+from towpath.errors import StorageError
 from towpath.http.agui import agui_routes
-from towpath.http.client_address import ClientAddress, client_address, networks
 from towpath.http.mounting import report_refusals_in_one_sentence
 from towpath.http.requests import Site
 from towpath.http.rest import api_routes
-from towpath.node.node import VERSION, Node, Phase
+from towpath.http.sockets import accept
+from towpath.node.node import VERSION, Phase
 
 PUBLIC = frozenset(
     {
@@ -104,18 +104,8 @@ class _Endpoints:
         node = self._site.node
         if node is None or node.phase is not Phase.READY:
             await websocket.send_denial_response(_unavailable(self._site.phase))
-            return
-        client = client_address(websocket, networks(node.parts.settings.trusted_proxies))
-        if not _origin_allowed(websocket, client, node):
-            await websocket.send_denial_response(_error("origin not allowed", 403))
-            return
-        try:
-            answered, offered = negotiate(websocket.scope.get("subprotocols", []))
-        except BadRequest as error:
-            await websocket.send_denial_response(_error(error.message, 400))
-            return
-        await websocket.accept(subprotocol=answered)
-        await node.serve(AsgiTransport(websocket), _upgrade_info(websocket, client, offered))
+        elif (upgrade := await accept(websocket, node)) is not None:
+            await node.serve(node.open(AsgiTransport(websocket), upgrade))
 
     async def no_socket(self, request: Request) -> Response:
         """Refuse a request that is not an upgrade: this path supports WebSocket only."""
@@ -170,21 +160,6 @@ class _Endpoints:
         if user not in offered:
             return _error("no such demo user", 404)
         return JSONResponse({"token": self._site.demo_token(user)})
-
-
-def _origin_allowed(websocket: WebSocket, client: ClientAddress, node: Node) -> bool:
-    headers, allowed = websocket.headers, node.parts.settings.allowed_origins
-    return origin_allowed(headers.get("origin"), headers.get("host", ""), client.scheme, allowed)
-
-
-def _upgrade_info(websocket: WebSocket, client: ClientAddress, offered: str) -> UpgradeInfo:
-    return UpgradeInfo(
-        address=client.rate_limit_key,
-        origin=websocket.headers.get("origin"),
-        offered=offered,
-        ticket=websocket.query_params.get("ticket", ""),
-        authorization=websocket.headers.get("authorization", ""),
-    )
 
 
 async def _requested_user(request: Request) -> Any:

@@ -81,8 +81,10 @@ async def build_node(
             http_client=http_client,
             development_key=development_key,
         )
-        node = await builder.open(stack, connection_auth, log or builder.sqlite_log)
-        group = await stack.enter_async_context(asyncio.TaskGroup())
+        group = asyncio.TaskGroup()
+        node = await builder.open(stack, connection_auth, log or builder.sqlite_log, group)
+        await stack.enter_async_context(group)
+        stack.enter_context(node.running())
         keys = group.create_task(node.keep_keys(), name="issuers' keys")
         stack.callback(keys.cancel)
         stack.push_async_callback(node.drain)
@@ -100,7 +102,11 @@ class _Builder:
     monotonic: Callable[[], float]
 
     async def open(
-        self, stack: contextlib.AsyncExitStack, connection_auth: ConnectionAuth, log: LogFactory
+        self,
+        stack: contextlib.AsyncExitStack,
+        connection_auth: ConnectionAuth,
+        log: LogFactory,
+        tasks: asyncio.TaskGroup,
     ) -> Node:
         """Open the log and the parts that use it; the stack closes them."""
         hub = self.hub()
@@ -111,7 +117,7 @@ class _Builder:
         await feed.catch_up(broker, self.now())
         store = ThreadStore(broker)
         runs = await stack.enter_async_context(self.runs(broker, store))
-        return self.node(hub, feed, broker, store, runs, connection_auth)
+        return self.node(hub, feed, broker, store, runs, connection_auth, tasks)
 
     def hub(self) -> Hub:
         settings = self.settings
@@ -162,6 +168,7 @@ class _Builder:
         store: ThreadStore,
         runs: RunService,
         connection_auth: ConnectionAuth,
+        tasks: asyncio.TaskGroup,
     ) -> Node:
         settings, service = self.settings, connection_auth.service
         recovery = Recovery(broker, store, snapshot_max_bytes=settings.snapshot_max_bytes)
@@ -200,6 +207,7 @@ class _Builder:
             runs=runs,
             start_limit=start_limit,
             sse=sse_encoding(broker),
+            tasks=tasks,
             phase=Phase.WARMING if service.cold else Phase.READY,
         )
 

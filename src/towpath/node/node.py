@@ -6,6 +6,7 @@
 import asyncio
 import contextlib
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.metadata import version
@@ -19,12 +20,15 @@ from towpath.connections.event_stream import EventStream
 from towpath.connections.parts import Parts
 from towpath.connections.transport import Transport
 from towpath.delivery.encoding import Encoding
-from towpath.errors import StorageError
+from towpath.errors import Conflict, NotRunning, StorageError, WrongLoop
+from towpath.identity import Principal
 from towpath.log.broker import Append, Item, Write, write
 from towpath.methods.runs import StartLimit
 from towpath.runs.service import RunService
 
 VERSION = version("towpath")
+RUNNING: list["Node"] = []
+"""The nodes of this process, in the order in which they were built."""
 PROBE_TENANT = ""
 """The tenant of readiness probes: no principal can have it, so no client reads its channel."""
 
@@ -56,10 +60,37 @@ class Node:
     """The rate limit of a person's starts of runs, over RPC, REST and AG-UI together."""
     sse: Encoding
     """How publications are encoded for event streams."""
+    tasks: asyncio.TaskGroup
+    """Awaits the tasks of the node, and ends when the node is closed."""
     phase: Phase = Phase.WARMING
     """WARMING, READY or DRAINING."""
     connections: set[ClientConnection | EventStream] = field(default_factory=set)
     """Every open connection and event stream."""
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """List the node in `RUNNING` as long as the context is open."""
+        RUNNING.append(self)
+        try:
+            yield
+        finally:
+            RUNNING.remove(self)
+
+    def check_loop(self) -> None:
+        """Check that the caller runs on the event loop of the node.
+
+        Raises:
+            WrongLoop: it runs on another one, or on none.
+        """
+        try:
+            current = asyncio.get_running_loop()
+        except RuntimeError:
+            current = None
+        if current is not self.loop:
+            raise WrongLoop(
+                "the gateway runs on another event loop: call it through `gateway.portal`"
+            )
 
     @property
     def waiting_for(self) -> list[str]:
@@ -73,12 +104,52 @@ class Node:
             self.phase = Phase.READY
         await self.auth_service.keep_fresh()
 
-    async def serve(self, transport: Transport, upgrade: UpgradeInfo) -> None:
-        """Serve one accepted socket until its connection ends."""
+    def open(
+        self,
+        transport: Transport,
+        upgrade: UpgradeInfo,
+        *,
+        principal: Principal | None = None,
+        connection_id: str | None = None,
+    ) -> ClientConnection:
+        """Return the connection of an accepted socket; call `serve` next.
+
+        Args:
+            transport: the socket.
+            upgrade: the data of its upgrade request.
+            principal: the person, if the application authenticated the socket itself.
+            connection_id: the id of the connection; None makes one.
+
+        Raises:
+            Conflict: a connection with this id is open.
+        """
+        self.check_connection_id(connection_id)
         connection = ClientConnection(
-            self.parts, transport, upgrade=upgrade, connection_id=uuid.uuid4().hex
+            self.parts,
+            transport,
+            upgrade=upgrade,
+            connection_id=connection_id or uuid.uuid4().hex,
+            principal=principal,
         )
         self.connections.add(connection)
+        return connection
+
+    def check_connection_id(self, connection_id: str | None) -> None:
+        """Check that no open connection has this id.
+
+        Raises:
+            Conflict: a connection with this id is open.
+        """
+        if connection_id is not None and self.connection(connection_id) is not None:
+            raise Conflict(f"a connection with the id {connection_id!r} is open")
+
+    def connection(self, connection_id: str) -> ClientConnection | None:
+        """Return a WebSocket connection that is served here; None if there is none of this id."""
+        found = (one for one in self.connections if isinstance(one, ClientConnection))
+        return next((one for one in found if one.id == connection_id), None)
+
+    async def serve(self, connection: ClientConnection) -> None:
+        """Serve a connection that was opened, until it ends."""
         try:
             await connection.serve()
         finally:
@@ -133,3 +204,16 @@ class Node:
             async with asyncio.timeout(self.parts.settings.close_timeout):
                 for connection in list(self.connections):
                     await connection.over.wait()
+
+
+def only_node() -> Node:
+    """Return the one node that runs in this process.
+
+    Raises:
+        NotRunning: none runs, or several do, so that the caller must name the gateway.
+    """
+    if not RUNNING:
+        raise NotRunning("no gateway runs in this process: its lifespan has not begun, or is over")
+    if len(RUNNING) > 1:
+        raise NotRunning("several gateways run in this process: pass `gateway=`")
+    return RUNNING[0]

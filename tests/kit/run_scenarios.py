@@ -23,11 +23,12 @@ from towpath.errors import Conflict, StorageError, Unavailable
 from towpath.events.fold import Fold
 from towpath.events.types import TERMINAL
 from towpath.identity import Principal
-from towpath.log.broker import IdempotencyKey, Publication, Write, Written
+from towpath.log.broker import IdempotencyKey, Position, Publication, Write, Written
 from towpath.runs.deps import RunLimits
 from towpath.runs.interrupts import LATE, Interrupt, InterruptStatus
 from towpath.runs.leases import ActiveRuns, Leases
 from towpath.runs.requests import Decision, RunRequest
+from towpath.runs.run import RunIsOver
 from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
 from towpath.runs.tables.projection import ThreadProjection
@@ -343,6 +344,49 @@ async def refusals() -> None:
         await asyncio.sleep(detangle.choice(MOMENTS))
         await world.service.cancel(ALICE, run)
     await world.check(ALICE)
+
+
+async def pushes() -> None:
+    """The application pushes into a run while its agent speaks, a stop comes, and the log refuses.
+
+    A push that was answered with a position is in the log there, once. Pushes with one key are one
+    event with one answer. A refused push is not in the log.
+    """
+    async with World(refusals=detangle.choice((0.0, 0.1))).open() as world:
+        try:
+            run = await world.start(ALICE, "r1")
+        except Unavailable:
+            return
+        answers: dict[str, set[Position | None]] = {}
+
+        async def push(name: str, key: IdempotencyKey | None = None) -> None:
+            await asyncio.sleep(detangle.choice(MOMENTS))
+            pushes = world.service.pushes(ALICE, run)
+            answer = None
+            with contextlib.suppress(RunIsOver, StorageError):
+                if pushes is not None:
+                    answer = await pushes.push(name, {}, key)
+            answers.setdefault(name, set()).add(answer)
+
+        async def stop() -> None:
+            await asyncio.sleep(detangle.choice((0.2, 0.4, 0.8)))
+            await world.service.cancel(ALICE, run)
+
+        key = IdempotencyKey(("acme", "alice", "push"), "k", "digest")
+        keyed = (push("k", key), push("k", key))
+        await asyncio.gather(push("p1"), push("p2"), push("p3"), stop(), *keyed)
+    await world.check(ALICE)
+    replay = await world.broker.read(thread_channel("acme", "alice", "t"), 0)
+    told: dict[str, list[int]] = {}
+    for one in replay.publications:
+        event = msgspec.json.decode(one.data)
+        if event["type"] == "CUSTOM":
+            told.setdefault(event["name"], []).append(one.offset)
+    for name, given in answers.items():
+        offsets = [answer.offset for answer in given if answer is not None]
+        assert len(offsets) <= 1, "one answer for one event"
+        assert set(offsets) <= set(told.get(name, ())), "what was answered is in the log"
+        assert len(told.get(name, ())) <= 1, "no event twice"
 
 
 async def strangers() -> None:

@@ -18,6 +18,7 @@ from towpath.runs.approvals import Approvals
 from towpath.runs.executor import RunExecutor
 from towpath.runs.interrupts import Interrupt, InterruptDecided, InterruptStatus
 from towpath.runs.model import OVER, RunKey, RunOpened
+from towpath.runs.pushes import Pushes
 from towpath.runs.requests import Decided, Decision, RunRequest, Started
 from towpath.runs.run import RunEvent
 from towpath.runs.tables import interrupts as stored
@@ -75,6 +76,24 @@ def test_an_ending_that_is_stored_after_it_is_told_is_found(
 def test_p5_a_log_that_refuses_leaves_no_gap() -> None:
     """Whichever writes of a run are refused, its log has no gap and one ending."""
     assert explored(run_scenarios.refusals).distinct_schedules > RUNS / 2
+
+
+def test_p3_p5_pushes_meet_the_agent_a_stop_and_a_bad_log() -> None:
+    """Pushes, the agent, a stop and refused writes meet: what was answered is in the log once."""
+    assert explored(run_scenarios.pushes).distinct_schedules > RUNS / 2
+
+
+def test_a_key_that_is_not_remembered_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two pushes with one key that do not know of each other break the run: found."""
+    real = Pushes.push
+
+    async def forgetful(self: Pushes, *given: Any) -> Any:
+        self._keyed.clear()
+        return await real(self, *given)
+
+    monkeypatch.setattr(Pushes, "push", forgetful)
+    with pytest.raises(detangle.BugFound):
+        explored(run_scenarios.pushes, runs=MANY)
 
 
 def test_p1_r34_two_peoples_runs_never_mix() -> None:
@@ -192,13 +211,13 @@ def test_a_pause_between_making_and_submitting_is_found(monkeypatch: pytest.Monk
 
     async def publish(self: RunExecutor, items: AsyncGenerator[object, None]) -> None:
         async for item in items:
-            await self._wait_for_room()
+            await self.room()
             made = self.run.feed(item)
             await asyncio.sleep(0)
             if self.run.status in OVER:
                 self.end(made)
             elif made:
-                self._in_flight.append(self._submit(made))
+                self._in_flight.append(self._submit(made, None))
 
     monkeypatch.setattr(RunExecutor, "_publish", publish)
     with pytest.raises(detangle.BugFound):

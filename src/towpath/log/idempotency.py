@@ -5,15 +5,33 @@ The log stores the encoded result under the request's key, in the same write as 
 Source: WIRE section 7.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from towpath.log.broker import Broker, IdempotencyKey, Write, write
+from towpath.log.broker import Broker, IdempotencyKey, Position, Span, Write, write
 
 R = TypeVar("R", bound=Struct)
+
+
+class StoredPosition(Struct, frozen=True):
+    """The result of a write that publishes: the position of its last publication."""
+
+    epoch: str
+    offset: int
+
+    @classmethod
+    def encoded(cls, spans: Sequence[Span]) -> bytes:
+        """Return the result of a write with these spans; see `Write.result`."""
+        return msgspec.json.encode(cls(spans[-1].epoch, spans[-1].last))
+
+    @property
+    def position(self) -> Position:
+        """The position: a reader that is after it has the publication."""
+        return Position(self.epoch, self.offset)
 
 
 def storing(result: Struct, key: IdempotencyKey | None, change: Write | None = None) -> Write:

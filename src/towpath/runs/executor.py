@@ -25,6 +25,7 @@ from towpath.agents.agent import Agent, AgentError, AgentInput
 from towpath.errors import Conflict, LogCorrupted, LogFenced, StorageError, WriteFailed
 from towpath.events.types import IllegalEvent
 from towpath.log.broker import Append, IdempotencyKey, Write, Written, failure
+from towpath.log.idempotency import StoredPosition
 from towpath.runs.deps import RunDeps
 from towpath.runs.model import OVER, LeaseHeld, LogRange, RunKey, Status
 from towpath.runs.publications import items_of, notice
@@ -180,31 +181,51 @@ class RunExecutor:
         async with contextlib.aclosing(items):
             async for item in items:
                 try:
-                    await self._wait_for_room()
-                    events = self.run.feed(item)
+                    await self.room()
+                    self.publish(item)
                 except RunIsOver:
                     self._cleaning_up = True
                     return
                 except IllegalEvent as error:
-                    self._end_from_agent(self.run.fail("run.illegal_event", str(error)))
+                    self.end_from_within(self.run.fail("run.illegal_event", str(error)))
                     return
                 except StorageError:
-                    self._end_from_agent(self.run.fail("run.storage"))
+                    self.end_from_within(self.run.fail("run.storage"))
                     return
-                if self.run.status in OVER:
-                    self._end_from_agent(events)
-                elif events:
-                    self._in_flight.append(self._submit(events))
                 if self._size > self._deps.limits.run_bytes:
-                    self._end_from_agent(self.run.fail("run.too_large"))
                     return
 
-    def _end_from_agent(self, events: list[RunEvent]) -> None:
-        """End the run from within its agent's task; the agent may clean up before it returns."""
-        self._cleaning_up = True
+    def publish(
+        self, item: object, key: IdempotencyKey | None = None
+    ) -> "asyncio.Future[Written] | None":
+        """Convert an item to events, and submit the events; call `room` before.
+
+        Args:
+            item: see `Run.feed`.
+            key: stored with the write; its result is a `StoredPosition`.
+
+        Returns:
+            The write; None if the item makes no event, or its ending is being written.
+
+        Raises:
+            RunIsOver, IllegalEvent: see `Run.feed`; nothing is published.
+        """
+        events, written = self.run.feed(item), None
+        if self.run.status in OVER:
+            self.end_from_within(events)
+        elif events:
+            written = self._submit(events, key)
+            self._in_flight.append(written)
+        if self._size > self._deps.limits.run_bytes:
+            self.end_from_within(self.run.fail("run.too_large"))
+        return written
+
+    def end_from_within(self, events: list[RunEvent]) -> None:
+        """End the run; if its own agent does so, the agent may clean up before it returns."""
+        self._cleaning_up |= CURRENT_RUN.get(None) == self.run.key
         self.end(events)
 
-    async def _wait_for_room(self) -> None:
+    async def room(self) -> None:
         """Wait while too many writes are in progress.
 
         Raises:
@@ -212,16 +233,21 @@ class RunExecutor:
         """
         waiting = self._in_flight
         while waiting and (waiting[0].done() or len(waiting) >= self._deps.limits.in_flight):
-            await asyncio.shield(waiting[0])
-            waiting.popleft()
+            oldest = waiting[0]
+            await asyncio.shield(oldest)
+            if waiting and waiting[0] is oldest:  # Several tasks may publish in one run.
+                waiting.popleft()
         await self._deps.broker.room()
 
-    def _submit(self, events: list[RunEvent]) -> "asyncio.Future[Written]":
+    def _submit(
+        self, events: list[RunEvent], key: IdempotencyKey | None
+    ) -> "asyncio.Future[Written]":
         items = items_of(events)
         append = Append(self._channel, items, after=self._top, fencing_offset=self._fence)
         self._top += len(items)
         self._size += sum(len(one.data) for one in items)
-        future = self._deps.broker.submit(Write((append,)))
+        result = None if key is None else StoredPosition.encoded
+        future = self._deps.broker.submit(Write((append,), key=key, result=result))
         future.add_done_callback(failure)  # Retrieves the error: perhaps no task awaits the write.
         return future
 

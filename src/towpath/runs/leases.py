@@ -30,6 +30,7 @@ from towpath.runs.model import (
     RunRecord,
     Status,
 )
+from towpath.runs.pushes import Pushes
 
 
 class ActiveRuns:
@@ -37,6 +38,7 @@ class ActiveRuns:
 
     def __init__(self) -> None:
         self._executors: dict[tuple[str, str, str], RunExecutor] = {}
+        self._pushes: dict[tuple[str, str, str], Pushes] = {}
         self._opening: dict[asyncio.Event, RunKey] = {}
         """Runs whose first event is being written; the `Event` is set when that write is over."""
 
@@ -52,6 +54,10 @@ class ActiveRuns:
         """Return a run in progress."""
         return self._executors.get(run_id_key)
 
+    def pushes(self, run_id_key: tuple[str, str, str]) -> Pushes | None:
+        """Return how to push into a run in progress."""
+        return self._pushes.get(run_id_key)
+
     async def find(self, run_id_key: tuple[str, str, str]) -> RunExecutor | None:
         """Return a run in progress; if it is being opened, wait for that write first."""
         await self.opened(lambda key: key.run_id_key == run_id_key)
@@ -66,13 +72,15 @@ class ActiveRuns:
         """The runs in progress or being opened here, whatever their leases say."""
         return (*(one.run.key for one in self), *self._opening.values())
 
-    def add(self, executor: RunExecutor) -> None:
+    def add(self, executor: RunExecutor, pushes: Pushes) -> None:
         """Add a run that is in progress."""
         self._executors[executor.run.key.run_id_key] = executor
+        self._pushes[executor.run.key.run_id_key] = pushes
 
     def remove(self, executor: RunExecutor) -> None:
         """Remove a run that has ended and whose agent is no longer waited for."""
         del self._executors[executor.run.key.run_id_key]
+        del self._pushes[executor.run.key.run_id_key]
 
     @contextlib.contextmanager
     def opening(self, key: RunKey) -> Iterator[None]:

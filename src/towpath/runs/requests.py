@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 import msgspec
 
-from towpath.agents.agent import AgentInput
+from towpath.agents.agent import Agent, AgentInput
 from towpath.channels import is_id, is_thread_id
 from towpath.errors import BadRequest
 from towpath.events.types import Event, IllegalEvent, Message
@@ -202,6 +202,8 @@ class StartOptions(Generic[R]):
     """Facts to write in the same transaction, before the run's own."""
     queued: Queued | None = None
     """The run as it was queued, if it was."""
+    agent: Agent | None = None
+    """The agent, if it is not the registered one of that name."""
 
 
 class Start(Protocol):

@@ -34,6 +34,7 @@ from towpath.runs.model import (
     ThreadBusy,
     ThreadMoved,
 )
+from towpath.runs.pushes import Pushes
 from towpath.runs.queue import RunQueue
 from towpath.runs.requests import (
     Accepted,
@@ -132,8 +133,19 @@ class RunService:
         """How many runs are in progress."""
         return len(self._active)
 
-    async def start(self, principal: Principal, request: RunRequest) -> Started:
+    def pushes(self, principal: Principal, run_id: str) -> Pushes | None:
+        """Return how to push into a run of this person; None if it is not in progress here."""
+        return self._active.pushes((principal.tenant, principal.user, run_id))
+
+    async def start(
+        self, principal: Principal, request: RunRequest, *, agent: Agent | None = None
+    ) -> Started:
         """Start a run, which continues without readers; if its thread is busy, it may be queued.
+
+        Args:
+            principal: the person who requests the run.
+            request: the request.
+            agent: the agent; None takes the registered one that the request names.
 
         Returns:
             The result of `run.start`; the same for the same request again.
@@ -147,14 +159,15 @@ class RunService:
             Unavailable: the server drains, or the log cannot be written.
         """
         self._refuse_while_draining()
-        self._registry.get(request.agent)
+        if agent is None:
+            self._registry.get(request.agent)
         bound = self._deps.limits.message_bytes
         if request.size > bound:
             raise TooLarge(f"a message may have {bound} bytes")
         # The key is made from the request as received, before the gateway chooses ids, so that a
         # repetition has the same key and creates no second thread.
         key = IdempotencyKey.of(principal, "run.start", request.request_id, request)
-        options = StartOptions(key=key, result=Started)
+        options = StartOptions(key=key, result=Started, agent=agent)
         return await self._complete(self._start(principal, request, options))
 
     async def approve(self, principal: Principal, decision: Decision) -> Decided:
@@ -302,7 +315,7 @@ class RunService:
                 # A run that answers interrupts is never queued: the run before it would supersede
                 # the interrupts.
                 answers = options.parent is not None or bool(request.answers)
-                policy = self._registry.get(request.agent).double_texting
+                policy = self._agent(request, options).double_texting
                 if policy is DoubleTexting.REJECT or answers:
                     raise
                 if policy is DoubleTexting.QUEUE:
@@ -322,7 +335,7 @@ class RunService:
             Conflict: the thread is busy, or the ids were used before.
             StorageError: the log cannot be used now.
         """
-        deps, agent = self._deps, self._registry.get(request.agent)
+        deps, agent = self._deps, self._agent(request, options)
         key = request.run_key(principal)
         past = await deps.store.conversation(*key.thread_key)
         if options.parent is None and request.answers:
@@ -350,6 +363,9 @@ class RunService:
             self._launch(run, written.spans[0], agent, agent_input(run, principal, request))
         return options.result.at(key, written.spans[0])
 
+    def _agent(self, request: RunRequest, options: StartOptions[R]) -> Agent:
+        return options.agent or self._registry.get(request.agent)
+
     async def _free_thread(self, thread_key: tuple[str, str, str]) -> None:
         """End the active run and the queued runs of a thread, and wait for their endings.
 
@@ -369,7 +385,7 @@ class RunService:
         """Run the agent of a run that has begun, in a task of the service."""
         key, deps = run.key, self._deps
         executor = RunExecutor(run, LogRange(span.first, span.last), deps.now(), deps)
-        self._active.add(executor)
+        self._active.add(executor, Pushes(executor, deps.broker))
         deps.telemetry.emit(
             telemetry.RunBegan(
                 tenant=key.tenant, user=key.user, thread=key.thread, run=key.run, agent=key.agent

@@ -9,7 +9,15 @@ from towpath.auth.connection_auth import ConnectionAuth as UnifiedWebSocketAuth
 from towpath.auth.service import AuthService as UnifiedAuthenticationService
 from towpath.gateway import Gateway
 from towpath.identity import Principal, UserExecutionContext
-from towpath.runs.service import RunService as AgentWebSocketBridge
+from towpath.manager import (
+    AgentWebSocketBridge,
+    Delivered,
+    Queued,
+    Refused,
+    WebSocketManager,
+    create_websocket_manager,
+    get_websocket_manager,
+)
 from towpath.settings import Settings
 
 __all__ = [
@@ -17,13 +25,19 @@ __all__ = [
     "AgentInput",
     "AgentWebSocketBridge",
     "CircuitBreaker",
+    "Delivered",
     "Gateway",
     "Principal",
+    "Queued",
+    "Refused",
     "Settings",
     "UnifiedAuthenticationService",
     "UnifiedWebSocketAuth",
     "UserExecutionContext",
+    "WebSocketManager",
     "__version__",
+    "create_websocket_manager",
+    "get_websocket_manager",
 ]
 
 __version__ = version("towpath")

@@ -49,6 +49,18 @@ ALIASES = (
     _retired(
         "towpath.UnifiedAuthenticationService.hear", "towpath.UnifiedAuthenticationService.apply"
     ),
+    _retired(
+        "towpath.WebSocketManager.add_connection_by_user", "towpath.WebSocketManager.add_connection"
+    ),
+    _retired("towpath.WebSocketManager.broadcast_message", "towpath.WebSocketManager.broadcast"),
+    _retired(
+        "towpath.WebSocketManager.handle_disconnection",
+        "towpath.WebSocketManager.remove_connection",
+    ),
+    _retired(
+        "towpath.WebSocketManager.remove_connection_by_user",
+        "towpath.WebSocketManager.disconnect_user",
+    ),
     _retired("towpath.agents.bridge.AgentWebSocketBridge", "towpath.AgentWebSocketBridge"),
     _retired("towpath.agents.registry", "towpath.agents.agent"),
     _retired("towpath.agents.run.AgentError", "towpath.AgentError"),

@@ -8,7 +8,7 @@ lifespan is active.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, TypeVar
 
 from joserfc.jwk import OctKey
@@ -20,10 +20,14 @@ from towpath.aliases import retired_methods
 from towpath.auth.connection_auth import ConnectionAuth
 from towpath.auth.development import development_key, sign
 from towpath.auth.provider import is_loopback
+from towpath.codes import FORCED
 from towpath.errors import ConfigurationError
 from towpath.http.app import make_app
 from towpath.http.mounting import mount_gateway
-from towpath.identity import DEMO_TENANT
+from towpath.identity import DEMO_TENANT, UserExecutionContext
+from towpath.manager.bridge import AgentWebSocketBridge
+from towpath.manager.manager import WebSocketManager
+from towpath.manager.results import Refused, SendResult, StartedRun
 from towpath.node.build import build_node
 from towpath.node.gauges import show_gauges
 from towpath.node.logging_setup import log_event
@@ -149,6 +153,63 @@ class Gateway:
         finally:
             self.node = None
             self._starting = False
+
+    async def notify(
+        self,
+        context: UserExecutionContext,
+        value: object,
+        *,
+        name: str = "message",
+        key: str | None = None,
+    ) -> SendResult:
+        """Send a message to every device of a person; see `WebSocketManager.send_to_user`.
+
+        Args:
+            context: the person.
+            value: any value that has a form in JSON.
+            name: the name of the CUSTOM event that clients get.
+            key: the same key with the same value takes effect once, for a day.
+        """
+        manager = WebSocketManager(context, gateway=self)
+        return await manager.send_to_user(context.user, value, name=name, key=key)
+
+    async def start_run(
+        self,
+        context: UserExecutionContext,
+        agent: str,
+        message: str | None = None,
+        *,
+        input: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> StartedRun | Refused:
+        """Start a run of an agent for a person; see `AgentWebSocketBridge.start_run`.
+
+        Args:
+            context: the person, and the thread if it names one.
+            agent: the name of the agent.
+            message: what the person says; or else `input`.
+            input: AG-UI `messages`, `state`, `context`, `tools`, `forwardedProps`, `resume`.
+            key: the same key with the same request starts one run, for a day.
+        """
+        bridge = AgentWebSocketBridge(context, gateway=self)
+        return await bridge.start_run(
+            agent, message, thread_id=context.thread, input=input, key=key
+        )
+
+    async def cancel_run(self, context: UserExecutionContext, run_id: str) -> str:
+        """End a run of a person; see `AgentWebSocketBridge.cancel_run`."""
+        return await AgentWebSocketBridge(context, gateway=self).cancel_run(run_id)
+
+    async def disconnect(
+        self,
+        context: UserExecutionContext,
+        *,
+        code: int = FORCED.number,
+        reason: str | None = None,
+    ) -> int:
+        """End every connection of a person; see `WebSocketManager.disconnect_user`."""
+        manager = WebSocketManager(context, gateway=self)
+        return await manager.disconnect_user(context.user, code=code, reason=reason)
 
     async def drain(self) -> None:
         """Start no more runs, end those in progress, then close every connection; idempotent."""

@@ -641,3 +641,25 @@ def test_nothing_published_is_nothing_sent(empty: Sequence[Publication]) -> None
     mia.reads()
     node.deliver(THREAD, empty)
     assert mia.outbox.objects == []
+
+
+def test_live_readers_are_those_who_receive_a_channel_now() -> None:
+    """Joining, closed, internal and disallowed readers do not count."""
+    everywhere = hub()
+    live, joining, closed, internal = (Person(everywhere, number=n) for n in range(1, 5))
+    for person in (live, closed, internal):
+        person.reads()
+    everywhere.subscribe(joining.subscriber, THREAD)
+    closed.close(codes.FORCED)
+    internal.subscriber.internal = True
+    stranger = Person(everywhere, Principal(tenant="acme", user="leo"), number=5)
+    stranger.reads()
+    assert everywhere.live_readers(THREAD) == [live.subscriber]
+    assert everywhere.readers(THREAD) == [
+        one.subscriber for one in (live, closed, joining, stranger)
+    ]
+    assert everywhere.find("c1") is live.subscriber
+    assert everywhere.find("c3") is None
+    assert set(everywhere.everyone()) == {
+        one.subscriber for one in (live, joining, internal, stranger)
+    }

@@ -179,6 +179,15 @@ async def test_send_to_user_is_queued_where_nobody_is_there(stage: Stage) -> Non
 
 
 @on_stage
+async def test_send_to_user_counts_no_connection_that_has_ended(stage: Stage) -> None:
+    """A device that is being closed is still in the hub, and receives nothing more."""
+    await stage.connect()
+    await stage.manager().disconnect_user("alice")
+    assert stage.node.parts.hub.subscribers("acme", "alice")
+    assert isinstance(await stage.manager().send_to_user("alice", 1), Queued)
+
+
+@on_stage
 async def test_send_to_user_with_the_same_key_takes_effect_once(stage: Stage) -> None:
     """The same key and message give the same position; another message is a conflict."""
     manager = stage.manager()
@@ -404,6 +413,8 @@ async def test_emit_critical_event_takes_effect_once_for_each_key(stage: Stage) 
     assert [event for event in run.events if event["type"] == "CUSTOM"] == [
         message({"n": 1}, "paid")
     ]
+    while stage.node.runs.active:  # noqa: ASYNC110 - the executor leaves after the ending
+        await asyncio.sleep(0.001)
     manager = stage.manager(contexts[0])
     results.append(await manager.emit_critical_event("alice", "paid", {"n": 1}, key="k"))
     assert len(set(results)) == 1
@@ -530,6 +541,9 @@ async def test_disconnect_from_job_ends_the_reading_and_not_the_run(stage: Stage
     job = await stage.manager().connect_to_job("alice", contexts[0].run)
     assert (await anext(aiter(job)))["type"] == "RUN_STARTED"
     reading = asyncio.create_task(anext(aiter(job), None))
+    await asyncio.sleep(0)
+    manager = stage.manager(contexts[0])
+    assert isinstance(await manager.send_agent_event("alice", "note", {}), Queued)
     await asyncio.sleep(0)
     reading.cancel()
     await asyncio.wait((reading,))

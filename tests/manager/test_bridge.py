@@ -8,9 +8,9 @@ import pytest
 
 from tests.manager.stage import ALICE, BOB, Stage, on_stage, staged
 from towpath import AgentInput, AgentWebSocketBridge, Queued, Refused, UserExecutionContext
-from towpath.errors import BadRequest, Conflict, NotFound
+from towpath.errors import BadRequest, Conflict, NotFound, StorageError
 from towpath.events.types import IllegalEvent
-from towpath.log.broker import Position
+from towpath.log.broker import Position, Write, Written
 from towpath.manager import ForeignUser, StartedRun
 
 
@@ -148,6 +148,27 @@ async def test_an_error_is_what_a_person_reads(stage: Stage) -> None:
         ending = (await events(stage, run))[-1]
         assert (ending["type"], ending["message"]) == ("RUN_ERROR", "Closed.")
         assert ending["code"] == (shown or "agent.failed")
+
+
+@on_stage
+async def test_p5_a_push_that_the_log_refuses_ends_the_run(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not durable is refused, and the run ends with the reason instead of a gap."""
+    run, broker = await started(stage), stage.node.parts.broker
+    real = broker.submit
+
+    def once(write: Write) -> "asyncio.Future[Written]":
+        monkeypatch.setattr(broker, "submit", real)
+        future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+        future.set_exception(StorageError("the disk is full"))
+        return future
+
+    monkeypatch.setattr(broker, "submit", once)
+    assert await bridge(stage).notify_agent_text(run.run, "lost") == Refused("storage")
+    told = await events(stage, run)
+    assert [event["type"] for event in told] == ["RUN_STARTED", "RUN_ERROR"]
+    assert told[-1]["code"] == "run.storage"
 
 
 @on_stage

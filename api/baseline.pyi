@@ -27,39 +27,129 @@ class AgentInput:
     resume: list[Mapping[str, Any]]
     state: Any
     tools: list[Mapping[str, Any]]
-class AgentWebSocketBridge:
-    async def __aenter__(self) -> Self: ...
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+class AgentWebSocketBridge(View):
     def __init__(
         self,
-        broker: Broker,
-        store: ThreadStore,
-        registry: AgentRegistry,
+        context: UserExecutionContext | None = None,
         *,
-        telemetry: Telemetry,
-        now: Callable[[], float],
-        limits: RunLimits | None = None,
-        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        tenant: str | None = None,
+        gateway: HasNode | None = None,
     ) -> None: ...
-    active: int
-    def agent_exited(self, key: RunKey, error: BaseException) -> None: ...
-    async def approve(self, principal: Principal, decision: Decision) -> bytes: ...
-    async def cancel(
+    __slots__ = ...
+    async def approve(
         self,
-        principal: Principal,
+        run_id: str,
+        interrupt_id: str,
+        decision: str,
+        *,
+        payload: Any = None,
+        digest: str | None = None,
+        key: str | None = None,
+        user_id: str | None = None,
+    ) -> Decided: ...
+    async def cancel_run(self, run_id: str, *, user_id: str | None = None) -> str: ...
+    def check_running(self) -> None: ...
+    context = ...
+    async def emit_agent_event(
+        self,
+        run_id: str,
+        event_type: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    def get_health(self) -> BridgeHealth: ...
+    async def get_run_status(
+        self,
         run_id: str,
         *,
-        key: IdempotencyKey | None = None,
-    ) -> str: ...
-    async def drain(self) -> None: ...
-    async def start(self, principal: Principal, request: RunRequest) -> bytes: ...
-    def stop(self, principal: Principal, run_id: str) -> None: ...
-    def stop_retrying(self) -> None: ...
+        user_id: str | None = None,
+    ) -> RunStatus | None: ...
+    async def get_thread_id(self, run_id: str, *, user_id: str | None = None) -> str | None: ...
+    async def notify_agent_completed(
+        self,
+        run_id: str,
+        result: object = None,
+        *,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_agent_error(
+        self,
+        run_id: str,
+        message: str,
+        *,
+        code: str | None = None,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_agent_started(
+        self,
+        run_id: str | None,
+        agent_name: str,
+        message: str,
+        *,
+        thread_id: str | None = None,
+        user_id: str | None = None,
+    ) -> StartedRun | Refused: ...
+    async def notify_agent_text(
+        self,
+        run_id: str,
+        text: str,
+        *,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_agent_thinking(
+        self,
+        run_id: str,
+        text: str,
+        *,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_custom(
+        self,
+        run_id: str,
+        name: str,
+        value: object,
+        *,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_progress_update(
+        self,
+        run_id: str,
+        progress: float | None = None,
+        message: str | None = None,
+        *,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_tool_completed(
+        self,
+        run_id: str,
+        tool_name: str,
+        result: object = '',
+        *,
+        tool_call_id: str | None = None,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_tool_executing(
+        self,
+        run_id: str,
+        tool_name: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        tool_call_id: str | None = None,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def start_run(
+        self,
+        agent: str,
+        message: str | None = None,
+        *,
+        thread_id: str | None = None,
+        input: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        user_id: str | None = None,
+    ) -> StartedRun | Refused: ...
+    tenant: str
 class CircuitBreaker:
     def __init__(
         self,
@@ -80,6 +170,10 @@ class CircuitBreaker:
     retry_after: float
     state = ...
     def tell(self, move: Transition, generation: int) -> None: ...
+class Delivered:
+    def __init__(self, position: Position, connections: int) -> None: ...
+    connections: int
+    position: Position
 class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
     def __init__(self, settings: Settings | None = None) -> None: ...
@@ -94,15 +188,40 @@ class Gateway:
     def agent_exited(self, key: RunKey | None, error: BaseException) -> None: ...
     agents = ...
     auth: ConnectionAuth
+    async def cancel_run(self, context: UserExecutionContext, run_id: str) -> str: ...
     def demo_token(self, user: str, tenant: str = DEMO_TENANT, ttl: float = 3600.0) -> str: ...
     demo_users: tuple[str, ...]
+    async def disconnect(
+        self,
+        context: UserExecutionContext,
+        *,
+        code: int = FORCED.number,
+        reason: str | None = None,
+    ) -> int: ...
     async def drain(self) -> None: ...
     async def lifespan(self, _: Any = None) -> AsyncGenerator[None, None]: ...
     metrics = ...
     def mount(self, app: Starlette, path: str) -> None: ...
     node: Node | None
+    async def notify(
+        self,
+        context: UserExecutionContext,
+        value: object,
+        *,
+        name: str = 'message',
+        key: str | None = None,
+    ) -> SendResult: ...
     phase: Phase
     settings = ...
+    async def start_run(
+        self,
+        context: UserExecutionContext,
+        agent: str,
+        message: str | None = None,
+        *,
+        input: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> StartedRun | Refused: ...
     def use_development_key(self, host: str) -> None: ...
     def watch(self, observer: Observer) -> None: ...
 class Principal:
@@ -125,6 +244,12 @@ class Principal:
     tenant: str
     token_id: str | None
     user: str
+class Queued:
+    def __init__(self, position: Position) -> None: ...
+    position: Position
+class Refused:
+    def __init__(self, reason: str) -> None: ...
+    reason: str
 class Settings(TimeoutSettings, LimitSettings, ModelSettings, RunSettings, AuthSettings, StorageSettings, BaseSettings):
     def __init__(
         self,
@@ -378,7 +503,163 @@ class UserExecutionContext:
     user: str
     verified: bool
     def verify_isolation(self, other: UserExecutionContext) -> bool: ...
+class WebSocketManager(Connections):
+    def __init__(
+        self,
+        context: UserExecutionContext | None = None,
+        *,
+        tenant: str | None = None,
+        gateway: HasNode | None = None,
+    ) -> None: ...
+    __slots__ = ...
+    async def add_connection(
+        self,
+        user_id: str,
+        websocket: WebSocket,
+        *,
+        connection_id: str | None = None,
+    ) -> str | Refused: ...
+    async def add_connection_by_user(
+        self,
+        user_id: str,
+        websocket: WebSocket,
+        *,
+        connection_id: str | None = None,
+    ) -> str | Refused: ...
+    async def attempt_message_recovery(
+        self,
+        user_id: str,
+        since: Position | None = None,
+        *,
+        limit: int = RECOVERY_LIMIT,
+    ) -> RecoveredMessages: ...
+    async def broadcast(
+        self,
+        message: object,
+        *,
+        name: str = 'message',
+        key: str | None = None,
+    ) -> SendResult: ...
+    async def broadcast_message(
+        self,
+        message: object,
+        *,
+        name: str = 'message',
+        key: str | None = None,
+    ) -> SendResult: ...
+    def check_running(self) -> None: ...
+    async def connect_to_job(self, user_id: str, job_id: str) -> JobEvents: ...
+    async def connect_user(
+        self,
+        user_id: str,
+        websocket: WebSocket,
+        *,
+        connection_id: str | None = None,
+    ) -> ConnectionEnded | Refused: ...
+    context = ...
+    async def disconnect_from_job(self, job: JobEvents) -> None: ...
+    async def disconnect_user(
+        self,
+        user_id: str,
+        *,
+        code: int = codes.FORCED.number,
+        reason: str | None = None,
+    ) -> int: ...
+    async def emit_critical_event(
+        self,
+        user_id: str,
+        event_type: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+    ) -> SendResult: ...
+    def find_connection(
+        self,
+        user_id: str,
+        *,
+        thread_id: str | None = None,
+    ) -> ConnectionInfo | None: ...
+    async def force_cleanup_user_events(self, user_id: str) -> int: ...
+    def get_connection(self, connection_id: str) -> ConnectionInfo | None: ...
+    def get_connection_count(self, user_id: str | None = None) -> int: ...
+    def get_connection_health(self, user_id: str) -> ConnectionHealth: ...
+    def get_connection_id_by_websocket(self, websocket: WebSocket) -> str | None: ...
+    def get_user_connections(self, user_id: str) -> list[ConnectionInfo]: ...
+    async def handle_connection(self, connection_id: str) -> ConnectionEnded | None: ...
+    async def handle_disconnection(
+        self,
+        connection_id: str,
+        *,
+        code: int = codes.FORCED.number,
+        reason: str | None = None,
+    ) -> bool: ...
+    async def handle_message(self, user_id: str, message: Mapping[str, Any]) -> Any: ...
+    def is_connection_active(self, connection_id: str) -> bool: ...
+    def is_user_connected(self, user_id: str) -> bool: ...
+    async def remove_connection(
+        self,
+        connection_id: str,
+        *,
+        code: int = codes.FORCED.number,
+        reason: str | None = None,
+    ) -> bool: ...
+    async def remove_connection_by_user(
+        self,
+        user_id: str,
+        *,
+        code: int = codes.FORCED.number,
+        reason: str | None = None,
+    ) -> int: ...
+    async def send_agent_event(
+        self,
+        user_id: str,
+        event_type: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+    ) -> SendResult: ...
+    async def send_to_thread(
+        self,
+        thread_id: str,
+        message: object,
+        *,
+        user_id: str | None = None,
+        name: str = 'message',
+        key: str | None = None,
+    ) -> SendResult: ...
+    async def send_to_user(
+        self,
+        user_id: str,
+        message: object,
+        *,
+        name: str = 'message',
+        key: str | None = None,
+    ) -> SendResult: ...
+    async def send_to_user_with_wait(
+        self,
+        user_id: str,
+        message: object,
+        *,
+        wait_timeout: float = WAIT_SECONDS,
+        name: str = 'message',
+        key: str | None = None,
+    ) -> SendResult: ...
+    tenant: str
+    def update_connection_thread(self, connection_id: str, thread_id: str | None) -> bool: ...
+    async def wait_for_connection(self, user_id: str, timeout: float = WAIT_SECONDS) -> bool: ...
 __version__ = ...
+def create_websocket_manager(
+    context: UserExecutionContext | None = None,
+    *,
+    tenant: str | None = None,
+    gateway: HasNode | None = None,
+) -> WebSocketManager: ...
+async def get_websocket_manager(
+    context: UserExecutionContext | None = None,
+    *,
+    tenant: str | None = None,
+    gateway: HasNode | None = None,
+) -> WebSocketManager: ...
 
 # module towpath.agents.adapters.pydantic_ai
 def from_pydantic_ai(
@@ -388,39 +669,129 @@ def from_pydantic_ai(
 ) -> AgentFunction: ...
 
 # module towpath.agents.bridge
-class AgentWebSocketBridge:
-    async def __aenter__(self) -> Self: ...
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+class AgentWebSocketBridge(View):
     def __init__(
         self,
-        broker: Broker,
-        store: ThreadStore,
-        registry: AgentRegistry,
+        context: UserExecutionContext | None = None,
         *,
-        telemetry: Telemetry,
-        now: Callable[[], float],
-        limits: RunLimits | None = None,
-        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        tenant: str | None = None,
+        gateway: HasNode | None = None,
     ) -> None: ...
-    active: int
-    def agent_exited(self, key: RunKey, error: BaseException) -> None: ...
-    async def approve(self, principal: Principal, decision: Decision) -> bytes: ...
-    async def cancel(
+    __slots__ = ...
+    async def approve(
         self,
-        principal: Principal,
+        run_id: str,
+        interrupt_id: str,
+        decision: str,
+        *,
+        payload: Any = None,
+        digest: str | None = None,
+        key: str | None = None,
+        user_id: str | None = None,
+    ) -> Decided: ...
+    async def cancel_run(self, run_id: str, *, user_id: str | None = None) -> str: ...
+    def check_running(self) -> None: ...
+    context = ...
+    async def emit_agent_event(
+        self,
+        run_id: str,
+        event_type: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    def get_health(self) -> BridgeHealth: ...
+    async def get_run_status(
+        self,
         run_id: str,
         *,
-        key: IdempotencyKey | None = None,
-    ) -> str: ...
-    async def drain(self) -> None: ...
-    async def start(self, principal: Principal, request: RunRequest) -> bytes: ...
-    def stop(self, principal: Principal, run_id: str) -> None: ...
-    def stop_retrying(self) -> None: ...
+        user_id: str | None = None,
+    ) -> RunStatus | None: ...
+    async def get_thread_id(self, run_id: str, *, user_id: str | None = None) -> str | None: ...
+    async def notify_agent_completed(
+        self,
+        run_id: str,
+        result: object = None,
+        *,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_agent_error(
+        self,
+        run_id: str,
+        message: str,
+        *,
+        code: str | None = None,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_agent_started(
+        self,
+        run_id: str | None,
+        agent_name: str,
+        message: str,
+        *,
+        thread_id: str | None = None,
+        user_id: str | None = None,
+    ) -> StartedRun | Refused: ...
+    async def notify_agent_text(
+        self,
+        run_id: str,
+        text: str,
+        *,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_agent_thinking(
+        self,
+        run_id: str,
+        text: str,
+        *,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_custom(
+        self,
+        run_id: str,
+        name: str,
+        value: object,
+        *,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_progress_update(
+        self,
+        run_id: str,
+        progress: float | None = None,
+        message: str | None = None,
+        *,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_tool_completed(
+        self,
+        run_id: str,
+        tool_name: str,
+        result: object = '',
+        *,
+        tool_call_id: str | None = None,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_tool_executing(
+        self,
+        run_id: str,
+        tool_name: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        tool_call_id: str | None = None,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def start_run(
+        self,
+        agent: str,
+        message: str | None = None,
+        *,
+        thread_id: str | None = None,
+        input: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        user_id: str | None = None,
+    ) -> StartedRun | Refused: ...
+    tenant: str
 
 # module towpath.agents.registry
 class AgentError(TowpathError):
@@ -601,7 +972,86 @@ class MissingExtra(ConfigurationError, ImportError):
     def of(cls, needed_by: str, extra: str, error: ImportError) -> Self: ...
 
 # module towpath.events
+class Activity(EventValue):
+    def __init__(self, kind: str, content: Event) -> None: ...
+    __slots__ = ...
+    def __str__(self) -> str: ...
+    def changed(self, content: Mapping[str, object]) -> EventValue: ...
+    content: Event
+    def events(self, ids: Ids) -> list[Event]: ...
+    kind: str
+    def patched(self, operations: Sequence[Mapping[str, object]]) -> EventValue: ...
+AgentItem = ...
+class EventValue(ABC):
+    __slots__ = ...
+    def events(self, ids: Ids) -> list[Event]: ...
+class IllegalEvent(TowpathError):
+    def __init__(self, event_type: str, reason: str) -> None: ...
+    def __str__(self) -> str: ...
+    event_type = ...
+    reason = ...
+class Interrupts(EventValue):
+    def __init__(self, interrupts: tuple[Interrupt, ...]) -> None: ...
+    __slots__ = ...
+    def events(self, ids: Ids) -> list[Event]: ...
+    interrupts: tuple[Interrupt, ...]
+class Step(EventValue):
+    def __init__(self, name: str) -> None: ...
+    __slots__ = ...
+    def events(self, ids: Ids) -> list[Event]: ...
+    def finished(self) -> EventValue: ...
+    name: str
+class ToolCall(EventValue):
+    def __init__(self, name: str, arguments: str, id: str | None = None) -> None: ...
+    __slots__ = ...
+    def __str__(self) -> str: ...
+    arguments: str
+    def events(self, ids: Ids) -> list[Event]: ...
+    id: str | None
+    def id_in(self, ids: Ids, event_type: str) -> str: ...
+    name: str
+    def result(self, content: object) -> ToolResult: ...
+class ToolResult(EventValue):
+    def __init__(self, call: ToolCall | str, content: str) -> None: ...
+    __slots__ = ...
+    call: ToolCall | str
+    content: str
+    def events(self, ids: Ids) -> list[Event]: ...
+    @classmethod
+    def of(cls, call: ToolCall | str, content: object) -> ToolResult: ...
+def activity(kind: str, content: Mapping[str, object]) -> Activity: ...
+def ask(
+    message: str,
+    *,
+    reason: str = 'question',
+    expires: datetime | None = None,
+    response_schema: Mapping[str, object] | None = None,
+    id: str | None = None,
+) -> Interrupts: ...
+def ask_all(*interrupts: Interrupts) -> Interrupts: ...
+def ask_for_approval(
+    call: ToolCall | str,
+    *,
+    message: str | None = None,
+    reason: str = 'tool_call',
+    expires: datetime | None = None,
+    response_schema: Mapping[str, object] | None = None,
+    id: str | None = None,
+) -> Interrupts: ...
+def custom(name: str, value: object = None) -> EventValue: ...
 def golden_name(event: Mapping[str, Any]) -> str | None: ...
+def message(text: str, *, role: MessageRole = 'assistant') -> EventValue: ...
+def state(snapshot: object) -> EventValue: ...
+def state_delta(operations: Sequence[Mapping[str, object]]) -> EventValue: ...
+def step(name: str) -> Step: ...
+def thinking(text: str) -> EventValue: ...
+def tool_call(
+    name: str,
+    arguments: Mapping[str, object] | str | None = None,
+    *,
+    id: str | None = None,
+) -> ToolCall: ...
+def tool_result(tool_call_id: str, content: object) -> ToolResult: ...
 
 # module towpath.hooks
 class Appended(TelemetryEvent):
@@ -779,6 +1229,351 @@ class TelemetryEvent:
     def __init__(self) -> None: ...
 Watcher = ...
 
+# module towpath.manager
+class AgentWebSocketBridge(View):
+    def __init__(
+        self,
+        context: UserExecutionContext | None = None,
+        *,
+        tenant: str | None = None,
+        gateway: HasNode | None = None,
+    ) -> None: ...
+    __slots__ = ...
+    async def approve(
+        self,
+        run_id: str,
+        interrupt_id: str,
+        decision: str,
+        *,
+        payload: Any = None,
+        digest: str | None = None,
+        key: str | None = None,
+        user_id: str | None = None,
+    ) -> Decided: ...
+    async def cancel_run(self, run_id: str, *, user_id: str | None = None) -> str: ...
+    def check_running(self) -> None: ...
+    context = ...
+    async def emit_agent_event(
+        self,
+        run_id: str,
+        event_type: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    def get_health(self) -> BridgeHealth: ...
+    async def get_run_status(
+        self,
+        run_id: str,
+        *,
+        user_id: str | None = None,
+    ) -> RunStatus | None: ...
+    async def get_thread_id(self, run_id: str, *, user_id: str | None = None) -> str | None: ...
+    async def notify_agent_completed(
+        self,
+        run_id: str,
+        result: object = None,
+        *,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_agent_error(
+        self,
+        run_id: str,
+        message: str,
+        *,
+        code: str | None = None,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_agent_started(
+        self,
+        run_id: str | None,
+        agent_name: str,
+        message: str,
+        *,
+        thread_id: str | None = None,
+        user_id: str | None = None,
+    ) -> StartedRun | Refused: ...
+    async def notify_agent_text(
+        self,
+        run_id: str,
+        text: str,
+        *,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_agent_thinking(
+        self,
+        run_id: str,
+        text: str,
+        *,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_custom(
+        self,
+        run_id: str,
+        name: str,
+        value: object,
+        *,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_progress_update(
+        self,
+        run_id: str,
+        progress: float | None = None,
+        message: str | None = None,
+        *,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_tool_completed(
+        self,
+        run_id: str,
+        tool_name: str,
+        result: object = '',
+        *,
+        tool_call_id: str | None = None,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def notify_tool_executing(
+        self,
+        run_id: str,
+        tool_name: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        tool_call_id: str | None = None,
+        user_id: str | None = None,
+    ) -> SendResult: ...
+    async def start_run(
+        self,
+        agent: str,
+        message: str | None = None,
+        *,
+        thread_id: str | None = None,
+        input: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        user_id: str | None = None,
+    ) -> StartedRun | Refused: ...
+    tenant: str
+class BridgeHealth:
+    def __init__(self, *, phase: str, active_runs: int) -> None: ...
+    active_runs: int
+    healthy: bool
+    phase: str
+class ConnectionEnded:
+    def __init__(self, *, id: str, code: int, reason: str) -> None: ...
+    code: int
+    id: str
+    reason: str
+class ConnectionHealth:
+    def __init__(self, *, connections: int, waiting_bytes: int, behind: int) -> None: ...
+    behind: int
+    connections: int
+    healthy: bool
+    waiting_bytes: int
+class ConnectionInfo:
+    def __init__(
+        self,
+        *,
+        id: str,
+        user: str,
+        tenant: str,
+        channels: tuple[str, ...],
+        thread: str | None,
+        waiting_bytes: int,
+        expires_at: float | None,
+    ) -> None: ...
+    channels: tuple[str, ...]
+    expires_at: float | None
+    id: str
+    tenant: str
+    thread: str | None
+    user: str
+    waiting_bytes: int
+class Delivered:
+    def __init__(self, position: Position, connections: int) -> None: ...
+    connections: int
+    position: Position
+class ForeignUser(TowpathError, ValueError):
+    ...
+class JobEvents:
+    def __aiter__(self) -> AsyncIterator[Event]: ...
+    def __init__(self, node: Node, key: RunKey) -> None: ...
+    async def aclose(self) -> None: ...
+class NoIdentity(TowpathError, ValueError):
+    ...
+class Queued:
+    def __init__(self, position: Position) -> None: ...
+    position: Position
+class RecoveredMessages:
+    def __init__(
+        self,
+        *,
+        messages: tuple[object, ...],
+        position: Position,
+        recovered: bool,
+    ) -> None: ...
+    messages: tuple[object, ...]
+    position: Position
+    recovered: bool
+class Refused:
+    def __init__(self, reason: str) -> None: ...
+    reason: str
+class RunStatus:
+    def __init__(
+        self,
+        *,
+        run: str,
+        thread: str,
+        agent: str,
+        status: str,
+        code: str | None,
+        active_here: bool,
+    ) -> None: ...
+    active_here: bool
+    agent: str
+    code: str | None
+    run: str
+    status: str
+    thread: str
+SendResult = ...
+class StartedRun:
+    def __init__(self, *, thread: str, run: str, position: Position) -> None: ...
+    position: Position
+    run: str
+    thread: str
+class Unserialisable(TowpathError, TypeError):
+    def __init__(self, path: str, reason: str) -> None: ...
+    def __str__(self) -> str: ...
+    path = ...
+    reason = ...
+class WebSocketManager(Connections):
+    def __init__(
+        self,
+        context: UserExecutionContext | None = None,
+        *,
+        tenant: str | None = None,
+        gateway: HasNode | None = None,
+    ) -> None: ...
+    __slots__ = ...
+    async def add_connection(
+        self,
+        user_id: str,
+        websocket: WebSocket,
+        *,
+        connection_id: str | None = None,
+    ) -> str | Refused: ...
+    async def attempt_message_recovery(
+        self,
+        user_id: str,
+        since: Position | None = None,
+        *,
+        limit: int = RECOVERY_LIMIT,
+    ) -> RecoveredMessages: ...
+    async def broadcast(
+        self,
+        message: object,
+        *,
+        name: str = 'message',
+        key: str | None = None,
+    ) -> SendResult: ...
+    def check_running(self) -> None: ...
+    async def connect_to_job(self, user_id: str, job_id: str) -> JobEvents: ...
+    async def connect_user(
+        self,
+        user_id: str,
+        websocket: WebSocket,
+        *,
+        connection_id: str | None = None,
+    ) -> ConnectionEnded | Refused: ...
+    context = ...
+    async def disconnect_from_job(self, job: JobEvents) -> None: ...
+    async def disconnect_user(
+        self,
+        user_id: str,
+        *,
+        code: int = codes.FORCED.number,
+        reason: str | None = None,
+    ) -> int: ...
+    async def emit_critical_event(
+        self,
+        user_id: str,
+        event_type: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+    ) -> SendResult: ...
+    def find_connection(
+        self,
+        user_id: str,
+        *,
+        thread_id: str | None = None,
+    ) -> ConnectionInfo | None: ...
+    async def force_cleanup_user_events(self, user_id: str) -> int: ...
+    def get_connection(self, connection_id: str) -> ConnectionInfo | None: ...
+    def get_connection_count(self, user_id: str | None = None) -> int: ...
+    def get_connection_health(self, user_id: str) -> ConnectionHealth: ...
+    def get_connection_id_by_websocket(self, websocket: WebSocket) -> str | None: ...
+    def get_user_connections(self, user_id: str) -> list[ConnectionInfo]: ...
+    async def handle_connection(self, connection_id: str) -> ConnectionEnded | None: ...
+    async def handle_message(self, user_id: str, message: Mapping[str, Any]) -> Any: ...
+    def is_connection_active(self, connection_id: str) -> bool: ...
+    def is_user_connected(self, user_id: str) -> bool: ...
+    async def remove_connection(
+        self,
+        connection_id: str,
+        *,
+        code: int = codes.FORCED.number,
+        reason: str | None = None,
+    ) -> bool: ...
+    async def send_agent_event(
+        self,
+        user_id: str,
+        event_type: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+    ) -> SendResult: ...
+    async def send_to_thread(
+        self,
+        thread_id: str,
+        message: object,
+        *,
+        user_id: str | None = None,
+        name: str = 'message',
+        key: str | None = None,
+    ) -> SendResult: ...
+    async def send_to_user(
+        self,
+        user_id: str,
+        message: object,
+        *,
+        name: str = 'message',
+        key: str | None = None,
+    ) -> SendResult: ...
+    async def send_to_user_with_wait(
+        self,
+        user_id: str,
+        message: object,
+        *,
+        wait_timeout: float = WAIT_SECONDS,
+        name: str = 'message',
+        key: str | None = None,
+    ) -> SendResult: ...
+    tenant: str
+    def update_connection_thread(self, connection_id: str, thread_id: str | None) -> bool: ...
+    async def wait_for_connection(self, user_id: str, timeout: float = WAIT_SECONDS) -> bool: ...
+def create_websocket_manager(
+    context: UserExecutionContext | None = None,
+    *,
+    tenant: str | None = None,
+    gateway: HasNode | None = None,
+) -> WebSocketManager: ...
+async def get_websocket_manager(
+    context: UserExecutionContext | None = None,
+    *,
+    tenant: str | None = None,
+    gateway: HasNode | None = None,
+) -> WebSocketManager: ...
+
 # module towpath.server.gateway
 class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
@@ -794,15 +1589,40 @@ class Gateway:
     def agent_exited(self, key: RunKey | None, error: BaseException) -> None: ...
     agents = ...
     auth: ConnectionAuth
+    async def cancel_run(self, context: UserExecutionContext, run_id: str) -> str: ...
     def demo_token(self, user: str, tenant: str = DEMO_TENANT, ttl: float = 3600.0) -> str: ...
     demo_users: tuple[str, ...]
+    async def disconnect(
+        self,
+        context: UserExecutionContext,
+        *,
+        code: int = FORCED.number,
+        reason: str | None = None,
+    ) -> int: ...
     async def drain(self) -> None: ...
     async def lifespan(self, _: Any = None) -> AsyncGenerator[None, None]: ...
     metrics = ...
     def mount(self, app: Starlette, path: str) -> None: ...
     node: Node | None
+    async def notify(
+        self,
+        context: UserExecutionContext,
+        value: object,
+        *,
+        name: str = 'message',
+        key: str | None = None,
+    ) -> SendResult: ...
     phase: Phase
     settings = ...
+    async def start_run(
+        self,
+        context: UserExecutionContext,
+        agent: str,
+        message: str | None = None,
+        *,
+        input: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> StartedRun | Refused: ...
     def use_development_key(self, host: str) -> None: ...
 
 # module towpath.server.settings

@@ -269,7 +269,13 @@ def test_a_declaration_that_contradicts_the_table_is_refused(
         retired_methods("towpath.Manager")(type("Manager", (Manager,), {name: value}))
 
 
-NOT_DECLARED = {"towpath.Gateway.watch"}
+NOT_DECLARED = {
+    "towpath.Gateway.watch",
+    "towpath.WebSocketManager.add_connection_by_user",
+    "towpath.WebSocketManager.broadcast_message",
+    "towpath.WebSocketManager.handle_disconnection",
+    "towpath.WebSocketManager.remove_connection_by_user",
+}
 """Retired methods that their class does not declare; type checkers do not know them."""
 
 

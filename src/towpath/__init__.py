@@ -1,6 +1,7 @@
 """Towpath: the steady path along which AI-agent events reach people."""
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from towpath import aliases
 from towpath.agents.agent import AgentError, AgentInput
@@ -43,9 +44,11 @@ __all__ = [
 __version__ = version("towpath")
 
 
-def __getattr__(name: str) -> object:
-    """Look up a retired name."""
-    return aliases.retired(__name__, name)
+if not TYPE_CHECKING:  # With this function, a type checker accepts every name.
+
+    def __getattr__(name: str) -> object:
+        """Look up a retired name."""
+        return aliases.retired(__name__, name)
 
 
 aliases.install()

@@ -3,6 +3,10 @@
 An old name is the same object as the name that replaced it. Using it gives a DeprecationWarning at
 the caller's line, once per place. A module that moved is imported under its old path through an
 import hook, so the package holds no module twice.
+
+Type checkers do not run the table. They report a retired method as deprecated (PEP 702) where the
+class declares it as a `RetiredMethod`. PEP 702 has no form for a module or for another name of a
+class, so type checkers do not know the other rows.
 """
 
 import functools
@@ -15,9 +19,15 @@ from dataclasses import dataclass
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType
-from typing import TypeVar
+from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+if TYPE_CHECKING:
+    from typing_extensions import deprecated
 
 T = TypeVar("T")
+S = TypeVar("S")
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,29 +148,71 @@ def _warn(alias: Alias) -> None:
     )
 
 
+class RetiredMethod(Generic[S, P, R]):
+    """A descriptor for a retired method; it returns the method that replaced it.
+
+    The class declares it below that method, as `watch = RetiredMethod(add_observer)`. The type is
+    that of the replacement, and type checkers report each use as deprecated.
+    """
+
+    def __init__(
+        self, replacement: Callable[Concatenate[S, P], R], alias: Alias | None = None
+    ) -> None:
+        self.replacement = replacement.__name__
+        """The name of the method in the class."""
+        self.alias = alias
+        """The row of the table; `retired_methods` sets it."""
+
+    if TYPE_CHECKING:
+
+        @overload
+        @deprecated("retired: docs/reference/retired-names.md names the replacement")
+        def __get__(self, instance: None, owner: type[S]) -> Callable[Concatenate[S, P], R]: ...
+        @overload
+        @deprecated("retired: docs/reference/retired-names.md names the replacement")
+        def __get__(self, instance: S, owner: type[S]) -> Callable[P, R]: ...
+
+    def __get__(self, instance: object, owner: type) -> object:
+        assert self.alias is not None, "the class has the decorator `retired_methods`"
+        _warn(self.alias)
+        return getattr(owner if instance is None else instance, self.replacement)
+
+
 def retired_methods(path: str) -> Callable[[type[T]], type[T]]:
-    """Return a class decorator that adds the retired methods of the class at a public path."""
+    """Return a class decorator that adds the retired methods of the class at a public path.
+
+    Each row of the table below the path becomes a method, whether the class declares it or not.
+
+    Raises:
+        TypeError: the class declares a `RetiredMethod` that the table does not have.
+    """
 
     def add(owner: type[T]) -> type[T]:
         for alias in ALIASES:
             parent, _, name = alias.name.rpartition(".")
             if parent == path:
-                setattr(owner, name, _RetiredMethod(alias))
+                replacement = getattr(owner, alias.replacement.rpartition(".")[2])
+                _check_declared(owner, name, replacement.__name__)
+                setattr(owner, name, RetiredMethod(replacement, alias))
+        for name, value in vars(owner).items():
+            if isinstance(value, RetiredMethod) and value.alias is None:
+                raise TypeError(f"{path}.{name} has no row in {__name__}.ALIASES")
         return owner
 
     return add
 
 
-class _RetiredMethod:
-    """A descriptor for a retired method; it returns the method that replaced it."""
+def _check_declared(owner: type, name: str, replacement: str) -> None:
+    """Compare what a class declares under a retired name with the row of the table.
 
-    def __init__(self, alias: Alias) -> None:
-        self._alias = alias
-
-    def __get__(self, instance: object, owner: type) -> object:
-        _warn(self._alias)
-        name = self._alias.replacement.rpartition(".")[2]
-        return getattr(owner if instance is None else instance, name)
+    Raises:
+        TypeError: the declaration names another method, or the name is in use.
+    """
+    declared = vars(owner).get(name)
+    if declared is None:
+        return
+    if not isinstance(declared, RetiredMethod) or declared.replacement != replacement:
+        raise TypeError(f"{owner.__name__}.{name} is not declared as RetiredMethod({replacement})")
 
 
 class RetiredModules(MetaPathFinder, Loader):

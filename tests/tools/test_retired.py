@@ -66,6 +66,12 @@ def test_the_table_of_public_names_may_name_them() -> None:
     assert check(EXEMPT[0], "Fault = 1", TABLE) == []
 
 
+def test_a_class_may_declare_a_retired_method() -> None:
+    """Only as a `RetiredMethod`; each other use of the word in the same file is found."""
+    source = "class It:\n    Fault = RetiredMethod(error)\nFault = Method(error)\nFault"
+    assert [one.line for one in check("src/towpath/codes.py", source, TABLE)] == [3, 4]
+
+
 def test_a_finding_says_where_it_is_and_what_to_write() -> None:
     """Path, line, word and replacement are in the one line that is printed."""
     (finding,) = check("src/towpath/codes.py", "\nFault", TABLE)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from towpath.aliases import retired_methods
+from towpath.aliases import RetiredMethod, retired_methods
 from towpath.auth.breaker import CircuitBreaker, State
 from towpath.auth.cache import Digest, VerdictCache, digest
 from towpath.auth.jwks import RemoteKeys
@@ -195,6 +195,8 @@ class AuthService:
             return False
         self.cache.forget(revocation.names)
         return True
+
+    hear = RetiredMethod(apply)
 
     @property
     def cold(self) -> list[str]:

@@ -25,7 +25,7 @@ def test_what_differs_from_server_to_server_gets_a_placeholder() -> None:
         "created_at": 1796052990.5,
         "decided_at": None,
         "ticket": "tkt_abc-1",
-        "error": {"code": 107, "message": "Expected `str`"},
+        "error": {"code": 107, "message": "Expected `str`", "temporary": True},
     }
     assert Names().replace(frame) == {
         "client": "<id 1>",
@@ -35,7 +35,7 @@ def test_what_differs_from_server_to_server_gets_a_placeholder() -> None:
         "created_at": "<time>",
         "decided_at": None,
         "ticket": "<ticket 1>",
-        "error": {"code": 107, "message": "<text>"},
+        "error": {"code": 107, "message": "<text>", "temporary": True},
     }
 
 

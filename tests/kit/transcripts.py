@@ -13,9 +13,9 @@ settings the server has. Each other line is one step:
 What differs from server to server has a placeholder. `<id 1>`, `<epoch 1>` and `<ticket 1>` stand
 for one value in the whole transcript, and two numbers stand for two values. `<time>` is a Unix
 time, `<seconds>` the rest of an hour at most, `<version>` the version of the server, `<text>` a
-sentence for people. The client's tokens are `<token alice>`, with a role
-`<token olga towpath:operator>`, with a lifetime in seconds `<token alice 4>`; one placeholder
-stands for one token.
+sentence for people: the message of an error, the description of an agent. The client's tokens are
+`<token alice>`, with a role `<token olga towpath:operator>`, with a lifetime in seconds
+`<token alice 4>`; one placeholder stands for one token.
 
 What the wire leaves open is not compared: the order of replies among each other, of a reply and a
 push, and of pushes in two channels; and text deltas that were merged on the way (`tags.from`). All
@@ -76,7 +76,7 @@ class Names:
     def replace(self, value: Any, field: str = "") -> Any:
         """Return what a transcript stores for a value of a real conversation."""
         match value:
-            case {"code": 107, "message": str()}:  # A library writes this message.
+            case {"code": int(), "message": str()}:  # An error: clients act on the code.
                 return {**value, "message": "<text>"}
             case dict():
                 return {self._text(key): self.replace(one, key) for key, one in value.items()}

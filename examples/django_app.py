@@ -18,11 +18,11 @@ from collections.abc import AsyncGenerator
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 from starlette.applications import Starlette
 
-from towpath import AgentInput, Gateway
+from towpath import AgentInput, Gateway, UserExecutionContext
 
 gateway = Gateway()
 
@@ -39,7 +39,14 @@ def home(request: HttpRequest) -> HttpResponse:
     return HttpResponse("The chat is at /towpath/")
 
 
-urlpatterns = [path("", home)]
+def ship(request: HttpRequest, number: int) -> JsonResponse:
+    """Tell alice on her devices; Django runs this view in a thread."""
+    alice = UserExecutionContext(tenant="acme", user="alice")
+    sent = gateway.portal.call(gateway.notify, alice, {"shipped": number}, name="order")
+    return JsonResponse({"sent": type(sent).__name__})
+
+
+urlpatterns = [path("", home), path("orders/<int:number>/ship", ship)]
 settings.configure(
     ALLOWED_HOSTS=["127.0.0.1", "localhost"],
     ROOT_URLCONF=__name__,

@@ -103,32 +103,15 @@ async def test_an_example_serves_its_agent_and_stops_without_a_loss(
     assert reader.answer.startswith(seen)
 
 
-VIEWS = """
-from django.http import HttpResponse
-from django.urls import path
-
-from examples.django_app import app, gateway, urlpatterns
-
-
-def phase(request):
-    async def look():
-        return gateway.phase
-
-    return HttpResponse(gateway.portal.call(look))
-
-
-urlpatterns.append(path("phase", phase))
-"""
-
-
-def test_a_view_of_django_calls_into_the_gateway(tmp_path: Path) -> None:
-    """Django runs a synchronous view in a thread; its call gets the coroutine's result."""
-    (tmp_path / "views.py").write_text(VIEWS)
-    search = {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    }
-    with (
-        HostProcess("views:app", tmp_path / "data", cwd=tmp_path, environment=search) as host,
-        httpx2.Client(trust_env=False) as http,
-    ):
-        assert http.get(f"{host.root}/phase").text == "ready"
+async def test_a_view_of_django_reaches_a_person(tmp_path: Path) -> None:
+    """Django runs the synchronous view in a thread, and the person's device gets its message."""
+    with host_of("django_app", "uvicorn", tmp_path / "data") as host:
+        async with open_python(host.ws, signed("alice")) as client:
+            await client.connect()
+            await client.until_connected()
+            async with httpx2.AsyncClient(trust_env=False) as http:
+                answer = await http.post(f"{host.root}/orders/7/ship")
+            await client.news.until(lambda: bool(client.notices))
+    assert answer.json() == {"sent": "Delivered"}
+    ((_, notice),) = client.notices
+    assert (notice.event["name"], notice.event["value"]) == ("order", {"shipped": 7})

@@ -3,22 +3,22 @@
 import asyncio
 import concurrent.futures
 import contextvars
+import functools
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from pydantic import SecretStr
 
 from towpath.agents.agent import AgentInput
 from towpath.errors import CalledOnEventLoop, NotFound, NotRunning, StoppedDuringCall
 from towpath.gateway import Gateway
-from towpath.identity import Principal
+from towpath.identity import Principal, UserExecutionContext
+from towpath.manager.results import StartedRun
 from towpath.node.node import Node, Phase
 from towpath.node.portal import Portal
-from towpath.runs.requests import RunRequest
 from towpath.settings import Settings
 
 ALICE = Principal(tenant="acme", user="alice")
@@ -88,14 +88,12 @@ async def test_a_thread_runs_a_coroutine_of_the_gateway_and_gets_its_result(tmp_
     async def echo(request: AgentInput) -> AsyncGenerator[str, None]:
         yield request.message
 
-    request = RunRequest(
-        request_id="one", agent="echo", thread_id=None, message="hello", input=None
-    )
+    context = UserExecutionContext(tenant="acme", user="alice")
     async with gateway.lifespan():
-        runs = node_of(gateway).runs
-        started = await asyncio.to_thread(gateway.portal.call, runs.start, ALICE, request)
-        run = msgspec.json.decode(started)["run_id"]
-        record = await node_of(gateway).parts.store.find_run("acme", "alice", run)
+        call = functools.partial(gateway.portal.call, gateway.start_run, context, "echo", "hello")
+        started = await asyncio.to_thread(call)
+        assert isinstance(started, StartedRun)
+        record = await node_of(gateway).parts.store.find_run("acme", "alice", started.run)
     assert record is not None
     assert record.key.agent == "echo"
 

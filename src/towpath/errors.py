@@ -3,7 +3,7 @@
 The branch shows whose fault an error is. A `CommandError` is the caller's: it becomes the error of
 one reply. A `StorageError` is ours: it becomes "temporarily unavailable". A `ConfigurationError` is
 the operator's: the process does not start, and the command line prints the message and exits with
-status 2.
+status 2. A `NotRunning` and a `CalledOnEventLoop` are the application's.
 """
 
 from typing import ClassVar, Self
@@ -32,9 +32,44 @@ class MissingExtra(ConfigurationError, ImportError):
 class NotRunning(TowpathError):
     """No gateway runs here: its lifespan has not begun, or it has ended; the message says which."""
 
+    def __init__(
+        self,
+        message: str = (
+            "the gateway is not running: the application must mount it with gateway.mount, or "
+            "enter gateway.lifespan in its own lifespan, and be started by a server that runs "
+            "lifespans"
+        ),
+    ) -> None:
+        super().__init__(message)
+
+
+class StoppedDuringCall(NotRunning):
+    """The gateway stopped before the call of a thread had ended."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the gateway stopped before the call ended, and the call may have taken effect: look "
+            "at the state once the gateway runs again before you repeat the call"
+        )
+
 
 class WrongLoop(TowpathError):
     """A coroutine of the gateway was awaited on another event loop than the gateway's."""
+
+
+class CalledOnEventLoop(TowpathError):
+    """A blocking call on the event loop's own thread, which would wait for itself forever."""
+
+    def __init__(self, function: str) -> None:
+        super().__init__(function)
+        self.function = function
+        """The name of the function that was to be called."""
+
+    def __str__(self) -> str:
+        return (
+            "gateway.portal.call is for other threads, and this is the thread of the gateway's "
+            f"event loop: await {self.function}(...) instead"
+        )
 
 
 class StorageError(TowpathError):

@@ -30,9 +30,10 @@ from towpath.manager.manager import WebSocketManager
 from towpath.manager.results import Refused, SendResult, StartedRun
 from towpath.node.build import build_node
 from towpath.node.gauges import show_gauges
-from towpath.node.logging_setup import log_event
+from towpath.node.logging_setup import log_event, log_not_running
 from towpath.node.metrics import Metrics
 from towpath.node.node import Node, Phase
+from towpath.node.portal import Portal
 from towpath.runs.executor import agent_fault
 from towpath.runs.model import RunKey
 from towpath.settings import Settings, settings_from_environment
@@ -60,6 +61,8 @@ class Gateway:
         self.metrics = Metrics()
         self.node: Node | None = None
         """The running parts; None before and after the lifespan."""
+        self.portal = Portal()
+        """Calls from threads: `gateway.portal.call(function, *args)` waits for the result."""
         self.demo_users: tuple[str, ...] = ()
         """The users that the chat page offers in development; empty outside of it."""
         self._telemetry = Telemetry((self.metrics.observe, log_event))
@@ -143,13 +146,19 @@ class Gateway:
         try:
             if self.demo_users:
                 self._development_key = await asyncio.to_thread(development_key, self.settings.data)
-            async with build_node(
-                self.settings,
-                self.agents,
-                self._telemetry,
-                development_key=self._development_key,
-            ) as self.node:
-                yield
+            async with (
+                build_node(
+                    self.settings,
+                    self.agents,
+                    self._telemetry,
+                    development_key=self._development_key,
+                ) as self.node,
+                self.portal.open(close_seconds=self.settings.close_timeout),
+            ):
+                try:
+                    yield
+                finally:
+                    await self.drain()  # Calls from threads go on until the drain has ended.
         finally:
             self.node = None
             self._starting = False
@@ -238,5 +247,7 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve ASGI."""
         if self._app is None:
+            if self.phase is Phase.STOPPED and scope["type"] != "lifespan":
+                log_not_running()
             self._app = make_app(self, self.lifespan)
         await self._app(scope, receive, send)

@@ -3,18 +3,12 @@
 import asyncio
 import itertools
 import os
-import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-import uvicorn
-from joserfc.jwk import OctKey
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -23,10 +17,10 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tests.hosts import SECRET, served, token
 from tests.servers.conversation import GOLDEN_PATH, ask, golden_names, until_over
 from towpath.agents import demo
 from towpath.agents.agent import AgentInput
-from towpath.auth.development import sign
 from towpath.errors import ConfigurationError
 from towpath.gateway import Gateway
 from towpath.settings import Settings
@@ -34,8 +28,6 @@ from towpath.testing.server import ServerProcess, free_port
 from towpath.testing.wire_client import wire_client
 
 pytestmark = pytest.mark.servers
-
-SECRET = "a shared secret of more than 32 bytes"
 
 
 class CookieMiddleware:
@@ -77,25 +69,6 @@ def mounted(gateway: Gateway, middleware: tuple[Middleware, ...] = ()) -> Starle
     return app
 
 
-@contextmanager
-def served(app: ASGIApp) -> Iterator[str]:
-    """Serve an application in a thread with uvicorn as it comes; yield its address."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        while not server.started and thread.is_alive():
-            time.sleep(0.005)
-        assert server.started
-        try:
-            yield f"127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(20)
-
-
 async def types_of_a_run(url: str, token: str) -> list[str]:
     """Run the golden path and return the types of its events, in order."""
     async with wire_client(url, token) as client:
@@ -104,12 +77,6 @@ async def types_of_a_run(url: str, token: str) -> list[str]:
         events = client.events(started.channel)
     assert golden_names(events) == GOLDEN_PATH
     return [event["type"] for event in events]
-
-
-def token() -> str:
-    """Return a token of the issuer the mounted gateways trust."""
-    key = OctKey.import_key(SECRET)
-    return sign(key, user="guest", tenant="acme", now=time.time(), ttl=60)
 
 
 @pytest.mark.parametrize("first", range(len(MIDDLEWARE)))

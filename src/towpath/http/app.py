@@ -19,12 +19,12 @@ from starlette.websockets import WebSocket
 
 from towpath.auth.handshake import origin_allowed
 from towpath.connections.asgi import AsgiTransport
-from towpath.errors import StorageError
+from towpath.errors import NotRunning, StorageError
 from towpath.http.agui import agui_routes
 from towpath.http.mounting import report_refusals_in_one_sentence
 from towpath.http.requests import Site
 from towpath.http.rest import api_routes
-from towpath.http.sockets import accept
+from towpath.http.sockets import accept, deny
 from towpath.node.node import VERSION, Phase
 
 PUBLIC = frozenset(
@@ -103,7 +103,7 @@ class _Endpoints:
         """Answer an upgrade: 101 whatever its credential; an error status if it is refused."""
         node = self._site.node
         if node is None or node.phase is not Phase.READY:
-            await websocket.send_denial_response(_unavailable(self._site.phase))
+            await deny(websocket, _not_ready(self._site.phase))
         elif (upgrade := await accept(websocket, node)) is not None:
             await node.serve(node.open(AsgiTransport(websocket), upgrade))
 
@@ -119,7 +119,7 @@ class _Endpoints:
     async def ready(self, request: Request) -> Response:
         """Show whether the node can serve, after a round trip through its log and projection."""
         if self._site.node is None:
-            return _unavailable(self._site.phase)
+            return _not_ready(self._site.phase)
         try:
             await self._site.node.ready()
         except StorageError as error:
@@ -182,6 +182,10 @@ def _is_local(request: Request) -> bool:
 
 def _error(reason: str, status: int) -> Response:
     return JSONResponse({"error": reason}, status)
+
+
+def _not_ready(phase: Phase) -> Response:
+    return _unavailable(str(NotRunning()) if phase is Phase.STOPPED else phase)
 
 
 def _unavailable(reason: str) -> Response:

@@ -14,7 +14,14 @@ from towpath import codes
 from towpath.auth.connection_auth import Refused
 from towpath.auth.handshake import UpgradeInfo
 from towpath.codes import ErrorCode
-from towpath.errors import BadRequest, CommandError, TooLarge, TooManyRequests, Unavailable
+from towpath.errors import (
+    BadRequest,
+    CommandError,
+    NotRunning,
+    TooLarge,
+    TooManyRequests,
+    Unavailable,
+)
 from towpath.http.client_address import client_address, networks
 from towpath.identity import Principal
 from towpath.json_bounds import too_deep
@@ -74,11 +81,12 @@ def running(site: Site) -> Node:
     """Return the node, if it answers requests.
 
     Raises:
-        Unavailable: it is starting or stopping.
+        Unavailable: it is starting or stopping, or the application does not run its lifespan.
     """
     node = site.node
     if node is None or node.phase not in (Phase.READY, Phase.DRAINING):
-        raise Unavailable("the server is starting or stopping")
+        stopped = site.phase is Phase.STOPPED
+        raise Unavailable(str(NotRunning()) if stopped else "the server is starting or stopping")
     return node
 
 

@@ -1,6 +1,6 @@
 """The upgrade of a WebSocket: its origin and its sub-protocol are checked, then it is accepted."""
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket
 
 from towpath.auth.handshake import UpgradeInfo, negotiate, origin_allowed
@@ -24,8 +24,16 @@ async def accept(websocket: WebSocket, node: Node) -> UpgradeInfo | None:
     return _upgrade_info(websocket, client, offered)
 
 
+async def deny(websocket: WebSocket, response: Response) -> None:
+    """Answer an upgrade with a response; a server without that ASGI extension answers 403."""
+    if "websocket.http.response" in websocket.scope.get("extensions", {}):
+        await websocket.send_denial_response(response)
+    else:
+        await websocket.close()
+
+
 async def _refuse(websocket: WebSocket, reason: str, status: int) -> None:
-    await websocket.send_denial_response(JSONResponse({"error": reason}, status))
+    await deny(websocket, JSONResponse({"error": reason}, status))
 
 
 def _origin_allowed(websocket: WebSocket, client: ClientAddress, node: Node) -> bool:

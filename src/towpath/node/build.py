@@ -71,7 +71,8 @@ async def build_node(
     builder = _Builder(
         settings=settings, agents=agents, telemetry=telemetry, now=now, monotonic=monotonic
     )
-    async with contextlib.AsyncExitStack() as stack:
+    stack = contextlib.AsyncExitStack()
+    try:
         connection_auth = await open_authentication(
             settings,
             telemetry,
@@ -89,6 +90,9 @@ async def build_node(
         stack.callback(keys.cancel)
         stack.push_async_callback(node.drain)
         yield node
+    finally:
+        # Not told of the user's error: the task groups would wrap it in exception groups.
+        await stack.aclose()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ import sys
 from datetime import UTC, datetime
 
 from towpath import codes, telemetry
+from towpath.errors import NotRunning
 from towpath.telemetry import TelemetryEvent
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -59,6 +60,13 @@ def log_event(event: TelemetryEvent) -> None:
         exc_info=event.error if isinstance(event, telemetry.InternalError) else None,
         extra={"towpath": {"event": _name(event), **fields}},
     )
+
+
+def log_not_running() -> None:
+    """Write that requests reach a gateway whose application does not run its lifespan."""
+    reason = str(NotRunning())
+    fields = {"event": "not_running", "reason": reason}
+    _log.error("not_running %s", reason, extra={"towpath": fields})
 
 
 def level_of(event: TelemetryEvent) -> int:

@@ -30,31 +30,38 @@ class MissingExtra(ConfigurationError, ImportError):
 
 
 class NotRunning(TowpathError):
-    """No gateway runs here: its lifespan has not begun, or it has ended; the message says which."""
+    """The gateway has not started, or it has stopped."""
 
-    def __init__(
-        self,
-        message: str = (
+    def __str__(self) -> str:
+        return (
             "the gateway is not running: the application must mount it with gateway.mount, or "
             "enter gateway.lifespan in its own lifespan, and be started by a server that runs "
             "lifespans"
-        ),
-    ) -> None:
-        super().__init__(message)
+        )
 
 
 class StoppedDuringCall(NotRunning):
     """The gateway stopped before the call of a thread had ended."""
 
-    def __init__(self) -> None:
-        super().__init__(
+    def __str__(self) -> str:
+        return (
             "the gateway stopped before the call ended, and the call may have taken effect: look "
             "at the state once the gateway runs again before you repeat the call"
         )
 
 
+class SeveralGateways(TowpathError):
+    """Several gateways run in this process, and the caller named none."""
+
+    def __str__(self) -> str:
+        return "several gateways run in this process: pass gateway="
+
+
 class WrongLoop(TowpathError):
-    """A coroutine of the gateway was awaited on another event loop than the gateway's."""
+    """A coroutine of the gateway was called on another event loop than the gateway's."""
+
+    def __str__(self) -> str:
+        return "the gateway runs on another event loop: call it through gateway.portal"
 
 
 class CalledOnEventLoop(TowpathError):

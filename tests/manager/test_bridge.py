@@ -171,6 +171,36 @@ async def test_p5_a_push_that_the_log_refuses_ends_the_run(
     assert told[-1]["code"] == "run.storage"
 
 
+async def test_a_pushed_run_that_ended_is_not_waited_for() -> None:
+    """There is no agent that could clean up, so the thread is free at once."""
+    async with staged(cleanup_timeout=120.0, drain_timeout=300.0) as stage:
+        run = await started(stage)
+        await bridge(stage).notify_agent_completed(run.run)
+        async with asyncio.timeout(20):
+            while stage.node.runs.active:  # noqa: ASYNC110 - the executor leaves after the ending
+                await asyncio.sleep(0.001)
+
+
+@on_stage
+async def test_results_go_to_the_oldest_open_call_of_the_tool(stage: Stage) -> None:
+    """Two calls of one tool get their results in order; an id names its call exactly."""
+    run, push = await started(stage), bridge(stage)
+    for call in ("a", "b", "c"):
+        await push.notify_tool_executing(run.run, "price", {"of": call}, tool_call_id=call)
+    await push.notify_tool_completed(run.run, "price", 1)
+    await push.notify_tool_completed(run.run, "price", 3, tool_call_id="c")
+    await push.notify_tool_completed(run.run, "price", 2)
+    with pytest.raises(IllegalEvent):
+        await push.notify_tool_completed(run.run, "price", 4)
+    await push.notify_agent_completed(run.run)
+    told = [event for event in await events(stage, run) if event["type"] == "TOOL_CALL_RESULT"]
+    assert [(one["toolCallId"], one["content"]) for one in told] == [
+        ("a", "1"),
+        ("c", "3"),
+        ("b", "2"),
+    ]
+
+
 @on_stage
 async def test_p1_runs_of_others_take_nothing(stage: Stage) -> None:
     """Neither another person's bridge nor another user id reaches a run."""

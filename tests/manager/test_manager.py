@@ -11,6 +11,7 @@ import pytest
 from tests.manager.stage import ALICE, BOB, STRANGER, Stage, on_stage, staged
 from towpath import (
     AgentInput,
+    AgentWebSocketBridge,
     Delivered,
     Gateway,
     Queued,
@@ -28,6 +29,7 @@ from towpath.errors import (
     NotFound,
     NotRunning,
     PermissionDenied,
+    SeveralGateways,
     StorageError,
     TooLarge,
     WrongLoop,
@@ -35,7 +37,7 @@ from towpath.errors import (
 from towpath.events.types import IllegalEvent
 from towpath.identity import InvalidContext
 from towpath.log.broker import Position
-from towpath.manager import ForeignUser, NoIdentity, Unserialisable
+from towpath.manager import ForeignUser, JobEvents, NoIdentity, StartedRun, Unserialisable
 
 
 def message(value: object, name: str = "message") -> dict[str, Any]:
@@ -114,7 +116,7 @@ async def test_a_manager_finds_the_one_gateway_that_runs(stage: Stage) -> None:
         (await stage.manager().attempt_message_recovery("alice")).position
     )
     async with staged() as other:
-        with pytest.raises(NotRunning, match="several"):
+        with pytest.raises(SeveralGateways, match="gateway="):
             await get_websocket_manager(ALICE)
         assert isinstance(await other.manager().send_to_user("alice", 2), Queued)
     assert len((await stage.manager().attempt_message_recovery("alice")).messages) == 1
@@ -520,6 +522,33 @@ async def test_connect_to_job_reads_a_run_from_its_first_event_to_its_end(stage:
     assert [event async for event in again] == events
     with pytest.raises(NotFound):
         await stage.manager(BOB).connect_to_job("bob", run_id)
+
+
+@on_stage
+async def test_connect_to_job_shows_no_other_run_of_the_thread(stage: Stage) -> None:
+    """A run that waits for its turn is read from its own first event on."""
+    released = asyncio.Event()
+
+    @stage.gateway.agent("turns", double_texting="queue")
+    async def turns(request: AgentInput) -> AsyncGenerator[object, None]:
+        yield request.message
+        await released.wait()
+
+    bridge = AgentWebSocketBridge(ALICE, gateway=stage.client)
+    starts = [await bridge.start_run("turns", text, thread_id="t1") for text in ("one", "two")]
+    first, second = [start.run for start in starts if isinstance(start, StartedRun)]
+    job = await stage.manager().connect_to_job("alice", second)
+    reading = asyncio.create_task(_all(job))
+    await asyncio.sleep(0)
+    released.set()
+    told = await reading
+    assert {event["runId"] for event in told if event["type"].startswith("RUN_")} == {second}
+    assert first != second
+    assert "".join(event.get("delta", "") for event in told) == "two"
+
+
+async def _all(job: JobEvents) -> list[dict[str, Any]]:
+    return [event async for event in job]
 
 
 @on_stage

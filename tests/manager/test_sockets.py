@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +44,11 @@ class Server(uvicorn.Server):
 class Application:
     """A host that knows its people by the path, and hands their sockets over."""
 
-    def __init__(self, directory: Path) -> None:
-        settings = Settings(data=directory, jwt_key="k" * 32, tenant="acme")
-        self.gateway = Gateway(settings)
+    def __init__(self, directory: Path, context: UserExecutionContext, **settings: Any) -> None:
+        self.context = context
+        self.gateway = Gateway(
+            Settings(data=directory, jwt_key="k" * 32, tenant="acme", **settings)
+        )
         self.ends: Ends = []
         self.app = Starlette(
             routes=[
@@ -52,6 +56,7 @@ class Application:
                 WebSocketRoute("/accepted/{user}", self.accepted),
                 WebSocketRoute("/background/{user}", self.background),
                 WebSocketRoute("/foreign/{user}", self.foreign),
+                WebSocketRoute("/bound/{user}", self.bound),
             ]
         )
         self.gateway.mount(self.app, "/towpath")
@@ -75,6 +80,10 @@ class Application:
         assert isinstance(connection, str)
         self.ends.append(await self.tenant.handle_connection(connection))
 
+    async def bound(self, websocket: WebSocket) -> None:
+        manager = create_websocket_manager(self.context, gateway=self.gateway)
+        self.ends.append(await manager.connect_user(_user(websocket), websocket))
+
     async def foreign(self, websocket: WebSocket) -> None:
         manager = create_websocket_manager(ALICE, gateway=self.gateway)
         with pytest.raises(ForeignUser):
@@ -88,9 +97,11 @@ def _user(websocket: WebSocket) -> str:
 
 
 @asynccontextmanager
-async def served(directory: Path) -> AsyncIterator[tuple[Application, int]]:
+async def served(
+    directory: Path, context: UserExecutionContext = ALICE, **settings: Any
+) -> AsyncIterator[tuple[Application, int]]:
     """Serve the application on a free port of loopback."""
-    application = Application(directory)
+    application = Application(directory, context, **settings)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         server = Server(uvicorn.Config(application.app, log_config=None, ws="websockets-sansio"))
@@ -157,6 +168,22 @@ async def test_connect_user_ignores_a_credential_of_the_client(tmp_path: Path) -
         await device.client.connect()
         assert await application.tenant.wait_for_connection("alice", 10)
         await device.client.disconnect()
+
+
+async def test_connect_user_ends_with_the_context(tmp_path: Path) -> None:
+    """A client cannot renew what the application authenticated: no `expires`, and 3005 in time."""
+    soon = datetime.now(UTC) + timedelta(seconds=0.2)
+    context = UserExecutionContext(tenant="acme", user="alice", expires=soon)
+    async with served(tmp_path, context, expiry_grace=0.2) as (_, port):
+        async with websockets.connect(f"ws://127.0.0.1:{port}/bound/alice") as plain:
+            await plain.send('{"id":1,"connect":{}}')
+            reply = json.loads(await plain.recv())["connect"]
+            assert "expires" not in reply
+            assert "ttl" not in reply
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                await plain.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 3005
 
 
 async def test_connect_user_refuses_an_identity_that_is_not_the_contexts(tmp_path: Path) -> None:

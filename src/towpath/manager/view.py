@@ -63,7 +63,8 @@ class View:
         """Check that the gateway runs, on the event loop of the caller.
 
         Raises:
-            NotRunning: no gateway runs here, or several do and none is named.
+            NotRunning: no gateway runs here.
+            SeveralGateways: several run in this process, and none was named.
             WrongLoop: it runs on another event loop.
         """
         self._node()
@@ -72,7 +73,7 @@ class View:
         """Return the node, which runs on the event loop of the caller."""
         node = only_node() if self._gateway is None else self._gateway.node
         if node is None or node not in RUNNING:
-            raise NotRunning("the gateway is not running: its lifespan has not begun, or is over")
+            raise NotRunning
         node.check_loop()
         return node
 

@@ -20,7 +20,7 @@ from towpath.connections.event_stream import EventStream
 from towpath.connections.parts import Parts
 from towpath.connections.transport import Transport
 from towpath.delivery.encoding import Encoding
-from towpath.errors import Conflict, NotRunning, StorageError, WrongLoop
+from towpath.errors import Conflict, NotRunning, SeveralGateways, StorageError, WrongLoop
 from towpath.identity import Principal
 from towpath.log.broker import Append, Item, Write, write
 from towpath.methods.runs import StartLimit
@@ -88,9 +88,7 @@ class Node:
         except RuntimeError:
             current = None
         if current is not self.loop:
-            raise WrongLoop(
-                "the gateway runs on another event loop: call it through `gateway.portal`"
-            )
+            raise WrongLoop
 
     @property
     def waiting_for(self) -> list[str]:
@@ -210,10 +208,11 @@ def only_node() -> Node:
     """Return the one node that runs in this process.
 
     Raises:
-        NotRunning: none runs, or several do, so that the caller must name the gateway.
+        NotRunning: no gateway runs in this process.
+        SeveralGateways: several run, so the caller must name one.
     """
     if not RUNNING:
-        raise NotRunning("no gateway runs in this process: its lifespan has not begun, or is over")
+        raise NotRunning
     if len(RUNNING) > 1:
-        raise NotRunning("several gateways run in this process: pass `gateway=`")
+        raise SeveralGateways
     return RUNNING[0]

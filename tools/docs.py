@@ -419,7 +419,7 @@ def retired_names() -> str:
     """Return every retired public name."""
     rows = (
         (f"`{alias.name}`", f"`{alias.replacement}`", alias.since, alias.removed_in)
-        for alias in ALIASES
+        for alias in aliases.ALIASES
     )
     return table(("old name", "replacement", "since", "removed in"), rows)
 

@@ -28,7 +28,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TOWPATH_DATA", str(tmp_path / "data"))
 
 
-@pytest.mark.parametrize("page", ["websocket-manager.md", "agent-websocket-bridge.md"])
+@pytest.mark.parametrize("page", ["websocket-manager.md", "agent-websocket-bridge.md", "python.md"])
 async def test_the_examples_of_a_page_do_what_the_page_says(page: str) -> None:
     """Every block of the page runs, in order, in the application that the page begins with."""
     await execute_page(REFERENCE / page)

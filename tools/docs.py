@@ -21,18 +21,21 @@ import msgspec
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
-from towpath import codes, settings, telemetry
-from towpath.aliases import ALIASES
+import towpath
+from towpath import aliases, codes, settings, telemetry
 from towpath.auth import breaker
 from towpath.auth.policy import ROLES, Action
 from towpath.cli import main as command_line
 from towpath.events import order
 from towpath.events.types import GOLDEN
 from towpath.gateway import Gateway
+from towpath.manager import AgentWebSocketBridge, Refused, WebSocketManager
+from towpath.manager.connections import Connections
 from towpath.methods.method import Method
 from towpath.methods.table import METHODS
 from towpath.node.metrics import EVENT_METRICS
 from towpath.protocol import frames, states
+from towpath.runs import golden as golden_input
 from towpath.runs import interrupts, model
 from towpath.settings import IssuerSettings, Settings
 
@@ -416,7 +419,7 @@ def retired_names() -> str:
     """Return every retired public name."""
     rows = (
         (f"`{alias.name}`", f"`{alias.replacement}`", alias.since, alias.removed_in)
-        for alias in ALIASES
+        for alias in aliases.ALIASES
     )
     return table(("old name", "replacement", "since", "removed in"), rows)
 
@@ -438,6 +441,207 @@ def order_rules() -> str:
         for kind, rule in order.RULES.items()
     )
     return table(("event", "what it does", "bracket", "named by"), rows)
+
+
+# The public Python API.
+
+REFERENCE = "docs/reference"
+MANAGER = "towpath.WebSocketManager"
+MANAGER_TESTS = "tests/manager"
+MANY_PARAMETERS = 16
+"""A signature with more parameters is shortened: the settings have a page of their own."""
+
+
+def public_names() -> str:
+    """Return every name that users import from `towpath`, with the page that describes it."""
+    rows = (
+        (f"`{call(name)}`", kind(named), first_sentence(named), _described(name))
+        for name, named in _exported()
+    )
+    return table(("name", "kind", "what it is", "reference"), rows)
+
+
+def _exported() -> Iterator[tuple[str, Any]]:
+    """Yield the names that are exported, and what they are; the version is text."""
+    for name in towpath.__all__:
+        if name != "__version__":
+            yield name, getattr(towpath, name)
+
+
+def call(name: str) -> str:
+    """Return how a public name is called: its parameters with their defaults, without types."""
+    named: Any = towpath
+    for part in name.split("."):
+        named = inspect.getattr_static(named, part)
+    parameters = list(inspect.signature(named).parameters.values())
+    short = _last(name)
+    if len(parameters) > MANY_PARAMETERS:
+        return f"{short}(*, …)"
+    return f"{short}({_parameters(one for one in parameters if one.name != 'self')})"
+
+
+def _parameters(parameters: Iterable[inspect.Parameter]) -> str:
+    shown: list[str] = []
+    for one in parameters:
+        if one.kind is one.KEYWORD_ONLY and "*" not in shown:
+            shown.append("*")
+        default = "" if one.default is one.empty else f"={_default_of(one.default)}"
+        shown.append(f"{one.name}{default}")
+    return ", ".join(shown)
+
+
+def _default_of(value: object) -> str:
+    """Return the default of a parameter, as an author would write it."""
+    if isinstance(value, str):
+        return f'"{value}"'
+    plainly = value is None or isinstance(value, bool | int | float)
+    return repr(value) if plainly else "…"
+
+
+def kind(named: object) -> str:
+    """Return in a word what a name stands for."""
+    if isinstance(named, type):
+        return "exception" if issubclass(named, BaseException) else "class"
+    return "coroutine function" if inspect.iscoroutinefunction(named) else "function"
+
+
+def first_sentence(named: object) -> str:
+    """Return the first sentence of a docstring, without its reference to another one."""
+    text = " ".join((inspect.getdoc(named) or "").split())
+    sentence = re.split(r"(?<=\.)\s", text, maxsplit=1)[0]
+    return re.sub(r"; see .*", ".", sentence)
+
+
+def _described(name: str) -> str:
+    """Return a link to the section or page whose heading is this name."""
+    for page in sorted((ROOT / REFERENCE).glob("*.md")):
+        if re.search(rf"^#+ `?{name}`?$", page.read_text(), re.MULTILINE):
+            return f"[{page.stem}]({page.name}#{name.lower()})"
+    return NONE
+
+
+def manager_methods() -> str:
+    """Return every method of the manager with its result, and the first test that shows it."""
+    tests = tests_of_methods()
+    rows = (
+        (*_method_row(name, named), _shown_by(tests.get(name)))
+        for name, named in methods_of_the_manager().items()
+    )
+    duplicates = (
+        (
+            f"[`{_last(alias.name)}`](#deprecated-duplicates)",
+            f"Deprecated: the same as `{_last(alias.replacement)}`.",
+            _result(methods_of_the_manager()[_last(alias.replacement)]),
+            _shown_by(tests.get(_last(alias.name))),
+        )
+        for alias in duplicates_of_the_manager()
+    )
+    return table(("method", "what it does", "result", "test"), (*rows, *duplicates))
+
+
+def methods_of_the_manager() -> dict[str, Any]:
+    """Return the methods of the manager by name, without the deprecated duplicates."""
+    return {
+        name: named
+        for owner in (WebSocketManager, Connections)
+        for name, named in vars(owner).items()
+        if not name.startswith("_") and inspect.isfunction(named)
+    }
+
+
+def duplicates_of_the_manager() -> list[aliases.Alias]:
+    """Return the deprecated duplicates of the manager's methods."""
+    return [one for one in aliases.ALIASES if one.name.rpartition(".")[0] == MANAGER]
+
+
+def _last(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _method_row(name: str, named: Any) -> tuple[str, str, str]:
+    """Return a link to the section of a method, what the method does, and its result."""
+    return f"[`{name}`](#{name})", first_sentence(named), _result(named)
+
+
+def _result(named: Any) -> str:
+    return f"`{_type(inspect.signature(named).return_annotation)}`"
+
+
+def _type(annotation: Any) -> str:
+    """Return a type without the modules of its parts."""
+    shown = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", shown)
+
+
+def _shown_by(test: tuple[Path, str] | None) -> str:
+    if test is None:
+        return "no test yet"
+    path, name = test
+    return f"[`{name}`](../../{path.relative_to(ROOT).as_posix()})"
+
+
+def names_of_the_manager() -> list[str]:
+    """Return the names of the manager's methods, those of the deprecated duplicates last."""
+    return [*methods_of_the_manager(), *(_last(one.name) for one in duplicates_of_the_manager())]
+
+
+def tests_of_methods() -> dict[str, tuple[Path, str]]:
+    """Return the first test of each method of the manager, by file and line.
+
+    A test belongs to the method whose name follows `test_` in its name: `test_send_to_user_…`. If
+    several do, it belongs to the longest.
+    """
+    names = sorted(names_of_the_manager(), key=len, reverse=True)
+    found: dict[str, tuple[Path, str]] = {}
+    for path in sorted((ROOT / MANAGER_TESTS).glob("test_*.py")):
+        for test in _tests_in(path):
+            owner = next((name for name in names if test.startswith(f"test_{name}_")), None)
+            if owner is not None:
+                found.setdefault(owner, (path, test))
+    return found
+
+
+def _tests_in(path: Path) -> list[str]:
+    """Return the names of the test functions of a module, in the order of its lines."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return [node.name for node in ast.parse(path.read_text()).body if isinstance(node, functions)]
+
+
+def manager_aliases() -> str:
+    """Return the deprecated duplicates of the manager, and what replaces each."""
+    rows = (
+        (f"`{_last(one.name)}`", f"`{_last(one.replacement)}`", one.since, one.removed_in)
+        for one in duplicates_of_the_manager()
+    )
+    return table(("name", "replaced by", "since", "removed in"), rows)
+
+
+def refusals() -> str:
+    """Return the reasons of a refusal: the docstring of the attribute, a row for each reason."""
+    text = " ".join(dict(_attribute_docstrings(Refused))["reason"].split())
+    rows = re.findall(r"(`\w+`): (.*?\.)(?= `|$)", text)
+    return table(("reason", "when"), ((reason, _sentence_case(when)) for reason, when in rows))
+
+
+def _sentence_case(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def bridge_methods() -> str:
+    """Return every method of the bridge with its result."""
+    rows = (
+        _method_row(name, named)
+        for name, named in vars(AgentWebSocketBridge).items()
+        if not name.startswith("_")
+    )
+    return table(("method", "what it does", "result"), rows)
+
+
+def golden_names() -> str:
+    """Return the names of the golden path as input: the table in the docstring of the module."""
+    lines = (golden_input.__doc__ or "").splitlines()
+    cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    return table(cells[0], cells[1:])
 
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -463,6 +667,12 @@ PARTS: dict[str, Callable[[], str]] = {
     "roles": roles,
     "event-order": order_diagram,
     "event-rules": order_rules,
+    "public-names": public_names,
+    "manager-methods": manager_methods,
+    "manager-aliases": manager_aliases,
+    "refusals": refusals,
+    "bridge-methods": bridge_methods,
+    "golden-input": golden_names,
 }
 """What stands between the markers of each name."""
 

@@ -3,8 +3,10 @@
 `tests/test_aliases.py` checks that each retired method of the table stands here.
 """
 
+from starlette.websockets import WebSocket
+
 import towpath
-from towpath import UnifiedAuthenticationService
+from towpath import Gateway, UnifiedAuthenticationService, WebSocketManager
 from towpath.auth.revocations import Revocation
 
 
@@ -13,6 +15,20 @@ def methods(service: UnifiedAuthenticationService, revocation: Revocation) -> No
     service.hear(revocation)  # type: ignore[deprecated]  # pyright: ignore[reportDeprecated]
     service.hear(5)  # type: ignore[arg-type, deprecated]  # pyright: ignore[reportDeprecated, reportArgumentType]
     repr(UnifiedAuthenticationService.hear)  # type: ignore[deprecated]  # pyright: ignore[reportDeprecated]
+
+
+def observers(gateway: Gateway) -> None:
+    """A retired method may take a function of the user's."""
+    gateway.watch(print)  # type: ignore[deprecated]  # pyright: ignore[reportDeprecated]
+
+
+async def manager(one: WebSocketManager, socket: WebSocket) -> None:
+    """A coroutine function is awaited as before."""
+    await one.broadcast_message({}, name="news")  # type: ignore[deprecated]  # pyright: ignore[reportDeprecated]
+    await one.add_connection_by_user("alice", socket)  # type: ignore[deprecated]  # pyright: ignore[reportDeprecated]
+    await one.remove_connection_by_user("alice")  # type: ignore[deprecated]  # pyright: ignore[reportDeprecated]
+    await one.handle_disconnection("c", code=3503)  # type: ignore[deprecated]  # pyright: ignore[reportDeprecated]
+    await one.broadcast_message()  # type: ignore[call-arg, deprecated]  # pyright: ignore[reportDeprecated, reportCallIssue]
 
 
 def names() -> None:

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from towpath.agents.agent import AgentFunction, AgentRegistry, DoubleTextingName
-from towpath.aliases import retired_methods
+from towpath.aliases import RetiredMethod, retired_methods
 from towpath.auth.connection_auth import ConnectionAuth
 from towpath.auth.development import development_key, sign
 from towpath.auth.provider import is_loopback
@@ -117,6 +117,8 @@ class Gateway:
     def add_observer(self, observer: Observer) -> None:
         """Notify `observer` of everything that happens from now on."""
         self._telemetry.add_observer(observer)
+
+    watch = RetiredMethod(add_observer)
 
     def use_development_key(self, host: str) -> None:
         """Accept tokens of the data directory's development key only, and offer demo users.

@@ -291,10 +291,10 @@ async def test_broadcast_reaches_the_tenant_and_never_beyond(stage: Stage) -> No
 async def test_broadcast_message_is_broadcast_and_warns_at_the_caller(stage: Stage) -> None:
     """The duplicate is the same object, and its warning names the line that used it."""
     with pytest.warns(DeprecationWarning, match="broadcast") as warned:
-        assert WebSocketManager.broadcast_message is WebSocketManager.broadcast  # type: ignore[attr-defined]
+        assert WebSocketManager.broadcast_message is WebSocketManager.broadcast  # type: ignore[deprecated]
     assert warned[0].filename == __file__
     with pytest.warns(DeprecationWarning, match="broadcast"):
-        assert isinstance(await stage.tenant().broadcast_message(1), Queued)  # type: ignore[attr-defined]
+        assert isinstance(await stage.tenant().broadcast_message(1), Queued)  # type: ignore[deprecated]
 
 
 # Events of runs.

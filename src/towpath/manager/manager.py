@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from towpath.aliases import retired_methods
+from towpath.aliases import RetiredMethod, retired_methods
 from towpath.channels import tenant_channel, user_channel
 from towpath.errors import BadRequest, NotFound
 from towpath.identity import UserExecutionContext
@@ -39,6 +39,10 @@ class WebSocketManager(Connections):
     """Reaches one person, or the people of one tenant; see the module's docstring."""
 
     __slots__ = ()
+
+    add_connection_by_user = RetiredMethod(Connections.add_connection)
+    remove_connection_by_user = RetiredMethod(Connections.disconnect_user)
+    handle_disconnection = RetiredMethod(Connections.remove_connection)
 
     async def send_to_user(
         self,
@@ -136,6 +140,8 @@ class WebSocketManager(Connections):
         node = self._node()
         event = outgoing.custom_event(name, message, node.parts.settings.message_bytes)
         return await outgoing.publish(node, tenant_channel(self.tenant), event, key=key)
+
+    broadcast_message = RetiredMethod(broadcast)
 
     async def send_agent_event(
         self,

@@ -15,6 +15,7 @@ import pytest
 
 from tests.docs.test_examples import README, TOKENS, block, run, run_javascript
 from tools.docs import ROOT
+from towpath import CircuitBreaker
 from towpath.testing.oidc_provider import OidcProvider
 from towpath.testing.server import ServerProcess
 from towpath.testing.wire_client import wire_client
@@ -187,5 +188,6 @@ def test_the_breaker_of_the_reference_spares_what_does_not_answer() -> None:
 
     look_up = names["look_up"]
     assert callable(look_up)
+    names["prices"] = CircuitBreaker("prices", failure_threshold=2)  # The block opened its own.
     assert [look_up(fetch_price) for _ in range(4)] == [None] * 4
     assert len(calls) == 2

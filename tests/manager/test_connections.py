@@ -228,22 +228,27 @@ async def test_remove_connection_ends_a_device_that_has_not_sent_connect(stage: 
     assert device.socket.close_code == 3503
 
 
-@pytest.mark.parametrize(
-    ("duplicate", "method"),
-    [
-        ("add_connection_by_user", "add_connection"),
-        ("remove_connection_by_user", "disconnect_user"),
-        ("handle_disconnection", "remove_connection"),
-    ],
-)
-def test_add_connection_by_user_and_other_duplicates_are_the_same_methods(
-    duplicate: str, method: str
-) -> None:
-    """A duplicate is the same object as its replacement, and warns at the caller's line."""
+def assert_duplicate(name: str, method: str) -> None:
+    """Assert that a name is another one for a method, and warns at the caller's line."""
     with pytest.warns(DeprecationWarning, match=method) as warned:
-        found = getattr(WebSocketManager, duplicate)
+        found = getattr(WebSocketManager, name)
     assert found is getattr(WebSocketManager, method)
     assert warned[0].filename == __file__
+
+
+def test_add_connection_by_user_is_add_connection() -> None:
+    """The duplicate is the same object, and warns."""
+    assert_duplicate("add_connection_by_user", "add_connection")
+
+
+def test_remove_connection_by_user_is_disconnect_user() -> None:
+    """The duplicate is the same object, and warns."""
+    assert_duplicate("remove_connection_by_user", "disconnect_user")
+
+
+def test_handle_disconnection_is_remove_connection() -> None:
+    """The duplicate is the same object, and warns."""
+    assert_duplicate("handle_disconnection", "remove_connection")
 
 
 @on_stage

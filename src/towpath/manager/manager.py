@@ -322,5 +322,5 @@ async def get_websocket_manager(
         NotRunning, WrongLoop: no gateway runs here, or not on this event loop.
     """
     manager = WebSocketManager(context, tenant=tenant, gateway=gateway)
-    manager.check_running()
+    manager._node()
     return manager

@@ -59,18 +59,14 @@ class View:
         """The tenant that the manager is bound to."""
         return self.context.tenant if self.context is not None else self._tenant or ""
 
-    def check_running(self) -> None:
-        """Check that the gateway runs, on the event loop of the caller.
+    def _node(self) -> Node:
+        """Return the node, which runs on the event loop of the caller.
 
         Raises:
             NotRunning: no gateway runs here.
             SeveralGateways: several run in this process, and none was named.
             WrongLoop: it runs on another event loop.
         """
-        self._node()
-
-    def _node(self) -> Node:
-        """Return the node, which runs on the event loop of the caller."""
         node = only_node() if self._gateway is None else self._gateway.node
         if node is None or node not in RUNNING:
             raise NotRunning

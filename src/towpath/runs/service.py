@@ -8,7 +8,7 @@ fact that the run was opened, and the request id). It is completed even if the c
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -29,7 +29,6 @@ from towpath.runs.model import (
     OVER,
     LogRange,
     RunKey,
-    RunRecord,
     Status,
     ThreadBusy,
     ThreadMoved,
@@ -159,8 +158,7 @@ class RunService:
             Unavailable: the server drains, or the log cannot be written.
         """
         self._refuse_while_draining()
-        if agent is None:
-            self._registry.get(request.agent)
+        agent = agent or self._registry.get(request.agent)
         bound = self._deps.limits.message_bytes
         if request.size > bound:
             raise TooLarge(f"a message may have {bound} bytes")
@@ -209,8 +207,9 @@ class RunService:
         """
         accepted = msgspec.json.encode(Accepted(status="accepted"))
         request = None if key is None else (key, accepted)
+        run_id_key = (principal.tenant, principal.user, run_id)
         for _ in range(LOOKUPS):
-            executor = await self._active.find((principal.tenant, principal.user, run_id))
+            executor = await self._active.find(run_id_key)
             if executor is not None:
                 ends = executor.end(executor.run.cancel(), request=request)
                 if not ends and not executor.ends_for(key):
@@ -219,13 +218,15 @@ class RunService:
                 if executor.overtaken:
                     break
                 return "accepted"
-            record = await self._record(principal, run_id)
-            if record is None:
-                raise NotFound("no such run")
-            if record.status in OVER:
-                break
-            if record.status is Status.PENDING and await self._withdraw(record.key, request):
-                return "accepted"
+            with _log_needed():
+                record = await self._deps.store.find_run(*run_id_key)
+                if record is None:
+                    raise NotFound("no such run")
+                if record.status in OVER:
+                    break
+                waits = record.status is Status.PENDING
+                if waits and await self._queue.withdraw(record.key, request):
+                    return "accepted"
         return "too_late"
 
     def agent_exited(self, key: RunKey, error: BaseException) -> None:
@@ -274,18 +275,6 @@ class RunService:
         if not await executor.ended(within=self._deps.limits.ending_seconds):
             raise Unavailable("the run is stopped, and its ending cannot be written now")
 
-    async def _withdraw(self, key: RunKey, request: tuple[IdempotencyKey, bytes] | None) -> bool:
-        try:
-            return await self._queue.withdraw(key, request)
-        except StorageError:
-            raise Unavailable("the log cannot be written now") from None
-
-    async def _record(self, principal: Principal, run_id: str) -> RunRecord | None:
-        try:
-            return await self._deps.store.find_run(principal.tenant, principal.user, run_id)
-        except StorageError:
-            raise Unavailable("the store cannot be read now") from None
-
     async def _complete(self, command: Coroutine[Any, Any, T]) -> T:
         """Run a command to its result, even if the client that sent it disconnects.
 
@@ -296,10 +285,8 @@ class RunService:
         self._commands.add(task)
         task.add_done_callback(self._commands.discard)
         task.add_done_callback(failure)  # Retrieves the error: perhaps no task awaits the command.
-        try:
+        with _log_needed():
             return await asyncio.shield(task)
-        except StorageError as error:
-            raise Unavailable(str(error)) from None
 
     async def _start(
         self, principal: Principal, request: RunRequest, options: StartOptions[R]
@@ -315,7 +302,7 @@ class RunService:
                 # A run that answers interrupts is never queued: the run before it would supersede
                 # the interrupts.
                 answers = options.parent is not None or bool(request.answers)
-                policy = self._agent(request, options).double_texting
+                policy = (options.agent or self._registry.get(request.agent)).double_texting
                 if policy is DoubleTexting.REJECT or answers:
                     raise
                 if policy is DoubleTexting.QUEUE:
@@ -335,7 +322,7 @@ class RunService:
             Conflict: the thread is busy, or the ids were used before.
             StorageError: the log cannot be used now.
         """
-        deps, agent = self._deps, self._agent(request, options)
+        deps, agent = self._deps, options.agent or self._registry.get(request.agent)
         key = request.run_key(principal)
         past = await deps.store.conversation(*key.thread_key)
         if options.parent is None and request.answers:
@@ -362,9 +349,6 @@ class RunService:
                 return msgspec.json.decode(written.result, type=options.result)
             self._launch(run, written.spans[0], agent, agent_input(run, principal, request))
         return options.result.at(key, written.spans[0])
-
-    def _agent(self, request: RunRequest, options: StartOptions[R]) -> Agent:
-        return options.agent or self._registry.get(request.agent)
 
     async def _free_thread(self, thread_key: tuple[str, str, str]) -> None:
         """End the active run and the queued runs of a thread, and wait for their endings.
@@ -404,3 +388,12 @@ class RunService:
             self._active.remove(executor)
             self._approvals.wake()
         self._queue.wake(*executor.run.key.thread_key)
+
+
+@contextlib.contextmanager
+def _log_needed() -> Iterator[None]:
+    """Raise Unavailable in place of a StorageError."""
+    try:
+        yield
+    except StorageError as error:
+        raise Unavailable(str(error)) from None

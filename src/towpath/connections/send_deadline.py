@@ -12,6 +12,8 @@ from collections.abc import Awaitable
 class SendDeadline:
     """Limits how long each send may take; all sends belong to one task, one at a time."""
 
+    __slots__ = ("_began", "_expired", "_loop", "_seconds", "_task", "_timer")
+
     def __init__(self, seconds: float) -> None:
         """Take the limit.
 

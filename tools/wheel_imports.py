@@ -3,14 +3,17 @@
 Usage: PYTHON tools/wheel_imports.py [EXTRA ...], where PYTHON is an environment that holds the
 wheel and these extras, and no package of the dev group. A module may fail with MissingExtra that
 names an extra that is not there; any other failure, and a MissingExtra for an extra that is there,
-is a problem. This file needs the standard library and the package only.
+is a problem. The plugin of pytest is not imported, because only pytest imports it: its file must be
+there. This file needs the standard library and the package only.
 """
 
 import importlib
+import importlib.util
 import pkgutil
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from importlib.metadata import EntryPoints, entry_points
 from types import ModuleType
 
 NEED_DEV: frozenset[str] = frozenset()
@@ -57,11 +60,21 @@ def check(
             yield found
 
 
+def check_plugins(plugins: EntryPoints) -> Iterator[str]:
+    """Yield the entry points whose module is not installed, without importing any of them."""
+    for plugin in plugins:
+        if importlib.util.find_spec(plugin.module) is None:
+            yield f"{plugin.module}: no module for the entry point {plugin.name} of {plugin.group}"
+
+
 def main(extras: list[str]) -> int:
     """Print each problem; return 1 if there is one."""
     import towpath
 
-    found = list(check(towpath, extras))
+    plugins = entry_points(group="pytest11").select(name="towpath")
+    found = [*check(towpath, extras), *check_plugins(plugins)]
+    if not plugins:
+        found.append("pytest11: no entry point towpath")
     for line in found:
         print(line)
     count = len(list(modules(towpath)))

@@ -8,7 +8,7 @@ import pytest
 
 from tools.docs import ROOT
 from towpath import Gateway, Settings, events
-from towpath.testing.gateway_client import FinishedRun, GatewayTestClient
+from towpath.testing import FinishedRun, GatewayTestClient
 
 _, _, REST = (ROOT / "docs/reference/python.md").read_text().partition("## Events in one line\n")
 SECTION = re.split(r"^## ", REST, flags=re.MULTILINE)[0]

@@ -67,11 +67,11 @@ class Stage:
 
     def manager(self, context: UserExecutionContext = ALICE) -> WebSocketManager:
         """Return a manager of a person."""
-        return WebSocketManager(context, gateway=self.client)
+        return WebSocketManager(context, gateway=self.gateway)
 
     def tenant(self, tenant: str = "acme") -> WebSocketManager:
         """Return a manager of a tenant."""
-        return WebSocketManager(tenant=tenant, gateway=self.client)
+        return WebSocketManager(tenant=tenant, gateway=self.gateway)
 
     def arrive(self, context: UserExecutionContext = ALICE) -> Device:
         """Open the socket of a device that has not sent its connect command yet."""

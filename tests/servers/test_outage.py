@@ -37,7 +37,7 @@ from towpath.testing.faults import (
     Drop,
     Garbage,
     HalfClose,
-    InternalError,
+    ProxyFault,
     Refuse,
     Reset,
     Slow,
@@ -68,7 +68,7 @@ BRISK: dict[str, Any] = {
 MOVED = "/moved"
 FOREIGN = RSAKey.generate_key(2048)
 
-LINES: dict[str, InternalError] = {
+LINES: dict[str, ProxyFault] = {
     "down": Refuse(),
     "reset": Reset(),
     "cut in the answer": HalfClose(after=40),
@@ -401,7 +401,7 @@ async def flapping(issuer: Issuer) -> AsyncGenerator[None, None]:
     """Switch the provider off and on, a second each, until the context ends."""
 
     async def flap() -> None:
-        turns: tuple[InternalError, ...] = (Refuse(), PASS, Drop(), PASS)
+        turns: tuple[ProxyFault, ...] = (Refuse(), PASS, Drop(), PASS)
         for fault in itertools.cycle(turns):
             issuer.line.fault = fault
             issuer.line.cut()
@@ -519,7 +519,7 @@ async def test_r84_without_an_outage_or_its_grace_a_session_ends_as_ever(tmp_pat
     """With outage_grace 0 an outage changes nothing; without an outage the setting does not."""
     settings = {"expiry_grace": GRACE, "keys_fresh": 0.2, "keys_stale": 60}
 
-    async def ends_after_its_grace(data: Path, fault: InternalError, hold: int) -> None:
+    async def ends_after_its_grace(data: Path, fault: ProxyFault, hold: int) -> None:
         async with (
             issuing() as issuer,
             warm(data, issuer, **settings, outage_grace=hold) as server,

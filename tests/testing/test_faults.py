@@ -22,8 +22,8 @@ from towpath.testing.faults import (
     Flap,
     Garbage,
     HalfClose,
-    InternalError,
     Pass,
+    ProxyFault,
     Refuse,
     Reset,
     Slow,
@@ -85,7 +85,7 @@ async def echo() -> AsyncIterator[Echo]:
 
 
 @asynccontextmanager
-async def proxied(fault: InternalError = PASS) -> AsyncIterator[tuple[Echo, FaultProxy]]:
+async def proxied(fault: ProxyFault = PASS) -> AsyncIterator[tuple[Echo, FaultProxy]]:
     async with echo() as target, FaultProxy("127.0.0.1", target.port, fault=fault) as proxy:
         yield target, proxy
 
@@ -265,6 +265,22 @@ async def test_reset_in_the_middle() -> None:
     assert target.resets == 1
 
 
+async def test_a_reset_stays_one_when_the_target_ends_at_once() -> None:
+    """The client does not read an end before the reset."""
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    proxy = FaultProxy("127.0.0.1", port, fault=Reset(after=2))
+    async with server, proxy, client(proxy) as caller:
+        assert await caller.receive_all(2) == b"he"
+        with pytest.raises(ConnectionResetError):
+            await caller.receive()
+
+
 async def test_bytes_count_from_when_the_fault_holds() -> None:
     """What passed before does not count, and each connection counts its own."""
     async with proxied() as (_, proxy), client(proxy) as caller, client(proxy) as other:
@@ -394,7 +410,7 @@ async def test_a_client_that_is_gone_is_gone_for_the_target() -> None:
     assert target.resets == 1
 
 
-FAULTS: list[InternalError] = [
+FAULTS: list[ProxyFault] = [
     PASS,
     Delay(LONG),
     Drop(),
@@ -409,7 +425,7 @@ FAULTS: list[InternalError] = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
 @pytest.mark.filterwarnings("error::ResourceWarning")
-async def test_nothing_is_left_behind(fault: InternalError) -> None:
+async def test_nothing_is_left_behind(fault: ProxyFault) -> None:
     """Whatever was going on, the end of the context leaves no task and no open file."""
     files = open_files()
     async with echo() as target:

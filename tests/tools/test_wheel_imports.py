@@ -3,11 +3,12 @@
 import importlib
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
 
-from tools.wheel_imports import check
+from tools.wheel_imports import check, check_plugins
 
 MISSING = """
 from towpath.errors import MissingExtra
@@ -68,3 +69,12 @@ def test_the_list_of_exceptions_is_kept_short(checked: Check) -> None:
         fine="",
     )
     assert found == ["sample.fine: needs nothing of the dev group any more"]
+
+
+def test_a_plugin_without_its_file_is_found() -> None:
+    """An entry point must name a module that is installed."""
+    there = EntryPoint("there", "json", "pytest11")
+    gone = EntryPoint("gone", "no_such_module", "pytest11")
+    assert list(check_plugins(EntryPoints([there, gone]))) == [
+        "no_such_module: no module for the entry point gone of pytest11"
+    ]

@@ -95,7 +95,7 @@ class Flap:
 
 Steady = Pass | Delay | Drop | Refuse | Reset | HalfClose | Slow | Garbage
 """The faults of one connection."""
-InternalError = Steady | Flap
+ProxyFault = Steady | Flap
 """The faults of a proxy."""
 
 PASS = Pass()
@@ -105,7 +105,7 @@ PASS = Pass()
 class FaultProxy:
     """Listens on a free loopback port while its context is open; see the module."""
 
-    def __init__(self, target_host: str, target_port: int, *, fault: InternalError = PASS) -> None:
+    def __init__(self, target_host: str, target_port: int, *, fault: ProxyFault = PASS) -> None:
         """Describe a proxy; it does not listen yet.
 
         Args:
@@ -142,12 +142,12 @@ class FaultProxy:
         return len(self._lines)
 
     @property
-    def fault(self) -> InternalError:
+    def fault(self) -> ProxyFault:
         """The current fault; a new one applies at once."""
         return self._fault
 
     @fault.setter
-    def fault(self, fault: InternalError) -> None:
+    def fault(self, fault: ProxyFault) -> None:
         self._fault = fault
         self._turns = _turns(fault)
         for line, own in zip(self._lines.values(), _turns(fault), strict=False):
@@ -346,7 +346,7 @@ class _Line:
 
     def _end(self) -> None:
         """Send the end of file to the client, once."""
-        if not self._ended:
+        if not self._ended and not self._reset:
             self._ended = True
             with contextlib.suppress(OSError):  # If the client has left, a read reports it.
                 self._near.shutdown(socket.SHUT_WR)
@@ -360,7 +360,7 @@ def _bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _turns(fault: InternalError) -> Iterator[Steady]:
+def _turns(fault: ProxyFault) -> Iterator[Steady]:
     """Yield the fault of each new connection, without end."""
     if isinstance(fault, Flap):
         return itertools.cycle((fault.first, fault.second))

@@ -1972,6 +1972,246 @@ class Telemetry:
 class TelemetryEvent:
     def __init__(self) -> None: ...
 
+# module towpath.testing
+class FaultProxy:
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+    def __init__(self, target_host: str, target_port: int, *, fault: ProxyFault = PASS) -> None: ...
+    answered = ...
+    connections = ...
+    def cut(self) -> int: ...
+    fault: ProxyFault
+    host = ...
+    http: str
+    live: int
+    port = ...
+    target = ...
+class FinishedRun(RunHandle):
+    def __init__(
+        self,
+        *,
+        principal: Principal,
+        thread: str,
+        run: str,
+        events: list[Event],
+        earlier: list[Event],
+    ) -> None: ...
+    def arguments(self, tool_call: str) -> str: ...
+    code: str | None
+    earlier: list[Event]
+    ending: Event
+    events: list[Event]
+    interrupts: list[Event]
+    messages: list[Message]
+    outcome: str
+    principal: Principal
+    run: str
+    state: Any
+    text: str
+    thread: str
+    tool_calls: list[ToolCallRecord]
+class Gate:
+    def __init__(self, name: str = 'gate') -> None: ...
+    name = ...
+    async def reached(self, *, timeout: float = REACH_SECONDS) -> None: ...
+    def release(self) -> None: ...
+    async def wait(self) -> None: ...
+class GatewayTestClient:
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+    def __init__(
+        self,
+        gateway: Gateway,
+        *,
+        tenant: str = 'acme',
+        timeout: float = 30.0,
+        clock: VirtualClock | None = None,
+        signer: TokenSigner | None = None,
+    ) -> None: ...
+    async def approve(self, run: FinishedRun, *, payload: object = None) -> FinishedRun: ...
+    async def call(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        user: str = 'alice',
+        tenant: str | None = None,
+        roles: Iterable[str] = (),
+    ) -> Any: ...
+    async def cancel(self, run: RunHandle) -> str: ...
+    async def decide(
+        self,
+        run: FinishedRun,
+        interrupt: str,
+        decision: Literal['approve', 'refuse'],
+        *,
+        payload: object = None,
+        arguments: str | None = None,
+    ) -> RunHandle | None: ...
+    async def events(self, run: RunHandle) -> list[Event]: ...
+    node: Node
+    async def notices(
+        self,
+        user: str | None = 'alice',
+        *,
+        tenant: str | None = None,
+    ) -> list[Event]: ...
+    async def refuse(self, run: FinishedRun, *, payload: object = None) -> FinishedRun: ...
+    async def run(
+        self,
+        agent: str,
+        message: str | None = None,
+        *,
+        user: str = 'alice',
+        tenant: str | None = None,
+        roles: Iterable[str] = (),
+        thread: str | None = None,
+        input: Mapping[str, Any] | None = None,
+    ) -> FinishedRun: ...
+    signer = ...
+    async def start(
+        self,
+        agent: str,
+        message: str | None = None,
+        *,
+        user: str = 'alice',
+        tenant: str | None = None,
+        roles: Iterable[str] = (),
+        thread: str | None = None,
+        input: Mapping[str, Any] | None = None,
+    ) -> RunHandle: ...
+    telemetry = ...
+    async def thread(
+        self,
+        thread: str,
+        *,
+        user: str = 'alice',
+        tenant: str | None = None,
+    ) -> ThreadView: ...
+    async def wait(self, run: RunHandle) -> FinishedRun: ...
+class OidcProvider(Listener):
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+    def __init__(
+        self,
+        *,
+        issuer: str | None = None,
+        audience: str = 'towpath',
+        tenant_claim: str = 'tenant',
+        algorithm: str = 'RS256',
+    ) -> None: ...
+    def add_key(
+        self,
+        algorithm: str = 'RS256',
+        *,
+        kid: str | None = None,
+        key: Key | None = None,
+    ) -> str: ...
+    def answer(self, answer: Answer, *, path: str | None = None) -> None: ...
+    audience = ...
+    bytes_sent = ...
+    def document(self) -> dict[str, object]: ...
+    def drop_key(self, kid: str) -> None: ...
+    def heal(self) -> None: ...
+    http: str
+    issuer = ...
+    def key(self, kid: str | None = None) -> Key: ...
+    def key_set(self) -> dict[str, object]: ...
+    kids: list[str]
+    metadata: dict[str, object]
+    port = ...
+    requests: Counter[str]
+    def rotate(self, algorithm: str = 'RS256') -> str: ...
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None: ...
+    tenant_claim = ...
+    def token(
+        self,
+        user: str = 'alice',
+        tenant: str = 'acme',
+        *,
+        ttl: float = 3600.0,
+        now: float | None = None,
+        kid: str | EllipsisType | None = None,
+        **claims: object,
+    ) -> str: ...
+class RunHandle:
+    def __init__(self, *, principal: Principal, thread: str, run: str) -> None: ...
+    principal: Principal
+    run: str
+    thread: str
+class ServerProcess:
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+    def __init__(
+        self,
+        data: Path,
+        *arguments: str,
+        port: int | None = None,
+        environment: Mapping[str, str] | None = None,
+        development: bool = True,
+        cwd: Path | None = None,
+    ) -> None: ...
+    def await_ready(self) -> None: ...
+    data = ...
+    environment: dict[str, str]
+    http: str
+    def kill(self) -> int: ...
+    def launch(self) -> None: ...
+    log = ...
+    port = ...
+    process: subprocess.Popen[bytes] | None
+    def ready(self) -> bool: ...
+    def start(self) -> None: ...
+    def stop(self) -> int: ...
+    def token(
+        self,
+        user: str = 'alice',
+        tenant: str = 'acme',
+        *,
+        ttl: float = 3600.0,
+        role: str = '',
+    ) -> str: ...
+    ws: str
+class TokenSigner:
+    def __init__(self, *, now: Callable[[], float] = time.time) -> None: ...
+    def configure(self, settings: Settings) -> Settings: ...
+    key = ...
+    def token(
+        self,
+        user: str = 'alice',
+        *,
+        tenant: str = 'acme',
+        roles: Iterable[str] = (),
+        expires_in: float = 3600.0,
+    ) -> str: ...
+class VirtualClock:
+    def __init__(self, start: float | None = None) -> None: ...
+    def advance(self, seconds: float) -> None: ...
+    def monotonic(self) -> float: ...
+    def now(self) -> float: ...
+def expect_events(events: Sequence[Event], expected: Sequence[Expected]) -> None: ...
+def scripted(*items: object) -> AgentFunction: ...
+
 # module towpath.testing.client
 async def wire_client(
     url: str,
@@ -1990,17 +2230,11 @@ class FaultProxy:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
-    def __init__(
-        self,
-        target_host: str,
-        target_port: int,
-        *,
-        fault: InternalError = PASS,
-    ) -> None: ...
+    def __init__(self, target_host: str, target_port: int, *, fault: ProxyFault = PASS) -> None: ...
     answered = ...
     connections = ...
     def cut(self) -> int: ...
-    fault: InternalError
+    fault: ProxyFault
     host = ...
     http: str
     live: int
@@ -2022,17 +2256,70 @@ class GatewayTestClient:
         *,
         tenant: str = 'acme',
         timeout: float = 30.0,
+        clock: VirtualClock | None = None,
+        signer: TokenSigner | None = None,
     ) -> None: ...
+    async def approve(self, run: FinishedRun, *, payload: object = None) -> FinishedRun: ...
+    async def call(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        user: str = 'alice',
+        tenant: str | None = None,
+        roles: Iterable[str] = (),
+    ) -> Any: ...
+    async def cancel(self, run: RunHandle) -> str: ...
+    async def decide(
+        self,
+        run: FinishedRun,
+        interrupt: str,
+        decision: Literal['approve', 'refuse'],
+        *,
+        payload: object = None,
+        arguments: str | None = None,
+    ) -> RunHandle | None: ...
+    async def events(self, run: RunHandle) -> list[Event]: ...
+    node: Node
+    async def notices(
+        self,
+        user: str | None = 'alice',
+        *,
+        tenant: str | None = None,
+    ) -> list[Event]: ...
+    async def refuse(self, run: FinishedRun, *, payload: object = None) -> FinishedRun: ...
     async def run(
         self,
         agent: str,
         message: str | None = None,
         *,
         user: str = 'alice',
+        tenant: str | None = None,
+        roles: Iterable[str] = (),
         thread: str | None = None,
-        input: dict[str, Any] | None = None,
+        input: Mapping[str, Any] | None = None,
     ) -> FinishedRun: ...
+    signer = ...
+    async def start(
+        self,
+        agent: str,
+        message: str | None = None,
+        *,
+        user: str = 'alice',
+        tenant: str | None = None,
+        roles: Iterable[str] = (),
+        thread: str | None = None,
+        input: Mapping[str, Any] | None = None,
+    ) -> RunHandle: ...
     telemetry = ...
+    async def thread(
+        self,
+        thread: str,
+        *,
+        user: str = 'alice',
+        tenant: str | None = None,
+    ) -> ThreadView: ...
+    async def wait(self, run: RunHandle) -> FinishedRun: ...
 
 # module towpath.testing.oidc_provider
 class OidcProvider(Listener):

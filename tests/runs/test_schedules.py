@@ -297,11 +297,10 @@ def test_a_queued_run_nobody_looks_after_is_found(monkeypatch: pytest.MonkeyPatc
 def test_a_stop_blind_to_what_is_beginning_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a stop looks only at runs whose beginning was answered, one slips through: found."""
 
-    async def blind(self: Any, who: Principal, run: str) -> RunExecutor | None:
-        executor: RunExecutor | None = self._active.get((who.tenant, who.user, run))
-        return executor
+    async def blind(self: leases.ActiveRuns, key: tuple[str, str, str]) -> RunExecutor | None:
+        return self.get(key)
 
-    monkeypatch.setattr(service.RunService, "_find", blind)
+    monkeypatch.setattr(leases.ActiveRuns, "find", blind)
     with pytest.raises(detangle.BugFound):
         explored(run_scenarios.second_thoughts, runs=MANY)
 

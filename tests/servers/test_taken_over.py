@@ -23,7 +23,7 @@ async def test_r92_a_second_server_takes_the_log_and_ends_what_ran(
     assert process is not None
     token = own_server.token("walker")
     async with wire_client(own_server.ws, token) as before:
-        started = await ask(before, "count 100000 at 200/s")
+        started = await ask(before, "count 100000 at 20/s")
         await until_text(before, started)
         data.joinpath("towpath.lock").unlink()
         second = ServerProcess(data)

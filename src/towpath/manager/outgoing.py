@@ -106,14 +106,15 @@ async def publish_in_run(
         Unserialisable, TooLarge: a field has no form in JSON, or the event is too large.
         BadRequest, Conflict: the key is malformed, or was used with another event.
     """
-    encoded = payloads.encode([event_type, data], node.parts.settings.message_bytes)
+    event = payloads.plain([event_type, data])
+    assert isinstance(event, list), "a list stays one"
+    encoded = payloads.bounded(event, node.parts.settings.message_bytes)
     request = None if key is None else request_key(principal.tenant, principal.user, key, encoded)
     try:
         pushes = node.runs.pushes(principal, run)
         if pushes is None:
             return await _published_before(node, principal, run, request)
-        fields = msgspec.json.decode(encoded)[1]
-        position = await pushes.push(event_type, fields, request)
+        position = await pushes.push(event_type, event[1], request)
         return _result(node, pushes.channel, position)
     except RunIsOver:
         return Refused("run_over")

@@ -58,7 +58,16 @@ def encode(value: object, max_bytes: int) -> bytes:
         Unserialisable: a part of the value has no form in JSON.
         TooLarge: the payload is larger than `max_bytes`.
     """
-    data = msgspec.json.encode(plain(value))
+    return bounded(plain(value), max_bytes)
+
+
+def bounded(value: Plain, max_bytes: int) -> bytes:
+    """Return a value that is plain already as JSON.
+
+    Raises:
+        TooLarge: the payload is larger than `max_bytes`.
+    """
+    data = msgspec.json.encode(value)
     if len(data) > max_bytes:
         raise TooLarge(f"a payload may have {max_bytes} bytes, this one has {len(data)}")
     return data

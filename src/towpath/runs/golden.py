@@ -27,8 +27,8 @@ class GoldenPath:
     """The items of one run; it knows which tool calls wait for their results."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[str, ToolCall]] = []
-        """The calls without a result, oldest first, each with the id or else the tool's name."""
+        self._waiting: list[ToolCall] = []
+        """The calls without a result, oldest first."""
 
     def item(self, name: str, fields: Fields) -> object:
         """Return what a run takes for an event; see `Run.feed`.
@@ -48,21 +48,21 @@ class GoldenPath:
     def _call(self, fields: Fields) -> ToolCall:
         key = fields.get("tool_call_id")
         call = tool_call(fields["tool_name"], fields.get("arguments"), id=key)
-        self._waiting.append((fields["tool_name"], call))
-        if key is not None:
-            self._waiting.append((key, call))
+        self._waiting.append(call)
         return call
 
     def _result(self, fields: Fields) -> object:
         name, key = fields.get("tool_name"), fields.get("tool_call_id")
-        wanted = key if key is not None else name
-        found = next((call for label, call in self._waiting if label == wanted), None)
+        named = (
+            one for one in self._waiting if (one.name == name if key is None else one.id == key)
+        )
+        found = next(named, None)
         if found is not None:
-            self._waiting = [one for one in self._waiting if one[1] is not found]
+            self._waiting.remove(found)
             return found.result(fields.get("result", ""))
         if key is not None:
             return tool_result(key, fields.get("result", ""))
-        raise IllegalEvent("tool_completed", f"no call of the tool {wanted!r} waits for a result")
+        raise IllegalEvent("tool_completed", f"no call of the tool {name!r} waits for a result")
 
 
 def _check(name: str, fields: Fields, known: set[str], required: set[str]) -> None:
@@ -74,10 +74,6 @@ def _check(name: str, fields: Fields, known: set[str], required: set[str]) -> No
 
 def _list(names: set[str]) -> str:
     return ", ".join(sorted(names)) or "no fields"
-
-
-def _failed(fields: Fields) -> object:
-    return {"type": "RUN_ERROR", **fields}
 
 
 _Row = tuple[set[str], set[str], Callable[[GoldenPath, Fields], object]]
@@ -95,6 +91,10 @@ _NAMES: Final[dict[str, _Row]] = {
         set(),
         lambda _path, fields: {"type": "RUN_FINISHED", **fields},
     ),
-    "agent_error": ({"message", "code"}, {"message"}, lambda _path, fields: _failed(fields)),
+    "agent_error": (
+        {"message", "code"},
+        {"message"},
+        lambda _path, fields: {"type": "RUN_ERROR", **fields},
+    ),
 }
 """For each name: its fields, those it needs, and what it becomes."""

@@ -31,7 +31,7 @@ class ToolCallRecord:
     arguments: Any
     """The arguments, decoded; the text as it is if it is not JSON."""
     result: Any
-    """The result, decoded in the same way; None if there is none."""
+    """The result, decoded in the same way; None if the call has no result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class FinishedRun(RunHandle):
 
     @property
     def state(self) -> Any:
-        """The shared state of the thread at the end of the run; None if there is none."""
+        """The shared state of the thread at the end of the run; None if it has none."""
         return self._fold().state
 
     @property

@@ -202,6 +202,16 @@ async def test_results_go_to_the_oldest_open_call_of_the_tool(stage: Stage) -> N
 
 
 @on_stage
+async def test_an_id_is_not_taken_for_the_name_of_a_tool(stage: Stage) -> None:
+    """A result with an id is for the call with that id, never for a call of a tool so named."""
+    run, push = await started(stage), bridge(stage)
+    await push.notify_tool_executing(run.run, "price", {"of": "pear"})
+    with pytest.raises(IllegalEvent):
+        await push.notify_tool_completed(run.run, "price", 1, tool_call_id="price")
+    assert isinstance(await push.notify_tool_completed(run.run, "price", 1), Queued)
+
+
+@on_stage
 async def test_p1_runs_of_others_take_nothing(stage: Stage) -> None:
     """Neither another person's bridge nor another user id reaches a run."""
     run = await started(stage)

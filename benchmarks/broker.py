@@ -18,8 +18,8 @@ from benchmarks.figures import Measure, Sample
 from benchmarks.machine import on_server_core
 from towpath.channels import Channel, thread_channel
 from towpath.log.broker import Append, Broker, Deliver, Item, Write, Written
-from towpath.log.sqlite_broker import SqliteBroker
-from towpath.runs.tables.projection import ThreadProjection
+from towpath.log.sqlite.broker import SqliteBroker
+from towpath.runs.tables.sqlite.projection import ThreadProjection
 from towpath.testing.memory_broker import MemoryBroker
 
 LOST = Measure("publications not delivered", "publications", zero=True)

@@ -22,13 +22,13 @@ from towpath.channels import thread_channel
 from towpath.events.types import Message
 from towpath.identity import Principal
 from towpath.log.broker import Append, Item, Write
-from towpath.log.file_schema import wal_of
-from towpath.log.sqlite_broker import SqliteBroker
+from towpath.log.sqlite.broker import SqliteBroker
+from towpath.log.sqlite.file_schema import wal_of
 from towpath.runs.model import RunClosed, RunKey, RunOpened, Status
 from towpath.runs.requests import RunRequest
 from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
-from towpath.runs.tables.projection import ThreadProjection
+from towpath.runs.tables.sqlite.projection import ThreadProjection
 from towpath.telemetry import Telemetry
 
 HOUR = 3600.0

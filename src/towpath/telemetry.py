@@ -181,7 +181,7 @@ class Appended(TelemetryEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogChanged(TelemetryEvent):
-    """The health of the log changed; `towpath.log.health` lists the conditions."""
+    """The health of the log changed; `towpath.log.sqlite.health` lists the conditions."""
 
     before: str
     after: str

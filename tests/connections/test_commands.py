@@ -33,7 +33,7 @@ from towpath.protocol.connection import Closed, Connection
 from towpath.protocol.frames import Pong
 from towpath.rate_limits import Rate
 from towpath.runs.store import ThreadStore
-from towpath.runs.tables.projection import ThreadCreated, ThreadKey, ThreadProjection
+from towpath.runs.tables.sqlite.projection import ThreadCreated, ThreadKey, ThreadProjection
 from towpath.settings import Settings
 from towpath.telemetry import CommandAnswered, Telemetry, TelemetryEvent
 from towpath.testing.memory_broker import MemoryBroker

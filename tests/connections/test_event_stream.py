@@ -23,7 +23,7 @@ from towpath.errors import StorageError, TooManyRequests, UnknownChannel
 from towpath.identity import Principal
 from towpath.log.broker import Position
 from towpath.protocol import codec_sse as codec
-from towpath.runs.tables.projection import ThreadProjection
+from towpath.runs.tables.sqlite.projection import ThreadProjection
 from towpath.settings import Settings
 from towpath.telemetry import Telemetry, TelemetryEvent
 from towpath.testing.memory_broker import MemoryBroker

@@ -20,7 +20,7 @@ from towpath.errors import StorageError
 from towpath.identity import Principal
 from towpath.log.broker import Append, Item, Write, write
 from towpath.runs.store import ThreadStore
-from towpath.runs.tables.projection import ThreadProjection
+from towpath.runs.tables.sqlite.projection import ThreadProjection
 from towpath.telemetry import Telemetry
 from towpath.testing.memory_broker import MemoryBroker
 

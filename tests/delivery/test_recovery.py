@@ -18,7 +18,7 @@ from towpath.delivery import recovery as room
 from towpath.delivery.recovery import Recovered, RecoverFrom, Recovery
 from towpath.errors import UnknownChannel
 from towpath.log.broker import Append, Item, Position, Publication, Write, write
-from towpath.runs.tables.projection import ThreadCreated, ThreadDeleted, ThreadKey
+from towpath.runs.tables.sqlite.projection import ThreadCreated, ThreadDeleted, ThreadKey
 
 TALK = thread_channel("acme", "alice", "t1")
 ENGINES = ("memory", "sqlite")

@@ -36,7 +36,7 @@ from towpath.node.revocation_feed import RevocationFeed
 from towpath.rate_limits import Rate
 from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
-from towpath.runs.tables.projection import ThreadProjection
+from towpath.runs.tables.sqlite.projection import ThreadProjection
 from towpath.settings import Settings
 from towpath.telemetry import CommandAnswered, ConnectionClosed, ConnectionOpened, TelemetryEvent
 

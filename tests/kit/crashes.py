@@ -31,8 +31,8 @@ from towpath.agents.agent import AgentInput
 from towpath.delivery.recovery import Recovery
 from towpath.gateway import Gateway
 from towpath.log.broker import Write
-from towpath.log.log_file import LogFile
-from towpath.log.sqlite_broker import SqliteBroker
+from towpath.log.sqlite.broker import SqliteBroker
+from towpath.log.sqlite.log_file import LogFile
 from towpath.methods.table import Methods
 from towpath.runs.executor import RunExecutor
 from towpath.runs.interrupts import InterruptDecided, InterruptsExpired
@@ -40,7 +40,7 @@ from towpath.runs.leases import Leases
 from towpath.runs.model import RunClosed, RunOpened, RunQueued, RunWithdrawn, Status
 from towpath.runs.queue import RunQueue
 from towpath.runs.service import RunService
-from towpath.runs.tables.projection import ThreadProjection
+from towpath.runs.tables.sqlite.projection import ThreadProjection
 
 VARIABLE: Final = "CRASH_AT"
 RECORDINGS: Final = "RECORDINGS"

@@ -31,7 +31,7 @@ from towpath.runs.requests import Decision, RunRequest
 from towpath.runs.run import RunIsOver
 from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
-from towpath.runs.tables.projection import ThreadProjection
+from towpath.runs.tables.sqlite.projection import ThreadProjection
 from towpath.telemetry import InternalError, Telemetry, TelemetryEvent
 from towpath.testing.memory_broker import MemoryBroker
 

@@ -19,7 +19,7 @@ from towpath.log.broker import (
     Span,
     Write,
 )
-from towpath.log.sqlite_broker import SqliteBroker
+from towpath.log.sqlite.broker import SqliteBroker
 from towpath.testing.memory_broker import MemoryBroker
 
 ENGINES = ("memory", "sqlite")

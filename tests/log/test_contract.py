@@ -20,7 +20,6 @@ from tests.log.brokers import (
 )
 from towpath.channels import Channel
 from towpath.errors import Conflict, OffsetConflict, StorageError, WriteFailed
-from towpath.log import sqlite_broker
 from towpath.log.broker import (
     Append,
     IdempotencyKey,
@@ -32,6 +31,7 @@ from towpath.log.broker import (
     Written,
     write,
 )
+from towpath.log.sqlite import broker as sqlite_broker
 
 
 @pytest.fixture(params=ENGINES)

@@ -12,8 +12,8 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 import towpath.auth.breaker
-import towpath.log.health
 from towpath import codes, telemetry
+from towpath.log.sqlite.health import LogHealth
 from towpath.node.metrics import EVENT_METRICS, EventMetric, Metrics
 from towpath.telemetry import InternalError, RunEnded, TelemetryEvent
 
@@ -68,8 +68,10 @@ def test_every_state_of_a_breaker_has_a_number(state: towpath.auth.breaker.State
     Metrics().observe(telemetry.BreakerMoved(dependency="d", before="", after=state.value))
 
 
-@pytest.mark.parametrize("health", towpath.log.health.LogHealth)
-def test_every_condition_of_the_log_has_a_number(health: towpath.log.health.LogHealth) -> None:
+@pytest.mark.parametrize("health", LogHealth)
+def test_every_condition_of_the_log_has_a_number(
+    health: LogHealth,
+) -> None:
     """The gauge can show each of them."""
     Metrics().observe(telemetry.LogChanged(before="", after=health.value, reason=""))
 

@@ -29,7 +29,6 @@ from towpath.delivery.outbox import Outbox
 from towpath.delivery.subscriber import Subscriber
 from towpath.errors import Conflict, StorageError
 from towpath.identity import Principal
-from towpath.log import batch
 from towpath.log.broker import (
     Append,
     Broker,
@@ -42,7 +41,8 @@ from towpath.log.broker import (
     retention_of,
     write,
 )
-from towpath.log.sqlite_broker import SqliteBroker
+from towpath.log.sqlite import batch
+from towpath.log.sqlite.broker import SqliteBroker
 from towpath.node import revocation_feed as room
 from towpath.node.revocation_feed import RevocationFeed
 from towpath.telemetry import (

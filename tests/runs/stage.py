@@ -16,12 +16,12 @@ from towpath.events.fold import Fold
 from towpath.events.types import TERMINAL
 from towpath.identity import Principal
 from towpath.log.broker import Broker, Publication, Write, Written
-from towpath.log.sqlite_broker import SqliteBroker
+from towpath.log.sqlite.broker import SqliteBroker
 from towpath.runs.deps import RunLimits
 from towpath.runs.requests import RunRequest
 from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
-from towpath.runs.tables.projection import ThreadProjection
+from towpath.runs.tables.sqlite.projection import ThreadProjection
 from towpath.telemetry import Telemetry, TelemetryEvent
 from towpath.testing.memory_broker import MemoryBroker
 

@@ -23,7 +23,7 @@ from towpath.log.broker import Write, write
 from towpath.runs.deps import RunLimits
 from towpath.runs.interrupts import NotOpen
 from towpath.runs.requests import Decision
-from towpath.runs.tables.projection import ThreadDeleted, ThreadKey
+from towpath.runs.tables.sqlite.projection import ThreadDeleted, ThreadKey
 from towpath.telemetry import InternalError
 
 ENGINES = ("memory", "sqlite")

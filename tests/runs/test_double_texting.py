@@ -22,8 +22,8 @@ from towpath.log.broker import Write, Written, write
 from towpath.runs.deps import RunLimits
 from towpath.runs.model import RunKey, RunQueued
 from towpath.runs.requests import Decided, Decision, RunRequest
-from towpath.runs.tables.projection import ThreadDeleted, ThreadKey
-from towpath.runs.tables.queue import MAX_QUEUED
+from towpath.runs.tables.sqlite.projection import ThreadDeleted, ThreadKey
+from towpath.runs.tables.sqlite.queue import MAX_QUEUED
 from towpath.telemetry import InternalError, RunEnded
 
 ENGINES = ("memory", "sqlite")

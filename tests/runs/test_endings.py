@@ -12,7 +12,7 @@ from tests.runs.stage import Stage, saying, staged, waiting
 from towpath.json_bounds import MAX_EVENT_DEPTH
 from towpath.runs.executor import ENDING_FAILURES
 from towpath.runs.model import RunClosed
-from towpath.runs.tables import projection
+from towpath.runs.tables.sqlite import projection
 from towpath.telemetry import InternalError, RunEnded
 
 pytestmark = pytest.mark.parametrize("kind", ["memory", "sqlite"])

@@ -21,9 +21,9 @@ from towpath.runs.model import OVER, RunKey, RunOpened
 from towpath.runs.pushes import Pushes
 from towpath.runs.requests import Decided, Decision, RunRequest, Started
 from towpath.runs.run import RunEvent
-from towpath.runs.tables import interrupts as stored
-from towpath.runs.tables import projection
-from towpath.runs.tables import queue as queue_table
+from towpath.runs.tables.sqlite import interrupts as stored
+from towpath.runs.tables.sqlite import projection
+from towpath.runs.tables.sqlite import queue as queue_table
 
 RUNS = 150
 MANY = 500

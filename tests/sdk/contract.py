@@ -26,7 +26,7 @@ from tests.sdk.client import (
 )
 from tests.sdk.reducer import Event
 from towpath.auth.development import development_key, sign
-from towpath.log.integrity import checksums
+from towpath.log.sqlite.integrity import checksums
 from towpath.testing.faults import PASS, Drop, FaultProxy, Refuse, Reset
 from towpath.testing.server import ServerProcess
 

@@ -18,7 +18,7 @@ from tests.kit.crashes import MOMENTS, POINTS, VARIABLE, crash_message
 from tests.sdk.python_client import open_python
 from tests.servers.conversation import ask, from_the_start, seen_in, text_of, until_over
 from tests.servers.killing import Killing, at
-from towpath.log.integrity import checksums
+from towpath.log.sqlite.integrity import checksums
 from towpath.testing.server import ServerProcess
 from towpath.testing.wire_client import wire_client
 

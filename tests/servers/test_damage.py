@@ -11,7 +11,7 @@ import httpx2
 import pytest
 import uvicorn
 
-from tests.runs.tables.test_salvage import flip, pages_of, wreck
+from tests.runs.tables.sqlite.test_salvage import flip, pages_of, wreck
 from tests.servers.conversation import (
     ask,
     eventually,

@@ -29,8 +29,8 @@ from towpath.auth.revocations import MAX_REVOCATIONS, Revocation, announce
 from towpath.auth.tokens import LEEWAY
 from towpath.channels import CONTROL
 from towpath.log.broker import Retention, Write, retention_of
-from towpath.log.sqlite_broker import SqliteBroker
-from towpath.runs.tables.projection import ThreadProjection
+from towpath.log.sqlite.broker import SqliteBroker
+from towpath.runs.tables.sqlite.projection import ThreadProjection
 from towpath.testing.server import ServerProcess
 from towpath.testing.wire_client import WireClient, wire_client
 

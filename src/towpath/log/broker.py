@@ -207,7 +207,7 @@ class Projection(Protocol):
         """Copy the intact rows of a damaged database into a new one, whose tables exist.
 
         Args:
-            old: the damaged database; `towpath.log.integrity.quarantine.readable` reads it.
+            old: the damaged database; `towpath.log.sqlite.integrity.quarantine.readable` reads it.
             new: the new database, in a transaction.
             at: now, in Unix seconds.
 

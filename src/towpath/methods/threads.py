@@ -23,7 +23,12 @@ from towpath.methods.method import (
 from towpath.runs.publications import custom
 from towpath.runs.requests import ThreadPosition
 from towpath.runs.store import ThreadRow, ThreadStore
-from towpath.runs.tables.projection import ThreadCreated, ThreadDeleted, ThreadKey, ThreadRenamed
+from towpath.runs.tables.sqlite.projection import (
+    ThreadCreated,
+    ThreadDeleted,
+    ThreadKey,
+    ThreadRenamed,
+)
 
 Title = Annotated[str, Meta(max_length=200)]
 

@@ -23,7 +23,7 @@ from towpath.connections.parts import Parts
 from towpath.delivery.hub import Hub
 from towpath.delivery.recovery import Recovery
 from towpath.log.broker import Broker, Deliver, Projection, Publication
-from towpath.log.sqlite_broker import SqliteBroker
+from towpath.log.sqlite.broker import SqliteBroker
 from towpath.methods.runs import StartLimit
 from towpath.methods.table import make_methods
 from towpath.node.auth_setup import open_authentication
@@ -33,7 +33,7 @@ from towpath.rate_limits import Rate
 from towpath.runs.deps import RunLimits
 from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
-from towpath.runs.tables.projection import ThreadProjection
+from towpath.runs.tables.sqlite.projection import ThreadProjection
 from towpath.settings import Settings
 from towpath.telemetry import Telemetry
 

@@ -7,7 +7,7 @@ notices that it has lost the lease, and stops its agent.
 Late writes of a former holder are refused by two fences. In the channel, each write of a run names
 the offset of the run's first event, and the ending by another process has removed that fence. In
 the log's file, each opening increments a number, and a process with an older number can write
-nothing (`towpath.log.log_file`).
+nothing (`towpath.log.sqlite.log_file`).
 
 A run that waits, for its turn or for a person, has no lease. `ActiveRuns` are the runs that this
 process holds.

@@ -16,8 +16,8 @@ from towpath.events.fold import Fold
 from towpath.events.types import Message
 from towpath.runs.interrupts import Interrupt
 from towpath.runs.model import Queued, RunKey, RunRecord, Status
-from towpath.runs.tables import interrupts, queue
-from towpath.runs.tables.projection import ThreadKey, has_active_run
+from towpath.runs.tables.sqlite import interrupts, queue
+from towpath.runs.tables.sqlite.projection import ThreadKey, has_active_run
 
 T = TypeVar("T")
 

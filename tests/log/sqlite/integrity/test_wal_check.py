@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from towpath.log.integrity.wal_check import lost_frames
+from towpath.log.sqlite.integrity.wal_check import lost_frames
 
 HEAD, FRAME = 32, 24 + 4096
 

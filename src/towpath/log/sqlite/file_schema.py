@@ -7,7 +7,7 @@ import msgspec
 
 from towpath.errors import ConfigurationError, LogCorrupted
 from towpath.log.broker import Projection
-from towpath.log.integrity import checksums
+from towpath.log.sqlite.integrity import checksums
 
 SCHEMA_VERSION = 7
 """The schema version that this code writes, as `PRAGMA user_version` of the file."""

@@ -18,12 +18,12 @@ from tests.runs.stage import ALICE, BOB, Stage, saying, staged, waiting
 from towpath.channels import CONTROL, Channel, thread_channel
 from towpath.errors import ConfigurationError, LogCorrupted
 from towpath.log.broker import Append, IdempotencyKey, Item, Publication, Write, write
-from towpath.log.health import LogHealth
-from towpath.log.integrity import checksums
-from towpath.log.integrity.background_check import Examination
-from towpath.log.sqlite_broker import SqliteBroker
+from towpath.log.sqlite.broker import SqliteBroker
+from towpath.log.sqlite.health import LogHealth
+from towpath.log.sqlite.integrity import checksums
+from towpath.log.sqlite.integrity.background_check import Examination
 from towpath.runs.store import StoredThread, ThreadStore
-from towpath.runs.tables.projection import ThreadProjection
+from towpath.runs.tables.sqlite.projection import ThreadProjection
 from towpath.telemetry import LogQuarantined, Telemetry, TelemetryEvent
 
 THREADS = [(ALICE, f"t{number}") for number in range(8)] + [(BOB, "t1"), (ALICE, "going on")]
@@ -601,7 +601,7 @@ def tables() -> sqlite3.Connection:
 
 async def test_a_broken_row_is_not_sealed_by_an_update(checkpointed: Left, tmp_path: Path) -> None:
     """Who changes a thread whose row is damaged is refused; the damage does not become right."""
-    from towpath.runs.tables.projection import ThreadKey, ThreadRenamed
+    from towpath.runs.tables.sqlite.projection import ThreadKey, ThreadRenamed
 
     directory, happened = copied(checkpointed, tmp_path / "a"), list[TelemetryEvent]()
     async with opened(directory, happened) as broker:

@@ -11,8 +11,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from towpath.log.file_schema import wal_of
-from towpath.log.health import LogHealth, health_of
+from towpath.log.sqlite.file_schema import wal_of
+from towpath.log.sqlite.health import LogHealth, health_of
 
 MARGIN = 256 * 1024
 """The bytes that must be free beyond the reserve before a full disk counts as not full."""

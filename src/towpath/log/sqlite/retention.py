@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from towpath.channels import Channel
 from towpath.log.broker import KEY_SECONDS, Retention
-from towpath.log.heads import Head
-from towpath.log.integrity import checksums
+from towpath.log.sqlite.heads import Head
+from towpath.log.sqlite.integrity import checksums
 
 STEP_ROWS = 128
 """How many rows one step drops at most; each takes well below a millisecond."""

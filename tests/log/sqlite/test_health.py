@@ -9,7 +9,7 @@ import pytest
 from tests.log.brokers import TALK, items, text_write
 from towpath.errors import LogCorrupted, StorageError
 from towpath.log.broker import Append, Write
-from towpath.log.health import REFUSALS, LogHealth, allows, health_of, refusal
+from towpath.log.sqlite.health import REFUSALS, LogHealth, allows, health_of, refusal
 
 
 def error_of(db: sqlite3.Connection, statement: str) -> sqlite3.Error:

@@ -5,9 +5,9 @@ and passes the batch to the event loop, which delivers it in order and resolves 
 writer waits for the disk once per batch, and the event loop never does. A second thread runs reads;
 in WAL mode it sees every commit and blocks none.
 
-When the file cannot be written, the health of the log changes (`towpath.log.health`). Then the
-writer refuses at once the writes that this state does not allow, and probes the file about every
-second until it can be written again.
+When the file cannot be written, the health of the log changes (`towpath.log.sqlite.health`). Then
+the writer refuses at once the writes that this state does not allow, and probes the file about
+every second until it can be written again.
 """
 
 import asyncio
@@ -25,8 +25,6 @@ from typing import TypeVar
 from towpath import telemetry
 from towpath.channels import Channel
 from towpath.errors import ConfigurationError, StorageError, WriteFailed
-from towpath.log import directory_lock, file_schema, replay
-from towpath.log.batch import Outcome
 from towpath.log.broker import (
     Append,
     Deliver,
@@ -42,13 +40,15 @@ from towpath.log.broker import (
     channel_epoch,
     retention_of,
 )
-from towpath.log.disk_reserve import DiskReserve, health_on_disk
-from towpath.log.health import ERRORS, FINAL, LogHealth, allows, health_of, refusal
-from towpath.log.integrity import checksums
-from towpath.log.integrity.background_check import Examination
-from towpath.log.log_file import LogFile
-from towpath.log.opening import Opening
-from towpath.log.replay import ReadRequest
+from towpath.log.sqlite import directory_lock, file_schema, replay
+from towpath.log.sqlite.batch import Outcome
+from towpath.log.sqlite.disk_reserve import DiskReserve, health_on_disk
+from towpath.log.sqlite.health import ERRORS, FINAL, LogHealth, allows, health_of, refusal
+from towpath.log.sqlite.integrity import checksums
+from towpath.log.sqlite.integrity.background_check import Examination
+from towpath.log.sqlite.log_file import LogFile
+from towpath.log.sqlite.opening import Opening
+from towpath.log.sqlite.replay import ReadRequest
 from towpath.telemetry import Telemetry
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from towpath.channels import Channel
-from towpath.log.integrity import checksums
+from towpath.log.sqlite.integrity import checksums
 
 _COLUMNS = "id, top, hold, publications, bytes, due"
 _SELECT = f"SELECT {_COLUMNS} FROM {checksums.CHECKED}channels WHERE tenant=? AND name=?"

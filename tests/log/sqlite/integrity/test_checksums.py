@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from towpath.log.health import LogHealth, health_of
-from towpath.log.integrity import checksums
+from towpath.log.sqlite.health import LogHealth, health_of
+from towpath.log.sqlite.integrity import checksums
 
 MAKE = "CREATE TABLE notes (id TEXT PRIMARY KEY, size REAL, body BLOB, crc INTEGER) WITHOUT ROWID"
 

@@ -31,7 +31,7 @@ from towpath.runs.model import (
     ThreadMoved,
     TurnMoved,
 )
-from towpath.runs.tables import interrupts, leases, queue, salvage
+from towpath.runs.tables.sqlite import interrupts, leases, queue, salvage
 
 _SCHEMA = """
 CREATE TABLE threads (

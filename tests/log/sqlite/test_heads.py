@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from tests.log.brokers import AMPLE, NOTICES, OTHER, TALK, Deliveries, Notes, items, text_write
 from towpath.channels import Channel
-from towpath.log import file_schema, log_file, replay
-from towpath.log.batch import Outcome
 from towpath.log.broker import Append, IdempotencyKey, Replay, Write, Written, channel_epoch
-from towpath.log.heads import Head, Heads
-from towpath.log.log_file import LogFile
+from towpath.log.sqlite import file_schema, log_file, replay
+from towpath.log.sqlite.batch import Outcome
+from towpath.log.sqlite.heads import Head, Heads
+from towpath.log.sqlite.log_file import LogFile
 from towpath.testing.memory_broker import MemoryBroker
 
 CHANNELS = (TALK, OTHER, NOTICES, Channel("acme", "thread:bob:t1"))

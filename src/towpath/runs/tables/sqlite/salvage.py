@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from towpath.channels import thread_channel
-from towpath.log.health import ERRORS
-from towpath.log.integrity import checksums
-from towpath.log.integrity.quarantine import Row, put, readable, table_of
+from towpath.log.sqlite.health import ERRORS
+from towpath.log.sqlite.integrity import checksums
+from towpath.log.sqlite.integrity.quarantine import Row, put, readable, table_of
 from towpath.runs.model import Status
 
 Key = tuple[object, object, object]

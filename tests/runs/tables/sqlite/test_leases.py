@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from towpath.runs.model import LeaseHeld, LeasesInherited, LeasesRenewed, RunKey
-from towpath.runs.tables import leases
+from towpath.runs.tables.sqlite import leases
 
 KEY = RunKey(tenant="acme", user="alice", thread="t1", run="r1", agent="agent")
 

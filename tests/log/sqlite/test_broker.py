@@ -17,10 +17,9 @@ from typing import Any
 import pytest
 
 from tests.log.brokers import AMPLE, TALK, Deliveries, Engine, Notes, items, keyed_write, text_write
-from tests.log.test_disk_reserve import largest_file
+from tests.log.sqlite.test_disk_reserve import largest_file
 from towpath.channels import Channel
 from towpath.errors import ConfigurationError, Conflict, StorageError, WriteFailed
-from towpath.log import file_schema, log_file, sqlite_broker
 from towpath.log.broker import (
     KEY_SECONDS,
     Append,
@@ -31,8 +30,10 @@ from towpath.log.broker import (
     Written,
     write,
 )
-from towpath.log.health import REFUSALS, LogHealth
-from towpath.log.sqlite_broker import SqliteBroker
+from towpath.log.sqlite import broker as sqlite_broker
+from towpath.log.sqlite import file_schema, log_file
+from towpath.log.sqlite.broker import SqliteBroker
+from towpath.log.sqlite.health import REFUSALS, LogHealth
 from towpath.telemetry import Appended, InternalError, LogChanged, Telemetry, TelemetryEvent
 
 
@@ -553,7 +554,7 @@ KILLED = """
 import asyncio, sys
 from pathlib import Path
 from tests.log.brokers import Deliveries, Notes, said
-from towpath.log.sqlite_broker import SqliteBroker
+from towpath.log.sqlite.broker import SqliteBroker
 
 async def main():
     broker = SqliteBroker(Path(sys.argv[1]), Deliveries(), Notes(), boot_id="life")

@@ -16,10 +16,10 @@ import pytest
 
 import towpath
 from towpath.channels import thread_channel
-from towpath.log import file_schema, log_file
 from towpath.log.broker import Append, Item, Write, Written, retention_of
-from towpath.log.integrity import checksums
-from towpath.log.log_file import LogFile
+from towpath.log.sqlite import file_schema, log_file
+from towpath.log.sqlite.integrity import checksums
+from towpath.log.sqlite.log_file import LogFile
 from towpath.runs.interrupts import InterruptDecided, InterruptsExpired, InterruptStatus
 from towpath.runs.model import (
     LeasesInherited,
@@ -33,7 +33,7 @@ from towpath.runs.model import (
     Status,
 )
 from towpath.runs.store import ThreadStore
-from towpath.runs.tables.projection import (
+from towpath.runs.tables.sqlite.projection import (
     ThreadCreated,
     ThreadDeleted,
     ThreadKey,
@@ -46,7 +46,7 @@ Site = tuple[str, int]
 """A file and a line."""
 
 ROOT = Path(towpath.__file__).parent
-ELSEWHERE = ("log", "testing", "runs/tables/salvage.py")
+ELSEWHERE = ("log", "testing", "runs/tables/sqlite/salvage.py")
 """The log's own tables, and what takes damaged ones over, row by row and once."""
 SCHEMA = "projection.ThreadProjection.create"
 """Not a question: it makes the tables."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from towpath.log.disk_reserve import MARGIN, DiskReserve, out_of_room
+from towpath.log.sqlite.disk_reserve import MARGIN, DiskReserve, out_of_room
 
 SIZE = 1024 * 1024
 

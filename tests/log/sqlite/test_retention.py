@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.log.brokers import NOTICES, OTHER, TALK, Engine, items, keyed_write, text_write
-from tests.log.test_heads import opened_file, read_all, rows_of
+from tests.log.sqlite.test_heads import opened_file, read_all, rows_of
 from towpath.channels import CONTROL, Channel
-from towpath.log import file_schema, log_file, retention, sqlite_broker
 from towpath.log.broker import (
     KEY_SECONDS,
     NOTICE_RETENTION,
@@ -26,7 +25,9 @@ from towpath.log.broker import (
     retention_of,
     write,
 )
-from towpath.log.log_file import LogFile
+from towpath.log.sqlite import broker as sqlite_broker
+from towpath.log.sqlite import file_schema, log_file, retention
+from towpath.log.sqlite.log_file import LogFile
 
 DAY = 24 * 3600.0
 AMPLE_ROOM = 1 << 40

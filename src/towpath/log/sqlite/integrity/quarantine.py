@@ -18,14 +18,14 @@ from pathlib import Path
 from towpath.channels import CONTROL
 from towpath.errors import LogCorrupted
 from towpath.log.broker import Append, Item, Projection, Write
-from towpath.log.file_schema import SCHEMA_VERSION, SEALED_SINCE
-from towpath.log.heads import Head, save
-from towpath.log.health import ERRORS
-from towpath.log.integrity import checksums
-from towpath.log.integrity.checksums import Sealed
-from towpath.log.integrity.wal_check import lost_frames
-from towpath.log.log_file import LogFile
-from towpath.log.replay import decode_items
+from towpath.log.sqlite.file_schema import SCHEMA_VERSION, SEALED_SINCE
+from towpath.log.sqlite.heads import Head, save
+from towpath.log.sqlite.health import ERRORS
+from towpath.log.sqlite.integrity import checksums
+from towpath.log.sqlite.integrity.checksums import Sealed
+from towpath.log.sqlite.integrity.wal_check import lost_frames
+from towpath.log.sqlite.log_file import LogFile
+from towpath.log.sqlite.replay import decode_items
 
 _CONTROL = (CONTROL.tenant, CONTROL.name)
 PARTS = ("", "-wal", "-shm")

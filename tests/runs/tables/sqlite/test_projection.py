@@ -17,7 +17,7 @@ from towpath.agents.agent import AgentInput
 from towpath.channels import thread_channel
 from towpath.errors import Conflict, NotFound, StorageError
 from towpath.log.broker import Append, Item, Write, Written, write
-from towpath.log.integrity import checksums
+from towpath.log.sqlite.integrity import checksums
 from towpath.runs.interrupts import (
     AnswersMoved,
     InterruptDecided,
@@ -26,8 +26,13 @@ from towpath.runs.interrupts import (
     NotOpen,
 )
 from towpath.runs.model import RunKey, RunOpened, ThreadMoved
-from towpath.runs.tables import projection
-from towpath.runs.tables.projection import ThreadCreated, ThreadDeleted, ThreadKey, ThreadRenamed
+from towpath.runs.tables.sqlite import projection
+from towpath.runs.tables.sqlite.projection import (
+    ThreadCreated,
+    ThreadDeleted,
+    ThreadKey,
+    ThreadRenamed,
+)
 
 ENGINES = ("memory", "sqlite")
 KEY = ThreadKey(tenant="acme", user="alice", id="t1")

@@ -26,9 +26,9 @@ from towpath.runs.model import (
     TurnMoved,
 )
 from towpath.runs.requests import Decision
-from towpath.runs.tables import queue
-from towpath.runs.tables.projection import ThreadDeleted, ThreadKey, ThreadProjection
-from towpath.runs.tables.queue import MAX_QUEUED
+from towpath.runs.tables.sqlite import queue
+from towpath.runs.tables.sqlite.projection import ThreadDeleted, ThreadKey, ThreadProjection
+from towpath.runs.tables.sqlite.queue import MAX_QUEUED
 
 ENGINES = ("memory", "sqlite")
 VERSION_1 = Path(__file__).with_name("version_1.sql")

@@ -23,10 +23,10 @@ from pathlib import Path
 
 from towpath.channels import Channel
 from towpath.errors import LogFenced
-from towpath.log import retention
-from towpath.log.batch import Batch, Outcome
 from towpath.log.broker import Projection, Retention, Write
-from towpath.log.file_schema import (
+from towpath.log.sqlite import retention
+from towpath.log.sqlite.batch import Batch, Outcome
+from towpath.log.sqlite.file_schema import (
     BUSY_MS,
     WAL_BYTES,
     bring_up_to_date,
@@ -35,7 +35,7 @@ from towpath.log.file_schema import (
     set_note,
     wal_of,
 )
-from towpath.log.heads import Heads, save
+from towpath.log.sqlite.heads import Heads, save
 
 PATIENCE_MS = 100
 """How long probes, retention and closing wait for a lock, in milliseconds."""

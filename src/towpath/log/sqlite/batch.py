@@ -13,7 +13,6 @@ import msgspec
 
 from towpath.channels import Channel
 from towpath.errors import CommandError, OffsetConflict, StorageError, WriteFailed
-from towpath.log import retention
 from towpath.log.broker import (
     Append,
     IdempotencyKey,
@@ -26,10 +25,11 @@ from towpath.log.broker import (
     channel_epoch,
     follows,
 )
-from towpath.log.heads import Head, Heads, save
-from towpath.log.health import health_of
-from towpath.log.integrity import checksums
-from towpath.log.replay import stored_result
+from towpath.log.sqlite import retention
+from towpath.log.sqlite.heads import Head, Heads, save
+from towpath.log.sqlite.health import health_of
+from towpath.log.sqlite.integrity import checksums
+from towpath.log.sqlite.replay import stored_result
 
 _encode_items = msgspec.msgpack.Encoder().encode
 

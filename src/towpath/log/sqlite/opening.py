@@ -5,10 +5,10 @@ from pathlib import Path
 
 from towpath.errors import ConfigurationError
 from towpath.log.broker import Item, Projection
-from towpath.log.disk_reserve import DiskReserve, health_on_disk, out_of_room
-from towpath.log.health import ERRORS, LogHealth, health_of
-from towpath.log.integrity.quarantine import closed_well, damage_of, set_aside
-from towpath.log.log_file import LogFile
+from towpath.log.sqlite.disk_reserve import DiskReserve, health_on_disk, out_of_room
+from towpath.log.sqlite.health import ERRORS, LogHealth, health_of
+from towpath.log.sqlite.integrity.quarantine import closed_well, damage_of, set_aside
+from towpath.log.sqlite.log_file import LogFile
 from towpath.telemetry import LogQuarantined
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from towpath.log.health import ERRORS, LogHealth, health_of
-from towpath.log.integrity.quarantine import find_corruption, open_read_only
+from towpath.log.sqlite.health import ERRORS, LogHealth, health_of
+from towpath.log.sqlite.integrity.quarantine import find_corruption, open_read_only
 
 _MOMENT = 0.02
 """How long an end is waited for before the look is interrupted once more, in seconds."""

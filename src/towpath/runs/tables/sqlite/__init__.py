@@ -1,0 +1,1 @@
+"""The projection as tables of the SQLite file."""

@@ -167,6 +167,15 @@ class NotFound(CommandError):
     code = codes.NOT_FOUND
 
 
+class RowDamaged(NotFound):
+    """A stored row is not what was written, so what it belongs to cannot be read."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__("what is stored of this is damaged and cannot be read")
+        self.table = table
+        """The table of the row."""
+
+
 class Conflict(CommandError):
     """Another run is active on the thread, or the request id was used with other parameters."""
 

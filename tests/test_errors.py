@@ -8,10 +8,15 @@ from towpath import codes, errors
 from towpath.errors import CommandError, ConfigurationError, StorageError, TowpathError
 
 
-def command_errors() -> list[type[CommandError]]:
+def all_command_errors() -> list[type[CommandError]]:
     """Return every class whose instances become the error of a reply."""
     found: list[Any] = [value for value in vars(errors).values() if isinstance(value, type)]
     return [kind for kind in found if issubclass(kind, CommandError)]
+
+
+def command_errors() -> list[type[CommandError]]:
+    """Return the classes of one condition each, without the special cases of a condition."""
+    return [one for one in all_command_errors() if {one, one.__base__} & {CommandError}]
 
 
 @pytest.mark.parametrize("kind", command_errors(), ids=lambda kind: kind.__name__)
@@ -46,3 +51,19 @@ def test_each_condition_has_a_class_of_its_own() -> None:
     """Two classes never share a code, so a handler knows what it caught."""
     own = [kind.code.number for kind in command_errors() if kind is not CommandError]
     assert len(own) == len(set(own))
+
+
+def test_a_special_case_of_a_condition_has_its_code() -> None:
+    """A client that handles the condition handles the special case too."""
+    special = set(all_command_errors()) - set(command_errors())
+    assert special == {errors.RowDamaged}
+    for kind in special:
+        assert kind.code is kind.__base__.code  # type: ignore[union-attr]
+
+
+def test_a_damaged_row_is_not_found_and_named() -> None:
+    """The client gets 404 and a sentence about damage; the operator gets the table."""
+    error = errors.RowDamaged("messages")
+    assert isinstance(error, errors.NotFound)
+    assert str(error) == "404 what is stored of this is damaged and cannot be read"
+    assert error.table == "messages"

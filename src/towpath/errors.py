@@ -36,7 +36,7 @@ class NotRunning(TowpathError):
         return (
             "the gateway is not running: the application must mount it with gateway.mount, or "
             "enter gateway.lifespan in its own lifespan, and be started by a server that runs "
-            "lifespans"
+            "lifespans; with open_in_background it runs once its log is open"
         )
 
 
@@ -94,7 +94,7 @@ class WriteFailed(StorageError):
 
 
 class LogCorrupted(StorageError):
-    """The stored data is not what was written; this process no longer uses the log."""
+    """The file of the log cannot be read as a whole; this process no longer uses the log."""
 
 
 class LogFenced(StorageError):

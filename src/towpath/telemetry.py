@@ -171,6 +171,18 @@ class RunEnded(TelemetryEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentsStillRunning(TelemetryEvent):
+    """Agents did not return in the time that the stop of the gateway gave them.
+
+    Their runs have ended. `towpath serve` ends with its process what these agents do; the process
+    of an application goes on with it.
+    """
+
+    agents: tuple[Mapping[str, str], ...]
+    """The `agent`, `thread` and `run` of each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Appended(TelemetryEvent):
     """A batch of publications became durable in one commit."""
 
@@ -190,6 +202,24 @@ class LogChanged(TelemetryEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RowDamaged(TelemetryEvent):
+    """A stored row is not what was written; what it belongs to cannot be read."""
+
+    table: str
+    key: str
+    """The key of the row, its parts joined by `/`; empty if it is unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelReset(TelemetryEvent):
+    """The log of a channel was damaged: its publications were dropped, and it has a new epoch."""
+
+    tenant: str
+    name: str
+    """The name of the channel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogQuarantined(TelemetryEvent):
     """A damaged log was set aside, and a new log was created from its intact part."""
 
@@ -200,6 +230,14 @@ class LogQuarantined(TelemetryEvent):
     """How many rows of each kind were carried over, and how many were `left_out`."""
     control: bool
     """Whether the control channel is whole, so that every revocation is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEpochRenewed(TelemetryEvent):
+    """The log may lack something that clients have seen, so it got a new epoch when it opened."""
+
+    reason: str
+    """What was found, as a clause of a sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

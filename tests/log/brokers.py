@@ -1,10 +1,12 @@
 """Brokers to test: both engines, a projection that counts, and a record of what was delivered."""
 
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from towpath.channels import Channel, thread_channel, user_channel
 from towpath.errors import Conflict
@@ -13,13 +15,16 @@ from towpath.log.broker import (
     Broker,
     IdempotencyKey,
     Item,
-    Projection,
+    OnEpoch,
     Publication,
+    Question,
     Retention,
     Span,
     Write,
 )
 from towpath.log.sqlite.broker import SqliteBroker
+from towpath.log.sqlite.projection import SqliteProjection
+from towpath.log.sqlite.rows import Table
 from towpath.testing.memory_broker import MemoryBroker
 
 ENGINES = ("memory", "sqlite")
@@ -29,23 +34,50 @@ NOTICES = user_channel("acme", "alice")
 AMPLE = Retention(publications=100_000, bytes=1 << 30, seconds=1e9, since_last=True)
 
 
+@dataclass(frozen=True)
+class AllNotes(Question[list[str]]):
+    """All notes, in the order in which they were taken."""
+
+
+@dataclass(frozen=True)
+class Unknown(Question[None]):
+    """A question that no projection answers."""
+
+
+@dataclass(frozen=True)
+class Waits:
+    """A note that keeps the writer inside a batch until the event is set."""
+
+    go: threading.Event
+
+
 class Notes:
     """A projection: every fact is a note. Some notes are refused, or cannot be taken.
 
     The note "no" is refused; "odd", "deep" and "twice" raise what a mistake in a projection raises.
     """
 
+    tables: Sequence[Table[Any]] = ()
+
     def create(self, db: sqlite3.Connection, version: int) -> None:
         if version == 0:
             db.execute("CREATE TABLE notes (text TEXT)")
             db.execute("CREATE TABLE once (n INTEGER PRIMARY KEY)")
 
-    def carry_over(
-        self, old: sqlite3.Connection, new: sqlite3.Connection, at: float
-    ) -> dict[str, int]:
+    def is_orphan(self, db: sqlite3.Connection, table: Table[Any], row: Any) -> bool:
+        return False
+
+    def carry_over(self, old: sqlite3.Connection, new: sqlite3.Connection) -> dict[str, int]:
         return {}
 
+    def answer(self, db: sqlite3.Connection, question: Question[Any]) -> Any:
+        if not isinstance(question, AllNotes):
+            raise TypeError("no such question")
+        return [row[0] for row in db.execute("SELECT text FROM notes ORDER BY rowid")]
+
     def apply(self, db: sqlite3.Connection, fact: object, spans: Sequence[Span]) -> None:
+        if isinstance(fact, Waits):
+            fact.go.wait(10)
         db.execute("INSERT INTO notes VALUES (?)", (str(fact),))
         if fact == "no":
             raise Conflict("the note is refused")
@@ -68,7 +100,7 @@ class Deliveries:
         self.delivered.extend((channel, publication) for publication in publications)
 
     def of(self, channel: Channel) -> list[Publication]:
-        """Return what one channel's readers heard."""
+        """Return what was delivered in one channel."""
         return [publication for where, publication in self.delivered if where == channel]
 
 
@@ -86,16 +118,32 @@ class Engine:
         *,
         retention: Callable[[Channel], Retention | None] = lambda _: AMPLE,
         clock: Callable[[], float] = lambda: 1_000.0,
-        projection: Projection | None = None,
+        projection: SqliteProjection | None = None,
+        attached: Sequence[Channel] = (TALK, OTHER, NOTICES),
+        on_epoch: OnEpoch = lambda _: None,
     ) -> AsyncIterator[Broker]:
-        """Run a broker; for SQLite each one continues where the last one stopped."""
+        """Run a broker that delivers these channels.
+
+        For SQLite each one continues where the last one stopped.
+        """
         notes = projection or Notes()
         broker: Broker
         if self.kind == "memory":
-            broker = MemoryBroker(self.deliveries, notes, retention=retention, now=clock)
+            broker = MemoryBroker(
+                self.deliveries, on_epoch, projection=notes, retention=retention, now=clock
+            )
         else:
-            broker = SqliteBroker(self.path, self.deliveries, notes, retention=retention, now=clock)
+            broker = SqliteBroker(
+                self.path,
+                self.deliveries,
+                notes,
+                on_epoch=on_epoch,
+                retention=retention,
+                now=clock,
+            )
         await broker.start()
+        for channel in attached:
+            broker.attach(channel)
         try:
             yield broker
         finally:
@@ -103,7 +151,7 @@ class Engine:
 
 
 def items(*texts: str) -> tuple[Item, ...]:
-    """Return items that say these texts."""
+    """Return items with these texts."""
     return tuple(Item(text.encode(), {"text": text}) for text in texts)
 
 
@@ -113,17 +161,15 @@ def text_write(*texts: str, channel: Channel = TALK, after: int | None = None) -
 
 
 def keyed_write(request_id: str, text: str, *, digest: str = "same", note: str = "yes") -> Write:
-    """Return a keyed write whose result is where it stands."""
+    """Return a keyed write whose result is its text."""
     return Write(
         (Append(TALK, items(text)),),
         (note,),
         key=IdempotencyKey(("acme", "alice", "run.start"), request_id, digest),
-        result=lambda spans: str(spans[0].first).encode(),
+        result=text.encode(),
     )
 
 
 async def notes_of(broker: Broker) -> list[str]:
     """Return the notes the projection holds."""
-    return await broker.query(
-        lambda db: [row[0] for row in db.execute("SELECT text FROM notes ORDER BY rowid")]
-    )
+    return await broker.ask(AllNotes())

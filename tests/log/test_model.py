@@ -27,7 +27,7 @@ texts = st.lists(st.text("xyz", min_size=1, max_size=4), min_size=1, max_size=4)
 
 
 class Against(RuleBasedStateMachine):
-    """A broker and what it should hold."""
+    """A broker and its expected content."""
 
     kind = "memory"
 
@@ -36,7 +36,7 @@ class Against(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.place = tempfile.TemporaryDirectory()
         self.engine = Engine(self.kind, Path(self.place.name) / "log.sqlite3")
-        self.model: dict[Channel, list[bytes]] = {channel: [] for channel in CHANNELS}
+        self.model: dict[Channel, list[bytes | None]] = {channel: [] for channel in CHANNELS}
         self.lost: dict[Channel, int] = dict.fromkeys(CHANNELS, 0)
         self.keys: dict[str, tuple[str, bytes]] = {}
         self.running: AbstractAsyncContextManager[Broker] = self.engine.running()
@@ -100,7 +100,7 @@ class Against(RuleBasedStateMachine):
         write = Write(
             (Append(TALK, items(*content)),),
             key=IdempotencyKey(("acme", "alice", "m"), request, digest),
-            result=lambda _: result,
+            result=result,
         )
         (outcome,) = self.run(self.submitted(write))
         earlier = self.keys.get(request)
@@ -120,6 +120,8 @@ class Against(RuleBasedStateMachine):
             writes.insert(0, Write((Append(channel, items(*content)),)))
             self.grow(channel, content)
         self.run(self.submitted(*writes))
+        if self.model[channel]:  # Forgetting takes an offset.
+            self.model[channel].append(None)
         self.lost[channel] = len(self.model[channel])
 
     @rule(channel=st.sampled_from(CHANNELS), after=st.integers(0, 40), known=st.booleans())
@@ -138,8 +140,8 @@ class Against(RuleBasedStateMachine):
     def all_was_delivered_in_order(self) -> None:
         for channel in CHANNELS:
             delivered = self.engine.deliveries.of(channel)
-            assert [p.data for p in delivered] == self.model[channel]
-            assert [p.offset for p in delivered] == list(range(1, len(delivered) + 1))
+            expected = [(at, data) for at, data in enumerate(self.model[channel], 1) if data]
+            assert [(p.offset, p.data) for p in delivered] == expected
 
     def teardown(self) -> None:
         if hasattr(self, "loop"):
@@ -163,7 +165,7 @@ class AgainstSqlite(Against):
 
 @pytest.mark.parametrize("kind", ENGINES)
 def test_p2_r78_replay_from_anywhere_is_the_suffix(kind: str) -> None:
-    """Whatever was written, a position of the past gets exactly what came after it.
+    """After any writes, a past position gets exactly the publications after it.
 
     Nothing is shrunk: a failing case is some twenty steps, and each costs a file.
     """

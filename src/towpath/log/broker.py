@@ -1,11 +1,17 @@
 """The broker's contract: what every log of publications guarantees, whatever stores it.
 
 Atomicity
-    A `Write` is atomic: its publications, its facts for the projection and its idempotency key
-    are all stored, or none is. It is published, and its future resolved, only after it is durable.
+    A `Write` is atomic: its publications, its facts for the projection, and its idempotency key
+    with the result and the spans of the write are all stored, or none is. It is published, and its
+    future resolved, only after it is durable.
 Order
-    The offsets of a channel are 1, 2, 3 … without a gap, in the order `submit` was called.
-    `deliver` is called on the event loop in that order, before the write's future is resolved.
+    The offsets of a channel are 1, 2, 3 … without a gap. A producer orders its writes by `after`
+    and `fencing_offset`; two writes without `after` may be stored in any order.
+Delivery
+    `deliver` is called on the event loop with publications that are durable. It is called only for
+    channels that this node has attached (`attach`). In one channel the offsets rise, except that a
+    publication may be delivered twice; some may be left out. A receiver that finds a gap reads the
+    log. What becomes durable after `attach` has returned is delivered, or a later publication is.
 Complete reads
     `read` returns every publication after an offset up to the top, or reports that it cannot
     (`gone`). It never returns a part as if it were complete. Without an offset it returns the
@@ -13,27 +19,31 @@ Complete reads
 Isolation
     A write that cannot be applied is refused alone, whatever it raises; the writes that are
     committed together with it are applied.
+Time
+    The times of idempotency keys and of retention come from the clock of the engine.
 
 A position is an epoch and an offset. The epoch changes whenever the log may have lost or reset
-anything. Each channel has its own epoch, so a position is valid only in its own channel.
+anything, also while the log is open (`OnEpoch`). Each channel has its own epoch, so a position is
+valid only in its own channel.
 
-The broker does not interpret payloads or facts. It passes the facts of a write to the projection,
-inside the transaction of that write.
+The broker does not interpret payloads, facts or questions. It passes the facts of a write to the
+projection inside the transaction of that write, and questions in one read transaction each.
 """
 
 import asyncio
 import hashlib
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import msgspec
 
 from towpath.channels import CONTROL, Channel
 from towpath.identity import Principal
 
-T = TypeVar("T")
+R_co = TypeVar("R_co", covariant=True)
+R = TypeVar("R")
+"""The answer to a question."""
 
 KEY_SECONDS = 24 * 3600.0
 """How long the result of a request id is stored at least, in seconds."""
@@ -121,10 +131,11 @@ class Write:
     facts: tuple[object, ...] = ()
     """For the projection, in order."""
     key: IdempotencyKey | None = None
-    result: Callable[[Sequence[Span]], bytes] | None = None
-    """Makes the result that is stored under `key`. Called by the writer; must not block."""
+    result: bytes = b""
+    """What is stored under `key`, beside the spans of the write."""
     truncate: tuple[Channel, ...] = ()
-    """Channels whose publications are dropped; their offsets continue."""
+    """Channels whose publications are dropped, before the appends. Forgetting takes an offset of a
+    channel that was ever written to: every earlier position is gone, also that at the top."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +143,20 @@ class Written:
     """The result of a write."""
 
     spans: tuple[Span, ...] = ()
+    """The span of each append, in order."""
     result: bytes = b""
     repeated: bool = False
-    """True if the key was used before: nothing was written, `result` is the stored result."""
+    """True if the key was used before: nothing was written, `spans` and `result` are those of the
+    first write. An older version stored no spans, but a result that contains its position."""
+
+
+class Question(Generic[R_co]):
+    """A question to the projection, whose answer is an `R_co`; a subclass holds what it is about.
+
+    It is a value. The projection of each engine knows the questions that it answers.
+    """
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,35 +207,11 @@ def retention_of(channel: Channel) -> Retention | None:
 
 
 Deliver = Callable[[Channel, Sequence[Publication]], None]
-"""Receives durable publications, on the event loop, in order per channel. Must not raise."""
+"""Receives durable publications of a channel, on the event loop; see "Delivery". Must not raise."""
 
-
-class Projection(Protocol):
-    """Tables derived from facts, in the same database, written in the same transactions."""
-
-    def create(self, db: sqlite3.Connection, version: int) -> None:
-        """Migrate the tables from schema `version` (0: no tables) to the current version."""
-
-    def apply(self, db: sqlite3.Connection, fact: object, spans: Sequence[Span]) -> None:
-        """Apply one fact of a write whose publications have the offsets of `spans`.
-
-        Raises:
-            CommandError: the fact contradicts the tables; the whole write is refused.
-        """
-
-    def carry_over(
-        self, old: sqlite3.Connection, new: sqlite3.Connection, at: float
-    ) -> Mapping[str, int]:
-        """Copy the intact rows of a damaged database into a new one, whose tables exist.
-
-        Args:
-            old: the damaged database; `towpath.log.sqlite.integrity.quarantine.readable` reads it.
-            new: the new database, in a transaction.
-            at: now, in Unix seconds.
-
-        Returns:
-            How many rows of which kind; rows that could not be copied count as `left_out`.
-        """
+OnEpoch = Callable[[Channel | None], None]
+"""Called on the event loop once positions of a channel are no longer valid, for None those of every
+channel: the epoch has changed, or the channel was forgotten. Must not raise."""
 
 
 class Broker(Protocol):
@@ -232,8 +230,17 @@ class Broker(Protocol):
     async def room(self) -> None:
         """Wait until the bounded queue has room. Producers of many writes await it before each."""
 
+    def attach(self, channel: Channel) -> None:
+        """Deliver what is published in this channel from now on; idempotent.
+
+        A reader attaches before it reads, so that it misses nothing in between.
+        """
+
+    def detach(self, channel: Channel) -> None:
+        """Deliver nothing of this channel any more; idempotent."""
+
     def submit(self, write: Write) -> "asyncio.Future[Written]":
-        """Queue a write and return at once; the order of calls is the order of publications.
+        """Queue a write and return at once.
 
         The future's exception is a CommandError if the projection or the key refused the write,
         OffsetConflict if it does not follow the offset or the fence that it names, WriteFailed if
@@ -268,37 +275,45 @@ class Broker(Protocol):
     def epoch(self, channel: Channel) -> str:
         """Return the channel's current epoch; the log must be open."""
 
-    async def stored_result(self, key: IdempotencyKey) -> bytes | None:
-        """Return the result stored under this key; None if the key has not been used.
+    async def stored_result(self, key: IdempotencyKey) -> Written | None:
+        """Return what is stored under this key, `repeated`; None if the key has not been used.
 
         Raises:
             Conflict: the request id was used with other parameters.
             StorageError: the log cannot be read now.
         """
 
-    async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a query on the projection's tables; it sees every write whose future is resolved.
+    async def ask(self, question: Question[R]) -> R:
+        """Return the projection's answer; it contains every write whose future is resolved.
 
         Raises:
-            StorageError: the tables cannot be read now.
+            RowDamaged: what the question is about is damaged.
+            StorageError: the projection cannot be read now.
         """
 
 
-def follows(
-    appends: Sequence[Append], spans: Sequence[Span], fence: Callable[[Channel], int | None]
-) -> bool:
-    """Whether each append follows its `after` and has its `fencing_offset`.
+def publications_of(append: Append, span: Span) -> list[Publication]:
+    """Return what a written append published.
 
     Args:
-        appends: the appends of one write.
-        spans: the span of each append.
-        fence: returns the offset from which a channel is fenced.
+        append: the append.
+        span: its offsets.
     """
-    return all(
-        append.after in (None, span.first - 1)
-        and (append.fencing_offset is None or append.fencing_offset == fence(append.channel))
-        for append, span in zip(appends, spans, strict=True)
-    )
+    return [
+        Publication(offset, item.data, item.tags)
+        for offset, item in enumerate(append.items, span.first)
+    ]
+
+
+def follows(append: Append, top: int, fence: int | None) -> bool:
+    """Whether an append follows the offset, and has the fence, that it names.
+
+    Args:
+        append: the append.
+        top: the top of its channel before the write, earlier appends of the write included.
+        fence: the offset from which its channel is fenced before the write.
+    """
+    return append.after in (None, top) and append.fencing_offset in (None, fence)
 
 
 def span_of(after: int | None, top: int, begins: int, *, reverse: bool) -> range | None:
@@ -317,9 +332,15 @@ def span_of(after: int | None, top: int, begins: int, *, reverse: bool) -> range
     return range(after + 1, top + 1) if begins - 1 <= after <= top else None
 
 
-def channel_epoch(log_epoch: str, channel: Channel) -> str:
-    """Return a channel's epoch: a short hash, so an empty channel needs no stored row."""
-    parts = (log_epoch, channel.tenant, channel.name)
+def channel_epoch(log_epoch: str, channel: Channel, salt: int = 0) -> str:
+    """Return a channel's epoch: a short hash, so an empty channel needs no stored row.
+
+    Args:
+        log_epoch: the epoch of the log.
+        channel: the channel.
+        salt: another one gives the channel another epoch; 0 for a channel that was never damaged.
+    """
+    parts = (log_epoch, str(salt), channel.tenant, channel.name)
     text = "".join(f"{len(part)}:{part}" for part in parts)
     return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
 

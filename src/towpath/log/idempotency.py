@@ -5,39 +5,39 @@ The log stores the encoded result under the request's key, in the same write as 
 Source: WIRE section 7.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from towpath.log.broker import Broker, IdempotencyKey, Position, Span, Write, write
+from towpath.log.broker import Broker, IdempotencyKey, Position, Write, Written, write
 
 R = TypeVar("R", bound=Struct)
 
 
-class StoredPosition(Struct, frozen=True):
-    """The result of a write that publishes: the position of its last publication."""
+class _StoredPosition(Struct, frozen=True):
+    """What earlier versions stored as the result of a write that publishes."""
 
     epoch: str
     offset: int
 
-    @classmethod
-    def encoded(cls, spans: Sequence[Span]) -> bytes:
-        """Return the result of a write with these spans; see `Write.result`."""
-        return msgspec.json.encode(cls(spans[-1].epoch, spans[-1].last))
 
-    @property
-    def position(self) -> Position:
-        """The position: a reader that is after it has the publication."""
-        return Position(self.epoch, self.offset)
+def last_position(written: Written) -> Position:
+    """Return the position of the last publication of a write: a reader that is after it has it.
+
+    Args:
+        written: the result of a write with one append.
+    """
+    if written.spans:
+        return Position(written.spans[-1].epoch, written.spans[-1].last)
+    stored = msgspec.json.decode(written.result, type=_StoredPosition)
+    return Position(stored.epoch, stored.offset)
 
 
 def storing(result: Struct, key: IdempotencyKey | None, change: Write | None = None) -> Write:
     """Return a write that also stores a result under a key; without `change`, only the result."""
-    encoded = msgspec.json.encode(result)
-    return replace(change or Write(), key=key, result=lambda _: encoded)
+    return replace(change or Write(), key=key, result=msgspec.json.encode(result))
 
 
 async def stored_result(broker: Broker, key: IdempotencyKey, kind: type[R]) -> R | None:
@@ -48,7 +48,7 @@ async def stored_result(broker: Broker, key: IdempotencyKey, kind: type[R]) -> R
         StorageError: the log cannot be read now.
     """
     stored = await broker.stored_result(key)
-    return None if stored is None else msgspec.json.decode(stored, type=kind)
+    return None if stored is None else msgspec.json.decode(stored.result, type=kind)
 
 
 async def write_once(

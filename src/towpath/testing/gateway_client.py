@@ -12,7 +12,7 @@ disk are left out, and the time if the client has a `VirtualClock`.
 import asyncio
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -24,7 +24,7 @@ from towpath.events.digest import digest
 from towpath.events.types import TERMINAL, Event
 from towpath.gateway import Gateway
 from towpath.identity import Principal
-from towpath.log.broker import Broker, Deliver, Projection, Publication
+from towpath.log.broker import Broker, Deliver, OnEpoch, Publication, Write, Written
 from towpath.methods.method import Caller
 from towpath.methods.table import METHODS
 from towpath.methods.threads import ThreadView
@@ -349,12 +349,28 @@ class GatewayTestClient:
         replay = await self.node.parts.broker.read(channel, None)
         return [_decoded(one) for one in replay.publications]
 
-    def _log(self, deliver: Deliver, projection: Projection) -> Broker:
-        def publish(channel: Channel, publications: Sequence[Publication]) -> None:
-            deliver(channel, publications)
-            self._published.set()
+    def _log(self, deliver: Deliver, on_epoch: OnEpoch) -> Broker:
+        return _NotifyingBroker(self._published, deliver, on_epoch, now=self._now)
 
-        return MemoryBroker(publish, projection, now=self._now)
+
+class _NotifyingBroker(MemoryBroker):
+    """A log that sets an event after each write, whoever reads its channels."""
+
+    def __init__(
+        self,
+        written: asyncio.Event,
+        deliver: Deliver,
+        on_epoch: OnEpoch,
+        *,
+        now: Callable[[], float],
+    ) -> None:
+        super().__init__(deliver, on_epoch, now=now)
+        self._written = written
+
+    def submit(self, write: Write) -> "asyncio.Future[Written]":
+        future = super().submit(write)
+        self._written.set()
+        return future
 
 
 def _thread_of(run: RunHandle) -> Channel:

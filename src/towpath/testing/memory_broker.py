@@ -1,15 +1,14 @@
 """A log in memory: it obeys the contract of `towpath.log.broker`, but does not survive the process.
 
-For tests, and to measure the cost of durability. The projection lives in an in-memory
-SQLite database.
+For tests, and to measure the cost of durability. The tables of the projection are those of the
+SQLite engine, in memory.
 """
 
 import asyncio
-import sqlite3
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from towpath.channels import Channel
@@ -19,8 +18,9 @@ from towpath.log.broker import (
     Append,
     Deliver,
     IdempotencyKey,
-    Projection,
+    OnEpoch,
     Publication,
+    Question,
     Replay,
     Retention,
     Span,
@@ -28,11 +28,14 @@ from towpath.log.broker import (
     Written,
     channel_epoch,
     follows,
+    publications_of,
     retention_of,
     span_of,
 )
+from towpath.log.sqlite.projection import SqliteProjection, TablesInMemory
+from towpath.runs.tables.sqlite.projection import ThreadProjection
 
-T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(slots=True)
@@ -49,28 +52,36 @@ class MemoryBroker:
     def __init__(
         self,
         deliver: Deliver,
-        projection: Projection,
+        on_epoch: OnEpoch = lambda _: None,
         *,
+        projection: SqliteProjection | None = None,
         retention: Callable[[Channel], Retention | None] = retention_of,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._deliver = deliver
-        self._projection = projection
+        self._on_epoch = on_epoch
+        self._projection = projection or ThreadProjection()
+        self._attached: set[Channel] = set()
         self._retention = retention
         self._now = now
         self._log_epoch = uuid.uuid4().hex
         self._logs: dict[Channel, _Log] = {}
-        self._results: dict[tuple[tuple[str, str, str], str], tuple[str, bytes, float]] = {}
-        self._db = sqlite3.connect(":memory:", isolation_level=None)
+        self._results: dict[tuple[tuple[str, str, str], str], tuple[str, Written, float]] = {}
 
     async def start(self) -> None:
-        self._projection.create(self._db, 0)
+        self._tables = TablesInMemory(self._projection)
 
     async def stop(self) -> None:
-        self._db.close()
+        self._tables.close()
 
     async def room(self) -> None:
         return
+
+    def attach(self, channel: Channel) -> None:
+        self._attached.add(channel)
+
+    def detach(self, channel: Channel) -> None:
+        self._attached.discard(channel)
 
     def submit(self, write: Write) -> "asyncio.Future[Written]":
         future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
@@ -86,56 +97,62 @@ class MemoryBroker:
 
     def _write(self, write: Write) -> Written:
         if write.key is not None and (earlier := self._stored_result(write.key)) is not None:
-            return Written(result=earlier, repeated=True)
-        spans = self._spans(write.appends)
-        if not follows(write.appends, spans, self._fence):
-            raise OffsetConflict("an earlier write is missing, or another producer has written")
-        result = self._apply(write, spans)
+            return earlier
+        spans = self._spans(write)
+        self._check(write, spans)
+        self._tables.apply(write.facts, spans)
+        written = Written(spans=spans, result=write.result)
         if write.key is not None:
             key = (write.key.scope, write.key.request_id)
-            self._results[key] = (write.key.digest, result, self._now())
+            stored = replace(written, repeated=True)
+            self._results[key] = (write.key.digest, stored, self._now())
         for channel in write.truncate:
-            if (log := self._logs.get(channel)) is not None:
+            if self._exists(channel):
+                log = self._logs[channel]
                 log.kept.clear()
+                log.top += 1
                 log.size = 0
                 log.fence = None
+        for channel in write.truncate:
+            self._on_epoch(channel)
         for append, span in zip(write.appends, spans, strict=True):
             self._append(append, span)
-        return Written(spans=spans, result=result)
+        return written
+
+    def _check(self, write: Write, spans: tuple[Span, ...]) -> None:
+        tops: dict[Channel, int] = {}
+        for append, span in zip(write.appends, spans, strict=True):
+            top = tops.get(append.channel, self._top(append.channel))
+            tops[append.channel] = span.last
+            if not follows(append, top, self._fence(append.channel)):
+                raise OffsetConflict("an earlier write is missing, or another producer has written")
+
+    def _exists(self, channel: Channel) -> bool:
+        """Whether a channel has ever been written to."""
+        log = self._logs.get(channel, _Log())
+        return log.top > 0 or log.fence is not None
+
+    def _top(self, channel: Channel) -> int:
+        return self._logs.get(channel, _Log()).top
 
     def _fence(self, channel: Channel) -> int | None:
         return self._logs.get(channel, _Log()).fence
 
-    def _spans(self, appends: tuple[Append, ...]) -> tuple[Span, ...]:
-        tops: dict[Channel, int] = {}
+    def _spans(self, write: Write) -> tuple[Span, ...]:
+        # Forgetting a channel takes an offset.
+        tops = {one: self._top(one) + 1 for one in write.truncate if self._exists(one)}
         spans = []
-        for append in appends:
-            top = tops.get(append.channel, self._logs.get(append.channel, _Log()).top)
+        for append in write.appends:
+            top = tops.get(append.channel, self._top(append.channel))
             tops[append.channel] = top + len(append.items)
             epoch = channel_epoch(self._log_epoch, append.channel)
             spans.append(Span(append.channel, epoch, top + 1, tops[append.channel]))
         return tuple(spans)
 
-    def _apply(self, write: Write, spans: tuple[Span, ...]) -> bytes:
-        """Apply the facts of a write, or none of them; return its result."""
-        self._db.execute("BEGIN")
-        try:
-            for fact in write.facts:
-                self._projection.apply(self._db, fact, spans)
-            result = write.result(spans) if write.result else b""
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
-        return result
-
     def _append(self, append: Append, span: Span) -> None:
         log = self._logs.setdefault(append.channel, _Log())
         now = self._now()
-        published = [
-            Publication(offset, item.data, item.tags)
-            for offset, item in enumerate(append.items, span.first)
-        ]
+        published = publications_of(append, span)
         log.kept.extend((now, publication) for publication in published)
         log.size += sum(len(publication.data) for publication in published)
         log.top = span.last
@@ -144,7 +161,8 @@ class MemoryBroker:
         if append.unfence:
             log.fence = None
         self._trim(append.channel, log, now)
-        self._deliver(append.channel, published)
+        if append.channel in self._attached:
+            self._deliver(append.channel, published)
 
     def _trim(self, channel: Channel, log: _Log, now: float) -> None:
         keep = self._retention(channel)
@@ -182,10 +200,10 @@ class MemoryBroker:
         found = [item for _, item in log.kept if item.offset in span]
         return Replay(here, log.top, found[:: -1 if reverse else 1][:limit], begins=begins)
 
-    async def stored_result(self, key: IdempotencyKey) -> bytes | None:
+    async def stored_result(self, key: IdempotencyKey) -> Written | None:
         return self._stored_result(key)
 
-    def _stored_result(self, key: IdempotencyKey) -> bytes | None:
+    def _stored_result(self, key: IdempotencyKey) -> Written | None:
         self._forget_requests()
         found = self._results.get((key.scope, key.request_id))
         if found is None:
@@ -200,5 +218,5 @@ class MemoryBroker:
         while self._results and next(iter(self._results.values()))[2] < limit:
             del self._results[next(iter(self._results))]
 
-    async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        return question(self._db)
+    async def ask(self, question: Question[R]) -> R:
+        return self._tables.answer(question)

@@ -29,7 +29,7 @@ def taken(path: Path) -> int:
 
 
 def test_r53_the_reserve_has_real_room_and_gives_it_back(tmp_path: Path) -> None:
-    """What is taken is allocated, not merely said to be; what is given back is free."""
+    """The reserve is allocated on the disk, not only in its size; given back, it is free."""
     path = tmp_path / "reserve"
     reserve = DiskReserve(path, SIZE)
     assert reserve.take()
@@ -44,7 +44,7 @@ def test_r53_the_reserve_has_real_room_and_gives_it_back(tmp_path: Path) -> None
 
 
 def test_r53_a_reserve_without_room_takes_nothing(tmp_path: Path) -> None:
-    """Where all of it and the margin do not fit, nothing is taken from who needs it more."""
+    """If the reserve and the margin do not fit, nothing is allocated."""
     path = tmp_path / "reserve"
     reserve = DiskReserve(path, SIZE)
     for limit in (SIZE // 2, SIZE + MARGIN - 1):
@@ -56,7 +56,7 @@ def test_r53_a_reserve_without_room_takes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_reserve_of_nothing_only_asks(tmp_path: Path) -> None:
-    """Switched off it leaves no file, and still tells whether there is room."""
+    """A reserve of 0 bytes leaves no file, and still reports whether there is room."""
     path = tmp_path / "reserve"
     reserve = DiskReserve(path, 0)
     assert reserve.take()
@@ -67,14 +67,14 @@ def test_a_reserve_of_nothing_only_asks(tmp_path: Path) -> None:
 
 
 def test_a_reserve_that_cannot_be_made_says_so(tmp_path: Path) -> None:
-    """A place where no file can be is not a full disk."""
+    """A path at which no file can be created is not a full disk."""
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError):
         DiskReserve(tmp_path / "file" / "reserve", SIZE).take()
 
 
 def test_r53_a_file_that_cannot_grow_is_out_of_room(tmp_path: Path) -> None:
-    """A limit on file sizes is met by the file that is at it, and by no smaller one."""
+    """A limit on file sizes concerns the file that has reached it, and no smaller file."""
     large, small = tmp_path / "large", tmp_path / "small"
     large.write_bytes(bytes(SIZE))
     small.write_bytes(b"")

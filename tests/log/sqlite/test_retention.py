@@ -25,8 +25,8 @@ from towpath.log.broker import (
     retention_of,
     write,
 )
-from towpath.log.sqlite import broker as sqlite_broker
 from towpath.log.sqlite import file_schema, log_file, retention
+from towpath.log.sqlite import writer as sqlite_writer
 from towpath.log.sqlite.log_file import LogFile
 
 DAY = 24 * 3600.0
@@ -56,7 +56,7 @@ def kept_for(path: Path, keep: Retention) -> Iterator[tuple[LogFile, Clock]]:
 
 
 def swept(log: LogFile) -> int:
-    """Sweep to the end; return in how many slices, 0 where there was nothing to look at."""
+    """Sweep to the end; return in how many slices, 0 if nothing was due."""
     slices = 0
     while retention.is_due(log._db, log._now()):
         log.sweep()
@@ -71,7 +71,7 @@ def due_of(path: Path) -> list[float | None]:
 
 
 def test_r125_a_slice_drops_a_bounded_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long channel goes step by step; between two of them the log takes writes."""
+    """A long channel is dropped in steps; between two steps the log takes writes."""
     monkeypatch.setattr(log_file, "SLICE_SECONDS", 0.0)
     rows = 5 * retention.STEP_ROWS
     with kept_for(tmp_path / "log", keeping()) as (log, clock):
@@ -92,7 +92,7 @@ def test_r125_a_slice_drops_a_bounded_part(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_step_is_bounded_in_bytes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Large rows go fewer at a time, one at least."""
+    """A step drops fewer rows if they are large, and at least one."""
     monkeypatch.setattr(log_file, "SLICE_SECONDS", 0.0)
     monkeypatch.setattr(retention, "STEP_BYTES", 2_500)
     with kept_for(tmp_path / "log", keeping()) as (log, clock):
@@ -106,7 +106,7 @@ def test_a_step_is_bounded_in_bytes_too(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_r125_a_sweep_that_finds_nothing_writes_nothing(tmp_path: Path) -> None:
-    """Nothing due: no transaction is begun, whatever the log holds."""
+    """If nothing is due, no transaction is begun, however large the log is."""
     with kept_for(tmp_path / "log", keeping()) as (log, clock):
         log.commit([text_write("a"), keyed_write("r1", "b")])
         clock.now += 59
@@ -114,11 +114,11 @@ def test_r125_a_sweep_that_finds_nothing_writes_nothing(tmp_path: Path) -> None:
         log._db.set_trace_callback(said_to_file.append)
         assert log.sweep() is None
         log._db.set_trace_callback(None)
-        assert [text.split()[0] for text in said_to_file] == ["SELECT"]
+        assert {text.split()[0] for text in said_to_file} <= {"SELECT", "PRAGMA"}
 
 
 def test_r125_a_channel_in_use_is_looked_at_once_a_period(tmp_path: Path) -> None:
-    """Old rows of a thread that goes on cost no sweep anything until a period later."""
+    """A thread in use is not checked again before its period has passed."""
     with kept_for(tmp_path / "log", keeping()) as (log, clock):
         looked = 0
         for _ in range(600):
@@ -134,7 +134,7 @@ def test_r125_a_channel_in_use_is_looked_at_once_a_period(tmp_path: Path) -> Non
 
 
 def test_what_is_unfinished_is_never_due(tmp_path: Path) -> None:
-    """A hold keeps its channel from retention; its end begins the period."""
+    """A fence keeps its channel from retention; the period begins when the fence is removed."""
     with kept_for(tmp_path / "log", keeping()) as (log, clock):
         log.commit([Write((Append(TALK, items("begun"), fence=True),))])
         assert due_of(log.path) == [None]
@@ -149,7 +149,7 @@ def test_what_is_unfinished_is_never_due(tmp_path: Path) -> None:
 
 
 def test_notices_go_one_by_one_as_they_get_old(tmp_path: Path) -> None:
-    """Where each publication has its own time, the next one's is when retention looks again."""
+    """If each publication expires by itself, the channel is due when the next one expires."""
     with kept_for(tmp_path / "log", keeping(since_last=False)) as (log, clock):
         begins = []
         for n in range(10):
@@ -169,7 +169,7 @@ def test_notices_go_one_by_one_as_they_get_old(tmp_path: Path) -> None:
 def test_the_moment_at_which_a_channel_is_due_is_late_enough(
     tmp_path: Path, since_last: bool
 ) -> None:
-    """What is looked at goes: a sweep never finds the same thing due again at once."""
+    """A channel that was checked is not due again at once."""
     with kept_for(tmp_path / "log", keeping(since_last=since_last)) as (log, clock):
         log.commit([text_write("x")])
         clock.now += 60
@@ -178,7 +178,7 @@ def test_the_moment_at_which_a_channel_is_due_is_late_enough(
 
 
 def test_a_clock_set_back_makes_no_gap(tmp_path: Path) -> None:
-    """An old row behind a younger one stays until that one goes."""
+    """An old row behind a younger one stays until the younger one is dropped."""
     with kept_for(tmp_path / "log", keeping(since_last=False)) as (log, clock):
         log.commit([text_write("young", channel=NOTICES)])
         clock.now -= 1_000
@@ -192,7 +192,7 @@ def test_a_clock_set_back_makes_no_gap(tmp_path: Path) -> None:
 
 
 def test_r125_a_surplus_is_dropped_in_steps_too(tmp_path: Path) -> None:
-    """The end of a long run frees more than one step drops; the sweep takes the rest."""
+    """The end of a long run frees more rows than one step drops; the sweep drops the rest."""
     many = 3 * retention.STEP_ROWS
     with kept_for(tmp_path / "log", keeping(publications=5)) as (log, _):
         log.commit([Write((Append(TALK, items("begun"), fence=True),))])
@@ -205,7 +205,7 @@ def test_r125_a_surplus_is_dropped_in_steps_too(tmp_path: Path) -> None:
 
 
 def test_the_last_row_stays_though_it_is_over_a_bound(tmp_path: Path) -> None:
-    """One row larger than the bound is kept, and nobody looks for ever at what cannot go."""
+    """A row larger than the bound is kept, and its channel is not due again and again."""
     with kept_for(tmp_path / "log", keeping(bytes=100)) as (log, _):
         log.commit([text_write("x" * 1_000)])
         assert swept(log) <= 1
@@ -214,7 +214,7 @@ def test_the_last_row_stays_though_it_is_over_a_bound(tmp_path: Path) -> None:
 
 
 def test_request_ids_go_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a day they are forgotten, a bounded number at a time."""
+    """Request ids expire after a day, and a bounded number is dropped at a time."""
     monkeypatch.setattr(log_file, "SLICE_SECONDS", 0.0)
     with kept_for(tmp_path / "log", keeping(seconds=1e9)) as (log, clock):
         log.commit([keyed_write(f"r{n}", "x") for n in range(3 * retention.STEP_ROWS)])
@@ -226,7 +226,7 @@ def test_request_ids_go_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_control_is_never_due(tmp_path: Path) -> None:
-    """What counts as long as credentials live is dropped by nobody but its reader."""
+    """Retention never drops revocations; only their reader does."""
     assert retention_of(CONTROL) is None
     clock = Clock()
     with opened_file(tmp_path / "log", retention=retention_of, now=clock) as log:
@@ -238,7 +238,7 @@ def test_control_is_never_due(tmp_path: Path) -> None:
 
 
 def test_the_default_bounds_are_those_of_the_design() -> None:
-    """A thread's log goes 24 h after its last event, notices 24 h after they came."""
+    """A thread's log is dropped 24 h after its last event, a notice 24 h after it came."""
     assert (
         Retention(publications=100_000, bytes=64 << 20, seconds=DAY, since_last=True)
         == THREAD_RETENTION
@@ -252,7 +252,7 @@ def test_the_default_bounds_are_those_of_the_design() -> None:
 def test_a_reader_of_long_ago_pauses_the_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the write-ahead log cannot start anew, retention does not make it grow."""
+    """While the write-ahead log cannot be reset, retention does not make it grow."""
     monkeypatch.setattr(log_file, "WAL_BYTES", 64 * 1024)
     monkeypatch.setattr(log_file, "SLICE_SECONDS", 0.0)
     with kept_for(tmp_path / "log", keeping()) as (log, clock):
@@ -276,8 +276,8 @@ def test_a_reader_of_long_ago_pauses_the_sweep(
 async def test_r125_writes_go_on_between_slices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While retention drops much, each write is committed in its turn, and all of it goes."""
-    monkeypatch.setattr(sqlite_broker, "SWEEP_SECONDS", 0.01)
+    """While retention drops many rows, each write is committed between two slices."""
+    monkeypatch.setattr(sqlite_writer, "SWEEP_SECONDS", 0.01)
     monkeypatch.setattr(log_file, "SLICE_SECONDS", 0.0)
     engine, now = Engine("sqlite", tmp_path / "log"), [1_000.0]
     async with engine.running(retention=lambda _: keeping(), clock=lambda: now[0]) as broker:
@@ -288,9 +288,8 @@ async def test_r125_writes_go_on_between_slices(
         sweeps, meanwhile = 0, 0
 
         async def rows() -> int:
-            return await broker.query(
-                lambda db: int(db.execute("SELECT COUNT(*) FROM main.log").fetchone()[0])
-            )
+            with closing(sqlite3.connect(tmp_path / "log")) as db:
+                return int(db.execute("SELECT COUNT(*) FROM log").fetchone()[0])
 
         while await rows() > meanwhile:
             await write(broker, text_write("new", channel=OTHER))
@@ -317,7 +316,7 @@ steps = st.lists(
 def test_r80_retention_leaves_no_gap_and_keeps_what_is_due_later(
     tmp_path_factory: pytest.TempPathFactory, steps: list[Any], since_last: bool
 ) -> None:
-    """Whatever comes, what is left is whole up to the top, and nothing young went."""
+    """After any operations the kept publications have no gap, and no young one was dropped."""
     path = tmp_path_factory.mktemp("log") / "log"
     with kept_for(path, keeping(since_last=since_last)) as (log, clock):
         spoken: dict[Channel, list[float]] = {TALK: [], NOTICES: []}
@@ -330,19 +329,77 @@ def test_r80_retention_leaves_no_gap_and_keeps_what_is_due_later(
                 swept(log)
             elif act == "forget":
                 log.commit([Write(truncate=(channel,))])
+                if spoken[channel]:
+                    spoken[channel].append(clock.now)  # Forgetting takes an offset.
                 floor[channel] = len(spoken[channel])
                 held = held and channel is not TALK
             else:
                 held = act == "hold" or (held and act != "release")
                 texts = items(*("x" for _ in range(count)))
                 append = Append(channel, texts, fence=act == "hold", unfence=act == "release")
-                log.commit([Write((append,))])
-                spoken[channel] += [clock.now] * count
+                (written,) = log.commit([Write((append,))])
+                assert isinstance(written, Written)
+                # A channel without a row may begin above a forgotten one that lost its row.
+                skipped = written.spans[0].first - 1 - len(spoken[channel])
+                spoken[channel] += [clock.now] * (skipped + count)
+                floor[channel] += skipped
         swept(log)
         for channel, times in spoken.items():
             kept = read_all(path, log, channel)
             assert [one.offset for one in kept.publications] == [*range(kept.begins, kept.top + 1)]
-            assert kept.top == len(times)
+            assert kept.top == len(times) or (kept.top > len(times) and not kept.publications)
             gone = times[floor[channel] : kept.begins - 1]
             latest = [max(times)] if since_last and gone else gone
             assert (held and channel is TALK) or all(at < clock.now + 90 for at in latest)
+
+
+def test_a_forgotten_channel_loses_its_row_and_no_offset_comes_again(tmp_path: Path) -> None:
+    """A thread that is created again long after it was deleted begins above its old offsets."""
+    path = tmp_path / "log"
+    with kept_for(path, keeping()) as (log, clock):
+        log.commit([text_write("a", "b"), text_write("c", channel=OTHER)])
+        log.commit([Write(truncate=(TALK,))])
+        swept(log)
+        assert rows_of(path, "channels") == 2
+        clock.now += retention.FORGOTTEN_SECONDS + 1
+        swept(log)
+        assert rows_of(path, "channels") == 1
+        (written,) = log.commit([text_write("d")])
+        assert isinstance(written, Written)
+        assert written.spans[0].first == 4
+        assert read_all(path, log, TALK).begins == 4
+
+
+def test_free_pages_are_returned_once_much_of_the_file_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of a log that dropped most of what it held becomes smaller."""
+    monkeypatch.setattr(log_file, "MIN_FREE_PAGES", 16)
+    path = tmp_path / "log"
+    with kept_for(path, keeping()) as (log, clock):
+        log.commit([text_write(*("x" * 1000 for _ in range(2000)))])
+        log._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        large = path.stat().st_size
+        clock.now += 200
+        while log.sweep() is not None:
+            pass
+        log._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        assert path.stat().st_size < large / 2
+
+
+def test_a_reader_of_a_new_channel_gets_all_of_it_above_the_floor(tmp_path: Path) -> None:
+    """A channel that begins above forgotten ones loses nothing for a reader from the start."""
+    path = tmp_path / "log"
+    with kept_for(path, keeping()) as (log, clock):
+        log.commit([text_write("a", "b")])
+        log.commit([Write(truncate=(TALK,))])
+        clock.now += retention.FORGOTTEN_SECONDS + 1
+        swept(log)
+        empty = read_all(path, log, NOTICES, after=0)
+        assert (empty.gone, empty.publications) == (False, [])
+        log.commit([text_write("c", channel=NOTICES)])
+        answer = read_all(path, log, NOTICES, after=0)
+        assert (answer.gone, [one.data for one in answer.publications]) == (False, [b"c"])
+        assert read_all(path, log, NOTICES, after=2).gone
+        control = read_all(path, log, CONTROL)
+        assert (control.begins, control.top) == (1, 0)

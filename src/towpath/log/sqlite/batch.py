@@ -6,8 +6,9 @@ back.
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,7 +18,6 @@ from towpath.log.broker import (
     Append,
     IdempotencyKey,
     Item,
-    Projection,
     Retention,
     Span,
     Write,
@@ -26,10 +26,11 @@ from towpath.log.broker import (
     follows,
 )
 from towpath.log.sqlite import retention
+from towpath.log.sqlite.file_schema import LOG, REQUESTS, LogRow, RequestRow
 from towpath.log.sqlite.heads import Head, Heads, save
 from towpath.log.sqlite.health import health_of
-from towpath.log.sqlite.integrity import checksums
-from towpath.log.sqlite.replay import stored_result
+from towpath.log.sqlite.projection import SqliteProjection
+from towpath.log.sqlite.replay import encode_spans, stored_result
 
 _encode_items = msgspec.msgpack.Encoder().encode
 
@@ -49,11 +50,23 @@ Items = list[msgspec.Raw]
 class _Row:
     """The row that a batch adds to one channel, while the batch is applied."""
 
+    head: Head
     first: int
     """The offset of the first publication."""
     items: Items = field(default_factory=list)
     truncate: bool = False
     """Whether the publications of the channel in the file are dropped first."""
+
+
+class _Place(NamedTuple):
+    """Where an append of a write goes."""
+
+    append: Append
+    head: Head
+    before: int
+    """The top of the channel before the append, without the offset that forgetting takes."""
+    span: Span
+    items: Items
 
 
 class Batch:
@@ -63,7 +76,7 @@ class Batch:
         self,
         db: sqlite3.Connection,
         heads: Heads,
-        projection: Projection,
+        projection: SqliteProjection,
         *,
         epoch: str,
         retention: Callable[[Channel], Retention | None],
@@ -93,18 +106,15 @@ class Batch:
         All steps that may raise run before anything outside the savepoint changes.
 
         Raises:
-            sqlite3.Error, LogCorrupted: the error concerns the whole batch.
+            sqlite3.Error: the error concerns the whole batch.
         """
         try:
-            items = [list(map(_encode_item, append.items)) for append in write.appends]
-            spans = self._spans(write.appends)
-            for channel in write.truncate:
-                self._head(channel)
-            if write.key is None and not write.facts and write.result is None:
-                self._check_follows(write.appends, spans)
-                written = Written(spans=spans)
+            places = self._places(write)
+            if write.key is None and not write.facts:
+                _check(places)
+                written = Written(spans=_spans(places), result=write.result)
             else:
-                written = self._write_facts(write, spans)
+                written = self._write_facts(write, places)
         except (CommandError, StorageError) as refusal:
             return refusal
         except Exception as error:  # An error of one write must not stop the other writes.
@@ -114,18 +124,18 @@ class Batch:
             failed.__cause__ = error
             return failed
         if not written.repeated:
-            self._place(write, spans, items)
+            self._place(write, places)
         return written
 
     def _concerns_all(self, error: Exception) -> bool:
         """Whether an error ended the transaction, or shows a fault of the file."""
         return not self._db.in_transaction or health_of(error) is not None
 
-    def _write_facts(self, write: Write, spans: tuple[Span, ...]) -> Written:
+    def _write_facts(self, write: Write, places: list[_Place]) -> Written:
         """Apply a write that has more than publications, in a savepoint."""
         self._db.execute("SAVEPOINT write")
         try:
-            written = self._apply(write, spans)
+            written = self._apply(write, places)
         except Exception:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK TO write")
@@ -134,63 +144,69 @@ class Batch:
         self._db.execute("RELEASE write")
         return written
 
-    def _apply(self, write: Write, spans: tuple[Span, ...]) -> Written:
+    def _apply(self, write: Write, places: list[_Place]) -> Written:
         """Apply the key and the facts of a write.
 
         Raises:
             CommandError: the key or one of the facts is refused.
             StorageError: an append does not follow the offset or the fence that it names.
         """
-        if (
-            write.key is not None
-            and (
-                earlier := stored_result(self._db, write.key, table=f"{checksums.CHECKED}requests")
-            )
-            is not None
-        ):
-            return Written(result=earlier, repeated=True)
-        self._check_follows(write.appends, spans)
+        if write.key is not None and (earlier := stored_result(self._db, write.key)) is not None:
+            return earlier
+        _check(places)
+        spans = _spans(places)
         for fact in write.facts:
             self._projection.apply(self._db, fact, spans)
-        result = write.result(spans) if write.result else b""
+        written = Written(spans=spans, result=write.result)
         if write.key is not None:
-            self._remember(write.key, result)
-        return Written(spans=spans, result=result)
+            self._remember(write.key, written)
+        return written
 
-    def _check_follows(self, appends: Sequence[Append], spans: Sequence[Span]) -> None:
-        if not follows(appends, spans, self._fence):
-            raise OffsetConflict("an earlier write is missing, or another producer has written")
-
-    def _spans(self, appends: Sequence[Append]) -> tuple[Span, ...]:
-        """Return the spans that appends will get; change no head."""
-        tops: dict[Channel, int] = {}
-        spans = []
-        for append in appends:
-            channel = append.channel
-            top = tops.get(channel, self._head(channel).top)
-            tops[channel] = top + len(append.items)
-            epoch = channel_epoch(self._epoch, channel)
-            spans.append(Span(channel, epoch, top + 1, tops[channel]))
-        return tuple(spans)
-
-    def _place(self, write: Write, spans: Sequence[Span], items: Sequence[Items]) -> None:
-        """Add the publications of a write to the rows of this batch, at the offsets of `spans`."""
+    def _places(self, write: Write) -> list[_Place]:
+        """Return where the appends of a write go; change no head."""
+        tops: dict[Channel, tuple[int, int]] = {}
         for channel in write.truncate:
             head = self._head(channel)
+            tops[channel] = (head.top, self._forgetting(head))
+        places = []
+        for append in write.appends:
+            channel, head = append.channel, self._head(append.channel)
+            before, top = tops.get(channel, (head.top, head.top))
+            last = top + len(append.items)
+            tops[channel] = (last, last)
+            if head.epoch is None:
+                head.epoch = channel_epoch(self._epoch, channel, head.salt or 0)
+            span = Span(channel, head.epoch, top + 1, last)
+            items = list(map(_encode_item, append.items))
+            places.append(_Place(append, head, before, span, items))
+        return places
+
+    def _forgetting(self, head: Head) -> int:
+        """Return the offset that forgetting a channel takes: no position before it stays valid."""
+        return head.top + 1 if self._exists(head) else head.top
+
+    def _exists(self, head: Head) -> bool:
+        """Whether a channel has ever been written to, so that it has a row or gets one."""
+        return head.id is not None or head.top > head.base or head.fence is not None
+
+    def _place(self, write: Write, places: list[_Place]) -> None:
+        """Add the publications of a write to the rows of this batch."""
+        for channel in write.truncate:
+            head = self._head(channel)
+            head.top = self._forgetting(head)
             head.publications = head.bytes = 0
             head.fence = head.due = None
-            self._rows[channel] = _Row(head.top + 1, truncate=True)
-        for append, span, encoded in zip(write.appends, spans, items, strict=True):
-            head = self._head(append.channel)
+            self._rows[channel] = _Row(head, head.top + 1, truncate=True)
+        for append, head, _, span, items in places:
             head.top = span.last
             if append.fence:
                 head.fence = span.first
             if append.unfence:
                 head.fence = None
-            self._rows.setdefault(append.channel, _Row(span.first)).items.extend(encoded)
-
-    def _fence(self, channel: Channel) -> int | None:
-        return self._head(channel).fence
+            row = self._rows.get(append.channel)
+            if row is None:
+                row = self._rows[append.channel] = _Row(head, span.first)
+            row.items.extend(items)
 
     def _head(self, channel: Channel) -> Head:
         return self._heads.get(self._db, channel)
@@ -205,32 +221,47 @@ class Batch:
             self._store(channel, row)
 
     def _store(self, channel: Channel, row: _Row) -> None:
-        """Write the row and the head of one channel; a channel never published to gets no row."""
-        head, keep = self._head(channel), self._keep(channel)
-        if head.id is None and head.top == 0:
+        """Write the row and the head of one channel; a channel never written to gets no row."""
+        head, keep = row.head, self._keep(channel)
+        if not self._exists(head):
             return
+        head.updated = self._now
         if head.id is None:
-            save(self._db, channel, head, self._now)
+            save(self._db, channel, head)
+        assert head.id is not None, "it was saved"
         if row.truncate:
             self._db.execute("DELETE FROM log WHERE channel=?", (head.id,))
         if row.items:
-            self._insert(head, row)
+            self._insert(head, head.id, row)
         if keep is not None:
             retention.drop_surplus(self._db, head, keep)
         head.due = retention.due(head, keep, self._now, added=len(row.items))
-        save(self._db, channel, head, self._now)
+        if row.truncate and not row.items:
+            head.due = self._now + retention.FORGOTTEN_SECONDS
+        save(self._db, channel, head)
 
-    def _insert(self, head: Head, row: _Row) -> None:
+    def _insert(self, head: Head, channel: int, row: _Row) -> None:
         blob = _encode_items(row.items)
-        values = (head.id, head.top, row.first, self._now, len(blob), blob)
-        self._db.execute(
-            "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?)", (*values, checksums.seal(*values))
-        )
+        LOG.insert(self._db, LogRow(channel, head.top, row.first, self._now, len(blob), blob))
         head.publications += len(row.items)
         head.bytes += len(blob)
 
-    def _remember(self, key: IdempotencyKey, result: bytes) -> None:
-        self._db.execute(
-            "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
-            (*key.scope, key.request_id, key.digest, result, self._now),
-        )
+    def _remember(self, key: IdempotencyKey, written: Written) -> None:
+        spans = encode_spans(written.spans)
+        row = RequestRow(*key.scope, key.request_id, key.digest, written.result, self._now, spans)
+        REQUESTS.insert(self._db, row)
+
+
+def _spans(places: list[_Place]) -> tuple[Span, ...]:
+    return tuple(place.span for place in places)
+
+
+def _check(places: list[_Place]) -> None:
+    """Check that each append follows what it names.
+
+    Raises:
+        OffsetConflict: one does not.
+    """
+    for append, head, before, _, _ in places:
+        if not follows(append, before, head.fence):
+            raise OffsetConflict("an earlier write is missing, or another producer has written")

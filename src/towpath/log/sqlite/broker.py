@@ -1,73 +1,66 @@
-"""The embedded log: one file, one writer thread, one commit per batch of writes.
+"""The embedded log: one SQLite file, one thread that writes it, one that reads it.
 
-Writes wait in a bounded queue while a commit runs. The writer then takes all of them, commits once,
-and passes the batch to the event loop, which delivers it in order and resolves the futures. So the
-writer waits for the disk once per batch, and the event loop never does. A second thread runs reads;
+The writer commits the waiting writes in batches (`towpath.log.sqlite.writer`) and passes each batch
+to the event loop, which delivers it in order and resolves the futures. A second thread runs reads;
 in WAL mode it sees every commit and blocks none.
 
-When the file cannot be written, the health of the log changes (`towpath.log.sqlite.health`). Then
-the writer refuses at once the writes that this state does not allow, and probes the file about
-every second until it can be written again.
+Damage is confined to what it hit. A damaged row of a projection's table is an error of the question
+that reads it. A channel whose publications are damaged is reset: it loses them, gets another epoch,
+and its readers start anew. If a page of the file is damaged, the log is not used any more, and the
+next opening carries over what can be read.
 """
 
 import asyncio
-import contextlib
-import queue
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from towpath import telemetry
 from towpath.channels import Channel
-from towpath.errors import ConfigurationError, StorageError, WriteFailed
+from towpath.errors import ConfigurationError, RowDamaged, StorageError, WriteFailed
 from towpath.log.broker import (
     Append,
     Deliver,
     IdempotencyKey,
     Item,
-    Projection,
-    Publication,
+    OnEpoch,
+    Question,
     Replay,
     Retention,
     Span,
     Write,
     Written,
     channel_epoch,
+    failure,
+    publications_of,
     retention_of,
 )
 from towpath.log.sqlite import directory_lock, file_schema, replay
 from towpath.log.sqlite.batch import Outcome
-from towpath.log.sqlite.disk_reserve import DiskReserve, health_on_disk
-from towpath.log.sqlite.health import ERRORS, FINAL, LogHealth, allows, health_of, refusal
-from towpath.log.sqlite.integrity import checksums
-from towpath.log.sqlite.integrity.background_check import Examination
+from towpath.log.sqlite.continuity import Continuity
+from towpath.log.sqlite.disk_reserve import DiskReserve
+from towpath.log.sqlite.heads import ChannelDamaged
+from towpath.log.sqlite.health import ERRORS, FINAL, LogHealth, health_of, refusal
+from towpath.log.sqlite.integrity.background_check import BackgroundCheck, Findings
 from towpath.log.sqlite.log_file import LogFile
 from towpath.log.sqlite.opening import Opening
+from towpath.log.sqlite.projection import SqliteProjection
 from towpath.log.sqlite.replay import ReadRequest
+from towpath.log.sqlite.threads import in_thread
+from towpath.log.sqlite.writer import Pending, Writer
 from towpath.telemetry import Telemetry
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 QUEUE_BOUND = 4096
 """How many writes wait for the disk before producers wait too: about one second's worth."""
-SWEEP_SECONDS = 60.0
-"""The seconds between two sweeps for expired publications."""
-PROBE_SECONDS = 1.0
-"""The seconds between two probes of a log that cannot be written."""
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A submitted write and its future."""
-
-    write: Write
-    future: "asyncio.Future[Written]"
-    since: float
+QUEUE_BYTES = 32 * 1024 * 1024
+"""How many bytes of payload wait for the disk before producers wait too."""
 
 
 class SqliteBroker:
@@ -77,8 +70,9 @@ class SqliteBroker:
         self,
         path: Path,
         deliver: Deliver,
-        projection: Projection,
+        projection: SqliteProjection,
         *,
+        on_epoch: OnEpoch = lambda _: None,
         telemetry: Telemetry | None = None,
         retention: Callable[[Channel], Retention | None] = retention_of,
         synchronous: str = "NORMAL",
@@ -92,7 +86,8 @@ class SqliteBroker:
         Args:
             path: the database file; a lock file is created beside it.
             deliver: receives durable publications.
-            projection: derives tables from facts.
+            projection: derives tables from facts, and answers questions from them.
+            on_epoch: is notified of positions that are no longer valid.
             telemetry: is notified of commits, changes of health and internal errors.
             retention: returns the retention of a channel.
             synchronous: `NORMAL` survives a kill of the process, `FULL` a power cut too.
@@ -104,68 +99,78 @@ class SqliteBroker:
         self._path = path
         self._deliver = deliver
         self._projection = projection
+        self._on_epoch = on_epoch
+        self._attached: set[Channel] = set()
         self._telemetry = telemetry or Telemetry()
         self._retention = retention
         self._synchronous = synchronous
-        self._life = directory_lock.kernel_boot_id() if boot_id is None else boot_id
+        self._boot_id = directory_lock.kernel_boot_id() if boot_id is None else boot_id
         self._lost_control = lost_control
         self._now = now
-        self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
-        self._waiting = 0
+        self._waiting = self._waiting_bytes = 0
         self._has_room = asyncio.Event()
         self._stopped = False
+        self._given_up = False
+        self._opening = threading.Lock()
         self._reserve = DiskReserve(path.with_suffix(".reserve"), reserve_bytes)
-        self._condition = LogHealth.OK
-        self._turning = threading.Lock()
-        self._probed = 0.0
-        self._unseen = False
-        """Whether the file was opened without a full check, because it was closed cleanly."""
-        self._examination: Examination | None = None
+        self._resets: dict[Channel, asyncio.Future[None]] = {}
+        self._is_open = False
 
     @property
     def condition(self) -> LogHealth:
         """The health of the log."""
-        return self._condition
+        return self._writer.condition if self._is_open else LogHealth.OK
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self._open)
+        try:
+            await in_thread("towpath-open", self._open)
+        except asyncio.CancelledError:
+            await in_thread("towpath-close", self._give_up)
+            raise
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="towpath-reader")
-        self._writer = threading.Thread(target=self._run, name="towpath-writer", daemon=True)
         self._writer.start()
-        if self._unseen:
-            self._examination = Examination(
-                self._path, lambda reason: self._turn(LogHealth.DAMAGED, reason)
-            )
+        self._check = BackgroundCheck(
+            self._path,
+            self._projection,
+            Findings(row=self._found_row, channel=self._found_channel, file=self._found_damage),
+        )
 
-    async def examined(self) -> None:
-        """Wait until the file has been checked, if it was opened without a full check."""
-        if self._examination is not None:
-            await asyncio.to_thread(self._examination.wait)
+    async def checked(self) -> None:
+        """Wait until the background check has read all rows, and what it found is reset."""
+        await in_thread("towpath-wait", self._check.wait)
+        await asyncio.sleep(0)  # What the check found last is scheduled on the loop.
+        while self._resets:
+            await asyncio.wait(self._resets.values())
 
     async def stop(self) -> None:
         self._stopped = True
-        self._queue.put(None)
-        await asyncio.to_thread(self._writer.join)
-        await asyncio.to_thread(self._close)
+        await in_thread("towpath-close", self._stop)
 
     async def room(self) -> None:
-        while self._waiting >= QUEUE_BOUND:
+        while self._waiting >= QUEUE_BOUND or self._waiting_bytes >= QUEUE_BYTES:
+            self._has_room.clear()
             await self._has_room.wait()
+
+    def attach(self, channel: Channel) -> None:
+        self._attached.add(channel)
+
+    def detach(self, channel: Channel) -> None:
+        self._attached.discard(channel)
 
     def submit(self, write: Write) -> "asyncio.Future[Written]":
         future: asyncio.Future[Written] = self._loop.create_future()
         if self._stopped:
             future.set_exception(StorageError("the log is closed"))
             return future
+        size = sum(len(item.data) for append in write.appends for item in append.items)
         self._waiting += 1
-        if self._waiting >= QUEUE_BOUND:
-            self._has_room.clear()
-        self._queue.put(_Pending(write, future, time.monotonic()))
+        self._waiting_bytes += size
+        self._writer.put(Pending(write, future, time.monotonic(), size))
         return future
 
     def epoch(self, channel: Channel) -> str:
-        return channel_epoch(self._log.epoch, channel)
+        return channel_epoch(self._log.epoch, channel, self._log.salts.get(channel, 0))
 
     async def read(
         self,
@@ -176,60 +181,87 @@ class SqliteBroker:
         limit: int | None = None,
         reverse: bool = False,
     ) -> Replay:
-        here = channel_epoch(self._log.epoch, channel)
-        request = ReadRequest(channel, here, after, epoch, limit, reverse)
-        return await self.query(lambda db: replay.read(db, request))
+        request = ReadRequest(channel, self._log.epoch, after, epoch, limit, reverse)
+        try:
+            return await self._query(lambda db: replay.read(db, request))
+        except ChannelDamaged:
+            await self._reset(channel)
+        return await self._query(lambda db: replay.read(db, request))
 
-    async def stored_result(self, key: IdempotencyKey) -> bytes | None:
-        return await self.query(lambda db: replay.stored_result(db, key))
+    async def stored_result(self, key: IdempotencyKey) -> Written | None:
+        return await self._query(lambda db: replay.stored_result(db, key))
 
-    async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
+    async def ask(self, question: Question[R]) -> R:
+        return await self._query(lambda db: self._projection.answer(db, question))
+
+    async def _query(self, read: Callable[[sqlite3.Connection], T]) -> T:
         if self._stopped:
             raise StorageError("the log is closed")
-        if self._condition is LogHealth.DAMAGED:
-            raise refusal(self._condition)
+        if self.condition is LogHealth.DAMAGED:
+            raise refusal(self.condition)
         try:
-            return await self._loop.run_in_executor(self._readers, _within, self._reader, question)
+            return await self._loop.run_in_executor(
+                self._readers, replay.in_transaction, self._reader, read
+            )
+        except RowDamaged as damaged:
+            self._telemetry.emit(telemetry.RowDamaged(table=damaged.table, key=""))
+            raise
         except ERRORS as error:
             if health_of(error) is LogHealth.DAMAGED:
-                self._turn(LogHealth.DAMAGED, str(error))
-                raise refusal(self._condition) from error
+                self._found_damage(str(error))
+                raise refusal(self.condition) from error
             raise StorageError("the log cannot be read now") from error
 
-    def _close(self) -> None:
-        if self._examination is not None:
-            self._examination.stop()
-        self._readers.shutdown()
-        self._reader.close()
-        self._log.close(clean=self._condition not in FINAL)
-        self._lock.close()
-
     def _open(self) -> None:
+        with self._opening:
+            if self._given_up:
+                return
+            self._open_files()
+
+    def _give_up(self) -> None:
+        """Close what a cancelled start opened, or prevent it from opening."""
+        self._given_up = True
+        with self._opening:
+            if self._is_open:
+                self._reader.close()
+                self._log.close()
+                self._lock.close()
+
+    def _open_files(self) -> None:
         self._lock = directory_lock.lock(self._path)
-        opening = Opening(
-            self._path,
-            self._log_file,
-            self._projection,
-            self._reserve,
-            boot_id=self._life,
-            lost_control=self._lost_control,
-            now=self._now,
-            quarantined=self._emit,
-        )
         try:
+            self._continuity = Continuity(self._path, boot_id=self._boot_id)
+            opening = Opening(
+                self._path,
+                self._log_file,
+                self._projection,
+                self._reserve,
+                self._continuity,
+                quarantined=self.emit,
+            )
             self._log = opening.open(directory_lock.read_mark(self._lock))
-            self._unseen = opening.unseen
+            if self._log.renewed is not None:
+                self.emit(telemetry.LogEpochRenewed(reason=self._log.renewed))
             self._reader = file_schema.connect(self._path, self._synchronous)
-            checksums.hide(self._reader)
-            directory_lock.mark(self._lock, self._life)
+            directory_lock.mark(self._lock, self._boot_id)
+            self._writer = Writer(self._path, self._log, self._reserve, self, self._continuity)
             if not self._reserve.take():
-                self._turn(LogHealth.FULL, "there is no room for the reserve")
+                self._writer.turn(LogHealth.FULL, "there is no room for the reserve")
         except (*ERRORS, OSError) as error:
             self._lock.close()
             raise ConfigurationError(f"cannot open {self._path}: {error}") from None
         except ConfigurationError:
             self._lock.close()
             raise
+        self._is_open = True
+
+    def _stop(self) -> None:
+        self._check.stop()
+        self._writer.stop()
+        self._readers.shutdown()
+        self._reader.close()
+        self._log.close(clean=self.condition not in FINAL)
+        self._lock.close()
 
     def _log_file(self, path: Path) -> LogFile:
         return LogFile(
@@ -237,133 +269,69 @@ class SqliteBroker:
             self._projection,
             retention=self._retention,
             synchronous=self._synchronous,
-            boot_id=self._life,
             now=self._now,
+            continuity=self._continuity if path == self._path else None,
+            lost_control=self._lost_control,
         )
 
-    def _emit(self, event: telemetry.TelemetryEvent) -> None:
-        """Emit an event on the loop, from any thread."""
+    # The methods below are called from the other threads.
+
+    def emit(self, event: telemetry.TelemetryEvent) -> None:
+        """Emit an event on the loop."""
         self._loop.call_soon_threadsafe(self._telemetry.emit, event)
 
-    def _turn(self, after: LogHealth, reason: str = "") -> None:
-        """Change the health of the log, and emit the change; called from any thread."""
-        with self._turning:
-            before = self._condition
-            if before is after or before in FINAL:
-                return
-            self._condition = after
-        change = telemetry.LogChanged(before=before.value, after=after.value, reason=reason)
-        self._emit(change)
+    def committed(self, batch: list[Pending], outcomes: list[Outcome]) -> None:
+        """See `WriterEvents`."""
+        self._loop.call_soon_threadsafe(self._hand_back, batch, outcomes)
 
-    # The methods below run in the writer thread, except `_hand_back`, which runs on the loop.
+    def reset(self, channel: Channel, outcome: tuple[Append, Span] | Exception | None) -> None:
+        """See `WriterEvents`."""
+        self._loop.call_soon_threadsafe(self._was_reset, channel, outcome)
 
-    def _run(self) -> None:
-        going, sweep_at = True, 0.0
-        while going:
-            troubled = self._condition is not LogHealth.OK
-            # The first sweep follows the first batch, so that it does not delay the start.
-            until_sweep = max(0.0, sweep_at - time.monotonic()) if sweep_at else SWEEP_SECONDS
-            wait = PROBE_SECONDS if troubled else until_sweep
-            batch, going = self._gather(wait)
-            if troubled:
-                self._probe()
-            if batch:
-                outcomes = self._commit([pending.write for pending in batch])
-                self._loop.call_soon_threadsafe(self._hand_back, batch, outcomes)
-            if time.monotonic() >= sweep_at and self._condition is LogHealth.OK:
-                sweep_at = time.monotonic() + self._sweep()
+    def _found_row(self, table: str, key: tuple[object, ...]) -> None:
+        self.emit(telemetry.RowDamaged(table=table, key="/".join(map(str, key))))
 
-    def _gather(self, wait: float) -> tuple[list[_Pending], bool]:
-        """Return the waiting writes, and False if the log was stopped after them.
+    def _found_channel(self, channel: Channel) -> None:
+        self._loop.call_soon_threadsafe(self._reset, channel)
 
-        Args:
-            wait: how long to wait for the first write, in seconds.
-        """
-        batch: list[_Pending] = []
-        with contextlib.suppress(queue.Empty):
-            item = self._queue.get(timeout=wait) if wait else self._queue.get_nowait()
-            while item is not None:
-                batch.append(item)
-                item = self._queue.get_nowait()
-            return batch, False
-        return batch, True
+    def _found_damage(self, reason: str) -> None:
+        self._writer.turn(LogHealth.DAMAGED, reason)
 
-    def _commit(self, writes: list[Write]) -> list[Outcome]:
-        """Commit the writes that the log's health allows, and refuse the others."""
-        before = self._condition
-        admitted = [allows(before, write) for write in writes]
-        written = self._attempt([one for one, may in zip(writes, admitted, strict=True) if may])
-        if written is None and before is LogHealth.OK and self._condition is LogHealth.FULL:
-            return self._commit(writes)  # Endings fit into the room that the reserve just freed.
-        outcomes = iter(written or ())
-        return [
-            next(outcomes) if may and written is not None else refusal(self._condition)
-            for may in admitted
-        ]
+    # The methods below run on the loop.
 
-    def _attempt(self, writes: list[Write]) -> list[Outcome] | None:
-        """Commit in one transaction; None if the transaction failed."""
-        if not writes:
-            return []
-        try:
-            return self._log.commit(writes)
-        except Exception as error:  # The outermost edge of the writer, which must not stop.
-            self._refused("log write", error)
-            return None
+    def _reset(self, channel: Channel) -> "asyncio.Future[None]":
+        """Let the writer reset a channel, unless it does so already; the future may fail."""
+        if channel not in self._resets:
+            self._resets[channel] = self._loop.create_future()
+            self._resets[channel].add_done_callback(failure)
+            self._writer.put(channel)
+        return self._resets[channel]
 
-    def _sweep(self) -> float:
-        """Run one slice of a sweep; return the seconds until the next slice."""
-        try:
-            again = self._log.sweep()
-        except ERRORS as error:
-            again = None
-            if health_of(error) is LogHealth.LOCKED:
-                self._log.undo()
-            else:
-                self._refused("log retention", error)
-        return SWEEP_SECONDS if again is None else again
+    def _was_reset(self, channel: Channel, outcome: tuple[Append, Span] | Exception | None) -> None:
+        future = self._resets.pop(channel, None)
+        if isinstance(outcome, tuple):
+            event = telemetry.ChannelReset(tenant=channel.tenant, name=channel.name)
+            self._telemetry.emit(event)
+            self._on_epoch(channel)
+            self._give(*outcome)
+        if future is not None and isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        elif future is not None:
+            future.set_result(None)
 
-    def _refused(self, where: str, error: Exception) -> None:
-        """Roll back the transaction, and set the log's health from the error."""
-        self._log.undo()
-        told = health_on_disk(error, self._path)
-        if told is None:
-            fault = telemetry.InternalError(where=where, error=error)
-            self._emit(fault)
-            return
-        self._probed = time.monotonic()
-        if told is LogHealth.FULL:
-            self._reserve.give_back()
-            self._log.make_room()
-        self._turn(told, str(error))
-
-    def _probe(self) -> None:
-        """Test whether the log can be written again, at most once in `PROBE_SECONDS`."""
-        condition = self._condition
-        now = time.monotonic()
-        if condition is LogHealth.OK or condition in FINAL or now - self._probed < PROBE_SECONDS:
-            return
-        self._probed = now
-        try:
-            if condition is LogHealth.FULL and not self._reserve.take():
-                return
-            self._log.probe()
-        except (*ERRORS, OSError) as error:
-            self._refused("log probe", error)
-        else:
-            self._turn(LogHealth.OK)
-
-    def _hand_back(self, batch: list[_Pending], outcomes: list[Outcome]) -> None:
-        """Deliver a committed batch in order, then resolve its futures. Runs on the loop."""
+    def _hand_back(self, batch: list[Pending], outcomes: list[Outcome]) -> None:
+        """Deliver a committed batch in order, then resolve its futures."""
         count = 0
         self._waiting -= len(batch)
-        if self._waiting < QUEUE_BOUND:
-            self._has_room.set()
+        self._waiting_bytes -= sum(pending.size for pending in batch)
+        self._has_room.set()
         for pending, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Written):
-                for append, span in zip(pending.write.appends, outcome.spans, strict=False):
-                    count += len(append.items)
-                    self._deliver(append.channel, _published(append, span))
+                count += self._publish(pending.write, outcome)
+            elif isinstance(outcome, ChannelDamaged):
+                self._reset(outcome.channel)
+            elif isinstance(outcome, RowDamaged):
+                self._telemetry.emit(telemetry.RowDamaged(table=outcome.table, key=""))
             elif isinstance(outcome, WriteFailed):
                 fault = telemetry.InternalError(
                     where="log write", error=outcome.__cause__ or outcome
@@ -378,18 +346,17 @@ class SqliteBroker:
         waited = time.monotonic() - batch[0].since
         self._telemetry.emit(telemetry.Appended(publications=count, seconds=waited))
 
+    def _publish(self, write: Write, written: Written) -> int:
+        """Deliver what a write published; return how many publications those are."""
+        if written.repeated:
+            return 0
+        for channel in write.truncate:
+            self._on_epoch(channel)
+        for append, span in zip(write.appends, written.spans, strict=True):
+            self._give(append, span)
+        return sum(len(append.items) for append in write.appends)
 
-def _published(append: Append, span: Span) -> list[Publication]:
-    return [
-        Publication(offset, item.data, item.tags)
-        for offset, item in enumerate(append.items, span.first)
-    ]
-
-
-def _within(db: sqlite3.Connection, question: Callable[[sqlite3.Connection], T]) -> T:
-    """Run a query in one read transaction, so that it sees one consistent state."""
-    db.execute("BEGIN")
-    try:
-        return question(db)
-    finally:
-        db.execute("COMMIT")
+    def _give(self, append: Append, span: Span) -> None:
+        """Deliver publications, if this node attached their channel."""
+        if append.items and append.channel in self._attached:
+            self._deliver(append.channel, publications_of(append, span))

@@ -1,8 +1,8 @@
 """The health of the log's file, derived from its errors, and the writes allowed in each state.
 
 A log is in one state at a time. An error takes it out of `ok`; a probe, which is a real write that
-succeeds, brings it back without a restart. Two states are final. `damaged`: the file returned data
-that was never written, so it is not used again until the next opening has checked all of it.
+succeeds, brings it back without a restart. Two states are final. `damaged`: a page of the file
+cannot be read, so the file is not used again; the next opening carries over what can be read.
 `taken`: another process has opened the log since, and only that process writes it.
 
     ok ──error──▶ full, locked, unwritable ──probe──▶ ok
@@ -28,7 +28,7 @@ class LogHealth(Enum):
     UNWRITABLE = "unwritable"
     """The file cannot be written: it is read-only, or the disk fails."""
     DAMAGED = "damaged"
-    """The file returned data that was never written."""
+    """The file cannot be read as a whole: a page, the schema, or a note on the file is damaged."""
     FENCED = "taken"
     """Another process has opened the log since."""
 
@@ -41,7 +41,7 @@ REFUSALS = {
     LogHealth.FULL: "the disk that holds the log is full: only endings of runs are written",
     LogHealth.LOCKED: "the log is locked by another process",
     LogHealth.UNWRITABLE: "the log cannot be written: its file is read-only, or its disk fails",
-    LogHealth.DAMAGED: "the log is damaged, and is used no more until it has been checked",
+    LogHealth.DAMAGED: "the log is damaged, and is not used again before a restart",
     LogHealth.FENCED: "another process has opened the log since, and writes it now",
 }
 """The message of the error that refuses a write."""
@@ -61,27 +61,28 @@ _WRITES = frozenset(
     }
 )
 
+_SCHEMA = ("no such table", "no such column", "no such index", "malformed database schema")
+"""How messages about a damaged schema begin: the statements themselves are right."""
+
 _KINDS = {LogHealth.DAMAGED: LogCorrupted, LogHealth.FENCED: LogFenced}
-_OUR_CHECKS = ("user-defined function raised", "Could not decode")
-"""Prefixes of the messages for a wrong checksum, and for bytes that are not valid text."""
 
 
 def health_of(error: Exception) -> LogHealth | None:
     """Return the state that an error shows; None if it shows a mistake in our own code.
 
     A full disk raises `SQLITE_FULL`; a reached file size limit raises an I/O error. That case is
-    not recognised here, because only a check of the disk can (`disk_reserve.health_on_disk`).
+    not recognized here, because it needs a check of the disk (`disk_reserve.health_on_disk`).
     """
     if isinstance(error, LogFenced):
         return LogHealth.FENCED
     if isinstance(error, LogCorrupted | UnicodeDecodeError):
         return LogHealth.DAMAGED
-    if isinstance(error, sqlite3.OperationalError) and str(error).startswith(_OUR_CHECKS):
-        return LogHealth.DAMAGED
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         return None
     primary = code & 0xFF
+    if primary == sqlite3.SQLITE_ERROR and str(error).startswith(_SCHEMA):
+        return LogHealth.DAMAGED
     if primary in _DAMAGE:
         return LogHealth.DAMAGED
     if primary == sqlite3.SQLITE_FULL:

@@ -1,93 +1,133 @@
 """Reads the publications of a channel, and the stored results of requests, from the file."""
 
 import sqlite3
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
 from towpath.channels import Channel
-from towpath.errors import Conflict, LogCorrupted
-from towpath.log.broker import IdempotencyKey, Publication, Replay, span_of
+from towpath.errors import Conflict, RowDamaged
+from towpath.log.broker import (
+    IdempotencyKey,
+    Publication,
+    Replay,
+    Span,
+    Written,
+    channel_epoch,
+    span_of,
+)
+from towpath.log.sqlite.file_schema import LOG, REQUESTS
+from towpath.log.sqlite.heads import ChannelDamaged, base_of, floor_of, row_of
+
+T = TypeVar("T")
 
 decode_items = msgspec.msgpack.Decoder(list[tuple[bytes, dict[str, str]]]).decode
-_MISSING = "publications are missing"
+_encode = msgspec.msgpack.Encoder().encode
+_decode_spans = msgspec.msgpack.Decoder(list[tuple[str, str, str, int, int]]).decode
 
 
 @dataclass(frozen=True, slots=True)
 class ReadRequest:
-    """The arguments of `Broker.read`, and the channel's current epoch (`here`)."""
+    """The arguments of `Broker.read`, and the log's epoch."""
 
     channel: Channel
-    here: str
-    after: int | None
-    epoch: str | None
-    limit: int | None
-    reverse: bool
+    log_epoch: str
+    after: int | None = None
+    epoch: str | None = None
+    limit: int | None = None
+    reverse: bool = False
+
+
+def in_transaction(db: sqlite3.Connection, read: Callable[[sqlite3.Connection], T]) -> T:
+    """Read in one read transaction, so that it sees one consistent state."""
+    db.execute("BEGIN")
+    try:
+        return read(db)
+    finally:
+        db.execute("COMMIT")
 
 
 def read(db: sqlite3.Connection, request: ReadRequest) -> Replay:
     """Return the result of `Broker.read` from the file.
 
     Raises:
-        LogCorrupted: publications are missing.
+        ChannelDamaged: publications are missing, or are not what was written.
     """
-    head = db.execute(
-        "SELECT id, top, publications FROM channels WHERE tenant=? AND name=?",
-        (request.channel.tenant, request.channel.name),
-    ).fetchone()
-    channel_id, top, kept = head or (None, 0, 0)
+    row = row_of(db, request.channel)
+    base = base_of(request.channel, floor_of(db)) if row is None else row.base or 0
+    top, kept = (row.top, row.publications) if row else (base, 0)
+    here = channel_epoch(request.log_epoch, request.channel, (row and row.salt) or 0)
     begins = top - kept + 1
-    span = span_of(request.after, top, begins, reverse=request.reverse)
-    if (request.epoch is not None and request.epoch != request.here) or span is None:
-        return Replay(request.here, top, [], gone=True, begins=begins)
-    found = _publications(db, channel_id, span, request)
-    return Replay(request.here, top, found, begins=begins)
+    # A reader that has seen nothing has seen all that is below the base.
+    after = base if request.after == 0 and not request.reverse else request.after
+    span = span_of(after, top, begins, reverse=request.reverse)
+    if request.epoch not in (None, here) or span is None:
+        return Replay(here, top, [], gone=True, begins=begins)
+    if row is None or row.id is None:
+        return Replay(here, top, [], begins=begins)
+    return Replay(here, top, _publications(db, row.id, span, request), begins=begins)
 
 
 def _publications(
-    db: sqlite3.Connection, channel_id: int | None, span: range, request: ReadRequest
+    db: sqlite3.Connection, channel_id: int, span: range, request: ReadRequest
 ) -> list[Publication]:
     """Return the publications with these offsets, in the requested order and up to the limit."""
     found: list[Publication] = []
     limit = len(span) if request.limit is None else min(request.limit, len(span))
     order, step = ("DESC", -1) if request.reverse else ("", 1)
     # The last row is the first one that reaches the end of `span`; it may go beyond `span`.
-    rows = db.execute(
-        "SELECT first, items FROM log WHERE channel=?1 AND last>=?2 AND last<=COALESCE((SELECT"
-        f" MIN(last) FROM log WHERE channel=?1 AND last>=?3), ?3) ORDER BY last {order}",
+    rows = LOG.rows(
+        db,
+        "WHERE channel=?1 AND last>=?2 AND last<=COALESCE((SELECT MIN(last) FROM log"
+        f" WHERE channel=?1 AND last>=?3), ?3) ORDER BY last {order}",
         (channel_id, span.start, span.stop - 1),
     )
-    while len(found) < limit:
-        row = rows.fetchone()
-        if row is None:
-            raise LogCorrupted(_MISSING)
-        publications = [
-            Publication(offset, data, tags)
-            for offset, (data, tags) in enumerate(decode_items(row[1]), row[0])
-            if offset in span
-        ]
-        found.extend(publications[::step])
+    try:
+        while len(found) < limit:
+            row = next(rows, None)
+            if row is None:
+                break
+            publications = [
+                Publication(offset, data, tags)
+                for offset, (data, tags) in enumerate(decode_items(row.items), row.first)
+                if offset in span
+            ]
+            found.extend(publications[::step])
+    except (RowDamaged, msgspec.DecodeError):
+        raise ChannelDamaged(request.channel) from None
     offsets = [one.offset for one in found[:limit]]
     if offsets != list(span[::step][:limit]):
-        raise LogCorrupted(_MISSING)
+        raise ChannelDamaged(request.channel)
     return found[:limit]
 
 
-def stored_result(
-    db: sqlite3.Connection, key: IdempotencyKey, *, table: str = "requests"
-) -> bytes | None:
+def stored_result(db: sqlite3.Connection, key: IdempotencyKey) -> Written | None:
     """Return the result of `Broker.stored_result` from the file.
 
     Raises:
         Conflict: the request id was used with other parameters.
+        RowDamaged: the result is not what was written.
     """
-    row = db.execute(
-        f"SELECT digest, result FROM {table} WHERE tenant=? AND user=? AND method=?"
-        " AND request_id=?",
-        (*key.scope, key.request_id),
-    ).fetchone()
+    row = REQUESTS.get(db, *key.scope, key.request_id)
     if row is None:
         return None
-    if row[0] != key.digest:
+    if row.digest != key.digest:
         raise Conflict("request_id was used for something else")
-    return bytes(row[1])
+    return Written(spans=_spans(row.spans), result=row.result, repeated=True)
+
+
+def encode_spans(spans: Sequence[Span]) -> bytes:
+    """Return the spans of a write as the column `requests.spans` holds them."""
+    return _encode(
+        [(one.channel.tenant, one.channel.name, one.epoch, one.first, one.last) for one in spans]
+    )
+
+
+def _spans(stored: bytes | None) -> tuple[Span, ...]:
+    """Return stored spans; none if an older version stored the result."""
+    return tuple(
+        Span(Channel(tenant, name), epoch, first, last)
+        for tenant, name, epoch, first, last in (_decode_spans(stored) if stored else ())
+    )

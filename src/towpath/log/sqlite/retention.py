@@ -5,7 +5,8 @@ Each channel whose publications can expire has a time at which retention checks 
 yet, `due` is postponed. So a channel in constant use is checked once per period, and a sweep with
 nothing due reads the index once.
 
-Rows are dropped whole, oldest first, and never those of unfinished work (`fence`).
+Rows are dropped whole, oldest first, and never those of unfinished work (`fence`). A channel that
+was forgotten is due too, and loses its row.
 """
 
 import sqlite3
@@ -13,9 +14,11 @@ from collections.abc import Callable
 
 from towpath.channels import Channel
 from towpath.log.broker import KEY_SECONDS, Retention
-from towpath.log.sqlite.heads import Head
-from towpath.log.sqlite.integrity import checksums
+from towpath.log.sqlite.file_schema import CHANNELS, ChannelRow
+from towpath.log.sqlite.heads import ChannelDamaged, Head
 
+FORGOTTEN_SECONDS = 24 * 3600.0
+"""How long a channel that was forgotten keeps its row, in seconds: readers come back meanwhile."""
 STEP_ROWS = 128
 """How many rows one step drops at most; each takes well below a millisecond."""
 STEP_BYTES = 1024 * 1024
@@ -55,16 +58,13 @@ def drop_surplus(db: sqlite3.Connection, head: Head, keep: Retention) -> None:
         _drop(db, head, head.id, lambda row: _is_surplus(row, head, keep))
 
 
-def drop_old(
-    db: sqlite3.Connection, head: Head, keep: Retention, *, updated: float, now: float
-) -> float | None:
+def drop_old(db: sqlite3.Connection, head: Head, keep: Retention, *, now: float) -> float | None:
     """Drop the oldest rows of a channel that have expired or are over its bounds, in one step.
 
     Args:
         db: the connection, in a transaction.
         head: the channel's head; its counts are updated.
         keep: its retention.
-        updated: when it was published to last, in Unix seconds.
         now: Unix seconds.
 
     Returns:
@@ -73,7 +73,7 @@ def drop_old(
     assert head.id is not None, "a channel that is due has a row"
 
     def since(row: Row) -> float:
-        return updated if keep.since_last else row[2]
+        return head.updated if keep.since_last else row[2]
 
     def may_go(row: Row) -> bool:
         return since(row) + keep.seconds <= now or _is_surplus(row, head, keep)
@@ -106,14 +106,20 @@ def is_due(db: sqlite3.Connection, now: float) -> bool:
     return bool(row[0])
 
 
-def next_due(db: sqlite3.Connection, now: float) -> tuple[Channel, float] | None:
-    """Return the channel that is due the longest, and when it was published to last."""
-    row = db.execute(
-        f"SELECT tenant, name, updated FROM {checksums.CHECKED}channels WHERE id ="
-        " (SELECT id FROM channels WHERE due <= ? ORDER BY due LIMIT 1)",
-        (now,),
-    ).fetchone()
-    return (Channel(row[0], row[1]), row[2]) if row else None
+def next_due(db: sqlite3.Connection, now: float) -> ChannelRow | None:
+    """Return the row of the channel that is due the longest.
+
+    Raises:
+        ChannelDamaged: the row is not what was written.
+    """
+    query = f"{CHANNELS.select} WHERE due <= ? ORDER BY due LIMIT 1"
+    raw = db.execute(query, (now,)).fetchone()
+    if raw is None:
+        return None
+    row = CHANNELS.row(*raw[1:])
+    if not CHANNELS.intact(raw):
+        raise ChannelDamaged(Channel(row.tenant, row.name))
+    return row
 
 
 def _oldest(db: sqlite3.Connection, channel: int) -> list[Row]:

@@ -36,7 +36,13 @@ class Table(Generic[Row]):
     """One table whose rows carry a checksum."""
 
     def __init__(
-        self, name: str, row: type[Row], *, key: Sequence[str], unchecked: bool = False
+        self,
+        name: str,
+        row: type[Row],
+        *,
+        key: Sequence[str],
+        constant: Sequence[str] = (),
+        unchecked: bool = False,
     ) -> None:
         """Describe a table.
 
@@ -45,23 +51,26 @@ class Table(Generic[Row]):
             row: a `NamedTuple` class whose fields are the columns but `crc`, in the order in which
                 versions of the schema added them.
             key: the columns of its key.
+            constant: other columns that no update changes, so that the indexes on them stay.
             unchecked: whether a row without a checksum counts as intact; the versions before
                 checksums left such rows.
         """
         self.name = name
-        self._row = row
+        self.row = row
         self._unchecked = unchecked
         self.columns: tuple[str, ...] = row._fields  # type: ignore[attr-defined]
         self.key = tuple(key)
         self.by_key = " AND ".join(f"{column}=?" for column in self.key)
         """The condition that selects one row by its key."""
-        listed = ", ".join(self.columns)
+        self.listed = ", ".join(self.columns)
+        """The columns, as a query names them."""
         marks = ", ".join("?" * len(self.columns))
-        self.select = f"SELECT crc, {listed} FROM {name}"
+        self.select = f"SELECT crc, {self.listed} FROM {name}"
         """The beginning of a query whose rows `read` takes."""
-        self._into = f"INTO {name} (crc, {listed}) VALUES (?, {marks})"
+        self._into = f"INTO {name} (crc, {self.listed}) VALUES (?, {marks})"
         self._key_at = [self.columns.index(column) for column in self.key]
-        self._rest_at = [at for at in range(len(self.columns)) if at not in self._key_at]
+        fixed = {*self.key, *constant}
+        self._rest_at = [at for at, column in enumerate(self.columns) if column not in fixed]
         rest = (self.columns[at] for at in self._rest_at)
         changed = ", ".join(f"{column}=?" for column in ("crc", *rest))
         self._update = f"UPDATE {name} SET {changed} WHERE {self.by_key}"
@@ -79,7 +88,7 @@ class Table(Generic[Row]):
         """
         if not self.intact(raw):
             raise RowDamaged(self.name)
-        return self._row(*raw[1:])
+        return self.row(*raw[1:])
 
     def rows(
         self, db: sqlite3.Connection, condition: str, parameters: Sequence[object] = ()
@@ -102,7 +111,7 @@ class Table(Generic[Row]):
         """Yield the rows that fulfil a condition, but for those that are damaged."""
         for raw in db.execute(f"{self.select} {condition}", parameters):
             if self.intact(raw):
-                yield self._row(*raw[1:])
+                yield self.row(*raw[1:])
 
     def get(self, db: sqlite3.Connection, *key: object) -> Row | None:
         """Return the row of this key; None if there is none.
@@ -126,7 +135,7 @@ class Table(Generic[Row]):
         db.execute(f"INSERT OR REPLACE {self._into}", (checksum(row), *row))
 
     def update(self, db: sqlite3.Connection, row: Row) -> None:
-        """Write a row that was read from this table, and changed in columns beside its key."""
+        """Write a row that was read from this table, and changed in columns that may change."""
         values = [row[at] for at in (*self._rest_at, *self._key_at)]
         db.execute(self._update, (checksum(row), *values))
 

@@ -36,7 +36,6 @@ from towpath.node.revocation_feed import RevocationFeed
 from towpath.rate_limits import Rate
 from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
-from towpath.runs.tables.sqlite.projection import ThreadProjection
 from towpath.settings import Settings
 from towpath.telemetry import CommandAnswered, ConnectionClosed, ConnectionOpened, TelemetryEvent
 
@@ -100,7 +99,9 @@ class ConnectionWorld(AuthWorld):
         super().__init__(freshness=freshness, grace=grace, keys_timeout=0.7)
         self.hub = RememberingHub(max_connections=connections)
         self.control = RevocationFeed(self.service, self.hub, self.telemetry)
-        self.broker = LateLog(self._deliver, ThreadProjection(), now=self.wall_clock)
+        self.broker = LateLog(self._deliver, now=self.wall_clock)
+        self.hub.bind(self.broker)
+        self.broker.attach(CONTROL)
         store = ThreadStore(self.broker)
         recovery = Recovery(self.broker, store, snapshot_max_bytes=1024)
         self.methods = self._methods(store, recovery)

@@ -32,11 +32,12 @@ from towpath.delivery.recovery import Recovery
 from towpath.gateway import Gateway
 from towpath.log.broker import Write
 from towpath.log.sqlite.broker import SqliteBroker
+from towpath.log.sqlite.file_schema import CHANNELS
 from towpath.log.sqlite.log_file import LogFile
 from towpath.methods.table import Methods
 from towpath.runs.executor import RunExecutor
 from towpath.runs.interrupts import InterruptDecided, InterruptsExpired
-from towpath.runs.leases import Leases
+from towpath.runs.lost import LostRuns
 from towpath.runs.model import RunClosed, RunOpened, RunQueued, RunWithdrawn, Status
 from towpath.runs.queue import RunQueue
 from towpath.runs.service import RunService
@@ -57,7 +58,7 @@ TRANSACTIONS: Final = {
     "queueing": "a run that waits for its turn",
     "withdrawal": "the cancellation of a queued run",
     "turn": "the first event of a run that waited",
-    "loss": "at the start, the ending of a run that the last process left behind",
+    "loss": "after the start, the ending of a run that the last process left behind",
     "drained": "the ending of a run because the server stops",
     "sweep": "a sweep of retention",
     "start": "the opening of the log",
@@ -73,7 +74,7 @@ PLACES: Final = {
     "join": "what a subscriber missed was read, and is not sent",
     "drain": "the server got SIGTERM, and has ended no run",
     "recovering": "at the start, no run that was left behind is ended",
-    "resuming": "at the start, all of them are, and none that waited has begun",
+    "resuming": "at the start, no run that waited has begun",
 }
 """Points that are no moment of a transaction."""
 
@@ -161,7 +162,7 @@ def arm(crash: CrashPoint) -> None:
     pass_after(RunService, "_free_thread", "way")
     pass_after(Recovery, "answer", "join")
     pass_before(RunService, "drain", "drain")
-    pass_before(Leases, "take_over", "recovering")
+    pass_before(LostRuns, "watch", "recovering")
     pass_before(RunQueue, "resume", "resuming")
 
 
@@ -200,7 +201,8 @@ def _arm_log(crash: CrashPoint) -> None:
     def sweeping(log: LogFile) -> None:
         if crash.point.startswith("sweep"):
             # A sweep that finds nothing due writes nothing, so there is no moment inside it.
-            log._db.execute("UPDATE channels SET due=0 WHERE id=(SELECT MIN(id) FROM channels)")
+            first = next(CHANNELS.rows(log._db, "WHERE publications > 0 ORDER BY id LIMIT 1"))
+            CHANNELS.update(log._db, first._replace(due=0.0))
         begin({"sweep"})
 
     _wrap(LogFile, "_prepare", before=opening)

@@ -6,7 +6,7 @@ the thread amounts to, wherever their connections broke, whatever the log droppe
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,7 +20,7 @@ from towpath.agents.agent import AgentInput, AgentRegistry
 from towpath.channels import Channel, thread_channel
 from towpath.events.fold import Fold
 from towpath.identity import Principal
-from towpath.log.broker import THREAD_RETENTION, Position, retention_of
+from towpath.log.broker import THREAD_RETENTION, Position, Publication, retention_of
 from towpath.runs.requests import RunRequest
 from towpath.runs.service import RunService
 from towpath.settings import Settings
@@ -52,6 +52,7 @@ class ReadingWorld(ConnectionWorld):
     def __init__(self) -> None:
         super().__init__()
         self.broker.stale = True
+        self.broker.observe = self._observe
         keep = replace(THREAD_RETENTION, publications=detangle.choice(KEPT))
         self.broker._retention = lambda channel: (
             keep if channel.is_thread else retention_of(channel)
@@ -77,12 +78,11 @@ class ReadingWorld(ConnectionWorld):
             group.create_task(self._go_on())
             yield
 
-    def _deliver(self, channel: Channel, publications: Any) -> None:
+    def _observe(self, channel: Channel, publications: Sequence[Publication]) -> None:
         if channel == THREAD:
             for one in publications:
                 self.whole.feed(msgspec.json.decode(one.data))
                 self.top = one.offset
-        super()._deliver(channel, publications)
 
     async def _go_on(self) -> None:
         await self._quiet()

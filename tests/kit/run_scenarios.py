@@ -8,10 +8,8 @@ answers, or that it refuses.
 
 import asyncio
 import contextlib
-import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import detangle
@@ -23,15 +21,28 @@ from towpath.errors import Conflict, StorageError, Unavailable
 from towpath.events.fold import Fold
 from towpath.events.types import TERMINAL
 from towpath.identity import Principal
-from towpath.log.broker import IdempotencyKey, Position, Publication, Write, Written
+from towpath.log.broker import (
+    Append,
+    Deliver,
+    IdempotencyKey,
+    Position,
+    Publication,
+    Question,
+    Span,
+    Write,
+    Written,
+    publications_of,
+)
+from towpath.runs.active import ActiveRuns
 from towpath.runs.deps import RunLimits
 from towpath.runs.interrupts import LATE, Interrupt, InterruptStatus
-from towpath.runs.leases import ActiveRuns, Leases
+from towpath.runs.lost import LostRuns
+from towpath.runs.model import RunIsOver, RunKey, RunOpened
+from towpath.runs.publications import items_of, notice
 from towpath.runs.requests import Decision, RunRequest
-from towpath.runs.run import RunIsOver
+from towpath.runs.run import Run
 from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
-from towpath.runs.tables.sqlite.projection import ThreadProjection
 from towpath.telemetry import InternalError, Telemetry, TelemetryEvent
 from towpath.testing.memory_broker import MemoryBroker
 
@@ -54,6 +65,12 @@ class LateBroker(MemoryBroker):
     """How likely a write is refused with StorageError."""
     stale = False
     """Whether what is read comes late too, when the world may have moved on."""
+    observe: Deliver = staticmethod(lambda *_: None)
+    """Gets everything that is published, also in channels that nobody reads."""
+
+    def _append(self, append: Append, span: Span) -> None:
+        self.observe(append.channel, publications_of(append, span))
+        super()._append(append, span)
 
     def submit(self, write: Write) -> "asyncio.Future[Written]":
         answer: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
@@ -67,12 +84,12 @@ class LateBroker(MemoryBroker):
         )
         return answer
 
-    async def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        answer = await super().query(question)
+    async def ask(self, question: Question[T]) -> T:
+        answer = await super().ask(question)
         await self._linger()
         return answer
 
-    async def stored_result(self, key: IdempotencyKey) -> bytes | None:
+    async def stored_result(self, key: IdempotencyKey) -> Written | None:
         answer = await super().stored_result(key)
         await self._linger()
         return answer
@@ -102,14 +119,16 @@ class World:
         deadline: float = 10.0,
         patience: float = 100.0,
         double_texting: str = "reject",
-        lease: float = 15.0,
+        left_behind: str | None = None,
     ) -> None:
         self.delivered: list[tuple[Channel, Publication]] = []
         self.inputs: list[AgentInput] = []
         self.faults: list[BaseException] = []
-        self.broker = LateBroker(self._deliver, ThreadProjection())
+        self.broker = LateBroker(lambda *_: None)
+        self.broker.observe = self._observe
         self.broker.refusals, self.broker.stale = refusals, stale
         self.store = ThreadStore(self.broker)
+        self._left_behind = left_behind
         registry = AgentRegistry()
         registry.register("agent", self._agent, deadline=deadline, double_texting=double_texting)
         registry.register("asks", self._interrupting, deadline=deadline)
@@ -124,7 +143,6 @@ class World:
                 retry_seconds=0.1,
                 in_flight=2,
                 interrupt_seconds=patience,
-                lease_seconds=lease,
             ),
         )
 
@@ -132,6 +150,8 @@ class World:
     async def open(self) -> AsyncIterator["World"]:
         """Run the service until everything in it is over."""
         await self.broker.start()
+        if self._left_behind is not None:
+            await self._leave_behind(self._left_behind)
         async with self.service:
             yield self
             while self.service.active:  # noqa: ASYNC110 - the time is virtual
@@ -231,6 +251,16 @@ class World:
         channel = user_channel(who.tenant, who.user)
         return [msgspec.json.decode(one.data) for where, one in self.delivered if where == channel]
 
+    async def _leave_behind(self, name: str) -> None:
+        """Write what another process wrote of a run of alice's before it was killed."""
+        key = RunKey(tenant="acme", user="alice", thread="t", run=name, agent="agent")
+        run = Run(key, history=[], new_id=lambda: "id")
+        events = [*run.begin({"messages": []}), *run.feed("alice ")]
+        opened = RunOpened(key=key, title="", thread_offset=0, at=0.0)
+        first = Append(key.channel, items_of(events), fence=True)
+        notices = notice(run, "towpath.run.started")
+        MemoryBroker.submit(self.broker, Write((first, notices), (opened,))).result()
+
     async def _agent(self, request: AgentInput) -> AsyncGenerator[object, None]:
         """Say the person's name a few times, as fast as the explorer likes."""
         self.inputs.append(request)
@@ -247,7 +277,7 @@ class World:
         questions = [{"id": one, "reason": "confirmation"} for one in ("q1", "q2")]
         yield {"type": "RUN_FINISHED", "outcome": {"type": "interrupt", "interrupts": questions}}
 
-    def _deliver(self, channel: Channel, publications: Sequence[Publication]) -> None:
+    def _observe(self, channel: Channel, publications: Sequence[Publication]) -> None:
         self.delivered.extend((channel, one) for one in publications)
 
     def _watch(self, happening: TelemetryEvent) -> None:
@@ -274,42 +304,61 @@ async def endings() -> None:
     assert record.status.value == expected
 
 
-async def hanging_holder() -> None:
-    """A run's holder falls silent and comes back, while others end what nobody holds.
+async def taken_over() -> None:
+    """A process that does not know a run ends it as lost while its executor goes on here.
 
     The run has one ending, the store agrees with it, and nobody was told otherwise.
     """
-    async with World(lease=0.3).open() as world:
+    async with World().open() as world:
         run = await world.start(ALICE, "r1")
-        beating = world.service._renewing
-        assert beating is not None, "the service is open"
-        beating.cancel()
-        deps = replace(world.service._deps, holder="another")
         ended: list[str] = []
 
         async def look() -> None:
             await asyncio.sleep(detangle.choice((0.1, 0.2, 0.3, 0.4, 0.5)))
-            await Leases(deps, ActiveRuns(), lambda key: ended.append(key.run)).renew()
+            deps = world.service._deps
+            await LostRuns(deps, ActiveRuns(), lambda key: ended.append(key.run)).end()
 
         async def stop() -> str:
             await asyncio.sleep(detangle.choice((0.1, 0.3, 0.5)))
             return await world.service.cancel(ALICE, run)
 
-        async def come_back() -> None:
-            await asyncio.sleep(detangle.choice((0.2, 0.4, 0.6)))
-            await world.service._leases.renew()
-
-        _, _, answer, _ = await asyncio.gather(look(), look(), stop(), come_back())
+        _, _, answer = await asyncio.gather(look(), look(), stop())
         await world.over(run)
     last = (await world.check(ALICE))[-1]
     record = await world.store.find_run("acme", "alice", run)
     assert record is not None
-    assert await world.store.abandoned(detangle.now() + 100.0) == []
+    assert await world.store.unfinished() == []
     cancelled = last.get("outcome") == {"type": "cancelled"}
     assert (answer == "accepted") <= cancelled
     assert len(ended) <= 1, "one of them ended it"
     assert ended == [run] * (last.get("code") == "run.lost")
     assert record.code == last.get("code")
+
+
+async def left_behind() -> None:
+    """A run was left behind; people start runs in its thread while lost runs are looked for.
+
+    It is ended once, as lost, before the next run begins; and no run in progress is lost.
+    """
+    policy = detangle.choice(("queue", "interrupt"))
+    async with World(stale=True, double_texting=policy, left_behind="r0").open() as world:
+
+        async def look() -> None:
+            for _ in range(4):
+                await asyncio.sleep(detangle.choice(MOMENTS))
+                await world.service._lost.end()
+
+        async def begin(request_id: str) -> str:
+            await asyncio.sleep(detangle.choice(MOMENTS))
+            return await world.start(ALICE, request_id)
+
+        first, second, _, _ = await asyncio.gather(begin("r1"), begin("r2"), look(), look())
+        await world.over("r0", first, second)
+        turns = await world.turns()
+    assert turns[0] == ("r0", "run.lost")
+    assert sorted(run for run, _ in turns[1:]) == sorted((first, second))
+    ends = {end for _, end in turns[1:]}
+    assert ends <= ({"success"} if policy == "queue" else {"success", "cancelled"})
 
 
 async def truths() -> None:
@@ -352,7 +401,8 @@ async def pushes() -> None:
     A push that was answered with a position is in the log there, once. Pushes with one key are one
     event with one answer. A refused push is not in the log.
     """
-    async with World(refusals=detangle.choice((0.0, 0.1))).open() as world:
+    refusals = detangle.choice((0.0, 0.1))
+    async with World(refusals=refusals).open() as world:
         try:
             run = await world.start(ALICE, "r1")
         except Unavailable:
@@ -376,6 +426,9 @@ async def pushes() -> None:
         keyed = (push("k", key), push("k", key))
         await asyncio.gather(push("p1"), push("p2"), push("p3"), stop(), *keyed)
     await world.check(ALICE)
+    record = await world.store.find_run("acme", "alice", run)
+    assert record is not None
+    assert refusals or record.code != "run.storage", "a log that takes all writes ends no run"
     replay = await world.broker.read(thread_channel("acme", "alice", "t"), 0)
     told: dict[str, list[int]] = {}
     for one in replay.publications:

@@ -22,8 +22,9 @@ from tests.kit.history import (
 )
 from tests.kit.verdict import check
 from towpath.events.fold import Fold, merge_deltas
+from towpath.runs.encoding import RunEvent
 from towpath.runs.model import RunKey
-from towpath.runs.run import Run, RunEvent
+from towpath.runs.run import Run
 
 EPOCH = "e"
 CALL = [

@@ -183,7 +183,7 @@ async def staged(
 
     broker: Broker
     if kind == "memory":
-        broker = MemoryBroker(unheard, ThreadProjection())
+        broker = MemoryBroker(unheard)
     else:
         broker = SqliteBroker(directory / "log.sqlite3", unheard, ThreadProjection())
     await broker.start()

@@ -20,10 +20,8 @@ from towpath.errors import Conflict, LimitExceeded, NotFound, Unavailable
 from towpath.events.types import TERMINAL
 from towpath.log.broker import Write, Written, write
 from towpath.runs.deps import RunLimits
-from towpath.runs.model import RunKey, RunQueued
+from towpath.runs.model import MAX_QUEUED, RunKey, RunQueued, ThreadDeleted, ThreadKey
 from towpath.runs.requests import Decided, Decision, RunRequest
-from towpath.runs.tables.sqlite.projection import ThreadDeleted, ThreadKey
-from towpath.runs.tables.sqlite.queue import MAX_QUEUED
 from towpath.telemetry import InternalError, RunEnded
 
 ENGINES = ("memory", "sqlite")

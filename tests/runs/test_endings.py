@@ -97,7 +97,7 @@ async def test_p5_others_are_written_while_an_ending_is_tried(
 async def test_p5_r92_a_lost_run_that_cannot_be_stored_is_ended_and_so_are_the_others(
     kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At a start each lost run gets its ending, also behind one that cannot be closed as it is."""
+    """Each lost run gets its ending, also beside one that cannot be closed as it is."""
     if kind == "memory":
         return  # What is in memory is not lost by a process, but with it.
     async with staged(kind, directory) as stage:
@@ -110,11 +110,12 @@ async def test_p5_r92_a_lost_run_that_cannot_be_stored_is_ended_and_so_are_the_o
     with unstorable(monkeypatch, RecursionError()):
         async with staged(kind, directory) as stage:
             for thread, run in runs.items():
+                await stage.done(run)
                 record = await stage.store.find_run("acme", "alice", run)
                 assert record is not None
                 assert (record.status.value, record.code) == ("lost", "run.lost")
                 assert (await stage.events(thread))[-1]["code"] == "run.lost"
-            assert len(faults(stage, "leases")) == 3
+            assert len(faults(stage, "lost runs")) == 3
 
 
 async def _abandon(stage: Stage) -> None:

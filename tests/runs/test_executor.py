@@ -13,7 +13,7 @@ import pytest
 
 from tests.runs.stage import ALICE, QUICK, Stage, saying, staged, waiting
 from towpath.agents.agent import AgentError, AgentFunction, AgentInput
-from towpath.runs.encoding import encoded
+from towpath.runs.encoding import EventEncoder
 from towpath.runs.executor import CURRENT_RUN
 from towpath.runs.model import RunKey
 from towpath.telemetry import InternalError, RunEnded
@@ -371,13 +371,13 @@ async def test_what_is_published_is_what_was_encoded(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log stores the very bytes of the one encoding of each event."""
-    made = list[bytes]()
+    made, encode = list[bytes](), EventEncoder.encode
 
-    def counted(event: dict[str, Any]) -> bytes:
-        made.append(encoded(event))
+    def counted(self: EventEncoder, event: dict[str, Any]) -> bytes:
+        made.append(encode(self, event))
         return made[-1]
 
-    monkeypatch.setattr("towpath.runs.run.encoded", counted)
+    monkeypatch.setattr(EventEncoder, "encode", counted)
     items = ("text", {"type": "CUSTOM", "name": "x", "value": [1]}, "more")
     async with staged(kind, tmp_path) as stage:
         await stage.played(saying(*items))

@@ -8,11 +8,27 @@ import msgspec
 import pytest
 
 from tests.runs.stage import ALICE, saying, staged
+from towpath.channels import (
+    user_channel,
+)
 from towpath.errors import BadRequest
 from towpath.identity import Principal
-from towpath.log.broker import IdempotencyKey, Write, write
+from towpath.log.broker import (
+    IdempotencyKey,
+    Span,
+    Write,
+    Written,
+    write,
+)
 from towpath.runs.model import RunKey, RunQueued
-from towpath.runs.requests import Decision, QueuedRequest, RunRequest
+from towpath.runs.requests import (
+    Decided,
+    Decision,
+    QueuedRequest,
+    RunRequest,
+    Started,
+    result_of,
+)
 
 USER = {"id": "m1", "role": "user", "content": "hi"}
 TEXT = (
@@ -136,3 +152,30 @@ def test_p8_a_repetition_across_an_upgrade_is_the_same_request(
     """The digests that earlier versions stored are those that this one makes."""
     who = Principal(tenant="acme", user="alice")
     assert IdempotencyKey.of(who, "m", request_.request_id, request_).digest == digest
+
+
+KEY = RunKey(tenant="acme", user="alice", thread="t1", run="r1", agent="agent")
+STARTED = {"thread_id": "t1", "run_id": "r1", "position": {"epoch": "e", "offset": 6}}
+ACCEPTED = {"status": "accepted", **STARTED}
+SPANS = (Span(KEY.channel, "e", 7, 8), Span(user_channel("acme", "alice"), "u", 3, 3))
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "spans", "answer"),
+    [
+        (Started, Started.to_store(KEY), SPANS, STARTED),
+        (Decided, Decided.to_store(KEY), SPANS, ACCEPTED),
+        (Decided, b'{"status":"accepted"}', SPANS[1:], {"status": "accepted"}),
+        # An earlier version stored the position; a queued run is stored with it too.
+        (Started, msgspec.json.encode(STARTED), (), STARTED),
+        (Started, msgspec.json.encode(STARTED), SPANS[1:], STARTED),
+        (Decided, msgspec.json.encode(ACCEPTED), (), ACCEPTED),
+    ],
+)
+def test_p8_a_repetition_gets_the_position_of_the_first_start(
+    kind: type[Any], stored: bytes, spans: tuple[Span, ...], answer: dict[str, Any]
+) -> None:
+    """The answer is the first one: the position is that before the run's first event."""
+    assert b"position" not in Started.to_store(KEY) + Decided.to_store(KEY)
+    result = result_of(kind, Written(spans, stored, repeated=True))
+    assert msgspec.json.decode(msgspec.json.encode(result)) == answer

@@ -21,8 +21,9 @@ from towpath.events import message, tool_call
 from towpath.events.digest import OFFSET_BASIS, digest, fnv1a
 from towpath.events.order import Order
 from towpath.events.types import TERMINAL, IllegalEvent
-from towpath.runs.model import OVER, TRANSITIONS, RunKey, Status, Transition
-from towpath.runs.run import Run, RunEvent, RunIsOver
+from towpath.runs.encoding import EventTooLarge, RunEvent, as_unicode
+from towpath.runs.model import OVER, TRANSITIONS, RunIsOver, RunKey, Status, Transition
+from towpath.runs.run import Run
 
 KEY = RunKey(tenant="acme", user="alice", thread="t", run="r", agent="a")
 IDS = {"threadId": "t", "runId": "r"}
@@ -381,6 +382,90 @@ def test_a_half_that_stays_alone_is_replaced() -> None:
     assert text_of(fed(begun(), "\ud83dx", "\udc00y")) == "\ufffdx\ufffdy"
 
 
+LARGE = "x" * 5_000
+TOO_LARGE: list[object] = [
+    {"type": "CUSTOM", "name": "n", "value": LARGE},
+    {"type": "TOOL_CALL_START", "toolCallId": LARGE, "toolCallName": "f"},
+    {"type": "TEXT_MESSAGE_CHUNK", "messageId": LARGE[:2_500], "delta": LARGE},
+    {"type": "MESSAGES_SNAPSHOT", "messages": [{"id": "m", "role": "user", "content": LARGE}]},
+    {"type": "RUN_FINISHED", "result": LARGE},
+    {"type": "RUN_ERROR", "message": LARGE},
+    tool_call(LARGE, {}),
+]
+"""Items of which an event is larger than 4,096 bytes."""
+
+
+@pytest.mark.parametrize("item", TOO_LARGE, ids=lambda item: str(item)[:40])
+def test_p7_an_event_that_is_too_large_has_no_effect(item: object) -> None:
+    """It is refused, and the run goes on as if the agent had not yielded it."""
+    run, twin = begun(event_bytes=4_096), begun(event_bytes=4_096)
+    assert fed(run, "before") == fed(twin, "before")
+    with pytest.raises(EventTooLarge) as refused:
+        run.feed(item)
+    assert refused.value.run_code == "run.too_large"
+    after = [one.event for one in (*fed(run, "after"), *run.finish())]
+    assert after == [one.event for one in (*fed(twin, "after"), *twin.finish())]
+
+
+def test_p7_the_last_allowed_byte_of_an_event_passes() -> None:
+    """The bound is exact."""
+    event = {"type": "CUSTOM", "name": "n", "value": LARGE}
+    size = len(msgspec.json.encode(event))
+    assert kinds(begun(event_bytes=size).feed(event)) == ["CUSTOM"]
+    with pytest.raises(EventTooLarge):
+        begun(event_bytes=size - 1).feed(event)
+
+
+def test_p7_an_error_with_a_large_message_ends_the_run_all_the_same() -> None:
+    """The run must end, so the message is replaced."""
+    (ended,) = begun(event_bytes=4_096).fail("agent.own", LARGE)
+    assert ended.event["code"] == "run.too_large"
+
+
+@given(
+    st.lists(st.text(st.sampled_from("a\x00é😀\ud83d\ude00\n"), max_size=40), max_size=4),
+    st.sampled_from(["text", "value", "content", "chunk", "arguments", "thoughts"]),
+)
+def test_p7_long_text_is_split_and_reads_the_same(texts: list[str], kind: str) -> None:
+    """Each event keeps the bound; a reader renders what it renders of a run without a bound."""
+    texts = [text * 20 for text in texts]
+    items: dict[str, list[object]] = {
+        "text": [*texts],
+        "value": [message(as_unicode(text)) for text in texts],
+        "content": [
+            {"type": "TEXT_MESSAGE_START", "messageId": "m", "role": "assistant"},
+            *({"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": text} for text in texts),
+            {"type": "TEXT_MESSAGE_END", "messageId": "m"},
+        ],
+        "chunk": [
+            {"type": "TEXT_MESSAGE_CHUNK", "messageId": "m", "delta": text} for text in texts
+        ],
+        "arguments": [
+            {"type": "TOOL_CALL_START", "toolCallId": "c", "toolCallName": "f"},
+            *({"type": "TOOL_CALL_ARGS", "toolCallId": "c", "delta": text} for text in texts),
+            {"type": "TOOL_CALL_END", "toolCallId": "c"},
+        ],
+        "thoughts": [
+            {"type": "REASONING_MESSAGE_CHUNK", "messageId": "m", "delta": text} for text in texts
+        ],
+    }
+    split, whole = begun(event_bytes=400), begun()
+    made = [*fed(split, *items[kind]), *split.finish()]
+    reference = [*fed(whole, *items[kind]), *whole.finish()]
+    assert all(len(one.data) <= 400 for one in made)
+    assert all(msgspec.json.decode(one.data) == one.event for one in made)
+    assert [int(one.tags["seq"]) for one in made] == list(range(2, len(made) + 2))
+    assert text_of(made) == text_of(reference)
+    assert split.messages == whole.messages
+    digests = [one.tags["digest"] for one in made if "digest" in one.tags]
+    assert digests == [one.tags["digest"] for one in reference if "digest" in one.tags]
+    reloaded = Run(KEY, history=[], new_id=lambda: "new")
+    start = {"type": "RUN_STARTED", **IDS, "input": {**IDS, "messages": [QUESTION]}}
+    for event in (start, *(one.event for one in made)):
+        reloaded.replay(event)
+    assert reloaded.messages == whole.messages
+
+
 @given(threads(runs=1))
 def test_a_legal_run_comes_out_as_it_went_in(events: list[dict[str, Any]]) -> None:
     """What a well-behaved agent says is published unchanged, numbered, and legal."""
@@ -498,7 +583,7 @@ class AnyOrder(RuleBasedStateMachine):
             ]
             events = [one.event for one in self.made]
             shown = screen(events)
-            closed = self.run.closed(0.0, holder="h", expires=9.0)
+            closed = self.run.closed(0.0, expires=9.0)
             assert closed.messages is not None
             snapshot = {"type": "MESSAGES_SNAPSHOT", "messages": closed.messages}
             state = [{"type": "STATE_SNAPSHOT", "snapshot": closed.state}]

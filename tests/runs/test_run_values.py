@@ -30,8 +30,9 @@ from towpath.events import (
 from towpath.events.fold import Fold
 from towpath.events.order import Order
 from towpath.events.values import Ids
+from towpath.runs.encoding import RunEvent
 from towpath.runs.model import OVER, RunKey, Status
-from towpath.runs.run import Run, RunEvent
+from towpath.runs.run import Run
 
 QUESTION = {"id": "u", "role": "user", "content": "hi"}
 texts = st.just("") | pieces
@@ -233,7 +234,7 @@ def test_values_in_any_order_are_whole_and_legal(data: st.DataObject) -> None:
             stage.feed(author.question())
         if stage.run.status not in OVER:
             stage.take(data.draw(st.sampled_from(ENDINGS))(stage.run))
-        closed = stage.run.closed(0.0, holder="h", expires=9.0)
+        closed = stage.run.closed(0.0, expires=9.0)
         assert closed.messages is not None
         history, stored = closed.messages, closed.state
         assert (stage.fold.messages, stage.fold.state) == (history, stored)

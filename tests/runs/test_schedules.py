@@ -11,16 +11,16 @@ import pytest
 
 from tests.kit import run_scenarios
 from towpath.identity import Principal
-from towpath.log.broker import Append, IdempotencyKey, Write
-from towpath.log.idempotency import stored_result
-from towpath.runs import executor, leases, queue, requests, service
+from towpath.log.broker import Append, IdempotencyKey, Span, Write
+from towpath.runs import active, executor, queue, requests, service
 from towpath.runs.approvals import Approvals
+from towpath.runs.encoding import RunEvent
 from towpath.runs.executor import RunExecutor
 from towpath.runs.interrupts import Interrupt, InterruptDecided, InterruptStatus
-from towpath.runs.model import OVER, RunKey, RunOpened
+from towpath.runs.model import OVER, RunClosed, RunKey, RunOpened, ThreadKey
 from towpath.runs.pushes import Pushes
-from towpath.runs.requests import Decided, Decision, RunRequest, Started
-from towpath.runs.run import RunEvent
+from towpath.runs.questions import InterruptsOfRun
+from towpath.runs.requests import Decided, Decision, RunRequest, Started, result_of
 from towpath.runs.tables.sqlite import interrupts as stored
 from towpath.runs.tables.sqlite import projection
 from towpath.runs.tables.sqlite import queue as queue_table
@@ -46,9 +46,14 @@ def test_p5_r88_stop_end_and_deadline_leave_one_ending() -> None:
     assert explored(run_scenarios.endings).distinct_schedules > RUNS / 2
 
 
-def test_p5_r92_a_holder_that_hangs_leaves_one_ending() -> None:
-    """However a silent holder, those who end its run, a stop and the agent's end meet: one."""
-    assert explored(run_scenarios.hanging_holder, runs=MANY).distinct_schedules > MANY / 2
+def test_p5_r92_a_run_that_is_taken_over_has_one_ending() -> None:
+    """However those who end it as lost, a stop and the agent's own end meet: one ending."""
+    assert explored(run_scenarios.taken_over, runs=MANY).distinct_schedules > MANY / 2
+
+
+def test_p5_r92_a_run_left_behind_has_one_ending_and_no_other_is_lost() -> None:
+    """However starts in its thread and those who look for lost runs meet."""
+    assert explored(run_scenarios.left_behind, runs=MANY).distinct_schedules > MANY / 2
 
 
 def test_p5_r92_the_store_tells_the_truth_at_any_time() -> None:
@@ -140,9 +145,9 @@ def test_a_decision_on_what_was_decided_is_found(monkeypatch: pytest.MonkeyPatch
     """Where a decision is checked before its write only, two of them count, and it is seen."""
 
     def careless(db: sqlite3.Connection, fact: InterruptDecided) -> None:
-        for one in questions_of(db, fact):
-            if one.id == fact.id:
-                stored._set(db, one, fact.status, fact.at, fact.payload)
+        for row in stored.INTERRUPTS.rows(db, stored._OF_RUN, fact.key.run_id_key):
+            if row.id == fact.id:
+                stored._set(db, row, fact.status, fact.at, fact.payload)
 
     monkeypatch.setattr(stored, "decide", careless)
     with pytest.raises(detangle.BugFound):
@@ -187,8 +192,8 @@ def test_a_twin_that_finds_its_question_answered_is_found(
         self: Approvals, who: Principal, decision: Decision, key: IdempotencyKey
     ) -> Decided:
         broker = self._deps.broker
-        if (earlier := await stored_result(broker, key, Decided)) is not None:
-            return earlier
+        if (earlier := await broker.stored_result(key)) is not None:
+            return result_of(Decided, earlier)
         with monkeypatch.context() as patch:
             patch.setattr(type(broker), "stored_result", nothing)
             return await real(self, who, decision, key)
@@ -203,7 +208,7 @@ def test_a_twin_that_finds_its_question_answered_is_found(
 
 def questions_of(db: sqlite3.Connection, fact: InterruptDecided) -> list[Interrupt]:
     """Return the questions of the run a decision is about."""
-    return stored.of_run(db, fact.key.tenant, fact.key.user, fact.key.run)
+    return stored.of_run(db, InterruptsOfRun(*fact.key.run_id_key))
 
 
 def test_a_pause_between_making_and_submitting_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +237,7 @@ def test_a_producer_that_is_not_fenced_off_is_found(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(executor, "Append", careless)
     with pytest.raises(detangle.BugFound):
-        explored(run_scenarios.hanging_holder, runs=4 * MANY)
+        explored(run_scenarios.taken_over, runs=4 * MANY)
 
 
 def test_a_stop_that_boasts_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,14 +246,27 @@ def test_a_stop_that_boasts_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         RunExecutor, "overtaken", property(lambda _: False, lambda *_: None), raising=False
     )
     with pytest.raises(detangle.BugFound):
-        explored(run_scenarios.hanging_holder, runs=4 * MANY)
+        explored(run_scenarios.taken_over, runs=4 * MANY)
 
 
-def test_a_holder_that_ends_its_own_run_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a slow log makes a holder take its own run for abandoned, it is seen."""
-    monkeypatch.setattr(leases.ActiveRuns, "keys", ())
+def test_a_search_that_takes_active_runs_for_lost_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody looks whether an unfinished run is in progress here, it is ended: found."""
+    monkeypatch.setattr(active.ActiveRuns, "keys", ())
     with pytest.raises(detangle.BugFound):
-        explored(run_scenarios.hanging_holder, runs=4 * MANY)
+        explored(run_scenarios.left_behind, runs=MANY)
+
+
+def test_a_run_that_can_be_ended_twice_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a run that has ended can be ended again, a late search does so: found."""
+    real = projection._close_run
+
+    def careless(db: sqlite3.Connection, fact: RunClosed, span: Span) -> None:
+        db.execute("UPDATE runs SET ended=NULL WHERE id=?", (fact.key.run,))
+        real(db, fact, span)
+
+    monkeypatch.setattr(projection, "_close_run", careless)
+    with pytest.raises(detangle.BugFound):
+        explored(run_scenarios.left_behind, runs=4 * MANY)
 
 
 def test_a_person_left_out_of_the_key_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,10 +315,10 @@ def test_a_queued_run_nobody_looks_after_is_found(monkeypatch: pytest.MonkeyPatc
 def test_a_stop_blind_to_what_is_beginning_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a stop looks only at runs whose beginning was answered, one slips through: found."""
 
-    async def blind(self: leases.ActiveRuns, key: tuple[str, str, str]) -> RunExecutor | None:
+    async def blind(self: active.ActiveRuns, key: tuple[str, str, str]) -> RunExecutor | None:
         return self.get(key)
 
-    monkeypatch.setattr(leases.ActiveRuns, "find", blind)
+    monkeypatch.setattr(active.ActiveRuns, "find", blind)
     with pytest.raises(detangle.BugFound):
         explored(run_scenarios.second_thoughts, runs=MANY)
 
@@ -311,10 +329,9 @@ def test_a_turn_that_overlooks_a_stop_is_found(monkeypatch: pytest.MonkeyPatch) 
 
     def trusting(self: Any, db: Any, fact: object, spans: Any) -> None:
         if isinstance(fact, RunOpened) and fact.queued is not None:
-            (head,) = queue_table.waiting(
-                db, fact.key.tenant, fact.key.user, fact.key.thread, limit=1
-            )
-            fact = replace(fact, queued=head)
+            key = fact.key
+            thread = ThreadKey(tenant=key.tenant, user=key.user, id=key.thread)
+            fact = replace(fact, queued=queue_table.head(db, thread))
         real(self, db, fact, spans)
 
     monkeypatch.setattr(projection.ThreadProjection, "apply", trusting)

@@ -240,6 +240,7 @@ async def test_r59_a_log_that_refuses_does_not_hold_the_exit_up(kind: str, direc
         assert record.ended_at is None
         stage.broker.broken = False
         async with stage.new_service():
+            await stage.done(run)
             assert (await stage.events())[-1]["code"] == "run.lost"
 
 
@@ -621,7 +622,43 @@ async def test_p7_a_run_that_says_too_much_ends(kind: str, directory: Path) -> N
         assert len(msgspec.json.encode(events)) < 6_000
 
 
-async def test_r92_lost_runs_get_their_ending_at_start(kind: str, directory: Path) -> None:
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "CUSTOM", "name": "n", "value": "x" * 5_000},
+        {"type": "RUN_FINISHED", "result": "x" * 5_000},
+        AgentError("x" * 5_000, code="agent.own"),
+    ],
+    ids=["event", "result", "error"],
+)
+async def test_p7_an_event_that_is_too_large_ends_the_run(
+    kind: str, directory: Path, item: object
+) -> None:
+    """Nothing of it is in the log; what came before it stays, and the thread can go on."""
+    async with staged(kind, directory, limits=RunLimits(event_bytes=4_096)) as stage:
+        agent = saying("a", raises=item) if isinstance(item, AgentError) else saying("a", item)
+        events = await stage.played(agent)
+        assert events[-1]["type"] == "RUN_ERROR"
+        assert events[-1]["code"] == "run.too_large"
+        assert max(len(one.data) for one in await stage.log()) <= 4_096
+        assert [one.get("delta") for one in events if "delta" in one] == ["a"]
+        stage.cast(saying("b"), name="other")
+        await stage.done(await stage.start(agent="other"))
+        await stage.check()
+
+
+async def test_p7_a_long_answer_is_split_and_stored_whole(kind: str, directory: Path) -> None:
+    """An agent that yields its whole answer at once is not refused for its length."""
+    answer = "x" * 10_000
+    async with staged(kind, directory, limits=RunLimits(event_bytes=4_096)) as stage:
+        events = await stage.played(saying(answer))
+        assert events[-1]["type"] == "RUN_FINISHED"
+        assert max(len(one.data) for one in await stage.log()) <= 4_096
+        assert "".join(one.get("delta", "") for one in events) == answer
+        await stage.check()
+
+
+async def test_r92_lost_runs_get_their_ending_after_a_start(kind: str, directory: Path) -> None:
     """What a dead process left running gets one run.lost, and the store agrees with the log."""
     async with staged(kind, directory, enter=False) as stage:
         crashed = asyncio.create_task(crash(stage))
@@ -629,6 +666,7 @@ async def test_r92_lost_runs_get_their_ending_at_start(kind: str, directory: Pat
         stage.service = stage.new_service()
         async with stage.service:
             for thread, run in runs.items():
+                await stage.done(run)
                 await stage.check(thread)
                 last = (await stage.events(thread))[-1]
                 assert (last["type"], last["code"]) == ("RUN_ERROR", "run.lost")
@@ -806,6 +844,12 @@ async def test_storage_errors_are_no_agents_business(directory: Path) -> None:
         object.__setattr__(stage.service._deps, "store", stage.store)
 
 
+async def result(stage: Stage, key: IdempotencyKey) -> bytes | None:
+    """Return the result that is stored under a key."""
+    stored = await stage.broker.stored_result(key)
+    return None if stored is None else bytes(stored.result)
+
+
 def stop_request(text: str = "stop") -> IdempotencyKey:
     """Return what makes a request to stop the same one."""
     return IdempotencyKey(("acme", "alice", "run.cancel"), "stop", text)
@@ -836,11 +880,11 @@ async def test_p8_r81_a_stop_is_remembered_though_its_asker_left(
         await asyncio.sleep(0)
         asking.cancel()
         await stage.done(run)
-        assert await stage.broker.stored_result(stop_request()) == b'{"status":"accepted"}'
+        assert await result(stage, stop_request()) == b'{"status":"accepted"}'
         busy, waits = await stage.start(), await stage.start()
         queued = replace(stop_request(), request_id="another")
         assert await stage.service.cancel(ALICE, waits, key=queued) == "accepted"
-        assert await stage.broker.stored_result(queued) == b'{"status":"accepted"}'
+        assert await result(stage, queued) == b'{"status":"accepted"}'
         await stage.service.cancel(ALICE, busy)
 
 
@@ -851,7 +895,7 @@ async def test_p5_a_request_that_was_used_meanwhile_does_not_keep_a_run_from_end
     """Whatever its request id was used for, a run that is stopped has its one ending."""
     async with staged(kind, directory) as stage:
         run = await stage.cast(waiting("a")).start()
-        used = Write(key=stop_request(used_for), result=lambda _: b"{}")
+        used = Write(key=stop_request(used_for), result=b"{}")
         await stage.broker.submit(used)
         assert await stage.service.cancel(ALICE, run, key=stop_request()) == "accepted"
         await stage.done(run)

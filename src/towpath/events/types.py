@@ -80,6 +80,9 @@ _adapter: TypeAdapter[Any] = TypeAdapter(AnyEvent)
 class IllegalEvent(TowpathError):
     """An event is malformed, or not legal at its place. The agent's fault."""
 
+    run_code = "run.illegal_event"
+    """The code of the RUN_ERROR that ends the run of an agent that yields the event."""
+
     def __init__(self, event_type: str, reason: str) -> None:
         super().__init__(event_type, reason)
         self.event_type = event_type

@@ -17,7 +17,8 @@ No I/O, no time; ids are an argument.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from towpath.events import content as checked
@@ -60,6 +61,19 @@ class Ids:
         """Returns an id that nothing has."""
         self._conversation = conversation
         self._given: dict[tuple[EventValue, str], str] = {}
+        self._tried: list[tuple[EventValue, str]] = []
+        """What was given for the value that is being published."""
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Publish one value in this block; if it is refused, its ids count as never given."""
+        self._tried.clear()
+        try:
+            yield
+        except IllegalEvent:
+            for key in self._tried:
+                del self._given[key]
+            raise
 
     def give(
         self, value: EventValue, event_type: str, *, chosen: str | None = None, repeated: str
@@ -80,6 +94,7 @@ class Ids:
         if chosen is not None and (chosen in self._conversation or self.has_call(chosen)):
             reason = f"the conversation has the id {chosen!r} already: choose another, or none"
             raise IllegalEvent(event_type, reason)
+        self._tried.append((value, event_type))
         return self._given.setdefault((value, event_type), chosen or self.new())
 
     def find(self, value: EventValue, event_type: str) -> str | None:

@@ -11,7 +11,7 @@ from towpath.channels import user_channel
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, Unavailable
 from towpath.identity import Principal
 from towpath.log.broker import Append, IdempotencyKey, Write, write
-from towpath.log.idempotency import stored_result, write_once
+from towpath.log.idempotency import storing
 from towpath.runs.deps import RunDeps
 from towpath.runs.interrupts import (
     DECISIONS,
@@ -29,7 +29,7 @@ from towpath.runs.interrupts import (
 )
 from towpath.runs.model import OVER, RunKey, RunRecord, Status
 from towpath.runs.publications import custom
-from towpath.runs.requests import Decided, Decision, R, RunRequest, Start, StartOptions
+from towpath.runs.requests import Decided, Decision, R, RunRequest, Start, StartOptions, result_of
 
 ATTEMPTS: Final = 3
 """How often a decision is tried while other interrupts of the run are decided."""
@@ -99,8 +99,8 @@ class Approvals:
         interrupts = await self._expired(stored, now)
         # This check must come after the lookups above. If the same request was written before
         # them, its result is found here; if after them, the write below returns that result.
-        if (earlier := await stored_result(deps.broker, key, Decided)) is not None:
-            return earlier
+        if (earlier := await deps.broker.stored_result(key)) is not None:
+            return result_of(Decided, earlier)
         if record is None:
             raise NotFound("no such run")
         interrupt = _open_interrupt(record, interrupts, decision.interrupt_id)
@@ -127,10 +127,10 @@ class Approvals:
 
     async def _write_decision(self, fact: InterruptDecided, key: IdempotencyKey) -> Decided:
         """Store a decision of a run that has other open interrupts."""
-        change = {"interrupt_id": fact.id, "status": fact.status.value}
-        notice = _notice(fact.key, "towpath.interrupt.decided", change)
-        result = Decided(status="accepted")
-        return await write_once(self._deps.broker, key, result, Write((notice,), (fact,)))
+        more = {"interrupt_id": fact.id, "status": fact.status.value}
+        notice = _notice(fact.key, "towpath.interrupt.decided", more)
+        change = storing(Decided(status="accepted"), key, Write((notice,), (fact,)))
+        return result_of(Decided, await write(self._deps.broker, change))
 
     async def _continue(
         self,

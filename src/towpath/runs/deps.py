@@ -3,14 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
 
 from towpath.log.broker import Broker
+from towpath.runs.encoding import EVENT_BYTES
+from towpath.runs.model import RunKey
 from towpath.runs.store import ThreadStore
 from towpath.telemetry import Telemetry
-
-RENEWALS: Final = 3
-"""How often a lease is renewed in its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +24,8 @@ class RunLimits:
     """How many writes of one run may be in progress."""
     message_bytes: int = 256 * 1024
     """The size of the message or input of one run."""
+    event_bytes: int = EVENT_BYTES
+    """The size of one event of an agent."""
     run_bytes: int = 64 * 1024 * 1024
     """The size of all events of one run together."""
     ending_seconds: float = 4.0
@@ -34,8 +34,6 @@ class RunLimits:
     """How long a drain waits for the endings of runs; a run without one is later ended as lost."""
     interrupt_seconds: float = 24 * 3600.0
     """The time until an interrupt expires, if the agent sets none."""
-    lease_seconds: float = 15.0
-    """The longest time until a run is ended as lost after its process stopped responding."""
     retry_seconds: float = 1.0
     """The time between attempts to write an ending that the log refused."""
     keep_raw: bool = False
@@ -53,15 +51,6 @@ class RunDeps:
     now: Callable[[], float]
     """Unix seconds."""
     new_id: Callable[[], str]
-    holder: str
-    """The name of this service as a holder of leases."""
-    agent_tasks: set["asyncio.Task[None]"] = field(default_factory=set)
-    """The tasks of agents. An agent that ignores its cancellation stays here until it returns."""
-
-    def lease_end(self) -> float:
-        """Return when a lease that is granted or renewed now expires, in Unix seconds.
-
-        That is one renewal interval before `lease_seconds` are over: an abandoned run is found up
-        to one interval after its lease has expired.
-        """
-        return self.now() + self.limits.lease_seconds * (1 - 1 / RENEWALS)
+    agent_tasks: dict["asyncio.Task[None]", RunKey] = field(default_factory=dict)
+    """The tasks of agents, and their runs. An agent that ignores its cancellation stays here until
+    it returns."""

@@ -25,14 +25,17 @@ from towpath.agents.agent import Agent, AgentError, AgentInput
 from towpath.errors import Conflict, LogCorrupted, LogFenced, StorageError, WriteFailed
 from towpath.events.types import IllegalEvent
 from towpath.log.broker import Append, IdempotencyKey, Write, Written, failure
-from towpath.log.idempotency import StoredPosition
 from towpath.runs.deps import RunDeps
-from towpath.runs.model import OVER, LeaseHeld, LogRange, RunKey, Status
+from towpath.runs.encoding import RunEvent
+from towpath.runs.model import OVER, AlreadyEnded, LogRange, RunIsOver, RunKey, Status
 from towpath.runs.publications import items_of, notice
-from towpath.runs.run import Run, RunEvent, RunIsOver
+from towpath.runs.run import Run
 
 ENDING_FAILURES: Final = 3
 """How many times an ending may fail to be applied before it is written without the content."""
+
+PIECE: Final = 100
+"""How many events are read back before other tasks have their turn."""
 
 CURRENT_RUN: ContextVar[RunKey] = ContextVar("CURRENT_RUN")
 """The run of the current agent; tasks, callbacks and threads that the agent starts inherit it."""
@@ -72,8 +75,8 @@ class RunExecutor:
         """Run the agent until the run ends, then cancel it and wait for its clean-up."""
         key, limits = self.run.key, self._deps.limits
         work = asyncio.create_task(self._work(agent, agent_input), name=f"agent {key.run}")
-        self._deps.agent_tasks.add(work)
-        work.add_done_callback(self._deps.agent_tasks.discard)
+        self._deps.agent_tasks[work] = key
+        work.add_done_callback(self._deps.agent_tasks.pop)
         over = asyncio.create_task(self._over.wait(), name=f"over {key.run}")
         try:
             deadline = limits.deadline_seconds if agent.deadline is None else agent.deadline
@@ -125,12 +128,6 @@ class RunExecutor:
         await asyncio.wait((self._ending,), timeout=within)
         ending = self._ending
         return ending.done() and not ending.cancelled() and ending.result()
-
-    def abandon(self) -> None:
-        """Stop a run whose lease was lost: another holder has ended the run, or will end it."""
-        if not self.run.over:
-            self.run.lose()
-            self._over.set()
 
     def stop_retrying(self) -> None:
         """Stop trying to write the ending; the process that opens the log next writes it."""
@@ -187,7 +184,7 @@ class RunExecutor:
                     self._cleaning_up = True
                     return
                 except IllegalEvent as error:
-                    self.end_from_within(self.run.fail("run.illegal_event", str(error)))
+                    self.end_from_within(self.run.fail(error.run_code, str(error)))
                     return
                 except StorageError:
                     self.end_from_within(self.run.fail("run.storage"))
@@ -202,13 +199,13 @@ class RunExecutor:
 
         Args:
             item: see `Run.feed`.
-            key: stored with the write; its result is a `StoredPosition`.
+            key: stored with the write.
 
         Returns:
             The write; None if the item makes no event, or its ending is being written.
 
         Raises:
-            RunIsOver, IllegalEvent: see `Run.feed`; nothing is published.
+            RunIsOver, IllegalEvent, EventTooLarge: see `Run.feed`; nothing is published.
         """
         events, written = self.run.feed(item), None
         if self.run.status in OVER:
@@ -246,8 +243,7 @@ class RunExecutor:
         append = Append(self._channel, items, after=self._top, fencing_offset=self._fence)
         self._top += len(items)
         self._size += sum(len(one.data) for one in items)
-        result = None if key is None else StoredPosition.encoded
-        future = self._deps.broker.submit(Write((append,), key=key, result=result))
+        future = self._deps.broker.submit(Write((append,), key=key))
         future.add_done_callback(failure)  # Retrieves the error: perhaps no task awaits the write.
         return future
 
@@ -268,7 +264,7 @@ class RunExecutor:
                 return True
             except (LogCorrupted, LogFenced):
                 return False  # Final: the process that opens the log next ends the run.
-            except (StorageError, LeaseHeld) as error:
+            except (StorageError, AlreadyEnded) as error:
                 failures += isinstance(error, WriteFailed)
                 reason: Exception = error
             except Conflict:
@@ -289,7 +285,7 @@ class RunExecutor:
 
         Raises:
             StorageError: it could not be written, or an event before it is missing in the log.
-            LeaseHeld: another holder has the run.
+            AlreadyEnded: another task or process has ended the run.
             Conflict: the request for the ending was answered already.
         """
         written = await self._deps.broker.submit(self._closing(events))
@@ -311,14 +307,12 @@ class RunExecutor:
             unfence=True,
         )
         now, limits = self._deps.now(), self._deps.limits
-        closed = self.run.closed(
-            now, holder=self._deps.holder, expires=now + limits.interrupt_seconds
-        )
+        closed = self.run.closed(now, expires=now + limits.interrupt_seconds)
         interrupted = self.run.status is Status.INTERRUPTED
         name = "towpath.run.interrupted" if interrupted else "towpath.run.ended"
         appends = (last, notice(self.run, name))
         key, result = self._request or (None, b"")
-        return Write(appends, (closed,), key=key, result=lambda _: result)
+        return Write(appends, (closed,), key=key, result=result)
 
     async def _make_again(self, failures: int) -> list[RunEvent]:
         """Read the run back from the log and return a new ending; empty if it has ended there.
@@ -365,8 +359,10 @@ async def read_back(key: RunKey, deps: RunDeps) -> tuple[Run, LogRange]:
     past = await deps.store.conversation(*key.thread_key)
     run = Run(key, history=past.messages, state=past.state, new_id=deps.new_id)
     replay = await deps.broker.read(key.channel, past.offset)
-    for publication in replay.publications:
+    for number, publication in enumerate(replay.publications, 1):
         run.replay(msgspec.json.decode(publication.data))
+        if number % PIECE == 0:
+            await asyncio.sleep(0)
     first = replay.publications[0].offset if replay.publications else None
     return run, LogRange(first, replay.top)
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from towpath.events.build import custom, thinking, tool_call, tool_result
 from towpath.events.types import RENAMED, TYPES, IllegalEvent
-from towpath.events.values import ToolCall
+from towpath.events.values import ToolCall, ToolResult
 
 Fields = Mapping[str, Any]
 
@@ -45,11 +45,16 @@ class GoldenPath:
             return {**fields, "type": name}
         return custom(name, dict(fields))
 
+    def published(self, item: object) -> None:
+        """Note that the run took an item; one that the run refused is not noted."""
+        if isinstance(item, ToolCall):
+            self._waiting.append(item)
+        elif isinstance(item, ToolResult) and item.call in self._waiting:
+            self._waiting.remove(item.call)
+
     def _call(self, fields: Fields) -> ToolCall:
         key = fields.get("tool_call_id")
-        call = tool_call(fields["tool_name"], fields.get("arguments"), id=key)
-        self._waiting.append(call)
-        return call
+        return tool_call(fields["tool_name"], fields.get("arguments"), id=key)
 
     def _result(self, fields: Fields) -> object:
         name, key = fields.get("tool_name"), fields.get("tool_call_id")
@@ -58,7 +63,6 @@ class GoldenPath:
         )
         found = next(named, None)
         if found is not None:
-            self._waiting.remove(found)
             return found.result(fields.get("result", ""))
         if key is not None:
             return tool_result(key, fields.get("result", ""))

@@ -4,7 +4,7 @@ How to think about it
 =====================
 
 A run that needs a person ends, with the outcome `interrupt` and a list of interrupts. While the
-interrupts wait, there is no task, no lease and no deadline. Each interrupt is a row in the store.
+interrupts wait, there is no task and no deadline. Each interrupt is a row in the store.
 It is `OPEN` until the first of four transitions: a person approves it, a person refuses it, it
 expires, or it is superseded because the thread continues without it. The table holds these
 transitions from `OPEN` only. So a decision is final, and a later one gets the status as its answer.

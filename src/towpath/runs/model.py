@@ -11,8 +11,11 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from towpath.channels import Channel, thread_channel
-from towpath.errors import Conflict
+from towpath.errors import Conflict, TowpathError
 from towpath.events.types import Event, Message
+
+MAX_QUEUED: Final = 16
+"""How many runs may wait for one thread."""
 
 
 class Status(Enum):
@@ -56,6 +59,10 @@ OVER: Final = frozenset(
 """The states in which a run has ended."""
 
 
+class RunIsOver(TowpathError):
+    """An item or a transition came after the terminal event; it is refused."""
+
+
 class ThreadBusy(Conflict):
     """Another run is active on the thread."""
 
@@ -68,8 +75,8 @@ class TurnMoved(Conflict):
     """The queue of the thread has changed since it was read; read it again."""
 
 
-class LeaseHeld(Conflict):
-    """The run to be ended is held by another holder, or has no lease any more."""
+class AlreadyEnded(Conflict):
+    """The run to be ended has its terminal event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +137,45 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadKey:
+    """The key of a thread: tenant, user, id."""
+
+    tenant: str
+    user: str
+    id: str
+
+    @property
+    def columns(self) -> tuple[str, str, str]:
+        """The primary key as the tables have it."""
+        return (self.tenant, self.user, self.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadCreated:
+    """Fact: a thread was created; raises Conflict if a thread with this id exists."""
+
+    key: ThreadKey
+    title: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadRenamed:
+    """Fact: a thread got another title; raises NotFound if the thread does not exist."""
+
+    key: ThreadKey
+    title: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadDeleted:
+    """Fact: a thread and its content were deleted; raises Conflict if a run is active or queued."""
+
+    key: ThreadKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOpened:
     """Fact: a run's first event is in the log; raises ThreadBusy if it is not the run's turn."""
 
@@ -139,10 +185,6 @@ class RunOpened:
     thread_offset: int
     """The thread's offset when its history was read; raises ThreadMoved if it has changed."""
     at: float
-    holder: str
-    """The holder of the run's lease."""
-    lease: float
-    """When the lease expires, in Unix seconds, unless it is renewed."""
     queued: Queued | None = None
     """The run as it was queued, if it was; raises TurnMoved if it is no longer the next one."""
 
@@ -165,25 +207,8 @@ class RunWithdrawn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeasesRenewed:
-    """Fact: a holder renews the leases of those of these runs that it still holds."""
-
-    holder: str
-    keys: tuple[RunKey, ...]
-    expires: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeasesInherited:
-    """Fact: a holder takes over every lease, because only its process has the log open."""
-
-    holder: str
-    expires: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunClosed:
-    """Fact: a run's terminal event is in the log; raises LeaseHeld if another holder has it."""
+    """Fact: a run's terminal event is in the log; raises AlreadyEnded if the run has one."""
 
     key: RunKey
     status: Status
@@ -194,7 +219,5 @@ class RunClosed:
     """The whole conversation after the run; None leaves conversation and state unchanged."""
     state: Any
     at: float
-    holder: str
-    """The holder that ends the run."""
     expires: float
     """When its interrupts expire, if it ended with interrupts."""

@@ -4,7 +4,8 @@ import msgspec
 
 from towpath.channels import Channel, user_channel
 from towpath.log.broker import Append, Item
-from towpath.runs.run import Run, RunEvent
+from towpath.runs.encoding import RunEvent
+from towpath.runs.run import Run
 
 
 def items_of(events: list[RunEvent]) -> tuple[Item, ...]:

@@ -12,6 +12,7 @@ from towpath.channels import Channel
 from towpath.errors import Conflict, StorageError
 from towpath.events.types import IllegalEvent
 from towpath.log.broker import Broker, IdempotencyKey, Position, failure
+from towpath.log.idempotency import last_position
 from towpath.runs.executor import RunExecutor
 from towpath.runs.golden import GoldenPath
 
@@ -52,7 +53,7 @@ class Pushes:
 
         Raises:
             RunIsOver: the run has ended.
-            IllegalEvent: the event is malformed, or not legal now; the run goes on.
+            IllegalEvent: the event is malformed, too large, or not legal now; the run goes on.
             Conflict: the key was used with another event.
             StorageError: the event is not in the log, and the run ends.
         """
@@ -75,12 +76,15 @@ class Pushes:
         self, event_type: str, fields: Mapping[str, Any], key: IdempotencyKey | None
     ) -> Position:
         executor = self._executor
+        if key is not None and (earlier := await self._broker.stored_result(key)) is not None:
+            return last_position(earlier)  # It was pushed into an earlier run.
         try:
             await executor.room()
-            written = executor.publish(self._golden.item(event_type, fields), key)
+            item = self._golden.item(event_type, fields)
+            written = executor.publish(item, key)
+            self._golden.published(item)
             if written is not None:
-                span = (await asyncio.shield(written)).spans[0]
-                return Position(span.epoch, span.last)
+                return last_position(await asyncio.shield(written))
         except StorageError:
             executor.end_from_within(executor.run.fail("run.storage"))
             raise

@@ -13,10 +13,17 @@ import contextlib
 import msgspec
 
 from towpath import telemetry
-from towpath.errors import BadRequest, CommandError, Conflict, NotFound, StorageError
+from towpath.errors import (
+    BadRequest,
+    CommandError,
+    Conflict,
+    NotFound,
+    RowDamaged,
+    StorageError,
+)
 from towpath.identity import Principal
-from towpath.log.broker import Append, IdempotencyKey, Span, Write, write
-from towpath.log.idempotency import write_once
+from towpath.log.broker import Append, IdempotencyKey, Position, Write, write
+from towpath.log.idempotency import storing
 from towpath.runs.deps import RunDeps
 from towpath.runs.executor import run_ended
 from towpath.runs.model import (
@@ -30,7 +37,15 @@ from towpath.runs.model import (
     TurnMoved,
 )
 from towpath.runs.publications import items_of, notice
-from towpath.runs.requests import QueuedRequest, R, RunRequest, Start, Started, StartOptions
+from towpath.runs.requests import (
+    QueuedRequest,
+    R,
+    RunRequest,
+    Start,
+    Started,
+    StartOptions,
+    result_of,
+)
 from towpath.runs.run import Run
 
 
@@ -49,6 +64,7 @@ class RunQueue:
         self._deps = deps
         self._open_run = open_run
         self._group = group
+        self._resumed = False
         self._stopped = asyncio.Event()
         self._advancing: set[asyncio.Task[None]] = set()
 
@@ -65,14 +81,13 @@ class RunQueue:
             request=request, messages=request.messages, roles=sorted(principal.roles)
         )
         fact = RunQueued(key=key, request=msgspec.json.encode(stored), at=self._deps.now())
-        # A reader of the run starts at this position and reads everything published after it.
-        span = Span(key.channel, top.epoch, top.top + 1, top.top)
         run = Run(key, history=[], new_id=self._deps.new_id)
         change = Write((notice(run, "towpath.run.queued"),), (fact,))
-        result = options.result.at(key, span)
-        result = await write_once(self._deps.broker, options.key, result, change)
+        # A reader of the run starts at this position and reads everything published after it.
+        result = options.result.at(key, Position(top.epoch, top.top))
+        written = await write(self._deps.broker, storing(result, options.key, change))
         self.wake(*key.thread_key)
-        return result
+        return result_of(options.result, written)
 
     async def withdraw(
         self, key: RunKey, request: tuple[IdempotencyKey, bytes] | None = None
@@ -87,7 +102,7 @@ class RunQueue:
             False if the run is no longer queued.
         """
         request_key, result = request or (None, b"")
-        change = Write(facts=(RunWithdrawn(key=key),), key=request_key, result=lambda _: result)
+        change = Write(facts=(RunWithdrawn(key=key),), key=request_key, result=result)
         try:
             await write(self._deps.broker, change)
         except NotFound:
@@ -100,8 +115,14 @@ class RunQueue:
             await self.withdraw(waiting.key)
 
     async def resume(self) -> None:
-        """Begin the runs that were queued when the last process ended."""
-        for tenant, user, thread in await self._deps.store.waiting_threads():
+        """Begin the runs that were queued when the last process ended.
+
+        No run begins earlier: its agent may use the gateway, which is complete right after this
+        call. So nothing is awaited once the first run is scheduled.
+        """
+        waiting = await self._deps.store.waiting_threads()
+        self._resumed = True
+        for tenant, user, thread in waiting:
             self.wake(tenant, user, thread)
 
     async def stop(self) -> None:
@@ -111,8 +132,8 @@ class RunQueue:
             await asyncio.wait(self._advancing)
 
     def wake(self, tenant: str, user: str, thread: str) -> None:
-        """Schedule `advance` for a thread, and return at once."""
-        if self._stopped.is_set():
+        """Schedule `advance` for a thread, and return at once; `resume` schedules all of them."""
+        if self._stopped.is_set() or not self._resumed:
             return
         advancing = self._group.create_task(
             self._advance(tenant, user, thread), name=f"queue of {thread}"
@@ -136,6 +157,9 @@ class RunQueue:
         while not self._stopped.is_set():
             try:
                 await self.advance(tenant, user, thread)
+                return
+            except RowDamaged as error:  # The thread begins no run until it is deleted.
+                self._deps.telemetry.emit(telemetry.InternalError(where="queue", error=error))
                 return
             except StorageError as error:
                 self._deps.telemetry.emit(telemetry.InternalError(where="queue", error=error))
@@ -186,16 +210,8 @@ class RunQueue:
         events = run.begin({"messages": stored.messages if stored else []})
         events += run.cancel() if head.withdrawn else run.fail("run.failed", "it could not begin")
         now = deps.now()
-        opened = RunOpened(
-            key=key,
-            title="",
-            thread_offset=past.offset,
-            at=now,
-            holder=deps.holder,
-            lease=now,
-            queued=head,
-        )
+        opened = RunOpened(key=key, title="", thread_offset=past.offset, at=now, queued=head)
         append = Append(key.channel, items_of(events))
-        facts = (opened, run.closed(now, holder=deps.holder, expires=now))
+        facts = (opened, run.closed(now, expires=now))
         await write(deps.broker, Write((append, notice(run, "towpath.run.ended")), facts))
         deps.telemetry.emit(run_ended(run, 0.0))

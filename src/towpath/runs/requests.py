@@ -16,7 +16,7 @@ from towpath.channels import is_id, is_thread_id
 from towpath.errors import BadRequest
 from towpath.events.types import Event, IllegalEvent, Message
 from towpath.identity import Principal, UserExecutionContext
-from towpath.log.broker import Append, IdempotencyKey, Span, Write
+from towpath.log.broker import Append, IdempotencyKey, Position, Write, Written
 from towpath.runs.deps import RunDeps
 from towpath.runs.model import Queued, RunKey, RunOpened
 from towpath.runs.publications import items_of, notice
@@ -144,11 +144,6 @@ class ThreadPosition(msgspec.Struct, frozen=True, kw_only=True):
     epoch: str
     offset: int
 
-    @classmethod
-    def before(cls, span: Span) -> Self:
-        """Return the position after which a reader receives everything in the span."""
-        return cls(epoch=span.before.epoch, offset=span.before.offset)
-
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
     """A run that began, and the position before its first event."""
@@ -158,10 +153,15 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     position: ThreadPosition
 
     @classmethod
-    def at(cls, key: RunKey, span: Span) -> Self:
-        """Return the result of `run.start` for a run whose first event is in the span."""
-        position = ThreadPosition.before(span)
+    def at(cls, key: RunKey, before: Position) -> Self:
+        """Return the result of `run.start` for a run whose events are after a position."""
+        position = ThreadPosition(epoch=before.epoch, offset=before.offset)
         return cls(thread_id=key.thread, run_id=key.run, position=position)
+
+    @classmethod
+    def to_store(cls, key: RunKey) -> bytes:
+        """Return the result without its position, which is that of the write; see `result_of`."""
+        return msgspec.json.encode({"thread_id": key.thread, "run_id": key.run})
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -173,10 +173,15 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     position: ThreadPosition | None = None
 
     @classmethod
-    def at(cls, key: RunKey, span: Span) -> Self:
-        """Return the result of the decision that starts a run whose first event is in the span."""
-        position = ThreadPosition.before(span)
+    def at(cls, key: RunKey, before: Position) -> Self:
+        """Return the result of the decision that starts a run whose events are after a position."""
+        position = ThreadPosition(epoch=before.epoch, offset=before.offset)
         return cls(status="accepted", thread_id=key.thread, run_id=key.run, position=position)
+
+    @classmethod
+    def to_store(cls, key: RunKey) -> bytes:
+        """Return the result without its position, which is that of the write; see `result_of`."""
+        return msgspec.json.encode(cls(status="accepted", thread_id=key.thread, run_id=key.run))
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,6 +192,23 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 
 R = TypeVar("R", Started, Decided)
 """The result of the request that opens a run."""
+
+
+def result_of(kind: type[R], written: Written) -> R:
+    """Return the result of a request that opens a run, from what is stored under its key.
+
+    The position of a run that began with the write is that of the write. A queued run was stored
+    with its position, and so was every run by earlier versions.
+
+    Args:
+        kind: the class of the result.
+        written: the result of the write that stored it, or of its repetition.
+    """
+    stored: dict[str, Any] = msgspec.json.decode(written.result)
+    if "run_id" in stored and "position" not in stored:
+        epoch, offset = written.spans[0].before
+        stored["position"] = {"epoch": epoch, "offset": offset}
+    return msgspec.convert(stored, kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,8 +280,6 @@ def opening(
         title=_title_of(events[0].event["input"]["messages"]),
         thread_offset=offset,
         at=deps.now(),
-        holder=deps.holder,
-        lease=deps.lease_end(),
         queued=options.queued,
     )
     first = Append(key.channel, items_of(events), fence=True)
@@ -267,7 +287,7 @@ def opening(
         (first, notice(run, "towpath.run.started")),
         (*options.facts, opened),
         key=options.key,
-        result=lambda spans: msgspec.json.encode(options.result.at(key, spans[0])),
+        result=options.result.to_store(key),
     )
 
 

@@ -15,18 +15,17 @@ An agent may yield the lifecycle events itself: its RUN_STARTED is dropped, sinc
 and its terminal event ends the run.
 
 Each event is checked against the legal order once and encoded once, when it is made. An event that
-has no encoding is refused like an illegal one. The log stores these bytes, and every reader gets
-them. If an event of an agent is refused, the executor ends the run.
+has no encoding, or is larger than `event_bytes`, is refused like an illegal one. The log stores the
+bytes, and every reader gets them. If an event of an agent is refused, the executor ends the run.
 
 No I/O, no time; ids are an argument.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from towpath import codes
-from towpath.errors import TowpathError
 from towpath.events.digest import Growing
 from towpath.events.fold import Fold
 from towpath.events.interrupts import check_interrupts, expiry
@@ -42,22 +41,16 @@ from towpath.events.types import (
     parse,
 )
 from towpath.events.values import EventValue, Ids
-from towpath.runs.encoding import SurrogateHalves, as_unicode, check_depth, encoded
-from towpath.runs.model import TRANSITIONS, RunClosed, RunKey, Status, Transition
-
-
-class RunIsOver(TowpathError):
-    """An item or a transition came after the terminal event; it is refused."""
-
-
-class RunEvent(NamedTuple):
-    """An event to publish."""
-
-    event: Event
-    tags: dict[str, str]
-    """The metadata it carries (WIRE section 6)."""
-    data: bytes
-    """Its encoding as JSON."""
+from towpath.runs.encoding import (
+    EVENT_BYTES,
+    EventEncoder,
+    EventTooLarge,
+    RunEvent,
+    SurrogateHalves,
+    as_unicode,
+    check_depth,
+)
+from towpath.runs.model import TRANSITIONS, RunClosed, RunIsOver, RunKey, Status, Transition
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +73,7 @@ class Run:
         state: Any = None,
         new_id: Callable[[], str],
         keep_raw: bool = False,
+        event_bytes: int = EVENT_BYTES,
     ) -> None:
         self.key = key
         self._tags_of_run = {"thread": key.thread, "run": key.run, "agent": key.agent}
@@ -93,6 +87,7 @@ class Run:
         self._new_id = new_id
         self._value_ids = Ids(new_id, self._fold)
         self._keep_raw = keep_raw
+        self._encoder = EventEncoder(event_bytes)
         self._new_events: list[RunEvent] = []
         self._content_known = True
         self._stream: _Stream | None = None
@@ -126,7 +121,7 @@ class Run:
         if parent is not None:
             event["parentRunId"] = parent
         started = parse({**event, "input": {**self._ids, **run_input}})
-        data = encoded(started)
+        data = self._encoder.encode(started)
         self._move(Transition.BEGIN)
         self._fold.bound = True
         self._make(started, data)
@@ -139,6 +134,7 @@ class Run:
 
         Raises:
             IllegalEvent: it is malformed or not legal here; it had no effect.
+            EventTooLarge: it makes an event of more than `event_bytes`; it had no effect.
             RunIsOver: the run has ended; the item is refused.
         """
         if self.status is not Status.RUNNING:
@@ -146,8 +142,9 @@ class Run:
         if isinstance(item, str):
             self._chunk("TEXT_MESSAGE", None, item, {"role": "assistant"})
         elif isinstance(item, EventValue):
-            for event in [parse(self._named(one)) for one in item.events(self._value_ids)]:
-                self._feed(event)
+            with self._value_ids.attempt():
+                for event in [parse(self._named(one)) for one in item.events(self._value_ids)]:
+                    self._feed(event)
         else:
             self._feed(parse(self._named(item)))
         return self._out()
@@ -163,8 +160,11 @@ class Run:
         return self._out()
 
     def fail(self, code: str, message: str | None = None) -> list[RunEvent]:
-        """End with an error; return no events if the run has ended already."""
-        self._break(Transition.FAIL, code, message)
+        """End with an error, or `run.too_large` if it is; return no events if the run has ended."""
+        try:
+            self._break(Transition.FAIL, code, message)
+        except EventTooLarge as large:
+            self._break(Transition.FAIL, large.run_code, None)
         return self._out()
 
     def lose(self) -> list[RunEvent]:
@@ -179,17 +179,18 @@ class Run:
         self._fold.feed(event)
         self.events += 1
 
-    def closed(self, at: float, *, holder: str, expires: float) -> RunClosed:
+    def closed(self, at: float, *, expires: float) -> RunClosed:
         """Return the fact that the run has ended, with the conversation as it is now.
 
         Args:
             at: when it ended, in Unix seconds.
-            holder: the holder that ends it.
             expires: when its interrupts expire, if they set no time; Unix seconds.
         """
         started, ended = self._fold.started, self._fold.ended
         assert started is not None, "the run has begun"
         assert ended is not None, "the run has ended"
+        if self.status is Status.INTERRUPTED:
+            expires = expiry(ended["outcome"], expires)
         return RunClosed(
             key=self.key,
             status=self.status,
@@ -199,10 +200,7 @@ class Run:
             messages=self._fold.messages if self._content_known else None,
             state=self._fold.state,
             at=at,
-            holder=holder,
-            expires=expiry(ended["outcome"], expires)
-            if self.status is Status.INTERRUPTED
-            else expires,
+            expires=expires,
         )
 
     @property
@@ -233,7 +231,7 @@ class Run:
     def _make(self, event: Event, data: bytes | None = None) -> None:
         """Check and apply an event made by the run; `data` is its encoding, if already made."""
         self._fold.order.check(event)
-        self._apply(event, encoded(event) if data is None else data)
+        self._apply(event, self._encoder.encode(event) if data is None else data)
 
     def _apply(self, event: Event, data: bytes) -> None:
         """Apply an event that is legal, and keep it until the caller takes it."""
@@ -287,17 +285,17 @@ class Run:
         if event["type"] in DELTAS:
             self._take_delta(event, event[DELTAS[event["type"]]])
             return
-        data = encoded(event)
+        data = self._encoder.bounded(event)
         self._close_stream()
         self._apply(event, data)
 
     def _take_delta(self, event: Event, key: str) -> None:
         event["delta"], half = self._halves.join(key, event["delta"])
-        data = encoded(event)
+        pieces = self._encoder.deltas(event)
         self._close_stream()
         self._halves.keep(key, half)
-        if event["delta"]:
-            self._apply(event, data)
+        for piece, data in pieces:
+            self._apply(piece, data)
 
     def _check(self, event: Event) -> None:
         """Raise IllegalEvent if an event of the agent is not legal once the stream is closed."""
@@ -327,13 +325,16 @@ class Run:
             if prefix == "TOOL_CALL" and "toolCallName" not in start:
                 raise IllegalEvent(f"{prefix}_CHUNK", "the first one needs a toolCallName")
             streaming = _Stream(prefix, key or self._new_id())
+        text, half = self._halves.join(streaming.id, delta)
+        suffix = "ARGS" if prefix == "TOOL_CALL" else "CONTENT"
+        event = {"type": f"{prefix}_{suffix}", name: streaming.id, "delta": text}
+        pieces = self._encoder.deltas(event)
+        if streaming is not self._stream:
             self._take({"type": f"{prefix}_START", name: streaming.id, **start})
             self._stream = streaming
-        text, half = self._halves.join(streaming.id, delta)
         self._halves.keep(streaming.id, half)
-        if text:
-            suffix = "ARGS" if prefix == "TOOL_CALL" else "CONTENT"
-            self._make({"type": f"{prefix}_{suffix}", name: streaming.id, "delta": text})
+        for piece, data in pieces:
+            self._make(piece, data)
 
     def _close_stream(self) -> None:
         if self._stream is not None:
@@ -378,8 +379,8 @@ class Run:
         ended: Event = {"type": "RUN_FINISHED", **self._ids, "outcome": outcome}
         if result is not None:
             ended["result"] = result
-        # An ending that is not JSON is refused here, while the run can still end another way.
-        data = encoded(ended)
+        # An invalid or large ending is refused here, while the run can still end another way.
+        data = self._encoder.bounded(ended)
         self._stream = None
         for event in self._fold.order.closing():
             self._make(event)
@@ -389,8 +390,10 @@ class Run:
     def _break(self, transition: Transition, code: str, message: str | None) -> None:
         if self.status is not Status.RUNNING:
             return
+        sentence = as_unicode(message or codes.RUN_CODES.get(code, code))
+        ended: Event = {"type": "RUN_ERROR", "code": as_unicode(code), "message": sentence}
         # What cannot be written raises here, while the run can still end another way.
-        code, sentence = as_unicode(code), as_unicode(message or codes.RUN_CODES.get(code, code))
-        self.code = code
+        data = self._encoder.bounded(ended)
+        self.code = ended["code"]
         self._move(transition)
-        self._make({"type": "RUN_ERROR", "code": self.code, "message": sentence})
+        self._make(ended, data)

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
-from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import msgspec
@@ -19,20 +18,13 @@ from towpath.agents.agent import Agent, AgentInput, AgentRegistry, DoubleTexting
 from towpath.errors import BadRequest, Conflict, NotFound, StorageError, TooLarge, Unavailable
 from towpath.identity import Principal
 from towpath.log.broker import Broker, IdempotencyKey, Span, failure, write
-from towpath.log.idempotency import stored_result
+from towpath.runs.active import ActiveRuns
 from towpath.runs.approvals import Approvals, answer_options
 from towpath.runs.deps import RunDeps, RunLimits
 from towpath.runs.executor import RunExecutor, agent_fault
 from towpath.runs.interrupts import DECISIONS, NotOpen
-from towpath.runs.leases import ActiveRuns, Leases
-from towpath.runs.model import (
-    OVER,
-    LogRange,
-    RunKey,
-    Status,
-    ThreadBusy,
-    ThreadMoved,
-)
+from towpath.runs.lost import LostRuns
+from towpath.runs.model import OVER, LogRange, RunKey, Status, ThreadBusy, ThreadMoved
 from towpath.runs.pushes import Pushes
 from towpath.runs.queue import RunQueue
 from towpath.runs.requests import (
@@ -45,6 +37,7 @@ from towpath.runs.requests import (
     StartOptions,
     agent_input,
     opening,
+    result_of,
 )
 from towpath.runs.run import Run
 from towpath.runs.store import ThreadStore
@@ -80,7 +73,6 @@ class RunService:
             limits=limits or RunLimits(),
             now=now,
             new_id=new_id,
-            holder=uuid.uuid4().hex,
         )
         self._active = ActiveRuns()
         self._commands: set[asyncio.Task[Any]] = set()
@@ -89,43 +81,40 @@ class RunService:
         self._approvals = Approvals(self._deps, registry, self._start)
         self._group = asyncio.TaskGroup()
         self._queue = RunQueue(self._deps, self._open, self._group)
-        self._leases = Leases(
+        self._lost = LostRuns(
             self._deps, self._active, lambda key: self._queue.wake(*key.thread_key)
         )
-        self._expiring: asyncio.Task[None] | None = None
-        self._renewing: asyncio.Task[None] | None = None
+        self._expiring: asyncio.Task[None]
+        self._ending_lost: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        await self._leases.take_over()
-        self._renewing = self._group.create_task(self._leases.watch(), name="leases")
+        self._ending_lost = self._group.create_task(self._lost.watch(), name="lost runs")
         self._expiring = self._group.create_task(
             self._approvals.watch(), name="expiring interrupts"
         )
         await self._queue.resume()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._expiring is not None:
-            self._expiring.cancel()
-        try:
-            async with asyncio.timeout(self._deps.limits.drain_seconds):
-                await self.drain()
-        except TimeoutError:
-            self.stop_retrying()
-        if self._renewing is not None:
-            self._renewing.cancel()
-        await self._group.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *raised: object) -> None:
+        self._expiring.cancel()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_exit(self._group)  # It cancels its tasks if the exit is cancelled.
+            stack.callback(self._ending_lost.cancel)
+            stack.callback(self.stop_retrying)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._deps.limits.drain_seconds):
+                    await self.drain()
 
     def stop_retrying(self) -> None:
         """Stop trying to write endings; the process that opens the log next writes them."""
         for executor in self._active:
             executor.stop_retrying()
+
+    @property
+    def unreturned(self) -> list[RunKey]:
+        """The runs whose agents have not returned, also of runs that are over."""
+        return list(self._deps.agent_tasks.values())
 
     @property
     def active(self) -> int:
@@ -299,6 +288,9 @@ class RunService:
             except ThreadMoved:
                 continue
             except ThreadBusy:
+                if await self._lost.end_in_thread(request.run_key(principal).thread_key):
+                    self._refuse_while_draining()
+                    continue
                 # A run that answers interrupts is never queued: the run before it would supersede
                 # the interrupts.
                 answers = options.parent is not None or bool(request.answers)
@@ -331,9 +323,9 @@ class RunService:
             # This check must come after the lookup above. If the same request was written before
             # it, its result is found here; if after it, the write below returns that result.
             if options.key is not None and (
-                earlier := await stored_result(deps.broker, options.key, options.result)
+                earlier := await deps.broker.stored_result(options.key)
             ):
-                return earlier
+                return result_of(options.result, earlier)
             options = answer_options(options, interrupts, request, now)
         run = Run(
             key,
@@ -341,14 +333,14 @@ class RunService:
             state=past.state,
             new_id=deps.new_id,
             keep_raw=deps.limits.keep_raw,
+            event_bytes=deps.limits.event_bytes,
         )
         first_write = opening(run, request, options, offset=past.offset, deps=deps)
         with self._active.opening(key):
             written = await write(deps.broker, first_write)
-            if written.repeated:
-                return msgspec.json.decode(written.result, type=options.result)
-            self._launch(run, written.spans[0], agent, agent_input(run, principal, request))
-        return options.result.at(key, written.spans[0])
+            if not written.repeated:
+                self._launch(run, written.spans[0], agent, agent_input(run, principal, request))
+        return result_of(options.result, written)
 
     async def _free_thread(self, thread_key: tuple[str, str, str]) -> None:
         """End the active run and the queued runs of a thread, and wait for their endings.

@@ -17,7 +17,6 @@ from towpath.agents.agent import AgentInput
 from towpath.channels import thread_channel
 from towpath.errors import Conflict, NotFound, StorageError
 from towpath.log.broker import Append, Item, Write, Written, write
-from towpath.log.sqlite.integrity import checksums
 from towpath.runs.interrupts import (
     AnswersMoved,
     InterruptDecided,
@@ -25,14 +24,16 @@ from towpath.runs.interrupts import (
     InterruptStatus,
     NotOpen,
 )
-from towpath.runs.model import RunKey, RunOpened, ThreadMoved
-from towpath.runs.tables.sqlite import projection
-from towpath.runs.tables.sqlite.projection import (
+from towpath.runs.model import (
+    RunKey,
+    RunOpened,
     ThreadCreated,
     ThreadDeleted,
     ThreadKey,
+    ThreadMoved,
     ThreadRenamed,
 )
+from towpath.runs.tables.sqlite import runs
 
 ENGINES = ("memory", "sqlite")
 KEY = ThreadKey(tenant="acme", user="alice", id="t1")
@@ -40,6 +41,8 @@ VERSION_1 = Path(__file__).with_name("version_1.sql")
 """A data file as version 1 of the schema left it: a finished run, and one that had asked."""
 VERSION_6 = Path(__file__).with_name("version_6.sql")
 """One of version 6: a thread with two runs, one that was asked, one where a run goes on."""
+VERSION_7 = Path(__file__).with_name("version_7.sql")
+"""The same rows as version 7 had them: the last version with leases."""
 
 
 @pytest.fixture(params=ENGINES)
@@ -286,7 +289,7 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path)
         assert (question.id, question.status.value) == ("q1", "open")
         await stage.check()
     with closing(sqlite3.connect(tmp_path / "log.sqlite3")) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (7,)
+        assert db.execute("PRAGMA user_version").fetchone() == (8,)
         columns = "tenant, user, thread, place, id, body"
         kept = db.execute(f"SELECT {columns} FROM messages WHERE place < 3").fetchall()
         tables = "SELECT type, name, sql FROM sqlite_master WHERE name LIKE 'interrupts%'"
@@ -299,10 +302,14 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path)
             assert migrated
 
 
-async def test_r125_a_file_of_version_6_gets_the_new_indexes(tmp_path: Path) -> None:
-    """All rows are there, the list names the active run, and the indexes are a new file's."""
+@pytest.mark.parametrize("version", [VERSION_6.read_text(), VERSION_7.read_text()], ids="67")
+async def test_r125_an_older_file_gets_the_tables_of_a_new_one(
+    tmp_path: Path, version: str
+) -> None:
+    """All rows are there, the list names the active run, tables and indexes are a new file's."""
     with closing(sqlite3.connect(tmp_path / "log.sqlite3")) as db:
-        db.executescript(VERSION_6.read_text())
+        db.executescript(version)
+        assert "leases" in tables_of(db)
         before = rows_of(db)
     async with staged("sqlite", tmp_path, enter=False) as stage:
         listed = await stage.store.threads("acme", "alice", limit=9)
@@ -316,13 +323,15 @@ async def test_r125_a_file_of_version_6_gets_the_new_indexes(tmp_path: Path) -> 
         assert [one.key.run for one in await stage.store.unfinished()] == ["r4"]
     with closing(sqlite3.connect(tmp_path / "log.sqlite3")) as db:
         assert rows_of(db) == before
-        migrated = indexes_of(db)
+        migrated, tables = indexes_of(db), tables_of(db)
     async with staged("sqlite", tmp_path, enter=False) as stage:
         assert len(await stage.store.threads("acme", "alice", limit=9)) == 3
     (tmp_path / "fresh").mkdir()
     async with staged("sqlite", tmp_path / "fresh"):
         with closing(sqlite3.connect(tmp_path / "fresh/log.sqlite3")) as db:
             assert indexes_of(db) == migrated
+            assert tables_of(db) == tables
+    assert "leases" not in tables
     assert "runs_active" in migrated
     assert not {"runs_unfinished", "interrupts_thread"} & migrated.keys()
 
@@ -338,7 +347,6 @@ async def test_a_file_with_two_active_runs_in_a_thread_is_brought_up_to_date(
             " SELECT tenant, user, 'earlier', thread, agent, status, started - 1 FROM runs"
             " WHERE id='r4'"
         )
-        checksums.renew(db)
         db.commit()
     async with staged("sqlite", tmp_path, enter=False) as stage:
         assert [one.key.run for one in await stage.store.unfinished()] == ["r4"]
@@ -349,8 +357,13 @@ async def test_a_file_with_two_active_runs_in_a_thread_is_brought_up_to_date(
 
 def rows_of(db: sqlite3.Connection) -> dict[str, list[tuple[object, ...]]]:
     """Return the rows of the projection's tables."""
-    tables = ("threads", "messages", "runs", "interrupts", "queued", "leases")
+    tables = ("threads", "messages", "runs", "interrupts", "queued")
     return {table: db.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
+
+
+def tables_of(db: sqlite3.Connection) -> set[str]:
+    """Return the names of the tables."""
+    return {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
 
 
 def indexes_of(db: sqlite3.Connection) -> dict[str, str]:
@@ -364,9 +377,9 @@ async def test_p5_a_second_active_run_is_impossible(
     """Were nobody to look whether a run is active, the table would refuse another one."""
     async with staged(kind, tmp_path) as stage:
         run = await stage.cast(waiting("a")).start()
-        monkeypatch.setattr(projection, "has_active_run", lambda db, thread: False)
+        monkeypatch.setattr(runs, "active", lambda db, thread: None)
         key = RunKey(tenant="acme", user="alice", thread="t1", run="r2", agent="agent")
-        opened = RunOpened(key=key, title="", thread_offset=0, at=1_000.0, holder="h", lease=0.0)
+        opened = RunOpened(key=key, title="", thread_offset=0, at=1_000.0)
         append = Append(thread_channel("acme", "alice", "t1"), (Item(b"{}", {}),))
         with pytest.raises((sqlite3.IntegrityError, StorageError)):
             await write(stage.broker, Write((append,), (opened,)))
@@ -431,7 +444,7 @@ async def test_p5_a_refused_decision_leaves_no_trace(kind: str, tmp_path: Path) 
         run = await stage.cast(asking).start()
         await stage.done(run)
         key = RunKey(tenant="acme", user="alice", thread="t1", run="r2", agent="agent")
-        opened = RunOpened(key=key, title="", thread_offset=99, at=1_000.0, holder="h", lease=0.0)
+        opened = RunOpened(key=key, title="", thread_offset=99, at=1_000.0)
         channel = thread_channel("acme", "alice", "t1")
         append = Append(channel, (Item(b"{}", {}),))
         with pytest.raises(ThreadMoved):

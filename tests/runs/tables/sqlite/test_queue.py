@@ -17,20 +17,24 @@ from towpath.errors import CommandError, Conflict, LimitExceeded, NotFound
 from towpath.log.broker import Append, Item, Span, Write, Written, write
 from towpath.runs.interrupts import InterruptStatus
 from towpath.runs.model import (
+    MAX_QUEUED,
     Queued,
     RunKey,
     RunOpened,
     RunQueued,
     RunWithdrawn,
     ThreadBusy,
+    ThreadDeleted,
+    ThreadKey,
     TurnMoved,
 )
+from towpath.runs.questions import QueuedRuns
 from towpath.runs.requests import Decision
 from towpath.runs.tables.sqlite import queue
-from towpath.runs.tables.sqlite.projection import ThreadDeleted, ThreadKey, ThreadProjection
-from towpath.runs.tables.sqlite.queue import MAX_QUEUED
+from towpath.runs.tables.sqlite.projection import ThreadProjection
 
 ENGINES = ("memory", "sqlite")
+THREAD = ThreadKey(tenant="acme", user="alice", id="t1")
 VERSION_1 = Path(__file__).with_name("version_1.sql")
 
 
@@ -61,8 +65,6 @@ async def open_run(stage: Stage, run: str, as_seen: Queued | None, *, offset: in
         title="",
         thread_offset=offset,
         at=2.0,
-        holder="h",
-        lease=0.0,
         queued=as_seen,
     )
     append = Append(thread_channel("acme", "alice", "t1"), (Item(b"{}", {}),), fence=True)
@@ -208,7 +210,7 @@ def test_the_line_is_a_line(made: list[tuple[str, int]]) -> None:
         run = f"r{number}"
         expected = allowed(model, what, run)
         assert applied(db, what, run) == expected
-        found = queue.waiting(db, "acme", "alice", "t1")
+        found = queue.waiting(db, QueuedRuns("acme", "alice", "t1"))
         assert [(one.key.run, one.withdrawn) for one in found] == model.line
 
 
@@ -243,7 +245,7 @@ def applied(db: sqlite3.Connection, what: str, run: str) -> bool:
     if what == "end":
         db.execute("UPDATE runs SET ended=1, status='finished' WHERE status='running'")
         return True
-    head = queue.head(db, "acme", "alice", "t1") if what == "begin" else None
+    head = queue.head(db, THREAD) if what == "begin" else None
     if what == "begin" and head is None:
         return False
     where = head.key if head else key(run)
@@ -257,8 +259,6 @@ def applied(db: sqlite3.Connection, what: str, run: str) -> bool:
         title="",
         thread_offset=offset[0] if offset else 0,
         at=1.0,
-        holder="h",
-        lease=0.0,
         queued=head,
     )
     span = Span(thread_channel("acme", "alice", "t1"), "e", 1, 1)
@@ -283,6 +283,7 @@ async def test_a_log_of_version_1_learns_to_wait(tmp_path: Path) -> None:
         stage.cast(patient("new answer", until=go), double_texting="queue")
         assert [record.key.run for record in await stage.store.unfinished()] == ["id6"]
         async with stage.service:
+            await stage.done("id6")
             await stage.check()
             rows = await stage.store.runs("acme", "alice", "t1", limit=9)
             assert {row.run_id: row.status for row in rows} == {
@@ -296,8 +297,9 @@ async def test_a_log_of_version_1_learns_to_wait(tmp_path: Path) -> None:
             await stage.done(runs[1])
             await stage.check()
             stored = await stage.store.get("acme", "alice", "t1")
-        version = await stage.broker.query(lambda db: db.execute("PRAGMA user_version").fetchone())
-    assert version == (7,)
+        broker: Any = stage.broker._broker
+        version = broker._reader.execute("PRAGMA user_version").fetchone()
+    assert version == (8,)
     assert stored is not None
     assert [one["content"] for one in stored.messages] == [
         *("an old question", "an old answer", "hello", "and then?"),

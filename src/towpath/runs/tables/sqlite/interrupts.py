@@ -5,10 +5,12 @@ any other place has a race.
 """
 
 import sqlite3
+from typing import NamedTuple
 
 import msgspec
 
 from towpath.errors import NotFound
+from towpath.log.sqlite.rows import Table
 from towpath.runs.interrupts import (
     LATE,
     TRANSITIONS,
@@ -20,7 +22,14 @@ from towpath.runs.interrupts import (
     NotOpen,
     Transition,
 )
-from towpath.runs.model import RunClosed, RunKey
+from towpath.runs.model import RunClosed, RunKey, ThreadKey
+from towpath.runs.questions import (
+    ExpiredInterrupts,
+    InterruptsOfLastRun,
+    InterruptsOfRun,
+    NextExpiry,
+)
+from towpath.runs.tables.sqlite.threads import THREADS
 
 SCHEMA = """
 CREATE TABLE interrupts (
@@ -41,30 +50,72 @@ CREATE TABLE interrupts (
 CREATE INDEX interrupts_thread ON interrupts (tenant, user, thread);
 CREATE INDEX interrupts_open ON interrupts (expires) WHERE answer = 'open'
 """
-_INTERRUPT = (
-    "SELECT tenant, user, thread, run, agent, asked, answer, payload, expires, decided"
-    " FROM interrupts"
-)
+_OF_RUN = "WHERE tenant=? AND user=? AND run=? ORDER BY place"
+
+
+class InterruptColumns(NamedTuple):
+    """One row of `interrupts`."""
+
+    tenant: str
+    user: str
+    run: str
+    place: int
+    """Its place among the interrupts of the run."""
+    id: str
+    thread: str
+    agent: str
+    asked: bytes
+    """AG-UI's Interrupt as JSON."""
+    answer: str
+    """The status."""
+    payload: bytes | None
+    """JSON."""
+    expires: float
+    decided: float | None
+
+    @property
+    def key(self) -> RunKey:
+        """The key of the run."""
+        return RunKey(
+            tenant=self.tenant, user=self.user, thread=self.thread, run=self.run, agent=self.agent
+        )
+
+    @property
+    def interrupt(self) -> Interrupt:
+        """The interrupt as the projection answers it."""
+        return Interrupt(
+            key=self.key,
+            interrupt=msgspec.json.decode(self.asked),
+            status=InterruptStatus(self.answer),
+            payload=None if self.payload is None else msgspec.json.decode(self.payload),
+            expires=self.expires,
+            decided=self.decided,
+        )
+
+
+INTERRUPTS = Table("interrupts", InterruptColumns, key=("tenant", "user", "run", "id"))
 
 
 def put(db: sqlite3.Connection, fact: RunClosed) -> None:
-    """Store the interrupts with which a run ended."""
-    key = fact.key
+    """Store the interrupts with which a run ended; of two with one id, the first one."""
+    key, known = fact.key, set()
     for place, interrupt in enumerate(fact.ended["outcome"]["interrupts"]):
-        db.execute(
-            "INSERT OR IGNORE INTO interrupts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, NULL,"
-            " NULL)",
-            (
-                *key.run_id_key,
-                place,
-                interrupt["id"],
-                key.thread,
-                key.agent,
-                msgspec.json.encode(interrupt),
-                InterruptStatus.OPEN.value,
-                fact.expires,
-            ),
+        if interrupt["id"] in known:
+            continue
+        known.add(interrupt["id"])
+        row = InterruptColumns(
+            *key.run_id_key,
+            place,
+            interrupt["id"],
+            key.thread,
+            key.agent,
+            msgspec.json.encode(interrupt),
+            InterruptStatus.OPEN.value,
+            None,
+            fact.expires,
+            None,
         )
+        INTERRUPTS.replace(db, row)
 
 
 def decide(db: sqlite3.Connection, fact: InterruptDecided) -> None:
@@ -75,114 +126,97 @@ def decide(db: sqlite3.Connection, fact: InterruptDecided) -> None:
         NotOpen: it was decided, expired or superseded.
         AnswersMoved: the run's other open interrupts are not those that the fact names.
     """
-    key = fact.key
-    interrupts = of_run(db, *key.run_id_key)
-    interrupt = next((one for one in interrupts if one.id == fact.id), None)
-    if interrupt is None:
+    rows = list(INTERRUPTS.rows(db, _OF_RUN, fact.key.run_id_key))
+    row = next((one for one in rows if one.id == fact.id), None)
+    if row is None:
         raise NotFound("no such interrupt")
-    if (status := interrupt.now(fact.at)) is not InterruptStatus.OPEN:
+    if (status := row.interrupt.now(fact.at)) is not InterruptStatus.OPEN:
         raise NotOpen(LATE[status])
-    others = {one.id for one in interrupts if one.is_open} - {fact.id}
+    others = {one.id for one in rows if _is_open(one)} - {fact.id}
     if others != fact.others:
         raise AnswersMoved
-    _set(db, interrupt, fact.status, fact.at, fact.payload)
+    _set(db, row, fact.status, fact.at, fact.payload)
 
 
 def expire(db: sqlite3.Connection, fact: InterruptsExpired) -> None:
-    """Expire the open interrupts of a run.
+    """Expire the open interrupts of a run; damaged rows are left as they are.
 
     Raises:
         NotOpen: none is open.
     """
-    key = fact.key
-    interrupts = of_run(db, *key.run_id_key)
-    open_ones = [one for one in interrupts if one.is_open]
+    rows = INTERRUPTS.intact_rows(db, _OF_RUN, fact.key.run_id_key)
+    open_ones = [one for one in rows if _is_open(one)]
     if not open_ones:
         raise NotOpen("already")
     for one in open_ones:
-        _set(db, one, TRANSITIONS[one.status, Transition.EXPIRE], fact.at)
+        _set(db, one, TRANSITIONS[InterruptStatus.OPEN, Transition.EXPIRE], fact.at)
 
 
-def supersede(db: sqlite3.Connection, key: RunKey, at: float) -> None:
-    """Supersede the open interrupts of a thread that continues without them."""
+def supersede(db: sqlite3.Connection, thread: ThreadKey, at: float) -> None:
+    """Supersede the open interrupts of a thread that continues without them.
+
+    Damaged rows are left as they are, so that the thread can continue.
+
+    Raises:
+        RowDamaged: the row of the thread is damaged.
+    """
     # Each run that begins does this, so only the run that ended last has open interrupts.
-    for one in of_last_run(db, *key.thread_key):
-        if not one.is_open:
-            continue
-        over = one.now(at) is InterruptStatus.EXPIRED
+    run = _last_run(db, thread)
+    if run is None:
+        return
+    rows = INTERRUPTS.intact_rows(db, _OF_RUN, (thread.tenant, thread.user, run))
+    for one in [row for row in rows if _is_open(row)]:
+        over = one.interrupt.now(at) is InterruptStatus.EXPIRED
         transition = Transition.EXPIRE if over else Transition.SUPERSEDE
-        _set(db, one, TRANSITIONS[one.status, transition], at)
+        _set(db, one, TRANSITIONS[InterruptStatus.OPEN, transition], at)
 
 
-def of_run(db: sqlite3.Connection, tenant: str, user: str, run: str) -> list[Interrupt]:
-    """Return the interrupts of a run, in its order."""
-    rows = db.execute(
-        f"{_INTERRUPT} WHERE tenant=? AND user=? AND run=? ORDER BY place", (tenant, user, run)
-    )
-    return [_interrupt(row) for row in rows]
+def of_run(db: sqlite3.Connection, question: InterruptsOfRun) -> list[Interrupt]:
+    """Answer a question; see there."""
+    run = (question.tenant, question.user, question.run)
+    return [row.interrupt for row in INTERRUPTS.rows(db, _OF_RUN, run)]
 
 
-def of_last_run(db: sqlite3.Connection, tenant: str, user: str, thread: str) -> list[Interrupt]:
-    """Return the interrupts of the run that ended last in a thread, in its order."""
-    latest = "SELECT last_started FROM threads WHERE tenant=? AND user=? AND id=?"
-    row = db.execute(latest, (tenant, user, thread)).fetchone()
-    if row is None or row[0] is None:
-        return []
-    return of_run(db, tenant, user, msgspec.json.decode(row[0])["runId"])
+def of_last_run(db: sqlite3.Connection, question: InterruptsOfLastRun) -> list[Interrupt]:
+    """Answer a question; see there."""
+    tenant, user = question.tenant, question.user
+    run = _last_run(db, ThreadKey(tenant=tenant, user=user, id=question.thread))
+    return [] if run is None else of_run(db, InterruptsOfRun(tenant, user, run))
 
 
-def expired(db: sqlite3.Connection, at: float) -> list[RunKey]:
-    """Return the runs whose open interrupts have expired by a time."""
-    rows = db.execute(
-        "SELECT tenant, user, thread, run, agent FROM interrupts"
-        " WHERE answer='open' AND expires <= ? ORDER BY expires",
-        (at,),
+def expired(db: sqlite3.Connection, question: ExpiredInterrupts) -> list[RunKey]:
+    """Answer a question; see there."""
+    rows = INTERRUPTS.intact_rows(
+        db, "WHERE answer='open' AND expires <= ? ORDER BY expires", (question.at,)
     )
     # GROUP BY or DISTINCT would let SQLite walk the whole table in the order of its key.
-    return list(dict.fromkeys(_key(*row) for row in rows))
+    return list(dict.fromkeys(row.key for row in rows))
 
 
-def next_expiry(db: sqlite3.Connection) -> float | None:
-    """Return when the next open interrupt expires, in Unix seconds."""
-    row = db.execute("SELECT MIN(expires) FROM interrupts WHERE answer='open'").fetchone()
-    return float(row[0]) if row[0] is not None else None
+def next_expiry(db: sqlite3.Connection, _: NextExpiry) -> float | None:
+    """Answer a question; see there."""
+    rows = INTERRUPTS.intact_rows(db, "WHERE answer='open' ORDER BY expires")
+    return next((row.expires for row in rows), None)
+
+
+def _last_run(db: sqlite3.Connection, thread: ThreadKey) -> str | None:
+    """Return the id of the run that ended last in a thread."""
+    row = THREADS.get(db, *thread.columns)
+    if row is None or row.last_started is None:
+        return None
+    return str(msgspec.json.decode(row.last_started)["runId"])
+
+
+def _is_open(row: InterruptColumns) -> bool:
+    return row.answer == InterruptStatus.OPEN.value
 
 
 def _set(
     db: sqlite3.Connection,
-    one: Interrupt,
+    row: InterruptColumns,
     status: InterruptStatus,
     at: float,
     payload: object = None,
 ) -> None:
-    db.execute(
-        "UPDATE interrupts SET answer=?, payload=?, decided=?"
-        " WHERE tenant=? AND user=? AND run=? AND id=?",
-        (
-            status.value,
-            None if payload is None else msgspec.json.encode(payload),
-            at,
-            *one.key.run_id_key,
-            one.id,
-        ),
-    )
-
-
-def _interrupt(row: tuple[object, ...]) -> Interrupt:
-    tenant, user, thread, run, agent, interrupt, status, payload, expires, decided = row
-    assert isinstance(interrupt, bytes), "the column holds JSON"
-    assert isinstance(expires, float), "the column holds seconds"
-    return Interrupt(
-        key=_key(tenant, user, thread, run, agent),
-        interrupt=msgspec.json.decode(interrupt),
-        status=InterruptStatus(status),
-        payload=msgspec.json.decode(payload) if isinstance(payload, bytes) else None,
-        expires=expires,
-        decided=decided if isinstance(decided, float) else None,
-    )
-
-
-def _key(tenant: object, user: object, thread: object, run: object, agent: object) -> RunKey:
-    return RunKey(
-        tenant=str(tenant), user=str(user), thread=str(thread), run=str(run), agent=str(agent)
-    )
+    encoded = None if payload is None else msgspec.json.encode(payload)
+    INTERRUPTS.update(db, row._replace(answer=status.value, payload=encoded, decided=at))

@@ -1,12 +1,13 @@
 """The queued runs of threads as a table of the projection: first in, first out."""
 
 import sqlite3
+from typing import NamedTuple
 
-from towpath.errors import Conflict, LimitExceeded, NotFound
-from towpath.runs.model import Queued, RunKey, RunQueued, RunWithdrawn, Status
-
-MAX_QUEUED = 16
-"""How many runs may wait for one thread."""
+from towpath.errors import LimitExceeded, NotFound
+from towpath.log.sqlite.rows import Table
+from towpath.runs.model import MAX_QUEUED, Queued, RunKey, RunQueued, RunWithdrawn, ThreadKey
+from towpath.runs.questions import QueuedRuns, ThreadsWithQueue
+from towpath.runs.tables.sqlite import runs
 
 SCHEMA = """
 CREATE TABLE queued (
@@ -24,6 +25,32 @@ CREATE UNIQUE INDEX queued_thread ON queued (tenant, user, thread, place)
 _THREAD = "tenant=? AND user=? AND thread=?"
 
 
+class QueuedColumns(NamedTuple):
+    """One row of `queued`."""
+
+    place: int
+    """The order of all queued runs."""
+    tenant: str
+    user: str
+    thread: str
+    run: str
+    agent: str
+    request: bytes
+    """See `towpath.runs.requests.QueuedRequest`."""
+    withdrawn: int
+
+    @property
+    def queued(self) -> Queued:
+        """The run as the projection answers it."""
+        key = RunKey(
+            tenant=self.tenant, user=self.user, thread=self.thread, run=self.run, agent=self.agent
+        )
+        return Queued(key=key, request=self.request, withdrawn=bool(self.withdrawn))
+
+
+QUEUED = Table("queued", QueuedColumns, key=("place",))
+
+
 def put(db: sqlite3.Connection, fact: RunQueued) -> None:
     """Queue a run.
 
@@ -32,32 +59,15 @@ def put(db: sqlite3.Connection, fact: RunQueued) -> None:
         LimitExceeded: too many runs wait for this thread.
     """
     key = fact.key
-    refuse_known(db, key)
+    runs.refuse_known(db, key)
     thread = key.thread_key
-    waiting = db.execute(f"SELECT COUNT(*) FROM queued WHERE {_THREAD}", thread).fetchone()[0]
-    if waiting >= MAX_QUEUED:
+    count = db.execute(f"SELECT COUNT(*) FROM queued WHERE {_THREAD}", thread).fetchone()[0]
+    if count >= MAX_QUEUED:
         raise LimitExceeded("too many runs wait for this thread")
-    db.execute(
-        "INSERT INTO queued (tenant, user, thread, run, agent, request, withdrawn)"
-        " VALUES (?, ?, ?, ?, ?, ?, 0)",
-        (*thread, key.run, key.agent, fact.request),
-    )
-    db.execute(
-        "INSERT INTO runs (tenant, user, id, thread, agent, status, started)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (*key.run_id_key, key.thread, key.agent, Status.PENDING.value, fact.at),
-    )
-
-
-def refuse_known(db: sqlite3.Connection, key: RunKey) -> None:
-    """Validate that the id of a new run is new.
-
-    Raises:
-        Conflict: this person has used the id already.
-    """
-    same = "SELECT 1 FROM runs WHERE tenant=? AND user=? AND id=?"
-    if db.execute(same, key.run_id_key).fetchone() is not None:
-        raise Conflict("a run of this id is there already")
+    last = db.execute("SELECT MAX(place) FROM queued").fetchone()[0] or 0
+    row = QueuedColumns(last + 1, *thread, key.run, key.agent, fact.request, 0)
+    QUEUED.insert(db, row)
+    runs.put_pending(db, key, fact.at)
 
 
 def withdraw(db: sqlite3.Connection, fact: RunWithdrawn) -> None:
@@ -65,48 +75,53 @@ def withdraw(db: sqlite3.Connection, fact: RunWithdrawn) -> None:
 
     Raises:
         NotFound: the run is not queued.
+        RowDamaged: its row is damaged.
     """
     key = fact.key
-    changed = db.execute(
-        f"UPDATE queued SET withdrawn=1 WHERE {_THREAD} AND run=?",
-        (*key.thread_key, key.run),
-    )
-    if changed.rowcount == 0:
+    row = next(QUEUED.rows(db, f"WHERE {_THREAD} AND run=?", (*key.thread_key, key.run)), None)
+    if row is None:
         raise NotFound("the run does not wait any more")
+    QUEUED.update(db, row._replace(withdrawn=1))
 
 
-def head(db: sqlite3.Connection, tenant: str, user: str, thread: str) -> Queued | None:
-    """Return the next queued run of a thread."""
-    return next(iter(waiting(db, tenant, user, thread, limit=1)), None)
+def head(db: sqlite3.Connection, thread: ThreadKey) -> Queued | None:
+    """Return the next queued run of a thread.
+
+    Raises:
+        RowDamaged: its row is damaged.
+    """
+    row = next(QUEUED.rows(db, f"WHERE {_THREAD} ORDER BY place LIMIT 1", thread.columns), None)
+    return None if row is None else row.queued
 
 
-def waiting(
-    db: sqlite3.Connection, tenant: str, user: str, thread: str, *, limit: int = MAX_QUEUED
-) -> list[Queued]:
-    """Return the queued runs of a thread, in order."""
-    rows = db.execute(
-        f"SELECT run, agent, request, withdrawn FROM queued WHERE {_THREAD} ORDER BY place LIMIT ?",
-        (tenant, user, thread, limit),
-    )
-    return [
-        Queued(
-            key=RunKey(tenant=tenant, user=user, thread=thread, run=run, agent=agent),
-            request=request,
-            withdrawn=bool(withdrawn),
-        )
-        for run, agent, request, withdrawn in rows
-    ]
+def is_needed(db: sqlite3.Connection, thread: ThreadKey) -> bool:
+    """Whether a run waits for a thread, not counting damaged rows.
+
+    A damaged row keeps the thread from beginning a run, so a cancelled run beside it never ends,
+    and does not count either.
+    """
+    intact = list(QUEUED.intact_rows(db, f"WHERE {_THREAD}", thread.columns))
+    count = db.execute(f"SELECT COUNT(*) FROM queued WHERE {_THREAD}", thread.columns).fetchone()[0]
+    return any(count == len(intact) or not row.withdrawn for row in intact)
+
+
+def waiting(db: sqlite3.Connection, question: QueuedRuns) -> list[Queued]:
+    """Answer a question; see there."""
+    thread = (question.tenant, question.user, question.thread)
+    return [row.queued for row in QUEUED.rows(db, f"WHERE {_THREAD} ORDER BY place", thread)]
 
 
 def leave(db: sqlite3.Connection, key: RunKey) -> None:
     """Remove a run that begins from the queue."""
-    db.execute(
-        f"DELETE FROM queued WHERE {_THREAD} AND run=?",
-        (*key.thread_key, key.run),
-    )
+    db.execute(f"DELETE FROM queued WHERE {_THREAD} AND run=?", (*key.thread_key, key.run))
 
 
-def threads(db: sqlite3.Connection) -> list[tuple[str, str, str]]:
-    """Return the threads with queued runs: tenant, user, thread."""
-    rows = db.execute("SELECT DISTINCT tenant, user, thread FROM queued").fetchall()
-    return [(str(tenant), str(user), str(thread)) for tenant, user, thread in rows]
+def clear(db: sqlite3.Connection, thread: ThreadKey) -> None:
+    """Delete the rows of a thread, also damaged ones."""
+    db.execute(f"DELETE FROM queued WHERE {_THREAD}", thread.columns)
+
+
+def threads(db: sqlite3.Connection, _: ThreadsWithQueue) -> list[tuple[str, str, str]]:
+    """Answer a question; see there."""
+    rows = QUEUED.intact_rows(db, "ORDER BY place")
+    return list(dict.fromkeys((row.tenant, row.user, row.thread) for row in rows))

@@ -25,7 +25,8 @@ PAIRS = [
     ("early_message_bytes", "message_bytes"),
     ("run_message_bytes", "message_bytes"),
     ("message_bytes", "outbox_bytes"),
-    ("run_message_bytes", "run_bytes"),
+    ("run_message_bytes", "event_bytes"),
+    ("event_bytes", "run_bytes"),
     ("cleanup_timeout", "drain_timeout"),
     ("cleanup_timeout", "run_deadline"),
 ]
@@ -85,6 +86,7 @@ def test_r58_a_contradiction_names_both_settings_and_both_values(smaller: str, l
     # Whatever else the two are compared with gives way.
     room_for: dict[str, Any] = dict.fromkeys({name for pair in PAIRS for name in pair}, 10**9)
     room_for |= {"auth_timeout": 3, "keys_timeout": 1}
+    room_for |= {"message_bytes": 2 * 1024 * 1024, "event_bytes": 2 * 1024 * 1024}
     room_for |= {larger: value, "pong_timeout": 1, "cleanup_timeout": 1}
     room_for |= {"early_message_bytes": 1, "run_message_bytes": 1}
     Settings(**{**room_for, smaller: value})

@@ -8,7 +8,7 @@ lifespan is active.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from joserfc.jwk import OctKey
@@ -32,12 +32,13 @@ from towpath.node.build import build_node
 from towpath.node.gauges import show_gauges
 from towpath.node.logging_setup import log_event, log_not_running
 from towpath.node.metrics import Metrics
-from towpath.node.node import Node, Phase
+from towpath.node.node import Node, Phase, agents_still_running
+from towpath.node.opening import Opening
 from towpath.node.portal import Portal
 from towpath.runs.executor import agent_fault
 from towpath.runs.model import RunKey
 from towpath.settings import Settings, settings_from_environment
-from towpath.telemetry import Observer, Telemetry
+from towpath.telemetry import InternalError, Observer, Telemetry
 
 F = TypeVar("F", bound=AgentFunction)
 
@@ -46,16 +47,24 @@ F = TypeVar("F", bound=AgentFunction)
 class Gateway:
     """A realtime gateway for agent chat; an ASGI application."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, open_in_background: bool = False
+    ) -> None:
         """Make a gateway; nothing is opened before its lifespan begins.
 
         Args:
             settings: what to run with; None takes them from the environment (`TOWPATH_…`).
+            open_in_background: whether the lifespan begins before the log is open. Until it is
+                open, the gateway answers every request 503 with its phase. If it cannot be opened,
+                the error is logged, the phase is `failed`, and requests get 503. `towpath serve`
+                opens the log in the background whatever is chosen here, and ends if it fails.
 
         Raises:
             ConfigurationError: a setting of the environment is invalid.
         """
         self.settings = settings if settings is not None else settings_from_environment()
+        """May be replaced until the lifespan begins."""
+        self.open_in_background = open_in_background
         """May be replaced until the lifespan begins."""
         self.agents = AgentRegistry()
         self.metrics = Metrics()
@@ -66,7 +75,8 @@ class Gateway:
         self.demo_users: tuple[str, ...] = ()
         """The users that the chat page offers in development; empty outside of it."""
         self._telemetry = Telemetry((self.metrics.observe, log_event))
-        self._starting = False
+        self._phase = Phase.STOPPED
+        """The phase while there is no node."""
         self._development_key: OctKey | None = None
         self._app: Starlette | None = None
         show_gauges(self.metrics, lambda: self.node)
@@ -79,9 +89,7 @@ class Gateway:
     @property
     def phase(self) -> Phase:
         """Where the gateway is between its start and its stop."""
-        if self.node is not None:
-            return self.node.phase
-        return Phase.STARTING if self._starting else Phase.STOPPED
+        return self._phase if self.node is None else self.node.phase
 
     @property
     def auth(self) -> ConnectionAuth:
@@ -142,28 +150,61 @@ class Gateway:
         """Build the node, and drain and close it at the end.
 
         Raises:
-            ConfigurationError: a part cannot be opened; the message says what to do.
+            ConfigurationError: a part cannot be opened, and `open_in_background` is not chosen; the
+                message says what to do.
         """
-        self._starting = True
+        if not self.open_in_background:
+            async with self._running():
+                yield
+            return
+        opening = self.opening(failed=self._failed)
+        try:
+            yield
+        finally:
+            await opening.close()
+            self._phase = Phase.STOPPED
+
+    def opening(
+        self,
+        *,
+        failed: Callable[[BaseException], None],
+        opened: Callable[[], None] = lambda: None,
+    ) -> Opening:
+        """Begin to build the node in a task; `close` drains and closes it.
+
+        Args:
+            failed: called with the error if the node cannot be built, or breaks down later.
+            opened: called once the node is built.
+        """
+        self._phase = Phase.STARTING
+        return Opening(self._running(), opened=opened, failed=failed)
+
+    @contextlib.asynccontextmanager
+    async def _running(self) -> AsyncGenerator[None, None]:
+        self._phase = Phase.STARTING
         try:
             if self.demo_users:
                 self._development_key = await asyncio.to_thread(development_key, self.settings.data)
-            async with (
-                build_node(
-                    self.settings,
-                    self.agents,
-                    self._telemetry,
-                    development_key=self._development_key,
-                ) as self.node,
-                self.portal.open(close_seconds=self.settings.close_timeout),
-            ):
+            node = build_node(
+                self.settings,
+                self.agents,
+                self._telemetry,
+                development_key=self._development_key,
+            )
+            calls = self.portal.open(close_seconds=self.settings.close_timeout)
+            async with node as self.node, self.node.budget.bound(calls):
                 try:
                     yield
                 finally:
                     await self.drain()  # Calls from threads go on until the drain has ended.
         finally:
             self.node = None
-            self._starting = False
+            self._phase = Phase.STOPPED
+
+    def _failed(self, error: BaseException) -> None:
+        """Report why the node could not be built in the background, or broke down."""
+        self._phase = Phase.FAILED
+        self._telemetry.emit(InternalError(where="gateway", error=error))
 
     async def notify(
         self,
@@ -226,6 +267,14 @@ class Gateway:
         """Start no more runs, end those in progress, then close every connection; idempotent."""
         if self.node is not None:
             await self.node.drain()
+
+    def report_agents(self, keys: Sequence[RunKey]) -> None:
+        """Report the agents of these runs as still running.
+
+        The code that runs the event loop calls this method before the process ends without them.
+        """
+        if keys:
+            self._telemetry.emit(agents_still_running(keys))
 
     def agent_exited(self, key: RunKey | None, error: BaseException) -> None:
         """End the run of an agent that exited in a task or callback of its own, and report it.

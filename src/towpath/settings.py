@@ -140,14 +140,14 @@ class RunSettings(BaseModel):
 
     run_deadline: float = Field(default=600.0, gt=0)
     """Time until a run is ended with `run.deadline`, unless its agent has a deadline of its own."""
-    run_lease: float = Field(default=15.0, ge=1)
-    """Time after which a run whose process stopped responding is ended with `run.lost`, at most."""
     interrupt_timeout: float = Field(default=24 * 3600.0, gt=0)
     """How long an interrupt waits for an answer, unless the agent says otherwise."""
     cleanup_timeout: float = Field(default=5.0, gt=0)
     """How long a cancelled agent may clean up."""
     run_message_bytes: int = Field(default=256 * 1024, gt=0)
     """Size of the input of one run; error 413 past it."""
+    event_bytes: int = Field(default=1024 * 1024, ge=4096)
+    """Size of one event of an agent; `run.too_large` past it. Long text is split instead."""
     run_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """Size of all events of one run; `run.too_large` past it."""
     runs_burst: int = Field(default=60, gt=0)
@@ -230,7 +230,7 @@ class TimeoutSettings(BaseModel):
     close_timeout: float = Field(default=2.0, gt=0)
     """How long a close frame may take."""
     drain_timeout: float = Field(default=8.0, gt=0)
-    """How long a graceful shutdown may take."""
+    """How long a graceful shutdown may take: runs, connections, agents, and closing the log."""
     ready_timeout: float = Field(default=2.0, gt=0)
     """How long the check of `/health/ready` may take."""
 
@@ -265,7 +265,8 @@ NOT_ABOVE = (
     ("early_message_bytes", "message_bytes"),
     ("run_message_bytes", "message_bytes"),
     ("message_bytes", "outbox_bytes"),
-    ("run_message_bytes", "run_bytes"),
+    ("run_message_bytes", "event_bytes"),
+    ("event_bytes", "run_bytes"),
     ("cleanup_timeout", "drain_timeout"),
     ("cleanup_timeout", "run_deadline"),
 )

@@ -5,6 +5,7 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextvars import copy_context
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from towpath.cli import serving_loop
 from towpath.cli.serving_loop import ServingLoop
 from towpath.runs.executor import CURRENT_RUN
 from towpath.runs.model import RunKey
@@ -281,6 +283,42 @@ def test_r121_clean_up_that_exits_while_the_loop_closes_ends_nothing(stage: Stag
     stage.serving.close()
     assert stage.loop.is_closed()
     assert [one for _, one in stage.reported] == [error]
+
+
+def test_a_generator_that_does_not_close_keeps_no_loop_open(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a moment, then the loop is closed."""
+    monkeypatch.setattr(serving_loop, "GENERATORS_SECONDS", 0.01)
+    kept = []
+
+    async def endless() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+        finally:
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        kept.append(endless())
+        await anext(kept[0])
+
+    stage.serving.run(main())
+    stage.serving.close()
+    assert stage.loop.is_closed()
+
+
+def test_a_thread_that_does_not_return_keeps_no_loop_open(stage: Stage) -> None:
+    """The default executor is shut down without waiting for its threads."""
+    released = threading.Event()
+
+    async def main() -> None:
+        stage.loop.run_in_executor(None, released.wait)
+
+    stage.serving.run(main())
+    stage.serving.close()
+    assert stage.loop.is_closed()
+    assert not released.is_set()
+    released.set()
 
 
 def test_callbacks_keep_their_arguments_and_their_context(stage: Stage) -> None:

@@ -235,8 +235,13 @@ async def test_a_page_that_was_not_built_is_said_to_be_missing(
 ) -> None:
     """A checkout whose page was not built serves everything else, and says how it is built."""
     monkeypatch.setattr("towpath.http.app.files", lambda package: tmp_path)
-    transport = httpx2.ASGITransport(app=make_app(Gateway(Settings())))
-    async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+    gateway = Gateway(Settings(data=tmp_path / "data"))
+    gateway.use_development_key("127.0.0.1")
+    transport = httpx2.ASGITransport(app=make_app(gateway))
+    async with (
+        gateway.lifespan(),
+        httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
+    ):
         answer = await client.get("/")
         assert answer.status_code == 404
         assert "make page" in answer.json()["error"]

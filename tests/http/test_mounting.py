@@ -13,14 +13,22 @@ from fastapi import FastAPI
 from fastapi.middleware.gzip import GZipMiddleware
 from pydantic import SecretStr
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 from starlette.types import Message, Scope
 from websockets.exceptions import InvalidStatus
 
 from tests.hosts import HostDied, HostProcess, served, token
 from tests.servers.conversation import ask, text_of, until_over
 from towpath.agents.agent import AgentInput
-from towpath.errors import ConfigurationError
+from towpath.errors import ConfigurationError, NotRunning
 from towpath.gateway import Gateway
+from towpath.identity import UserExecutionContext
+from towpath.log.sqlite.broker import SqliteBroker
+from towpath.manager.bridge import AgentWebSocketBridge
+from towpath.manager.results import StartedRun
+from towpath.node import build
 from towpath.node.node import Phase
 from towpath.settings import Settings
 from towpath.testing.wire_client import wire_client
@@ -209,6 +217,152 @@ async def test_a_host_that_runs_no_lifespan_gets_one_sentence(
     errors = [one for one in caplog.records if one.name == "towpath"]
     assert [one.levelname for one in errors] == ["ERROR"]
     assert NOT_RUNNING in errors[0].getMessage()
+
+
+class Slow(SqliteBroker):
+    """A log that opens when it may."""
+
+    begun = asyncio.Event()
+    may_open = asyncio.Event()
+
+    async def start(self) -> None:
+        self.begun.set()
+        await self.may_open.wait()
+        await super().start()
+
+
+@pytest.fixture
+def slow_log(monkeypatch: pytest.MonkeyPatch) -> type[Slow]:
+    """Let logs wait until they may open."""
+    for name in ("begun", "may_open"):
+        monkeypatch.setattr(Slow, name, asyncio.Event())
+    monkeypatch.setattr(build, "SqliteBroker", Slow)
+    return Slow
+
+
+def in_background(data: Path) -> tuple[Gateway, Starlette]:
+    """Return a gateway that opens in the background, and its host with a route of its own."""
+    gateway = make_gateway(data)
+    gateway.open_in_background = True
+
+    async def home(_: Request) -> PlainTextResponse:
+        return PlainTextResponse("the host serves")
+
+    app = Starlette(routes=[Route("/", home)])
+    gateway.mount(app, "/towpath")
+    return gateway, app
+
+
+async def until_phase(gateway: Gateway, phase: Phase) -> None:
+    """Wait until the gateway is in a phase."""
+    async with asyncio.timeout(60):
+        while gateway.phase is not phase:  # noqa: ASYNC110 - the phase is a plain value
+            await asyncio.sleep(0.01)
+
+
+async def test_a_host_serves_while_the_log_is_opened_in_the_background(
+    tmp_path: Path, slow_log: type[Slow]
+) -> None:
+    """Requests, upgrades and calls are refused until then; nothing is logged; then all works."""
+    gateway, app = in_background(tmp_path / "data")
+    alice = UserExecutionContext(tenant="acme", user="alice")
+    async with app.router.lifespan_context(app):
+        assert (gateway.phase, gateway.node) == (Phase.STARTING, None)
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://host") as client:
+            assert (await client.get("/")).text == "the host serves"
+            for path in ("/towpath/api/v1/whoami", "/towpath/", "/towpath/agui/threads/t"):
+                answer = await client.get(path)
+                assert (answer.status_code, answer.json()["phase"]) == (503, "starting"), path
+            assert (await client.get("/towpath/health/startup")).json()["phase"] == "starting"
+            assert (await client.get("/towpath/health/live")).status_code == 200
+            with pytest.raises(NotRunning, match="open_in_background"):
+                await gateway.notify(alice, "hello")
+            with pytest.raises(NotRunning):
+                await asyncio.to_thread(gateway.portal.call, gateway.notify, alice, "hello")
+            slow_log.may_open.set()
+            await until_phase(gateway, Phase.READY)
+            headers = {"Authorization": f"Bearer {token('alice')}"}
+            assert (await client.get("/towpath/api/v1/whoami", headers=headers)).status_code == 200
+        await gateway.notify(alice, "hello")
+    assert (gateway.phase, gateway.node) == (Phase.STOPPED, None)
+
+
+async def test_a_host_that_stops_while_the_log_is_opened_does_not_wait(
+    tmp_path: Path, slow_log: type[Slow]
+) -> None:
+    """The opening is cancelled, and the gateway can be opened again."""
+    gateway, app = in_background(tmp_path / "data")
+    phases = []
+    async with app.router.lifespan_context(app):
+        await slow_log.begun.wait()
+        phases.append(gateway.phase)
+    phases.append(gateway.phase)
+    slow_log.may_open.set()
+    async with app.router.lifespan_context(app):
+        await until_phase(gateway, Phase.READY)
+        phases.append(gateway.phase)
+    assert phases == [Phase.STARTING, Phase.STOPPED, Phase.READY]
+
+
+async def test_a_log_that_cannot_be_opened_in_the_background_is_seen(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The host serves on; the log has the reason once, and phase, health and requests say so."""
+    (tmp_path / "file").write_text("")
+    gateway, app = in_background(tmp_path / "file" / "data")
+    async with app.router.lifespan_context(app):
+        await until_phase(gateway, Phase.FAILED)
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://host") as client:
+            assert (await client.get("/")).status_code == 200
+            assert (await client.get("/towpath/health/live")).status_code == 200
+            for path in ("health/ready", "health/startup", "api/v1/whoami", ""):
+                answer = await client.get(f"/towpath/{path}")
+                assert (answer.status_code, "failed" in answer.text) == (503, True), path
+                assert "file" not in answer.text
+            metrics = gateway.metrics.exposition("")[0].decode()
+            assert 'towpath_faults_total{where="gateway"} 1.0' in metrics
+    (line,) = [one for one in caplog.records if one.name == "towpath"]
+    assert line.levelname == "ERROR"
+    assert line.exc_info is not None
+    assert isinstance(line.exc_info[1], ConfigurationError)
+    assert gateway.phase is Phase.STOPPED
+
+
+async def test_a_mounted_gateway_names_the_agents_that_still_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It gives the run its ending, closes its log, says who holds on, and does not wait longer."""
+    gateway, released, begun = make_gateway(tmp_path / "data"), asyncio.Event(), asyncio.Event()
+    bounds = {"cleanup_timeout": 0.2, "drain_timeout": 2.0}
+    gateway.settings = gateway.settings.model_copy(update=bounds)
+
+    @gateway.agent("deaf")
+    async def deaf(request: AgentInput) -> AsyncGenerator[str, None]:
+        yield request.message
+        begun.set()
+        while not released.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await released.wait()
+
+    app = Starlette()
+    gateway.mount(app, "/towpath")
+    alice = UserExecutionContext(tenant="acme", user="alice")
+    async with app.router.lifespan_context(app):
+        run = await gateway.start_run(alice, "deaf", "hello")
+        assert isinstance(run, StartedRun)
+        await begun.wait()
+    try:
+        (line,) = [one for one in caplog.records if "agents_still_running" in one.getMessage()]
+        assert f"deaf (thread {run.thread}, run {run.run})" in line.getMessage()
+        assert gateway.phase is Phase.STOPPED
+        async with gateway.lifespan():
+            record = await AgentWebSocketBridge(alice, gateway=gateway).get_run_status(run.run)
+        assert record is not None
+        assert (record.status, record.code) == ("failed", "run.drained")
+    finally:
+        released.set()
 
 
 async def test_a_server_without_denial_responses_closes_the_upgrade(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A node is built from its arguments, opened in order, and closed in the opposite order."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,16 +21,19 @@ from towpath.auth.connection_auth import Authenticated
 from towpath.auth.development import sign
 from towpath.auth.handshake import UpgradeInfo
 from towpath.auth.revocations import Revocation, announce
-from towpath.channels import CONTROL
+from towpath.channels import CONTROL, Channel, thread_channel
 from towpath.errors import ConfigurationError, StorageError
-from towpath.log.broker import Broker, Deliver, Projection, Write
+from towpath.identity import Principal
+from towpath.log.broker import Broker, Deliver, OnEpoch, Replay, Write
 from towpath.methods.method import Caller
+from towpath.node import drain_budget
 from towpath.node.build import LogFactory, build_node
 from towpath.node.gauges import GAUGES, show_gauges
 from towpath.node.metrics import Metrics
 from towpath.node.node import Node, Phase
+from towpath.runs.requests import RunRequest
 from towpath.settings import Settings
-from towpath.telemetry import Telemetry
+from towpath.telemetry import AgentsStillRunning, Telemetry, TelemetryEvent
 from towpath.testing.memory_broker import MemoryBroker
 
 KEY = OctKey.generate_key(256)
@@ -61,19 +65,24 @@ class KeyServer(httpx2.AsyncBaseTransport):
 class Opened:
     """A log factory that remembers its logs and when each was started and stopped."""
 
-    calls: list[str] = field(default_factory=list)
+    calls: list[object] = field(default_factory=list)
     at_stop: Callable[[], None] = lambda: None
     """Called as a log stops."""
 
-    def __call__(self, deliver: Deliver, projection: Projection) -> Broker:
-        return WatchedBroker(self, deliver, projection)
+    def note(self, event: TelemetryEvent) -> None:
+        """Note which agents are reported as still running; an observer."""
+        if isinstance(event, AgentsStillRunning):
+            self.calls += event.agents
+
+    def __call__(self, deliver: Deliver, on_epoch: OnEpoch) -> Broker:
+        return WatchedBroker(self, deliver, on_epoch)
 
 
 class WatchedBroker(MemoryBroker):
     """A log in memory that reports its start and its stop."""
 
-    def __init__(self, opened: Opened, deliver: Deliver, projection: Projection) -> None:
-        super().__init__(deliver, projection)
+    def __init__(self, opened: Opened, deliver: Deliver, on_epoch: OnEpoch) -> None:
+        super().__init__(deliver, on_epoch)
         self._opened = opened
 
     async def start(self) -> None:
@@ -128,6 +137,45 @@ async def test_a_node_over_a_log_in_memory_serves_clients() -> None:
         socket.leave()
         await serving
         assert len(node.connections) == len(node.parts.hub) == 0
+
+
+async def test_p3_readers_subscribe_anew_when_the_log_has_another_epoch() -> None:
+    """The log's notice reaches the readers of this node; the control channel was attached first."""
+    logs: list[MemoryBroker] = []
+    attached: list[bool] = []
+
+    class Log(MemoryBroker):
+        async def read(self, channel: Channel, after: int | None, **more: Any) -> Replay:
+            attached.append(channel != CONTROL or CONTROL in self._attached)
+            return await super().read(channel, after, **more)
+
+    def log(deliver: Deliver, on_epoch: OnEpoch) -> Broker:
+        logs.append(Log(deliver, on_epoch))
+        return logs[0]
+
+    async with built(log=log) as node:
+        assert all(attached)
+        upgrade = UpgradeInfo(authorization=f"Bearer {credential()}")
+        made = await node.parts.connection_auth.authenticate_request(upgrade)
+        assert isinstance(made, Authenticated)
+        data = b'{"request_id": "r", "thread_id": "t"}'
+        caller = Caller(principal=made.principal)
+        await node.parts.methods.call("thread.create", data, caller)
+        socket, serving = await connected(node, credential())
+        thread = thread_channel("acme", "alice", "t")
+        socket.say({"id": 2, "subscribe": {"channel": "thread:t"}})
+        while not node.parts.hub.live_readers(thread):  # noqa: ASYNC110 - a socket in memory
+            await asyncio.sleep(0.001)
+        assert thread in logs[0]._attached
+        logs[0]._on_epoch(thread)
+        assert thread not in logs[0]._attached
+        pushes = (one.get("push", {}) for one in socket.frames)
+        while not any("unsubscribe" in push for push in pushes):
+            await asyncio.sleep(0.001)
+            pushes = (one.get("push", {}) for one in socket.frames)
+        assert socket.close_code is None
+        socket.leave()
+        await serving
 
 
 async def test_the_time_of_a_node_is_an_argument() -> None:
@@ -198,9 +246,44 @@ async def test_p10_a_node_drains_before_it_closes_its_log() -> None:
     await serving
 
 
+@pytest.mark.parametrize("ends_itself", [False, True])
+async def test_a_log_is_closed_although_an_agent_does_not_return(
+    monkeypatch: pytest.MonkeyPatch, ends_itself: bool
+) -> None:
+    """The budget of the drain bounds the wait; one event names the agent, before the log closes."""
+    monkeypatch.setattr(drain_budget, "CLOSING", 0.0001)
+    opened, begun, released = Opened(), asyncio.Event(), asyncio.Event()
+
+    async def deaf(request: AgentInput) -> AsyncGenerator[object, None]:
+        """Swallow each cancellation, after or before the end of the run."""
+        yield "word"
+        try:
+            if ends_itself:
+                yield {"type": "RUN_ERROR", "message": "enough"}
+        finally:
+            begun.set()
+            while not released.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await released.wait()
+
+    agents, telemetry = AgentRegistry(), Telemetry([opened.note])
+    agents.register("deaf", deaf)
+    settings = Settings(cleanup_timeout=600.0, drain_timeout=600.0)
+    async with build_node(
+        settings, agents, telemetry, now=lambda: EPOCH, log=opened, development_key=KEY
+    ) as node:
+        alice = Principal(tenant="acme", user="alice")
+        request = RunRequest(request_id="r", agent="deaf", message="x")
+        run = await node.runs.start(alice, request)
+        await begun.wait()
+    released.set()
+    named = {"agent": "deaf", "thread": run.thread_id, "run": run.run_id}
+    assert opened.calls == ["start", named, "stop"]
+
+
 def test_a_phase_is_the_text_that_health_shows() -> None:
     """Code that compares a phase with a text goes on working."""
-    texts = ["stopped", "starting", "warming", "ready", "draining"]
+    texts = ["stopped", "starting", "warming", "ready", "draining", "failed"]
     assert [phase.value for phase in Phase] == texts
     assert list(Phase) == texts
 

@@ -77,6 +77,7 @@ def records() -> Iterator[list[logging.LogRecord]]:
         (fault(), "ERROR"),
         (QUARANTINED, "ERROR"),
         (telemetry.RevocationsIncomplete(reason="one is unreadable"), "ERROR"),
+        (telemetry.AgentsStillRunning(agents=()), "WARNING"),
         (log_changed("full"), "ERROR"),
         (log_changed("ok"), "INFO"),
         (telemetry.BreakerMoved(dependency="d", before="closed", after="open"), "WARNING"),
@@ -173,13 +174,26 @@ def test_damage_is_explained_in_a_sentence(records: list[logging.LogRecord]) -> 
     assert (line["event"], line["carried"]) == ("log_quarantined", {"threads": 3, "left_out": 1})
 
 
+def test_agents_that_still_run_are_named(records: list[logging.LogRecord]) -> None:
+    """The sentence quotes what is not one word, and ends after twenty; the fields have all."""
+    agents = tuple({"agent": "deaf", "thread": f"t {n}", "run": f"r{n}"} for n in range(21))
+    log_event(telemetry.AgentsStillRunning(agents=agents[:1]))
+    log_event(telemetry.AgentsStillRunning(agents=agents))
+    one, many = records
+    assert one.getMessage() == (
+        "agents_still_running agents of ended runs have not returned: deaf (thread 't 0', run r0)"
+    )
+    assert many.getMessage().endswith("deaf (thread 't 19', run r19), and 1 more")
+    assert json.loads(JsonFormatter().format(many))["agents"] == list(agents)
+
+
 @pytest.mark.parametrize("kind", TelemetryEvent.__subclasses__(), ids=lambda kind: kind.__name__)
 def test_every_event_can_be_logged(
     records: list[logging.LogRecord], kind: type[TelemetryEvent]
 ) -> None:
     """No field of an event collides with what a record holds by itself, or breaks a formatter."""
     values: dict[str, Any] = dict.fromkeys(kind.__dataclass_fields__, "x")
-    given = {"carried": {}, "error": ValueError()}
+    given = {"carried": {}, "error": ValueError(), "agents": ()}
     event = kind(**values | {name: given[name] for name in values.keys() & given.keys()})
     log_event(event)
     (record,) = records

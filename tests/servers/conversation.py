@@ -57,6 +57,19 @@ async def until_over(client: WireClient, started: Started, *, seconds: float = 2
     return next(one for one in client.events(started.channel) if one["type"] in TERMINAL)
 
 
+async def until_ended(client: WireClient, run: str, *, seconds: float = 10.0) -> dict[str, Any]:
+    """Wait until `run.get` shows that a run is over, and return what it shows.
+
+    A server that was just started still ends the runs that were left behind.
+    """
+    async with asyncio.timeout(seconds):
+        while True:
+            shown: dict[str, Any] = await client.rpc("run.get", run_id=run)
+            if shown["ended_at"] is not None:
+                return shown
+            await asyncio.sleep(0.02)
+
+
 async def until_text(client: WireClient, started: Started, *, seconds: float = 10.0) -> None:
     """Wait until the agent has sent its first text."""
     await client.until_event(started.channel, "TEXT_MESSAGE_CONTENT", seconds=seconds)

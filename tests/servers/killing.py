@@ -62,7 +62,7 @@ REACHED_BY: Mapping[str, str] = {
 }
 """The action that reaches a point, by the point's name without its moment."""
 AT_THE_START = frozenset({"loss", "start", "recovering", "resuming"})
-"""Points that are reached before a server is ready."""
+"""Points that are reached at the start of a server, or soon after it."""
 AT_THE_STOP = frozenset({"drained", "drain"})
 """Points that are reached after a server gets SIGTERM."""
 ONCE = AT_THE_START | AT_THE_STOP | {"sweep"}

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 
 from towpath.agents.agent import AgentInput
 from towpath.gateway import Gateway
+from towpath.identity import UserExecutionContext
 
 gateway = Gateway()
 
@@ -20,3 +21,11 @@ async def repeat(request: AgentInput) -> AsyncGenerator[object, None]:
 
 for policy in ("reject", "queue", "interrupt"):
     gateway.agent(policy, double_texting=policy)(repeat)
+
+
+@gateway.agent("telling", double_texting="queue")
+async def telling(request: AgentInput) -> AsyncGenerator[object, None]:
+    """Tell the person on every device what it was asked, as an application does."""
+    async for piece in repeat(request):
+        yield piece
+    await gateway.notify(UserExecutionContext(tenant="acme", user="alice"), request.message)

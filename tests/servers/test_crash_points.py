@@ -18,7 +18,7 @@ from tests.kit.crashes import MOMENTS, POINTS, VARIABLE, crash_message
 from tests.sdk.python_client import open_python
 from tests.servers.conversation import ask, from_the_start, seen_in, text_of, until_over
 from tests.servers.killing import Killing, at
-from towpath.log.sqlite.integrity import checksums
+from towpath.log.sqlite.file_schema import CHANNELS, LOG
 from towpath.testing.server import ServerProcess
 from towpath.testing.wire_client import wire_client
 
@@ -107,10 +107,10 @@ def _die(server: ServerProcess, point: str) -> None:
 def _age(file: Path) -> int:
     """Make all that threads hold too old to be kept; return how many rows that is."""
     with closing(sqlite3.connect(file)) as db, db:
-        checksums.guard(db)
-        db.execute(f"UPDATE channels SET updated = 0, due = 0 WHERE {THREADS}")
-        theirs = f"channel IN (SELECT id FROM channels WHERE {THREADS})"
-        db.execute(f"UPDATE log SET at = 0, crc = NULL WHERE {theirs}")
+        for channel in list(CHANNELS.rows(db, f"WHERE {THREADS}")):
+            CHANNELS.update(db, channel._replace(updated=0.0, due=0.0))
+            for row in list(LOG.rows(db, "WHERE channel=?", (channel.id,))):
+                LOG.update(db, row._replace(at=0.0))
     return _rows(file)
 
 

@@ -111,6 +111,26 @@ async def test_r42_r47_r91_kill_9_loses_the_active_run_only(tmp_path: Path) -> N
             assert contents[2:] == ["second", "You said: second", "third", "You said: third"]
 
 
+async def test_runs_that_begin_at_the_start_find_the_gateway_complete(tmp_path: Path) -> None:
+    """The agent of a run that waited through a kill reaches the person like any other agent."""
+    with ServerProcess(tmp_path / "data", *APPLICATION, cwd=ROOT) as server:
+        async with known(server, "alice") as rest:
+            waiting = []
+            for number in range(20):  # One after the other is ended as lost, while others begin.
+                await start(rest, f"t{number}", "wait", agent="telling")
+                waiting.append(await start(rest, f"t{number}", "tell me", agent="telling"))
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+
+            async def over() -> bool:
+                found = [await status(rest, run["run_id"]) for run in waiting]
+                return not {one for one, _ in found} & {"pending", "running"}
+
+            await eventually(over, seconds=60)
+            ends = {await status(rest, run["run_id"]) for run in waiting}
+            assert ends == {("finished", None)}
+
+
 async def test_r91_a_queued_run_over_an_sdk(patient: ServerProcess) -> None:
     """Its start is answered at once; a reader from its position misses nothing."""
     async with open_python(patient.ws, patient.token("sdk")) as sdk, known(patient, "sdk") as rest:

@@ -2,11 +2,7 @@
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +14,7 @@ import pytest
 from tests.servers.conversation import ask, eventually, text_of, until_over, until_text
 from tests.servers.exiting_agents import CALLED
 from towpath.events.types import TERMINAL
-from towpath.testing.server import ServerProcess, free_port
+from towpath.testing.server import ServerProcess
 from towpath.testing.wire_client import wire_client
 
 pytestmark = pytest.mark.servers
@@ -139,37 +135,3 @@ async def test_r121_no_agent_chooses_the_exit_status(
     assert status == 0, server.log.read_text()
     if agent == "leaves_open":  # It exits when all else is closed, and nobody's context is left.
         assert faults(server, "(not known which)")
-
-
-def test_r121_ctrl_c_while_the_server_starts_is_still_ctrl_c(tmp_path: Path) -> None:
-    """Before signal handlers are installed, an interrupt ends the start."""
-    (tmp_path / "slow.py").write_text(
-        "import asyncio, contextlib\n"
-        "from towpath import Gateway\n"
-        "class Slow(Gateway):\n"
-        "    @contextlib.asynccontextmanager\n"
-        "    async def lifespan(self, _=None):\n"
-        "        print('opening', flush=True)\n"
-        "        try:\n"
-        "            await asyncio.sleep(60)\n"
-        "            yield\n"
-        "        finally:\n"
-        "            print('closed', flush=True)\n"
-        "gateway = Slow()\n"
-    )
-    command = [sys.executable, "-m", "towpath", "serve", "--dev", "--app", "slow:gateway"]
-    process = subprocess.Popen(
-        [*command, "--port", str(free_port())],
-        cwd=tmp_path,
-        env={**os.environ, "TOWPATH_MODEL": "none"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "opening\n"
-    began = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    assert time.monotonic() - began < 10
-    assert (out, err, process.returncode) == ("closed\n", "", 130)

@@ -257,13 +257,14 @@ async def test_r30_a_server_is_ready_once_its_issuer_is_there(tmp_path: Path) ->
             serving(tmp_path / "data", start=False, issuers=issuers, breaker_reset=1)
         )
 
-        async def listening() -> bool:
+        async def log_open() -> bool:
             try:
-                return (await get(server, "/health/live")).status_code == 200
+                phase = (await get(server, "/health/startup")).json()["phase"]
             except httpx2.TransportError:
                 return False
+            return bool(phase == "warming")
 
-        await eventually(listening, seconds=30)
+        await eventually(log_open, seconds=30)
         ready = await get(server, "/health/ready")
         assert (ready.status_code, ready.headers["retry-after"]) == (503, "1")
         assert issuer.issuer in ready.json()["error"]
@@ -307,7 +308,7 @@ async def test_r30_a_restart_calls_no_good_token_bad(tmp_path: Path) -> None:
         async def let_in() -> bool:
             answer = await get(server, "/api/v1/whoami", issuer.token("mia"))
             seen.add(answer.status_code)
-            if answer.status_code == 503:
+            if answer.status_code == 503 and "keys" in answer.text:
                 issuer.heal()
             return answer.status_code == 200
 

@@ -17,6 +17,7 @@ from tests.servers.conversation import (
     from_the_start,
     seen_in,
     text_of,
+    until_ended,
     until_over,
     until_text,
 )
@@ -62,7 +63,7 @@ async def test_r42_r47_r78_kill_9_loses_nothing_anybody_saw(
     position = {"recover": True, "offset": seen[half - 1]["offset"], "epoch": ""}
     position["epoch"] = subscribed["epoch"]
     async with wire_client(killable.ws, token) as client:
-        run = await client.rpc("run.get", run_id=started.run)
+        run = await until_ended(client, started.run)
         assert (run["status"], run["code"]) == ("lost", "run.lost")
         answer = await from_the_start(client, started.thread)
         assert answer["subscribe"]["epoch"] == subscribed["epoch"]
@@ -80,6 +81,33 @@ async def test_r42_r47_r78_kill_9_loses_nothing_anybody_saw(
         history = await client.command("history", channel=started.channel, limit=-1)
         offsets = [item["offset"] for item in history["history"]["publications"]]
         assert offsets == list(range(1, len(offsets) + 1))
+
+
+async def test_p5_r92_many_runs_left_behind_hold_up_nobody(tmp_path: Path) -> None:
+    """Each gets one run.lost; a run that is started meanwhile in one of the threads follows it."""
+    with ServerProcess(tmp_path / "data", environment={"TOWPATH_RUNS_BURST": "100"}) as server:
+        token = server.token("crowd")
+        async with wire_client(server.ws, token) as client:
+            left = [await ask(client, "count 100000 at 20/s") for _ in range(40)]
+            for started in left:
+                await until_text(client, started)
+            await asyncio.to_thread(server.kill)
+            await client.until_closed()
+        await asyncio.to_thread(server.start)
+        async with wire_client(server.ws, token) as client:
+            busy = left[-1].thread
+            await client.command("subscribe", channel=left[-1].channel)
+            newer = await ask(client, "hello", agent="echo", thread=busy)
+            ended = await until_ended(client, newer.run)
+            shown = [await until_ended(client, started.run) for started in left]
+            for started in left:
+                await client.command("subscribe", channel=started.channel)
+                history = await client.command("history", channel=started.channel, limit=-1)
+                events = [one["data"] for one in history["history"]["publications"]]
+                codes = [one.get("code") for one in events if one["type"] in TERMINAL]
+                assert codes == ["run.lost", *([None] if started.thread == busy else [])]
+    assert [(run["status"], run["code"]) for run in shown] == [("lost", "run.lost")] * len(left)
+    assert ended["status"] == "finished"
 
 
 async def test_r59_sigterm_ends_runs_and_moves_clients_on(own_server: ServerProcess) -> None:

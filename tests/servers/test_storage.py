@@ -25,6 +25,7 @@ from tests.servers.conversation import (
     open_thread,
     seen_in,
     text_of,
+    until_ended,
     until_over,
     until_text,
 )
@@ -165,7 +166,7 @@ async def test_p5_r53_a_full_disk_refuses_writes_serves_reads_and_heals(
             assert (status, "full" in reason) == (503, True)
             assert (await ask_door(server, "/health/live"))[0] == 200
             assert "towpath_log_condition 1.0" in (await ask_door(server, "/metrics"))[1]
-            run = await client.rpc("run.get", run_id=started.run)
+            run = await until_ended(client, started.run)
             assert (run["status"], run["code"]) == ("failed", "run.storage")
             view = await client.rpc("thread.get", thread_id=started.thread)
             assert view["messages"][-1]["content"] == text
@@ -276,7 +277,7 @@ async def test_r59_a_server_with_a_locked_log_stops_in_time(tmp_path: Path) -> N
             intruder.close()
         await asyncio.to_thread(server.start)
         async with wire_client(server.ws, token) as client:
-            run = await client.rpc("run.get", run_id=started.run)
+            run = await until_ended(client, started.run)
             assert (run["status"], run["code"]) == ("lost", "run.lost")
             events = seen_in(await from_the_start(client, started.thread))
             assert [e.get("code") for e in events if e["type"] in TERMINAL] == ["run.lost"]

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.servers.conversation import ask, from_the_start, seen_in, until_text
+from tests.servers.conversation import ask, from_the_start, seen_in, until_ended, until_text
 from towpath.events.types import TERMINAL
 from towpath.testing.server import ServerProcess
 from towpath.testing.wire_client import wire_client
@@ -30,7 +30,7 @@ async def test_r92_a_second_server_takes_the_log_and_ends_what_ran(
         second.log = data.with_name("second.log")
         with second:
             async with wire_client(second.ws, token) as after:
-                run = await after.rpc("run.get", run_id=started.run)
+                run = await until_ended(after, started.run)
                 assert (run["status"], run["code"]) == ("lost", "run.lost")
                 events = seen_in(await from_the_start(after, started.thread))
                 assert [one.get("code") for one in events if one["type"] in TERMINAL] == [

@@ -1,9 +1,9 @@
-"""The command line: `serve`, `token`, `revoke` and `config check`.
+"""The command line: `serve`, `token`, `revoke`, the commands for the log, and `config check`.
 
 A configuration error is printed as one line on stderr, with exit status 2. A server whose log is
-damaged ends with exit status 3, so that its supervisor starts it again: the next start checks the
-whole log, and sets it aside if it is damaged. A server whose log another process has opened since
-ends with exit status 4.
+damaged ends with exit status 3, so that its supervisor starts it again: the next start carries the
+intact part over into a new log. A server whose log another process has opened since ends with exit
+status 4.
 """
 
 import sys
@@ -11,11 +11,12 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from towpath.cli import backup
 from towpath.cli.check import check
 from towpath.cli.serve import serve
-from towpath.cli.server import DAMAGED
+from towpath.cli.server import DAMAGED, FENCED
 from towpath.cli.tokens import revoke, token
-from towpath.errors import ConfigurationError, LogCorrupted
+from towpath.errors import ConfigurationError, LogCorrupted, LogFenced
 from towpath.node.node import VERSION
 
 app = typer.Typer(
@@ -25,7 +26,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (serve, token, revoke):
+for command in (
+    serve,
+    token,
+    revoke,
+    backup.backup,
+    backup.restore,
+    backup.new_epoch,
+    backup.check,
+):
     app.command()(command)
 
 config = typer.Typer(help="Check the settings.", no_args_is_help=True)
@@ -42,6 +51,9 @@ def main() -> None:
     except LogCorrupted as error:
         print(f"towpath: {error}; start again", file=sys.stderr)
         raise SystemExit(DAMAGED) from None
+    except LogFenced as error:
+        print(f"towpath: {error}", file=sys.stderr)
+        raise SystemExit(FENCED) from None
 
 
 def _refuse(reason: str) -> NoReturn:

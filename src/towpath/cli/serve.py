@@ -51,7 +51,12 @@ def serve(
     with listen(host, chosen) as listening:
         model = [f"model: {assistant.title}" if assistant else "no model"] if not app else []
         ready = ", ".join([*model, f"data in {gateway.settings.data}"]) if dev else None
-        status = run(gateway, serve_gateway(gateway, listening, assistant=assistant, ready=ready))
+        status = run(
+            gateway,
+            lambda threads: serve_gateway(
+                gateway, listening, threads=threads, assistant=assistant, ready=ready
+            ),
+        )
     raise SystemExit(status)
 
 

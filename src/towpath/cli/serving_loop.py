@@ -22,6 +22,9 @@ from towpath.runs.model import RunKey
 
 T = TypeVar("T")
 
+GENERATORS_SECONDS = 1.0
+"""How long the generators that agents left open may take to close."""
+
 Exited = Callable[[RunKey | None, BaseException], None]
 """Called with an exit, within the loop; the key is None if the run is not known."""
 
@@ -61,12 +64,18 @@ class ServingLoop:
         return task.result()
 
     def close(self) -> None:
-        """Close the loop and what it still holds; the clean-up of agents may exit here too."""
+        """Close the loop and what it still holds; the clean-up of agents may exit here too.
+
+        Neither generators that do not close nor threads of the default executor are waited for.
+        """
         try:
-            self.run(self._loop.shutdown_asyncgens())
-            self.run(self._loop.shutdown_default_executor())
+            self.run(self._close_generators())
         finally:
             self._loop.close()
+
+    async def _close_generators(self) -> None:
+        closing = asyncio.ensure_future(self._loop.shutdown_asyncgens())
+        await asyncio.wait((closing,), timeout=GENERATORS_SECONDS)
 
     def _report(self, error: BaseException) -> None:
         """Report what left the loop, once the loop runs again."""

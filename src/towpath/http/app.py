@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
@@ -25,6 +26,7 @@ from towpath.http.mounting import report_refusals_in_one_sentence
 from towpath.http.requests import Site
 from towpath.http.rest import api_routes
 from towpath.http.sockets import accept, deny
+from towpath.http.without_node import WithoutNode
 from towpath.node.node import VERSION, Phase
 
 PUBLIC = frozenset(
@@ -87,7 +89,8 @@ def make_app(site: Site, lifespan: Lifespan[Starlette] | None = None) -> Starlet
         Route("/", endpoints.page),
         Mount("/static", StaticFiles(directory=web, check_dir=False)),
     ]
-    app = Starlette(routes=routes, lifespan=lifespan)
+    waiting = Middleware(WithoutNode, site=site)
+    app = Starlette(routes=routes, middleware=[waiting], lifespan=lifespan)
     report_refusals_in_one_sentence(app.router)
     return app
 

@@ -68,12 +68,30 @@ class Unauthorized(CommandError):
     )
 
 
+class NotServing(Unavailable):
+    """There is no node that could answer: it is being opened, or could not be, or is closed."""
+
+    def __init__(self, phase: Phase) -> None:
+        super().__init__(REASONS.get(phase, str(NotRunning())))
+        self.phase = phase
+        """The phase of the gateway, for the client."""
+
+
+REASONS = {
+    Phase.STARTING: "the server is starting: its log is being opened",
+    Phase.FAILED: "the server could not start: its operator finds the reason in its log lines",
+}
+"""What a client is told in the phases in which a server without a node answers."""
+
+
 def error_response(error: CommandError) -> Response:
     """Return the response to a request that failed."""
     headers = {"retry-after": "1"} if error.code.http_status in (429, 503) else {}
     if error.code.http_status == 401:
         headers["www-authenticate"] = "Bearer"
-    body = {"error": {"code": error.code.number, "message": error.message}}
+    body: dict[str, Any] = {"error": {"code": error.code.number, "message": error.message}}
+    if isinstance(error, NotServing):
+        body["phase"] = error.phase
     return JSONResponse(body, error.code.http_status, headers=headers)
 
 
@@ -81,12 +99,14 @@ def running(site: Site) -> Node:
     """Return the node, if it answers requests.
 
     Raises:
-        Unavailable: it is starting or stopping, or the application does not run its lifespan.
+        NotServing: there is no node.
+        Unavailable: it waits for keys.
     """
     node = site.node
-    if node is None or node.phase not in (Phase.READY, Phase.DRAINING):
-        stopped = site.phase is Phase.STOPPED
-        raise Unavailable(str(NotRunning()) if stopped else "the server is starting or stopping")
+    if node is None:
+        raise NotServing(site.phase)
+    if node.phase not in (Phase.READY, Phase.DRAINING):
+        raise Unavailable("the server is starting: keys of an issuer are missing")
     return node
 
 

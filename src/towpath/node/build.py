@@ -22,12 +22,14 @@ from towpath.connections.event_stream import sse_encoding
 from towpath.connections.parts import Parts
 from towpath.delivery.hub import Hub
 from towpath.delivery.recovery import Recovery
-from towpath.log.broker import Broker, Deliver, Projection, Publication
+from towpath.log.broker import Broker, Deliver, OnEpoch, Publication
 from towpath.log.sqlite.broker import SqliteBroker
+from towpath.log.sqlite.file_schema import DATABASE_NAME
 from towpath.methods.runs import StartLimit
 from towpath.methods.table import make_methods
 from towpath.node.auth_setup import open_authentication
-from towpath.node.node import VERSION, Node, Phase
+from towpath.node.drain_budget import DrainBudget
+from towpath.node.node import VERSION, Node, Phase, agents_still_running
 from towpath.node.revocation_feed import RevocationFeed
 from towpath.rate_limits import Rate
 from towpath.runs.deps import RunLimits
@@ -37,8 +39,11 @@ from towpath.runs.tables.sqlite.projection import ThreadProjection
 from towpath.settings import Settings
 from towpath.telemetry import Telemetry
 
-LogFactory = Callable[[Deliver, Projection], Broker]
-"""Makes a log, not yet started, that passes durable publications to `Deliver`."""
+LogFactory = Callable[[Deliver, OnEpoch], Broker]
+"""Makes a log, not yet started, with the projection of runs for its engine.
+
+It passes durable publications to `Deliver`, and positions that are no longer valid to `OnEpoch`.
+"""
 
 
 @contextlib.asynccontextmanager
@@ -69,7 +74,12 @@ async def build_node(
         ConfigurationError: a part cannot be opened; the message says how to correct it.
     """
     builder = _Builder(
-        settings=settings, agents=agents, telemetry=telemetry, now=now, monotonic=monotonic
+        settings=settings,
+        agents=agents,
+        telemetry=telemetry,
+        now=now,
+        monotonic=monotonic,
+        budget=DrainBudget(settings.drain_timeout),
     )
     stack = contextlib.AsyncExitStack()
     try:
@@ -84,7 +94,7 @@ async def build_node(
         )
         group = asyncio.TaskGroup()
         node = await builder.open(stack, connection_auth, log or builder.sqlite_log, group)
-        await stack.enter_async_context(group)
+        await stack.enter_async_context(builder.budget.bound(group))
         stack.enter_context(node.running())
         keys = group.create_task(node.keep_keys(), name="issuers' keys")
         stack.callback(keys.cancel)
@@ -104,6 +114,7 @@ class _Builder:
     telemetry: Telemetry
     now: Callable[[], float]
     monotonic: Callable[[], float]
+    budget: DrainBudget
 
     async def open(
         self,
@@ -115,12 +126,13 @@ class _Builder:
         """Open the log and the parts that use it; the stack closes them."""
         hub = self.hub()
         feed = RevocationFeed(connection_auth.service, hub, self.telemetry)
-        broker = await stack.enter_async_context(
-            _started(log(_delivery(hub, feed), ThreadProjection()))
-        )
+        broker = await stack.enter_async_context(_started(log(_delivery(hub, feed), hub.reset)))
+        hub.bind(broker)
         await feed.catch_up(broker, self.now())
         store = ThreadStore(broker)
-        runs = await stack.enter_async_context(self.runs(broker, store))
+        runs = self.runs(broker, store)
+        stack.callback(self.report_agents, runs)
+        await stack.enter_async_context(self.budget.bound(runs))
         return self.node(hub, feed, broker, store, runs, connection_auth, tasks)
 
     def hub(self) -> Hub:
@@ -132,11 +144,12 @@ class _Builder:
             backlog_bytes=settings.backlog_bytes,
         )
 
-    def sqlite_log(self, deliver: Deliver, projection: Projection) -> Broker:
+    def sqlite_log(self, deliver: Deliver, on_epoch: OnEpoch) -> Broker:
         return SqliteBroker(
-            self.settings.data / "towpath.db",
+            self.settings.data / DATABASE_NAME,
             deliver,
-            projection,
+            ThreadProjection(),
+            on_epoch=on_epoch,
             telemetry=self.telemetry,
             synchronous=self.settings.synchronous,
             reserve_bytes=self.settings.reserve_bytes,
@@ -156,13 +169,18 @@ class _Builder:
                 deadline_seconds=settings.run_deadline,
                 cleanup_seconds=settings.cleanup_timeout,
                 interrupt_seconds=settings.interrupt_timeout,
-                lease_seconds=settings.run_lease,
                 drain_seconds=settings.drain_timeout,
                 message_bytes=settings.run_message_bytes,
+                event_bytes=settings.event_bytes,
                 run_bytes=settings.run_bytes,
                 keep_raw=settings.keep_raw,
             ),
         )
+
+    def report_agents(self, runs: RunService) -> None:
+        """Report the agents that still run when the log is about to be closed."""
+        if keys := runs.unreturned:
+            self.telemetry.emit(agents_still_running(keys))
 
     def node(
         self,
@@ -212,6 +230,7 @@ class _Builder:
             start_limit=start_limit,
             sse=sse_encoding(broker),
             tasks=tasks,
+            budget=self.budget,
             phase=Phase.WARMING if service.cold else Phase.READY,
         )
 

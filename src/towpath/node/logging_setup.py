@@ -18,6 +18,9 @@ from towpath.telemetry import TelemetryEvent
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 FORMATS = ("text", "json")
 
+NAMED = 20
+"""How many agents a sentence names; the fields of the event have all of them."""
+
 _log = logging.getLogger("towpath")
 _PLAIN = re.compile(r"[\w.:/@+-]+")
 _CLIENTS_AND_SERVERS = ("uvicorn", "httpx2", "httpcore2", "httpx", "httpcore", "openai")
@@ -75,12 +78,19 @@ def level_of(event: TelemetryEvent) -> int:
         case (
             telemetry.InternalError()
             | telemetry.LogQuarantined()
+            | telemetry.RowDamaged()
+            | telemetry.ChannelReset()
             | telemetry.RevocationsIncomplete()
         ):
             return logging.ERROR
         case telemetry.LogChanged(after=after):
             return logging.INFO if after == "ok" else logging.ERROR
-        case telemetry.BreakerMoved() | telemetry.DigestMismatch():
+        case (
+            telemetry.BreakerMoved()
+            | telemetry.DigestMismatch()
+            | telemetry.AgentsStillRunning()
+            | telemetry.LogEpochRenewed()
+        ):
             return logging.WARNING
         case telemetry.KeysFetched(failure=failure):
             return logging.WARNING if failure else logging.DEBUG
@@ -110,11 +120,24 @@ def advice(event: TelemetryEvent) -> str | None:
                 f" carried over: {parts.replace('_', ' ') or 'nothing'};"
                 f" {'revocations are whole' if event.control else _ALL_REVOKED}"
             )
+        case telemetry.ChannelReset(tenant=tenant, name=name):
+            return (
+                f"the log of the channel {name} of {tenant} was damaged: its publications are"
+                " dropped, and its readers start anew; check the disk"
+            )
         case telemetry.RevocationsIncomplete(reason=reason):
             return (
                 f"{reason}: {_ALL_REVOKED}; people sign in again, services get new tokens,"
                 " and no other action is needed"
             )
+        case telemetry.AgentsStillRunning(agents=agents):
+            named = [
+                f"{_text(one['agent'])} (thread {_text(one['thread'])}, run {_text(one['run'])})"
+                for one in agents[:NAMED]
+            ]
+            if len(agents) > NAMED:
+                named.append(f"and {len(agents) - NAMED} more")
+            return f"agents of ended runs have not returned: {', '.join(named)}"
     return None
 
 

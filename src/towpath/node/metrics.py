@@ -237,6 +237,19 @@ EVENT_METRICS: tuple[EventMetric[Any], ...] = (
     ),
     _metric(
         Counter,
+        "towpath_channels_reset",
+        "Channels whose log was damaged and begins anew",
+        telemetry.ChannelReset,
+    ),
+    _metric(
+        Counter,
+        "towpath_rows_damaged",
+        "Damaged rows that were found, by table; a row counts each time it is read",
+        telemetry.RowDamaged,
+        table=lambda event: event.table,
+    ),
+    _metric(
+        Counter,
         "towpath_faults",
         "Failures of agents and of the gateway itself, by place",
         telemetry.InternalError,

@@ -6,12 +6,12 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.metadata import version
 
-from towpath import codes
+from towpath import codes, telemetry
 from towpath.auth.handshake import UpgradeInfo
 from towpath.auth.service import AuthService
 from towpath.channels import tenant_channel
@@ -24,6 +24,8 @@ from towpath.errors import Conflict, NotRunning, SeveralGateways, StorageError, 
 from towpath.identity import Principal
 from towpath.log.broker import Append, Item, Write, write
 from towpath.methods.runs import StartLimit
+from towpath.node.drain_budget import CLOSING, ENDINGS, DrainBudget
+from towpath.runs.model import RunKey
 from towpath.runs.service import RunService
 
 VERSION = version("towpath")
@@ -43,6 +45,8 @@ class Phase(StrEnum):
     """The node is built; keys of a required issuer are missing."""
     READY = "ready"
     DRAINING = "draining"
+    FAILED = "failed"
+    """The node could not be built in the background, or it broke down; the log says why."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -62,6 +66,8 @@ class Node:
     """How publications are encoded for event streams."""
     tasks: asyncio.TaskGroup
     """Awaits the tasks of the node, and ends when the node is closed."""
+    budget: DrainBudget
+    """The time of the drain; the composition root closes the parts of the node in it."""
     phase: Phase = Phase.WARMING
     """WARMING, READY or DRAINING."""
     connections: set[ClientConnection | EventStream] = field(default_factory=set)
@@ -189,7 +195,7 @@ class Node:
     async def _end_runs(self) -> None:
         """End the runs within the drain's budget: connections are closed even if the log fails."""
         try:
-            async with asyncio.timeout(self.parts.settings.drain_timeout):
+            async with asyncio.timeout(self.budget.left(ENDINGS)):
                 await self.runs.drain()
         except TimeoutError:
             self.runs.stop_retrying()
@@ -198,10 +204,17 @@ class Node:
         """End every connection with `MOVE_ELSEWHERE`, and wait a bounded time for them to close."""
         for connection in list(self.connections):
             connection.end(codes.MOVE_ELSEWHERE)
+        bound = min(self.parts.settings.close_timeout, self.budget.left(CLOSING))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.parts.settings.close_timeout):
+            async with asyncio.timeout(bound):
                 for connection in list(self.connections):
                     await connection.over.wait()
+
+
+def agents_still_running(keys: Iterable[RunKey]) -> telemetry.AgentsStillRunning:
+    """Return the telemetry event of agents that have not returned, of the runs with these keys."""
+    agents = ({"agent": key.agent, "thread": key.thread, "run": key.run} for key in keys)
+    return telemetry.AgentsStillRunning(agents=tuple(agents))
 
 
 def only_node() -> Node:

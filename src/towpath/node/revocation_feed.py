@@ -75,7 +75,7 @@ class RevocationFeed:
         self._compacting = asyncio.Lock()
 
     async def catch_up(self, broker: Broker, now: float) -> None:
-        """Read all revocations that were announced before this node started.
+        """Attach the control channel, and read all revocations announced before this node started.
 
         If revocations may be missing, everything issued before now is revoked. The write that does
         so compacts the channel, so it is complete at the next start.
@@ -87,6 +87,7 @@ class RevocationFeed:
         Raises:
             StorageError: the log cannot be read.
         """
+        broker.attach(CONTROL)
         replay = await broker.read(CONTROL, None)
         await self._learn(replay.publications)
         self._top = replay.top

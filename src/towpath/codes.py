@@ -223,13 +223,14 @@ RUN_CODES: Final = {
     "run.failed": "the agent raised an exception",
     # `run_deadline`, or the deadline that the agent was registered with, has passed.
     "run.deadline": "the agent did not end within its deadline",
-    # The process that ran it was killed, or did not renew its lease; another process ends it.
+    # The process that ran it was killed or crashed; the process that opens the log next ends it.
     "run.lost": "the server running the agent stopped",
     # The server drains: each active run ends before its process does.
     "run.drained": "the server was taken out of service while the agent ran",
     # The agent yielded an event out of order, or state that nests too deep or is too large.
     "run.illegal_event": "the agent produced an event that is not legal at this point",
-    # The events of the run exceed `run_bytes`.
+    # The events of the run exceed `run_bytes`, or one event of the agent exceeds `event_bytes`.
+    # That event is not published.
     "run.too_large": "the events of the run are too large",
     # The log refused an event of the run: the disk is full, or the event cannot be stored.
     "run.storage": "the log refused the run's events",

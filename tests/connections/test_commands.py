@@ -32,8 +32,8 @@ from towpath.protocol import frames
 from towpath.protocol.connection import Closed, Connection
 from towpath.protocol.frames import Pong
 from towpath.rate_limits import Rate
+from towpath.runs.model import ThreadCreated, ThreadKey
 from towpath.runs.store import ThreadStore
-from towpath.runs.tables.sqlite.projection import ThreadCreated, ThreadKey, ThreadProjection
 from towpath.settings import Settings
 from towpath.telemetry import CommandAnswered, Telemetry, TelemetryEvent
 from towpath.testing.memory_broker import MemoryBroker
@@ -48,7 +48,8 @@ class Open:
 
     def __init__(self, limits: SessionLimits) -> None:
         self.hub = Hub(may_read, max_connections=3)
-        self.broker = MemoryBroker(self.hub.deliver, ThreadProjection())
+        self.broker = MemoryBroker(self.hub.deliver)
+        self.hub.bind(self.broker)
         self.recovery = Recovery(self.broker, ThreadStore(self.broker), snapshot_max_bytes=1 << 20)
         self.called: list[tuple[str, bytes, Caller]] = []
         self.verdict: Authenticated | Refused = Refused(codes.TEMPORARY, "unknown")

@@ -23,7 +23,6 @@ from towpath.errors import StorageError, TooManyRequests, UnknownChannel
 from towpath.identity import Principal
 from towpath.log.broker import Position
 from towpath.protocol import codec_sse as codec
-from towpath.runs.tables.sqlite.projection import ThreadProjection
 from towpath.settings import Settings
 from towpath.telemetry import Telemetry, TelemetryEvent
 from towpath.testing.memory_broker import MemoryBroker
@@ -36,13 +35,21 @@ THREAD = thread_channel("acme", "alice", "t1")
 
 
 class Clock:
-    """Stands in for ConnectionAuth: when the grace of a credential ends, in seconds from now."""
+    """Stands in for ConnectionAuth, and for the wall clock, which begins at 0."""
 
     def __init__(self) -> None:
         self.left: float | None = None
+        """When the grace of a credential ends."""
+        self.step = 0.0
+        """By how much the wall clock was set."""
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
 
     def expires_at(self, principal: Principal) -> float | None:
         return self.left
+
+    def now(self) -> float:
+        return self._loop.time() - self._began + self.step
 
 
 class StreamHarness:
@@ -52,7 +59,8 @@ class StreamHarness:
         self.allowed: Callable[..., bool] = may_read
         made = Settings(**settings)
         self.hub = Hub(may_read, max_connections=3, backlog_bytes=made.backlog_bytes)
-        self.broker = MemoryBroker(self.hub.deliver, ThreadProjection())
+        self.broker = MemoryBroker(self.hub.deliver)
+        self.hub.bind(self.broker)
         self.stage = Stage(self.broker, QUICK)
         self.events: list[TelemetryEvent] = []
         self.clock = Clock()
@@ -66,7 +74,7 @@ class StreamHarness:
                 connection_auth=self.clock,
                 may_read=lambda *args: self.allowed(*args),
                 telemetry=Telemetry([self.events.append]),
-                now=lambda: 0.0,
+                now=self.clock.now,
             ),
         )
         self.encoding = sse_encoding(self.broker)
@@ -226,6 +234,38 @@ async def test_r84_past_its_grace_a_stream_ends() -> None:
         record = await harness.stage.store.find_run("acme", "alice", run)
         assert record is not None
         assert record.ended_at is None
+
+
+async def test_r84_a_stream_ends_by_the_date() -> None:
+    """The wall clock is set past the end of the grace: the next event is not shown any more."""
+    async with stream_harness() as harness:
+        harness.clock.left = 3600.0
+        released = asyncio.Event()
+        run = await harness.stage.cast(waiting("a", until=released)).start()
+        stream = await harness.reading()
+        chunks = stream.chunks()
+        assert types_in([await anext(chunks)])[-1] == "TEXT_MESSAGE_CONTENT"
+        reading = asyncio.create_task(anext(chunks, b""))
+        await asyncio.sleep(0)
+        harness.clock.step = 3601.0
+        released.set()
+        assert await reading == b""
+        assert stream.ended is codes.EXPIRED
+        await harness.stage.done(run)
+
+
+async def test_r84_a_stream_goes_on_while_the_date_is_not_reached() -> None:
+    """The wall clock was set back before the timer was due: the stream waits for the date."""
+    async with stream_harness() as harness:
+        harness.clock.left = 60.0
+        stream = harness.stream()
+        harness.clock.step = -3600.0
+        stream._watch_expiry()
+        before = stream.ended
+        harness.clock.step = 60.0
+        stream._watch_expiry()
+        assert (before, stream.ended) == (None, codes.EXPIRED)
+        stream.leave()
 
 
 async def test_r59_what_waits_is_still_told_when_the_server_drains() -> None:

@@ -372,8 +372,11 @@ class Interleavings(RuleBasedStateMachine):
         for peer in self.everyone:
             if peer.keepalive is None or peer.closed_with:
                 continue
-            while not peer.closed_with and peer.keepalive.next_deadline <= self.now:
-                match peer.keepalive.elapse(self.now):
+            while (
+                not peer.closed_with
+                and peer.keepalive.next_deadline(self.now, self.now) <= self.now
+            ):
+                match peer.keepalive.elapse(self.now, self.now):
                     case Due.PING:
                         self.put(peer, codec_json.PING)
                     case Due.NO_PONG:

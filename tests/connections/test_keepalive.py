@@ -12,43 +12,56 @@ from towpath.protocol import frames
 from towpath.protocol.connection import Connection
 
 START = 1000.0
+"""When the connection opened, on the monotonic clock."""
+DATE = 5000.0
+"""When it opened, in Unix seconds."""
 
 
 def keepalive() -> KeepAlive:
     return KeepAlive(START, ping_interval=25.0, pong_timeout=10.0)
 
 
+def elapse(clockwork: KeepAlive, seconds: float, *, step: float = 0.0) -> Due:
+    """Return what is due so long after the connection opened; the wall clock was set by `step`."""
+    return clockwork.elapse(START + seconds, DATE + seconds + step)
+
+
+def deadline(clockwork: KeepAlive, seconds: float = 0.0, *, step: float = 0.0) -> float:
+    """Return the next deadline, asked after so many seconds, in seconds after the opening."""
+    return clockwork.next_deadline(START + seconds, DATE + seconds + step) - START
+
+
 def pinged() -> KeepAlive:
     """Return a connection's KeepAlive that waits for a pong."""
     clockwork = keepalive()
-    assert clockwork.elapse(START + 25) is Due.PING
+    assert elapse(clockwork, 25) is Due.PING
     return clockwork
 
 
 def test_a_ping_is_due_after_the_interval() -> None:
     """Not a moment before it, and once."""
     clockwork = keepalive()
-    assert clockwork.next_deadline == START + 25
-    assert clockwork.elapse(START + 24.999) is Due.NOTHING
-    assert clockwork.elapse(START + 25) is Due.PING
-    assert clockwork.elapse(START + 25) is Due.NOTHING
+    assert deadline(clockwork) == 25
+    assert elapse(clockwork, 24.999) is Due.NOTHING
+    assert elapse(clockwork, 25) is Due.PING
+    assert elapse(clockwork, 25) is Due.NOTHING
 
 
 def test_r37_a_missing_pong_is_due_after_its_timeout() -> None:
     """A client that does not answer is noticed exactly then."""
     clockwork = pinged()
-    assert clockwork.next_deadline == START + 35
-    assert clockwork.elapse(START + 34.999) is Due.NOTHING
-    assert clockwork.elapse(START + 35) is Due.NO_PONG
+    assert deadline(clockwork) == 35
+    assert elapse(clockwork, 34.999) is Due.NOTHING
+    assert elapse(clockwork, 35) is Due.NO_PONG
 
 
 def test_a_pong_keeps_the_connection_and_the_rhythm() -> None:
     """The next ping comes one interval after the last one, not after the pong."""
     clockwork = pinged()
     assert clockwork.pong()
-    assert clockwork.next_deadline == START + 50
-    assert clockwork.elapse(START + 35) is Due.NOTHING
-    assert clockwork.elapse(START + 50) is Due.PING
+    assert deadline(clockwork) == 50
+    assert elapse(clockwork, 35) is Due.NOTHING
+    assert elapse(clockwork, 50) is Due.PING
 
 
 def test_a_pong_nobody_asked_for_is_told() -> None:
@@ -61,102 +74,123 @@ def test_a_pong_nobody_asked_for_is_told() -> None:
 
 def test_r84_expiry_is_due_at_its_moment() -> None:
     """Exactly at its time, whether or not a pong is awaited."""
-    for clockwork, end in ((keepalive(), START + 20), (pinged(), START + 30)):
-        clockwork.expire_at(end)
-        assert clockwork.next_deadline == end
-        assert clockwork.elapse(end - 0.001) is Due.NOTHING
-        assert clockwork.elapse(end) is Due.EXPIRED
+    for clockwork, end in ((keepalive(), 20), (pinged(), 30)):
+        clockwork.expire_at(DATE + end)
+        assert deadline(clockwork) == end
+        assert elapse(clockwork, end - 0.001) is Due.NOTHING
+        assert elapse(clockwork, end) is Due.EXPIRED
+
+
+def test_r84_the_end_of_a_credential_is_a_date() -> None:
+    """After the wall clock was set, the date counts; pings keep their rhythm."""
+    clockwork = keepalive()
+    clockwork.expire_at(DATE + 60, lapse=DATE + 40)
+    assert not clockwork.is_expired(DATE + 59)
+    assert clockwork.is_expired(DATE + 60)
+    assert deadline(clockwork, 5, step=-3600) == 25
+    assert elapse(clockwork, 5, step=-3600) is Due.NOTHING
+    assert deadline(clockwork, 5, step=30) == 10
+    assert elapse(clockwork, 5, step=35) is Due.LAPSED
+    assert deadline(clockwork, 25, step=3600) <= 25
+    assert elapse(clockwork, 25, step=3600) is Due.EXPIRED
 
 
 def test_r84_expiry_wins_over_a_ping_that_is_due_too() -> None:
     """Nothing is written past the end of a credential."""
     clockwork = keepalive()
-    clockwork.expire_at(START + 25)
-    assert clockwork.elapse(START + 25) is Due.EXPIRED
+    clockwork.expire_at(DATE + 25)
+    assert elapse(clockwork, 25) is Due.EXPIRED
 
 
 def test_r85_a_refresh_moves_the_one_expiry() -> None:
     """There is one deadline: the new one replaces the old, None removes it."""
     clockwork = keepalive()
-    clockwork.expire_at(START + 5)
-    clockwork.expire_at(START + 20)
-    assert clockwork.elapse(START + 5) is Due.NOTHING
-    assert clockwork.next_deadline == START + 20
+    clockwork.expire_at(DATE + 5)
+    clockwork.expire_at(DATE + 20)
+    assert elapse(clockwork, 5) is Due.NOTHING
+    assert deadline(clockwork) == 20
     clockwork.expire_at(None)
-    assert clockwork.next_deadline == START + 25
-    assert clockwork.elapse(START + 24) is Due.NOTHING
+    assert deadline(clockwork) == 25
+    assert elapse(clockwork, 24) is Due.NOTHING
 
 
 def test_r22_the_end_of_a_credential_is_told_once_before_its_grace_ends() -> None:
     """The lapse is reported once, so that its issuer can be probed; then the rest goes on."""
     clockwork = keepalive()
-    clockwork.expire_at(START + 20, lapse=START + 10)
-    assert clockwork.next_deadline == START + 10
-    assert clockwork.elapse(START + 9.999) is Due.NOTHING
-    assert clockwork.elapse(START + 10) is Due.LAPSED
-    assert clockwork.elapse(START + 10) is Due.NOTHING
-    assert clockwork.next_deadline == START + 20
-    assert clockwork.elapse(START + 20) is Due.EXPIRED
+    clockwork.expire_at(DATE + 20, lapse=DATE + 10)
+    assert deadline(clockwork) == 10
+    assert elapse(clockwork, 9.999) is Due.NOTHING
+    assert elapse(clockwork, 10) is Due.LAPSED
+    assert elapse(clockwork, 10) is Due.NOTHING
+    assert deadline(clockwork) == 20
+    assert elapse(clockwork, 20) is Due.EXPIRED
 
 
 def test_r22_a_lapse_is_told_whatever_else_is_due() -> None:
     """Neither a ping nor an awaited pong hides the lapse, and it delays neither of them long."""
     clockwork = keepalive()
-    clockwork.expire_at(START + 60, lapse=START + 25)
-    assert [clockwork.elapse(START + 25) for _ in range(3)] == [Due.LAPSED, Due.PING, Due.NOTHING]
+    clockwork.expire_at(DATE + 60, lapse=DATE + 25)
+    assert [elapse(clockwork, 25) for _ in range(3)] == [Due.LAPSED, Due.PING, Due.NOTHING]
     clockwork = pinged()
-    clockwork.expire_at(START + 60, lapse=START + 35)
-    assert [clockwork.elapse(START + 35) for _ in range(2)] == [Due.LAPSED, Due.NO_PONG]
+    clockwork.expire_at(DATE + 60, lapse=DATE + 35)
+    assert [elapse(clockwork, 35) for _ in range(2)] == [Due.LAPSED, Due.NO_PONG]
 
 
 def test_r84_past_the_grace_a_lapse_is_no_news() -> None:
     """If the grace has passed too, or there is none, only the expiry is reported."""
-    for lapse in (START + 10, START + 20):
+    for lapse in (DATE + 10, DATE + 20):
         clockwork = keepalive()
-        clockwork.expire_at(START + 20, lapse=lapse)
-        assert clockwork.elapse(START + 20) is Due.EXPIRED
-        assert clockwork.elapse(START + 21) is Due.EXPIRED
+        clockwork.expire_at(DATE + 20, lapse=lapse)
+        assert elapse(clockwork, 20) is Due.EXPIRED
+        assert elapse(clockwork, 21) is Due.EXPIRED
 
 
 def test_r85_a_refresh_moves_the_lapse_too() -> None:
     """A credential that was renewed in time never lapses at the old one's end."""
     clockwork = keepalive()
-    clockwork.expire_at(START + 15, lapse=START + 5)
-    clockwork.expire_at(START + 22, lapse=START + 20)
-    assert clockwork.elapse(START + 16) is Due.NOTHING
-    assert clockwork.next_deadline == START + 20
-    assert clockwork.elapse(START + 20) is Due.LAPSED
-    clockwork.expire_at(START + 24)
-    assert clockwork.elapse(START + 23) is Due.NOTHING
-    assert clockwork.elapse(START + 24) is Due.EXPIRED
+    clockwork.expire_at(DATE + 15, lapse=DATE + 5)
+    clockwork.expire_at(DATE + 22, lapse=DATE + 20)
+    assert elapse(clockwork, 16) is Due.NOTHING
+    assert deadline(clockwork) == 20
+    assert elapse(clockwork, 20) is Due.LAPSED
+    clockwork.expire_at(DATE + 24)
+    assert elapse(clockwork, 23) is Due.NOTHING
+    assert elapse(clockwork, 24) is Due.EXPIRED
     clockwork.expire_at(None)
-    assert clockwork.elapse(START + 24.5) is Due.NOTHING
-    assert clockwork.next_deadline == START + 25
+    assert elapse(clockwork, 24.5) is Due.NOTHING
+    assert deadline(clockwork) == 25
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 60), st.booleans()), max_size=30),
+    st.lists(
+        st.tuples(st.floats(0, 60), st.just(0.0) | st.floats(-100, 100), st.booleans()),
+        max_size=30,
+    ),
     st.none() | st.floats(0, 500),
     st.none() | st.floats(0, 500),
 )
 def test_whenever_it_is_looked_at_only_what_is_due_is_due(
-    looks: list[tuple[float, bool]], expires: float | None, lapses: float | None
+    looks: list[tuple[float, float, bool]], expires: float | None, lapses: float | None
 ) -> None:
-    """At any times of looking: no ping early, no pong missed early, no two pings in a row."""
-    clockwork, now = keepalive(), START
-    expires_at = None if expires is None else START + expires
-    lapses_at = None if lapses is None else START + lapses
+    """At any times of looking: no ping early, no pong missed early, no two pings in a row.
+
+    The wall clock may be set between two looks.
+    """
+    clockwork, now, date = keepalive(), START, DATE
+    expires_at = None if expires is None else DATE + expires
+    lapses_at = None if lapses is None else DATE + lapses
     clockwork.expire_at(expires_at, lapse=lapses_at)
     last_ping, awaited = START, False
-    for wait, answers in looks:
+    for wait, step, answers in looks:
         now += wait
-        due = clockwork.elapse(now)
-        if expires_at is not None and now >= expires_at:
+        date += wait + step
+        due = clockwork.elapse(now, date)
+        if expires_at is not None and date >= expires_at:
             assert due is Due.EXPIRED
             return
-        if lapses_at is not None and now >= lapses_at:
+        if lapses_at is not None and date >= lapses_at:
             assert due is Due.LAPSED
-            lapses_at, due = None, clockwork.elapse(now)
+            lapses_at, due = None, clockwork.elapse(now, date)
         if awaited:
             assert due is (Due.NO_PONG if now >= last_ping + 10 else Due.NOTHING)
             if due is Due.NO_PONG:
@@ -168,10 +202,10 @@ def test_whenever_it_is_looked_at_only_what_is_due_is_due(
         if answers:
             assert clockwork.pong() is awaited
             awaited = False
-        assert clockwork.next_deadline == min(
+        assert clockwork.next_deadline(now, date) == min(
             last_ping + (10 if awaited else 25),
-            expires_at if expires_at is not None else float("inf"),
-            lapses_at if lapses_at is not None else float("inf"),
+            now + expires_at - date if expires_at is not None else float("inf"),
+            now + lapses_at - date if lapses_at is not None else float("inf"),
         )
 
 
@@ -190,7 +224,7 @@ def test_r03_the_way_from_connect_to_reply_takes_no_time() -> None:
     [command] = waiting
     assert session.authorize(command) == Allowed()
     assert connection.reply(command.id, frames.Empty()) == b'{"id":2,"ping":{}}'
-    assert clockwork.elapse(START) is Due.NOTHING
+    assert elapse(clockwork, 0) is Due.NOTHING
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from towpath.delivery.recovery import Recovered, Recovery
 from towpath.delivery.subscriber import Subscriber, Subscription
 from towpath.log.broker import Replay
 from towpath.protocol import frames
-from towpath.runs.store import StoredThread
+from towpath.runs.questions import StoredThread
 from towpath.testing.memory_broker import MemoryBroker
 
 RUNS = 150

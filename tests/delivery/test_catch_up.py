@@ -20,7 +20,6 @@ from towpath.errors import StorageError
 from towpath.identity import Principal
 from towpath.log.broker import Append, Item, Write, write
 from towpath.runs.store import ThreadStore
-from towpath.runs.tables.sqlite.projection import ThreadProjection
 from towpath.telemetry import Telemetry
 from towpath.testing.memory_broker import MemoryBroker
 
@@ -47,7 +46,8 @@ class SlowReader:
 
     def __init__(self) -> None:
         self.hub = Hub(may_read, max_connections=1, backlog_bytes=1)
-        self.broker = MemoryBroker(self.hub.deliver, ThreadProjection())
+        self.broker = MemoryBroker(self.hub.deliver)
+        self.hub.bind(self.broker)
         self.recovery = SlowRecovery(
             self.broker, ThreadStore(self.broker), snapshot_max_bytes=1 << 20
         )

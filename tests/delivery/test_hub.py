@@ -12,6 +12,7 @@ from towpath import codes
 from towpath.auth.policy import may_read
 from towpath.channels import Channel, tenant_channel, thread_channel, user_channel
 from towpath.codes import CloseCode
+from towpath.delivery.encoding import Encoding
 from towpath.delivery.hub import Hub
 from towpath.delivery.outbox import Outbox
 from towpath.delivery.subscriber import Subscriber, Subscription
@@ -663,3 +664,107 @@ def test_live_readers_are_those_who_receive_a_channel_now() -> None:
     assert set(everywhere.everyone()) == {
         one.subscriber for one in (live, joining, internal, stranger)
     }
+
+
+# Attached channels, and positions that become invalid.
+
+
+class Channels:
+    """A log that records which channels are attached."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+
+    def attach(self, channel: Channel) -> None:
+        self.calls.append(("attach", channel.visible))
+
+    def detach(self, channel: Channel) -> None:
+        self.calls.append(("detach", channel.visible))
+
+
+def test_a_channel_is_attached_as_long_as_it_has_a_reader() -> None:
+    """The first reader attaches it and the last one detaches it, each once."""
+    log, node = Channels(), hub()
+    node.bind(log)
+    one, two = Person(node, number=1), Person(node, number=2)
+    one.reads()
+    two.reads()
+    one.reads(user_channel("acme", "mia"))
+    node.unsubscribe(one.subscriber, THREAD)
+    node.unsubscribe(one.subscriber, THREAD)
+    assert log.calls == [("attach", "thread:t1"), ("attach", "user")]
+    node.disconnect(two.subscriber)
+    node.disconnect(one.subscriber)
+    assert log.calls[2:] == [("detach", "thread:t1"), ("detach", "user")]
+    Person(node, number=3).reads()
+    assert log.calls[4:] == [("attach", "thread:t1")]
+
+
+def test_p3_readers_of_a_channel_whose_positions_are_invalid_start_over() -> None:
+    """Each is told 2500, and readers of other channels read on."""
+    node = hub()
+    one, two, other = (Person(node, number=number) for number in range(3))
+    one.reads(offset=7)
+    two.reads(offset=5)
+    elsewhere = thread_channel("acme", "mia", "t2")
+    other.reads(elsewhere)
+    node.reset(THREAD)
+    assert [person.unsubscribed() for person in (one, two, other)] == [[2500], [2500], []]
+    assert one.unsubscribed_from == [THREAD]
+    assert node.readers(THREAD) == []
+    node.deliver(elsewhere, publications(1, 1))
+    assert other.offsets(elsewhere) == [1]
+    one.reads(offset=0)
+    node.deliver(THREAD, publications(1, 2))
+    assert one.offsets() == [1, 2]
+
+
+def test_p3_all_readers_start_over_if_all_positions_are_invalid() -> None:
+    """A thread is unsubscribed; a channel that the server subscribed needs a new connection."""
+    node = hub()
+    mia, bob = Person(node, number=1), Person(node, number=2)
+    mia.reads()
+    mia.reads(thread_channel("acme", "mia", "t2"))
+    bob.reads(user_channel("acme", "mia"))
+    node.reset(None)
+    assert mia.unsubscribed() == [2500, 2500]
+    assert mia.closed == []
+    assert bob.closed == [codes.SLOW]
+    assert node.subscriptions == 0
+
+
+def test_p3_a_stream_whose_positions_are_invalid_ends() -> None:
+    """An event stream cannot be told to subscribe anew: it ends, and its client reconnects."""
+    node = hub()
+    mia = Person(node)
+    mia.subscriber.encoding = Encoding(lambda channel, one: one.data, b"", None)
+    mia.reads()
+    node.reset(THREAD)
+    assert mia.closed == [codes.SLOW]
+    assert node.readers(THREAD) == []
+
+
+def test_p3_a_joining_reader_gets_its_answer_before_it_starts_over() -> None:
+    """Its client knows nothing of a subscription yet that could be ended."""
+    node = hub()
+    mia = Person(node)
+    subscription = node.subscribe(mia.subscriber, THREAD)
+    node.reset(THREAD)
+    assert mia.unsubscribed() == []
+    assert node.readers(THREAD) == [mia.subscriber]
+    node.deliver(THREAD, publications(1, 1))
+    node.go_live(subscription, 0)
+    assert mia.unsubscribed() == [2500]
+    assert mia.offsets() == []
+    assert node.readers(THREAD) == []
+
+
+def test_p3_a_reader_that_is_caught_up_starts_over_at_once() -> None:
+    """What the log says of its old position would be of another history."""
+    node = hub()
+    mia = Person(node)
+    subscription = mia.reads()
+    node.rejoin(subscription)
+    node.reset(THREAD)
+    assert mia.unsubscribed() == [2500]
+    assert not node.may_write(subscription)

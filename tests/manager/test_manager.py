@@ -395,6 +395,26 @@ async def test_send_agent_event_that_is_illegal_is_an_error_at_the_caller(stage:
     assert len(run.events) == 5
 
 
+async def test_p7_an_event_that_is_too_large_is_an_error_at_the_caller() -> None:
+    """The run goes on, and takes a smaller result of the same tool call."""
+    async with staged(event_bytes=4_096, run_message_bytes=4_096) as stage:
+
+        @stage.gateway.agent("grocer")
+        async def grocer(request: AgentInput) -> AsyncGenerator[object, None]:
+            manager = WebSocketManager(request.context, gateway=stage.client)
+            await manager.send_agent_event("alice", "tool_executing", {"tool_name": "price"})
+            for result in ("x" * 5_000, "small"):
+                fields = {"tool_name": "price", "result": result}
+                try:
+                    await manager.send_agent_event("alice", "tool_completed", fields, key="k")
+                except IllegalEvent:
+                    yield "refused"
+
+        run = await stage.client.run("grocer", "pear")
+        results = [one["content"] for one in run.events if one["type"] == "TOOL_CALL_RESULT"]
+        assert (run.text, run.code, results) == ("refused", None, ["small"])
+
+
 @on_stage
 async def test_emit_critical_event_takes_effect_once_for_each_key(stage: Stage) -> None:
     """In a run, five calls at once with one key publish one event, also when repeated later."""
@@ -421,6 +441,26 @@ async def test_emit_critical_event_takes_effect_once_for_each_key(stage: Stage) 
     results.append(await manager.emit_critical_event("alice", "paid", {"n": 1}, key="k"))
     assert len(set(results)) == 1
     assert await manager.emit_critical_event("alice", "paid", {}, key="new") == Refused("run_over")
+
+
+@on_stage
+async def test_a_key_that_was_used_in_another_run_harms_no_run(stage: Stage) -> None:
+    """The event is that of the first run; the second run goes on to its own ending."""
+    results: list[object] = []
+
+    @stage.gateway.agent("grocer")
+    async def grocer(request: AgentInput) -> AsyncGenerator[object, None]:
+        manager = WebSocketManager(request.context, gateway=stage.client)
+        results.append(await manager.emit_critical_event("alice", "paid", {"n": 1}, key="k"))
+        yield "ok"
+
+    runs = [await stage.client.run("grocer", "pear") for _ in range(2)]
+    assert [run.events[-1]["type"] for run in runs] == ["RUN_FINISHED", "RUN_FINISHED"]
+    paid = [[one for one in run.events if one["type"] == "CUSTOM"] for run in runs]
+    assert paid == [[message({"n": 1}, "paid")], []]
+    positions = [one.position for one in results if isinstance(one, Queued | Delivered)]
+    assert len(positions) == 2
+    assert positions[0] == positions[1]
 
 
 @on_stage
@@ -469,7 +509,8 @@ async def test_force_cleanup_user_events_drops_what_is_stored(stage: Stage) -> N
     kept = await manager.attempt_message_recovery("alice")
     assert (kept.messages, kept.recovered) == ((), False)
     again = await manager.send_to_user("alice", 2)
-    assert again.position.offset == sent.position.offset + 1  # type: ignore[union-attr]
+    # Forgetting takes an offset.
+    assert again.position.offset == sent.position.offset + 2  # type: ignore[union-attr]
     assert len((await stage.manager(BOB).attempt_message_recovery("bob")).messages) == 1
 
 

@@ -194,7 +194,10 @@ class ClientConnection:
         if isinstance(command, Command) and isinstance(command.request, frames.ConnectRequest):
             await self._connect(command.id, command.request)
         elif self._commands is not None:
-            await self._commands.handle(command)
+            if self._commands.keepalive.is_expired(self._parts.now()):
+                self._elapse()  # The timer is late: the wall clock was set, or the machine slept.
+            if not self._protocol.closed:
+                await self._commands.handle(command)
 
     async def _connect(self, number: int, request: frames.ConnectRequest) -> None:
         """Handle connect, and then the commands that waited for the verdict."""
@@ -249,13 +252,14 @@ class ClientConnection:
         """Set the connection's one timer to the next deadline."""
         self._timer.cancel()
         if self._commands is not None and self._end is None:
-            when = self._commands.keepalive.next_deadline
+            now, date = self._loop.time(), self._parts.now()
+            when = self._commands.keepalive.next_deadline(now, date)
             self._timer = self._loop.call_at(when, self._elapse)
 
     def _elapse(self) -> None:
         if (commands := self._commands) is None:
             return
-        match commands.keepalive.elapse(self._loop.time()):
+        match commands.keepalive.elapse(self._loop.time(), self._parts.now()):
             case Due.PING:
                 self._outbox.put(codec.PING)
             case Due.NO_PONG if self._send_deadline.is_sending or self._outbox.level:

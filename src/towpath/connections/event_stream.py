@@ -146,6 +146,7 @@ class EventStream:
     async def _next(self) -> bytes:
         """Return the next chunk; a comment after `ping_interval` without one; empty at the end."""
         _cancel(self._writing)
+        self._end_if_expired()
         due = self._loop.time() + self._parts.settings.ping_interval
         while (piece := self._subscriber.outbox.take()) or self.ended is None:
             if shown := self._filter.take(piece):
@@ -172,6 +173,7 @@ class EventStream:
             async with asyncio.timeout_at(due):
                 await self._wake.wait()
             self._wake.clear()
+        self._end_if_expired()
 
     def _take(self, answer: Recovered, active: bool) -> None:
         """Store the first chunk; for a named run, only the events of that run."""
@@ -190,11 +192,25 @@ class EventStream:
         self._writing = self._loop.call_later(patience, self.end, codes.SLOW)
 
     def _watch_expiry(self) -> None:
-        """End the stream when its credential's grace ends: a stream cannot renew it."""
+        """End the stream when its credential's grace ends: a stream cannot renew it.
+
+        The end is a date, so it is compared with the date again when the timer is due.
+        """
         ends = self._parts.connection_auth.expires_at(self.principal)
-        if ends is not None:
+        if ends is not None and not self._end_if_expired():
             left = ends - self._parts.now()
-            self._expiry = self._loop.call_later(max(0.0, left), self.end, codes.EXPIRED)
+            self._expiry = self._loop.call_later(left, self._watch_expiry)
+
+    def _end_if_expired(self) -> bool:
+        """End the stream if its credential's grace has ended; return whether it has.
+
+        The timer is late if the wall clock was set, or the machine slept.
+        """
+        ends = self._parts.connection_auth.expires_at(self.principal)
+        expired = ends is not None and self._parts.now() >= ends
+        if expired:
+            self.end(codes.EXPIRED)
+        return expired
 
     def leave(self) -> None:
         """Cancel the timers, leave the hub, and report how the stream ended; idempotent."""

@@ -7,7 +7,6 @@ one, so the grace period is extended.
 Source: WIRE section 3 (refresh, 3005); DESIGN section 7 (expiry mid-connection).
 """
 
-import asyncio
 from collections.abc import Callable
 
 from msgspec import UNSET, UnsetType
@@ -46,7 +45,6 @@ class Expiry:
         self._keepalive = keepalive
         self._renewable = renewable
         self._reschedule = reschedule
-        self._loop = asyncio.get_running_loop()
 
     def lifetime(self) -> tuple[bool | UnsetType, int | UnsetType]:
         """Return `expires` and `ttl` in seconds; unset unless the SDK can renew the credential."""
@@ -57,11 +55,8 @@ class Expiry:
 
     def watch(self) -> None:
         """Set the deadlines for the end of the credential and the end of its grace."""
-        lapse, end = (
-            self._principal.expires_at,
-            self._parts.connection_auth.expires_at(self._principal),
-        )
-        self._keepalive.expire_at(self._moment(end), lapse=self._moment(lapse))
+        end = self._parts.connection_auth.expires_at(self._principal)
+        self._keepalive.expire_at(end, lapse=self._principal.expires_at)
         self._reschedule()
 
     def renew(self, principal: Principal) -> None:
@@ -79,14 +74,7 @@ class Expiry:
         if until is None:
             return True
         # One more grace period is enough for every client that can send a new credential.
-        left = until - self._parts.now()
-        pause = min(left, max(self._parts.settings.expiry_grace, MIN_HOLD_SECONDS))
-        self._keepalive.expire_at(self._loop.time() + pause)
+        pause = max(self._parts.settings.expiry_grace, MIN_HOLD_SECONDS)
+        self._keepalive.expire_at(min(until, self._parts.now() + pause))
         self._parts.connection_auth.lapsed(self._principal)
         return False
-
-    def _moment(self, unix: float | None) -> float | None:
-        """Convert a Unix time to a time of the event loop."""
-        if unix is None:
-            return None
-        return self._loop.time() + unix - self._parts.now()

@@ -3,6 +3,10 @@
 Time is an argument: the caller reads `next_deadline` and calls `elapse` at that time. All deadlines
 of an open connection are here, because it has one timer.
 
+Pings and pongs use a monotonic clock. The end of a credential is a date, in Unix seconds, and is
+compared with the date. The two clocks move apart while the machine sleeps, or when the wall clock
+is set. So the caller also looks at the date when a command arrives, and `elapse` does at each ping.
+
 Source: WIRE section 4 (ping and pong), section 3 (3005, 3012).
 """
 
@@ -20,7 +24,10 @@ class Due(Enum):
 
 
 class KeepAlive:
-    """The deadlines of one open connection; times in seconds of one monotonic clock."""
+    """The deadlines of one open connection.
+
+    `now` is a time in seconds of one monotonic clock, `date` is the wall time in Unix seconds.
+    """
 
     def __init__(self, now: float, *, ping_interval: float, pong_timeout: float) -> None:
         self._interval = ping_interval
@@ -34,8 +41,8 @@ class KeepAlive:
         """Set when the credential's grace ends; None if it does not end.
 
         Args:
-            when: the end of the grace.
-            lapse: the credential's own end, which `elapse` reports once.
+            when: the end of the grace, in Unix seconds.
+            lapse: the credential's own end, which `elapse` reports once; in Unix seconds.
         """
         self._lapses_at = lapse
         self._expires_at = when
@@ -46,18 +53,21 @@ class KeepAlive:
         self._pong_by = None
         return awaited
 
-    @property
-    def next_deadline(self) -> float:
-        """The time at which to call `elapse` next."""
+    def next_deadline(self, now: float, date: float) -> float:
+        """Return the monotonic time at which to call `elapse` next."""
         ping = self._ping_at if self._pong_by is None else self._pong_by
         ends = (when for when in (self._lapses_at, self._expires_at) if when is not None)
-        return min((ping, *ends))
+        return min((ping, *(now + when - date for when in ends)))
 
-    def elapse(self, now: float) -> Due:
+    def is_expired(self, date: float) -> bool:
+        """Whether the credential's grace has ended."""
+        return self._expires_at is not None and date >= self._expires_at
+
+    def elapse(self, now: float, date: float) -> Due:
         """Return what is due now; each thing once."""
-        if self._expires_at is not None and now >= self._expires_at:
+        if self.is_expired(date):
             return Due.EXPIRED
-        if self._lapses_at is not None and now >= self._lapses_at:
+        if self._lapses_at is not None and date >= self._lapses_at:
             self._lapses_at = None
             return Due.LAPSED
         if self._pong_by is not None:

@@ -11,11 +11,15 @@ grows too large is dropped, and the reader has to be answered from the log like 
 (`rejoin`, then `go_live`). A reader that keeps up needs none of this.
 
 The right to read is checked twice: when subscribing, and here again at each write.
+
+The log delivers only the channels that have a reader: the hub attaches a channel with its first
+reader and detaches it with its last one.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from towpath import codes
 from towpath.channels import Channel
@@ -31,6 +35,16 @@ INSUFFICIENT_STATE = (2500, "insufficient state")
 """The unsubscribe code after which SDKs subscribe again by themselves."""
 
 MayRead = Callable[[Principal, Channel], bool]
+
+
+class Attachable(Protocol):
+    """A log that delivers attached channels; see `towpath.log.broker.Broker`."""
+
+    def attach(self, channel: Channel) -> None:
+        """Deliver what is published in this channel from now on."""
+
+    def detach(self, channel: Channel) -> None:
+        """Deliver nothing of this channel any more."""
 
 
 class Hub:
@@ -56,6 +70,7 @@ class Hub:
         self._max_connections = max_connections
         self._max_tenant_connections = max_tenant_connections
         self._backlog_bytes = backlog_bytes
+        self._log: Attachable | None = None
         self._by_tenant: Counter[str] = Counter()
         self._subscribers: dict[str, Subscriber] = {}
         self._by_user: dict[tuple[str, str], dict[str, Subscriber]] = {}
@@ -89,6 +104,13 @@ class Hub:
         """How much waits for the connection with the most: its outbox and its backlogs."""
         levels = (one.outbox.level + one.backlog_bytes for one in self._subscribers.values())
         return max(levels, default=0)
+
+    def bind(self, log: Attachable) -> None:
+        """Attach channels in this log, which delivers to this hub; call it before the first reader.
+
+        A hub without a log delivers whatever it is given.
+        """
+        self._log = log
 
     def connect(self, subscriber: Subscriber) -> ErrorCode | CloseCode | None:
         """Add a connection; return the code to answer where the limit of connections is reached."""
@@ -177,7 +199,10 @@ class Hub:
         """Begin joining a channel: its publications wait in the backlog until `go_live`."""
         subscription = Subscription(subscriber, channel)
         subscriber.subscriptions[channel] = subscription
-        self._readers.setdefault(channel, {})[subscriber.id] = subscription
+        readers = self._readers.setdefault(channel, {})
+        if not readers and self._log is not None:
+            self._log.attach(channel)
+        readers[subscriber.id] = subscription
         return subscription
 
     def unsubscribe(self, subscriber: Subscriber, channel: Channel) -> bool:
@@ -189,6 +214,8 @@ class Hub:
         readers.pop(subscriber.id, None)
         if not readers:
             del self._readers[channel]
+            if self._log is not None:
+                self._log.detach(channel)
         return True
 
     def go_live(self, subscription: Subscription, offset: int) -> None:
@@ -196,11 +223,15 @@ class Hub:
 
         The answer must be in the outbox already. A subscription that ended meanwhile stays ended.
         """
-        subscription.live = True
+        subscription.live = subscription.answered = True
         subscription.offset = offset
-        if subscription.is_current:
-            self._give(subscription)
-            self._notify(subscription.subscriber.principal)
+        if not subscription.is_current:
+            return
+        if subscription.invalid:
+            self._restart(subscription)
+            return
+        self._give(subscription)
+        self._notify(subscription.subscriber.principal)
 
     def rejoin(self, subscription: Subscription) -> None:
         """Begin joining anew after `catch_up` returned it: publications wait from now on."""
@@ -257,6 +288,21 @@ class Hub:
                 self._give_rest(subscription, batch)
             else:
                 self._put(subscription, first, last, batch.joined(subscriber.encoding))
+
+    def reset(self, channel: Channel | None) -> None:
+        """Let the readers of a channel subscribe anew: their positions are no longer valid.
+
+        A reader that is joining gets its answer first, which may be older than the reset.
+
+        Args:
+            channel: the channel; None for every channel.
+        """
+        for one in list(self._readers) if channel is None else [channel]:
+            for subscription in list(self._readers.get(one, {}).values()):
+                if subscription.answered:
+                    self._restart(subscription)
+                else:
+                    subscription.invalid = True
 
     def _give(self, subscription: Subscription) -> None:
         """Send a live reader its backlog, merged; a given-up backlog waits for `catch_up`."""

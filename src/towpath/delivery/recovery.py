@@ -21,7 +21,8 @@ from towpath.errors import UnknownChannel
 from towpath.events.fold import Fold, merge_deltas
 from towpath.events.types import Event
 from towpath.log.broker import Broker, Position, Publication, Replay
-from towpath.runs.store import StoredThread, ThreadStore
+from towpath.runs.questions import StoredThread
+from towpath.runs.store import ThreadStore
 
 PIECE = 500
 """How many events are decoded before other tasks run: about a millisecond's work."""

@@ -21,6 +21,10 @@ class Subscription:
     """The offset of the last publication put into the outbox; meaningful once live."""
     live: bool = False
     """False while it is joining."""
+    answered: bool = False
+    """Whether it has had its first answer."""
+    invalid: bool = False
+    """Whether positions became invalid before that; then it ends once it has the answer."""
     backlog: Backlog = field(default_factory=Backlog)
     """The publications since it began to join, or since it fell behind."""
 

@@ -165,7 +165,8 @@ class WebSocketManager(Connections):
             `Refused("run_over")` if the run has ended.
 
         Raises:
-            IllegalEvent: the event is malformed, or not legal now; the run goes on.
+            IllegalEvent: the event is malformed, larger than `event_bytes`, or not legal now; the
+                run goes on.
             The errors of `send_to_user`.
         """
         user = self._user(user_id)
@@ -230,7 +231,8 @@ class WebSocketManager(Connections):
     async def force_cleanup_user_events(self, user_id: str) -> int:
         """Drop the stored messages of a person; return how many there were.
 
-        A client that resumes later is told that its position is gone. Threads are not touched.
+        A client that resumes later is told that its position is gone. Live clients of the person
+        reconnect. Threads are not touched.
 
         Raises:
             StorageError: the log cannot be written now; nothing was dropped.
@@ -239,8 +241,10 @@ class WebSocketManager(Connections):
         channel = user_channel(self.tenant, self._user(user_id))
         broker = self._node().parts.broker
         replay = await broker.read(channel, None, limit=0)
-        await write(broker, Write(truncate=(channel,)))
-        return replay.top - replay.begins + 1
+        count = replay.top - replay.begins + 1
+        if count:
+            await write(broker, Write(truncate=(channel,)))
+        return count
 
     async def handle_message(self, user_id: str, message: Mapping[str, Any]) -> Any:
         """Carry out what a client of this person would send as an RPC, and return its result.

@@ -7,18 +7,16 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from towpath.channels import Channel, is_id
 from towpath.errors import BadRequest, StorageError
 from towpath.identity import Principal
 from towpath.log.broker import Append, IdempotencyKey, Item, Position, Write, write
-from towpath.log.idempotency import StoredPosition, stored_result
+from towpath.log.idempotency import last_position
 from towpath.manager import payloads
 from towpath.manager.results import Delivered, Queued, Refused, SendResult
 from towpath.methods.notices import RESERVED
 from towpath.node.node import Node
-from towpath.runs.run import RunIsOver
+from towpath.runs.model import RunIsOver
 
 KEYED: Final = "manager.send"
 """The method under which idempotency keys of the application are stored."""
@@ -73,13 +71,12 @@ async def publish(
     tags = {} if thread is None else {"thread": thread}
     append = Append(channel, (Item(event, tags),))
     request = None if key is None else request_key(channel.tenant, user, key, event)
-    change = Write((append,), key=request, result=StoredPosition.encoded)
+    change = Write((append,), key=request)
     try:
         written = await write(node.parts.broker, change)
     except StorageError:
         return Refused("storage")
-    sent = msgspec.json.decode(written.result, type=StoredPosition)
-    return _result(node, channel, sent.position)
+    return _result(node, channel, last_position(written))
 
 
 async def publish_in_run(
@@ -102,7 +99,8 @@ async def publish_in_run(
         key: the same key with the same event takes effect once.
 
     Raises:
-        IllegalEvent: the event is malformed, or not legal now; the run goes on.
+        IllegalEvent: the event is malformed, larger than `event_bytes`, or not legal now; the run
+            goes on.
         Unserialisable, TooLarge: a field has no form in JSON, or the event is too large.
         BadRequest, Conflict: the key is malformed, or was used with another event.
     """
@@ -130,9 +128,9 @@ async def _published_before(
     if record is None:
         return Refused("no_run")
     if request is not None:
-        sent = await stored_result(node.parts.broker, request, StoredPosition)
+        sent = await node.parts.broker.stored_result(request)
         if sent is not None:
-            return _result(node, record.key.channel, sent.position)
+            return _result(node, record.key.channel, last_position(sent))
     return Refused("no_run" if record.ended_at is None else "run_over")
 
 

@@ -20,15 +20,11 @@ from towpath.methods.method import (
     NoParams,
     Params,
 )
+from towpath.runs.model import ThreadCreated, ThreadDeleted, ThreadKey, ThreadRenamed
 from towpath.runs.publications import custom
+from towpath.runs.questions import ThreadRow
 from towpath.runs.requests import ThreadPosition
-from towpath.runs.store import ThreadRow, ThreadStore
-from towpath.runs.tables.sqlite.projection import (
-    ThreadCreated,
-    ThreadDeleted,
-    ThreadKey,
-    ThreadRenamed,
-)
+from towpath.runs.store import ThreadStore
 
 Title = Annotated[str, Meta(max_length=200)]
 

@@ -63,7 +63,7 @@ test: $(STAMPS)/dev $(STAMPS)/model $(PAGE) ## run every test this machine can r
 	$(BIN)/python -m pytest --collect-only -q -m "$$left" $(ARGS) | sed -n '/::/s/^/  /p' || true
 	exit $$status
 
-soak: $(STAMPS)/dev $(STAMPS)/web ## kill a server 1,000 times under people who use it; ARGS="--kills 200 --seed 7"
+soak: $(STAMPS)/dev $(STAMPS)/web ## flip 5,000 bytes of a log, kill a server 1,000 times; ARGS="--flips 300 --kills 0"
 	@exec $(BIN)/python -m tools.soak $(ARGS)
 
 lint: $(STAMPS)/dev ## check style, format, retired names, the order of imports and the public API

@@ -95,6 +95,7 @@ class BrokerCost:
 async def _submit(broker: Broker, thread: str, count: int, *, wait: bool) -> None:
     """Publish into a thread, and wait until all of it is durable and delivered."""
     channel = thread_channel("acme", "alice", thread)
+    broker.attach(channel)
     tags = {"thread": thread, "run": "0" * 32, "agent": "tools", "seq": "1"}
     event = {"type": "TEXT_MESSAGE_CONTENT", "messageId": "0" * 32, "delta": "token "}
     item = Item(msgspec.json.encode(event), tags)
@@ -114,7 +115,7 @@ async def _broker(kind: str, deliver: Deliver) -> AsyncIterator[Broker]:
         broker: Broker = (
             SqliteBroker(Path(folder, "towpath.db"), deliver, ThreadProjection())
             if kind == "SQLite"
-            else MemoryBroker(deliver, ThreadProjection())
+            else MemoryBroker(deliver)
         )
         await broker.start()
         try:

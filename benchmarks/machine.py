@@ -44,8 +44,17 @@ def raise_file_limit() -> None:
 
 def resident_kib(pid: int) -> int:
     """Return the resident set of a process."""
+    return _memory_kib(pid, "VmRSS:")
+
+
+def peak_kib(pid: int) -> int:
+    """Return the largest resident set that a process has had."""
+    return _memory_kib(pid, "VmHWM:")
+
+
+def _memory_kib(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(name):
             return int(line.split()[1])
     raise ProcessLookupError(pid)
 

@@ -97,15 +97,16 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="small, to see that it works")
     parser.add_argument("--runs", type=int, help="how often each is run; default 5, quick 2")
-    parser.add_argument("--rows", type=int, help="rows of the log that `scale` fills")
+    parser.add_argument("--threads", type=int, help="threads of the log that `scale` fills")
+    parser.add_argument("--keep", type=Path, help="where `scale` keeps the logs that it fills")
     parser.add_argument("--record", action="store_true", help="write the figures into README.md")
     request = parser.parse_args()
     if unknown := set(request.names) - set(BENCHMARKS):
         parser.error(f"no benchmark {unknown.pop()!r}: choose from {', '.join(BENCHMARKS)}")
     if request.runs is not None and request.runs < 1:
         parser.error("--runs must be at least 1")
-    if request.rows is not None and (request.rows < 1 or request.rows % scale.LOG_THREADS):
-        parser.error(f"--rows must be a multiple of {scale.LOG_THREADS}")
+    if request.threads is not None and request.threads < 1:
+        parser.error("--threads must be at least 1")
     if request.quick and request.record:
         parser.error("figures of --quick mean nothing and are not recorded")
     return request
@@ -113,8 +114,9 @@ def _arguments() -> argparse.Namespace:
 
 def _chosen(name: str, request: argparse.Namespace) -> Benchmark:
     chosen = BENCHMARKS[name][request.quick]
-    if isinstance(chosen, scale.Scale) and request.rows is not None:
-        return dataclasses.replace(chosen, rows=request.rows)
+    if isinstance(chosen, scale.Scale):
+        threads = request.threads or chosen.threads
+        return dataclasses.replace(chosen, threads=threads, keep=request.keep)
     return chosen
 
 

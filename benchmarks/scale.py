@@ -1,47 +1,56 @@
-"""What years of use cost: retention of a large log, and the lists of a person with many runs.
+"""What years of use cost: starts, writes and retention of a large log, a person with many runs.
 
-Both in this process, over the real embedded log and its tables, without a server.
+The starts are those of `towpath serve`. All else is in this process, over the real embedded log and
+its tables, without a server.
 """
 
 import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import uvloop
 
+from benchmarks.commits import commits
 from benchmarks.figures import Measure, Sample
+from benchmarks.large_log import (
+    FEWEST_EVENTS,
+    FILLED,
+    LargeLog,
+    channels,
+    filled,
+    left,
+    opened,
+    submit_all,
+    wal_size,
+)
 from benchmarks.machine import on_server_core
+from benchmarks.starts import starts
 from towpath.agents.agent import AgentInput, AgentRegistry
-from towpath.channels import thread_channel
+from towpath.channels import Channel, thread_channel
 from towpath.events.types import Message
 from towpath.identity import Principal
 from towpath.log.broker import Append, Item, Write
 from towpath.log.sqlite.broker import SqliteBroker
-from towpath.log.sqlite.file_schema import wal_of
 from towpath.runs.model import RunClosed, RunKey, RunOpened, Status
 from towpath.runs.requests import RunRequest
 from towpath.runs.service import RunService
 from towpath.runs.store import ThreadStore
-from towpath.runs.tables.sqlite.projection import ThreadProjection
 from towpath.telemetry import Telemetry
 
 HOUR = 3600.0
-FILLED = 1e9
-"""When everything in the log was published, in Unix seconds."""
-LOG_THREADS = 1_000
-"""Threads that share the rows of the log."""
 IN_USE_SECONDS = 10.0
-"""How long writes are timed where nothing may be dropped; the sweep comes with the first one."""
+"""How long writes are timed on an empty log, and where nothing may be dropped."""
+CHECK_SECONDS = 60.0
+"""How long writes are timed beside the background check, if it takes longer."""
 DROP_SECONDS = 900.0
 """How long everything else may take to be dropped."""
-EXAMINED_SECONDS = 50.0
-"""How long the look at a log that was just opened may take: after 60 s it is swept anyway."""
+LOOK_SECONDS = 0.25
+"""Seconds between two looks at how much is left."""
 PACE = 0.005
 """Seconds between two writes that are timed."""
 
@@ -57,58 +66,83 @@ REPEATS = 21
 
 LEFT = Measure("over: publications that were not dropped", "publications", zero=True)
 LOST = Measure("in use: publications that were dropped", "publications", zero=True)
+BYTES = Measure("bytes of the log", "per event")
+FILL_WAL = Measure("filling: write-ahead log at its largest", "MB")
 
 Timed = Callable[[], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A log of many rows, then a person with many runs."""
+    """A large log, then a person with many runs."""
 
     name = "scale"
-    rows: int
-    """Of the log, of one publication each."""
+    threads: int
+    """Of the log, with one finished run each."""
+    events: int
+    """Of each run, each in a row of its own."""
+    wal: int
+    """Bytes of the write-ahead log that a kill leaves."""
     runs: int
     """Of the person."""
+    starts: int = 3
+    """How often each start is made; 0 makes none."""
+    keep: Path | None = None
+    """Where filled logs are kept for other runs; None fills one for each run."""
 
     @property
     def setting(self) -> str:
         """What is done, in a sentence."""
         return (
-            f"a log of {self.rows:,} rows in {LOG_THREADS:,} threads, all past retention: first "
-            "every thread is in use, then none; and a person with "
-            f"{self.runs:,} runs in {THREADS} threads beside one with {FEW_RUNS}"
+            f"a log of {self.threads * self.events:,} events in {self.threads:,} threads: started, "
+            "written to while it is checked, while every thread is in use, and while none is; and "
+            f"a person with {self.runs:,} runs in {THREADS} threads beside one with {FEW_RUNS}"
         )
 
     def sample(self) -> Sample:
         """Measure once."""
-        with on_server_core():
-            return {**uvloop.run(_retention(self.rows)), **uvloop.run(_person(self.runs))}
+        with tempfile.TemporaryDirectory(prefix="towpath-bench-") as folder:
+            keep = self.keep or Path(folder)
+            large = filled(keep, threads=self.threads, events=self.events)
+            empty = filled(keep, threads=0, events=FEWEST_EVENTS)
+            sample: Sample = {
+                BYTES: large.bytes / large.events,
+                FILL_WAL: large.wal / 1e6,
+            }
+            if self.starts:
+                sample |= starts(large, empty, times=self.starts, wal=self.wal)
+            with on_server_core():
+                sample |= commits()
+                sample |= uvloop.run(_writes(large, empty, Path(folder, "copies")))
+                sample |= uvloop.run(_person(self.runs))
+        return sample
 
 
-async def _retention(rows: int) -> Sample:
-    """Time writes while retention looks at a large log, and while it drops all of it."""
-    with tempfile.TemporaryDirectory(prefix="towpath-bench-") as folder:
-        path = Path(folder, "towpath.db")
-        async with _log(path, at=FILLED) as broker:
-            await _fill(broker, rows)
-        async with _log(path, at=FILLED + 24 * HOUR) as broker:
-            await _publish_in_each(broker)
-        kept = rows + LOG_THREADS
-        in_use = await _time_writes(path, at=FILLED + 25 * HOUR, seconds=IN_USE_SECONDS)
-        over = await _time_writes(path, at=FILLED + 72 * HOUR, seconds=DROP_SECONDS, until=0)
+async def _writes(large: LargeLog, empty: LargeLog, folder: Path) -> Sample:
+    """Time writes beside the background check, beside retention, and beside neither."""
+    neither = await _time_writes(empty.copy(folder / "empty"), at=FILLED, seconds=IN_USE_SECONDS)
+    path = large.copy(folder / "large")
+    check = await _time_check(path)
+    async with opened(path, at=FILLED + 24 * HOUR) as broker:
+        await submit_all(broker, map(_text_write, channels(large.threads)))
+    kept = large.events + large.threads
+    in_use = await _time_writes(path, at=FILLED + 25 * HOUR, seconds=IN_USE_SECONDS)
+    still = left(path)
+    over = await _time_writes(path, at=FILLED + 72 * HOUR, seconds=DROP_SECONDS, dropped=True)
     return {
+        **neither.sample("empty log"),
+        **check.sample("background check"),
         **in_use.sample("in use"),
         **over.sample("over"),
         Measure("over: until all of it is dropped", "s"): over.seconds,
-        LOST: kept - in_use.left,
-        LEFT: over.left,
+        LOST: kept - still,
+        LEFT: left(path),
     }
 
 
 @dataclass(frozen=True, slots=True)
 class _Writes:
-    """What became of writes while retention went on."""
+    """What became of writes while something else went on."""
 
     longest: float
     """Seconds that one of them waited."""
@@ -116,8 +150,6 @@ class _Writes:
     """Bytes of the write-ahead log at its largest."""
     seconds: float
     """How long all of it took."""
-    left: int
-    """Publications in the log's threads after it."""
 
     def sample(self, title: str) -> Sample:
         return {
@@ -126,55 +158,43 @@ class _Writes:
         }
 
 
-async def _time_writes(
-    path: Path, *, at: float, seconds: float, until: int | None = None
+async def _time_check(path: Path) -> _Writes:
+    """Write until the background check has read everything, or for `CHECK_SECONDS`."""
+    async with opened(path, at=FILLED) as broker:
+        checked = asyncio.ensure_future(broker.checked())
+        writes = await _write_until(broker, path, CHECK_SECONDS, checked.done)
+    await checked  # The log is stopped, so the check has ended.
+    return writes
+
+
+async def _time_writes(path: Path, *, at: float, seconds: float, dropped: bool = False) -> _Writes:
+    """Write for some time; with `dropped`, at most until nothing is left in the threads."""
+    async with opened(path, at=at) as broker:
+        return await _write_until(broker, path, seconds, lambda: dropped and left(path) == 0)
+
+
+async def _write_until(
+    broker: SqliteBroker, path: Path, seconds: float, is_done: Callable[[], bool]
 ) -> _Writes:
-    """Write in a thread of another tenant, for some time or until so few publications are left."""
+    """Write in a thread of another tenant, for some time or until something is done."""
     longest, wal = 0.0, 0
-    async with _log(path, at=at) as broker:
-        async with asyncio.timeout(EXAMINED_SECONDS):
-            await broker.examined()
-        began = time.perf_counter()
-        while True:
-            sent = time.perf_counter()
-            await broker.submit(_text_write("other", "now"))
-            longest = max(longest, time.perf_counter() - sent)
-            wal = max(wal, _size(wal_of(path)))
-            left, elapsed = await _left(broker), time.perf_counter() - began
-            if elapsed >= seconds or (until is not None and left <= until):
-                return _Writes(longest, wal, elapsed, left)
-            await asyncio.sleep(PACE)
+    began = looked = time.perf_counter()
+    while True:
+        sent = time.perf_counter()
+        await broker.submit(_text_write(thread_channel("other", "alice", "now")))
+        now = time.perf_counter()
+        longest, wal = max(longest, now - sent), max(wal, wal_size(path))
+        if now - looked >= LOOK_SECONDS:
+            looked = now
+            if now - began >= seconds or is_done():
+                return _Writes(longest, wal, now - began)
+        await asyncio.sleep(PACE)
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size
-
-
-async def _left(broker: SqliteBroker) -> int:
-    count = "SELECT TOTAL(publications) FROM main.channels WHERE tenant='acme'"
-    return await broker.query(lambda db: int(db.execute(count).fetchone()[0]))
-
-
-async def _fill(broker: SqliteBroker, rows: int) -> None:
-    """Publish one item in each thread, again and again: so each item has a row of its own."""
-    for _ in range(rows // LOG_THREADS):
-        await _publish_in_each(broker)
-    count = "SELECT COUNT(*) FROM main.log"
-    made = await broker.query(lambda db: int(db.execute(count).fetchone()[0]))
-    assert made == rows, f"{made} rows instead of {rows}"
-
-
-async def _publish_in_each(broker: SqliteBroker) -> None:
-    await asyncio.gather(
-        *(broker.submit(_text_write("acme", f"t{at}")) for at in range(LOG_THREADS))
-    )
-
-
-def _text_write(tenant: str, thread: str) -> Write:
-    tags = {"thread": thread, "run": "0" * 32, "agent": "tools", "seq": "1"}
+def _text_write(channel: Channel) -> Write:
+    tags = {"thread": "now", "run": "0" * 32, "agent": "tools", "seq": "1"}
     event = {"type": "TEXT_MESSAGE_CONTENT", "messageId": "0" * 32, "delta": "token "}
-    item = Item(msgspec.json.encode(event), tags)
-    return Write((Append(thread_channel(tenant, "alice", thread), (item,)),))
+    return Write((Append(channel, (Item(msgspec.json.encode(event), tags),)),))
 
 
 async def _person(many: int) -> Sample:
@@ -182,7 +202,7 @@ async def _person(many: int) -> Sample:
     times: dict[str, list[float]] = {}
     done = 0
     with tempfile.TemporaryDirectory(prefix="towpath-bench-") as folder:
-        async with _log(Path(folder, "towpath.db")) as broker:
+        async with opened(Path(folder, "towpath.db")) as broker:
             for runs in (FEW_RUNS, many):
                 await _add_runs(broker, done, runs)
                 done = runs
@@ -270,8 +290,6 @@ def _run(at: int) -> Write:
         title="?",
         thread_offset=2 * (at // THREADS),
         at=now,
-        holder="bench",
-        lease=now + HOUR,
     )
     closed = RunClosed(
         key=key,
@@ -282,7 +300,6 @@ def _run(at: int) -> Write:
         messages=said,
         state=None,
         at=now,
-        holder="bench",
         expires=now,
     )
     tags = {"thread": thread, "run": key.run, "agent": key.agent}
@@ -291,17 +308,5 @@ def _run(at: int) -> Write:
     return Write((Append(channel, tuple(items)),), (opened, closed))
 
 
-@asynccontextmanager
-async def _log(path: Path, *, at: float | None = None) -> AsyncIterator[SqliteBroker]:
-    """Open the log at a time, in Unix seconds; None is now."""
-    clock = time.time if at is None else lambda: at
-    broker = SqliteBroker(path, lambda *_: None, ThreadProjection(), now=clock)
-    await broker.start()
-    try:
-        yield broker
-    finally:
-        await broker.stop()
-
-
-FULL = Scale(rows=2_000_000, runs=20_000)
-QUICK = Scale(rows=20_000, runs=1_000)
+FULL = Scale(threads=20_000, events=100, wal=300_000_000, runs=20_000)
+QUICK = Scale(threads=1_000, events=20, wal=20_000_000, runs=1_000, starts=1)

@@ -52,6 +52,8 @@ CONNECTIONS, DELIVERY = "src/towpath/connections", "src/towpath/delivery"
 HTTP, LOG, METHODS = "src/towpath/http", "src/towpath/log", "src/towpath/methods"
 NODE, RUNS = "src/towpath/node", "src/towpath/runs"
 MEMORY_BROKER = "src/towpath/testing/memory_broker.py"
+CONTRACT = (f"{LOG}/broker.py", f"{LOG}/sqlite/batch.py", f"{LOG}/sqlite/broker.py", MEMORY_BROKER)
+"""The contract of the log, and the files of its engines that take writes."""
 
 RETIRED: tuple[Retired, ...] = (
     # The vocabulary.
@@ -75,12 +77,15 @@ RETIRED: tuple[Retired, ...] = (
     Retired("Misplaced", "OffsetConflict"),
     Retired("TakenOver", "LogFenced"),
     Retired("Damaged", "LogCorrupted"),
-    Retired("hold", "fence", (LOG, MEMORY_BROKER)),
+    Retired("hold", "fence", CONTRACT),  # The column of the table has this name.
     Retired("within", "fencing_offset", (LOG, MEMORY_BROKER)),
     Retired("release", "unfence", (LOG, MEMORY_BROKER)),
     Retired("Key", "IdempotencyKey", (LOG, MEMORY_BROKER)),
     Retired("remembered", "stored_result", (LOG, MEMORY_BROKER, METHODS, RUNS)),
     Retired("forget", "truncate", (LOG, MEMORY_BROKER, METHODS)),
+    Retired("Projection", "SqliteProjection"),
+    Retired("query", "ask", (f"{LOG}/broker.py", MEMORY_BROKER, f"{RUNS}/store.py")),
+    Retired("StoredPosition", "last_position"),
     # Authentication.
     Retired("Handshake", "UpgradeInfo", (AUTH, HTTP, NODE)),
     Retired("Flights", "SingleFlight"),
@@ -98,14 +103,18 @@ RETIRED: tuple[Retired, ...] = (
     Retired("asked", "request", (AGENTS, "examples")),
     Retired("LiveRun", "RunExecutor"),
     Retired("see_through", "run_to_end"),
-    Retired("let_go", "abandon"),
+    Retired("let_go", "end"),
     Retired("Place", "LogRange", (RUNS,)),
     Retired("home", "thread_key", (RUNS,)),
     Retired("address", "run_id_key", (RUNS,)),
     Retired("Made", "RunEvent", (RUNS, METHODS)),
-    Retired("Question", "Interrupt"),
+    Retired("Question", "Interrupt", (AGENTS, METHODS, "examples")),
     Retired("Answer", "InterruptStatus", (RUNS, AGENTS)),
     Retired("Nothing", "NoParams"),
+    Retired("Leases", "LostRuns"),
+    Retired("LeaseHeld", "AlreadyEnded"),
+    Retired("abandoned", "unfinished", (RUNS,)),
+    Retired("lease_seconds", "LOST_SECONDS"),
     # Delivery and connections.
     Retired("Member", "Subscriber"),
     Retired("Dialect", "Encoding"),

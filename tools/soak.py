@@ -1,9 +1,10 @@
-"""Kill a server a thousand times while people use it, and stop at the first promise it breaks.
+"""Flip 5,000 bytes of a log, then kill a server 1,000 times while people use it.
 
-`python -m tools.soak [--kills N] [--seed N] [--stretch N]`: the kills come in stretches of ten,
-each with people of its own and a seed made of `--seed` and its number, over one data directory.
-Some of the people use the JavaScript SDK where there is Node. At a violation it prints the seed,
-the stretch, its kills and what is wrong, keeps the data directory, and ends with status 1.
+`python -m tools.soak [--flips N] [--kills N] [--seed N] [--stretch N]`. Flips: `tools/flips.py`.
+The kills come in stretches of ten, each with people of its own and a seed made of `--seed` and its
+number, over one data directory. Some of the people use the JavaScript SDK where there is Node. At
+the first violation it prints the seed, the stretch, its kills and what is wrong. After a violation
+the files are kept, and the status is 1.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tests.sdk.node_client import open_node
 from tests.sdk.python_client import open_python
 from tests.servers.killing import Kill, Killing, anyhow
+from tools.flips import Flip, flips, planned, states
 
 AT_A_TIME = 10
 """Kills in a stretch: enough to meet what the one before left behind, few enough to read."""
@@ -35,8 +37,7 @@ async def soak(data: Path, *, kills: int, seed: int, first: int) -> bool:
     """Kill that often; return whether every promise was kept."""
     clients = [open_python, open_node] if shutil.which("node") else [open_python]
     killing = Killing(data)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn()) as progress:
+    with _progress() as progress:
         task = progress.add_task("kills", total=kills)
 
         def show(kill: Kill) -> None:
@@ -60,7 +61,7 @@ async def soak(data: Path, *, kills: int, seed: int, first: int) -> bool:
                 if trouble:
                     progress.stop()
                     print(f"after {killing.kills} kills, seed {seed}, stretch {stretch}")
-                    print(f"again: make soak ARGS='--seed {seed} --stretch {stretch}'")
+                    print(f"again: make soak ARGS='--flips 0 --seed {seed} --stretch {stretch}'")
                     print(f"kills: {', '.join(map(str, planned))}")
                     print(f"data:  {data}\n{trouble}")
                     return False
@@ -70,18 +71,45 @@ async def soak(data: Path, *, kills: int, seed: int, first: int) -> bool:
     return True
 
 
+def flip_bytes(directory: Path, *, count: int, seed: int) -> bool:
+    """Flip so many bytes, each in a copy of a log; return whether no answer was wrong."""
+    left = states(directory)
+    copies = directory / "copies"
+    copies.mkdir()
+    with _progress() as progress:
+        task = progress.add_task("flips", total=count)
+
+        def show(flip: Flip) -> None:
+            progress.update(task, advance=1, description=f"{flip.file:12}")
+
+        costs, wrong = flips(copies, left, planned(left, count, str(seed)), on_flip=show)
+    for one in wrong:
+        print(f"wrong after a flip: {one}")
+    counted = ", ".join(f"{cost} {number:,}" for cost, number in sorted(costs.items()))
+    print(f"{costs.total() + len(wrong):,} flips, seed {seed}: {len(wrong)} wrong; {counted}")
+    return not wrong
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn())
+
+
 def main() -> int:
     """Soak as the command line says."""
     parser = argparse.ArgumentParser(prog="make soak", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--flips", type=int, default=5000, help="how many bytes; default 5000")
     parser.add_argument("--kills", type=int, default=1000, help="how many; default 1000")
     parser.add_argument("--seed", type=int, default=None, help="repeat another soak's kills")
-    parser.add_argument("--stretch", type=int, default=0, help="begin with this stretch of it")
+    parser.add_argument("--stretch", type=int, default=0, help="begin with this stretch of kills")
     given = parser.parse_args()
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(10**6)
     directory = Path(tempfile.mkdtemp(prefix="towpath-soak-"))
     print(f"seed {seed}")
-    work = soak(directory / "data", kills=given.kills, seed=seed, first=given.stretch)
-    well = asyncio.run(work)
+    well = not given.flips or flip_bytes(directory, count=given.flips, seed=seed)
+    if given.kills:
+        work = soak(directory / "data", kills=given.kills, seed=seed, first=given.stretch)
+        well = asyncio.run(work) and well
     if well:
         shutil.rmtree(directory)
     return int(not well)

@@ -129,7 +129,7 @@ def test_the_page_of_the_command_line_misses_none() -> None:
 def callback_name(command: CommandInfo) -> str:
     """Return what a command is called by."""
     assert command.callback is not None
-    return command.name or command.callback.__name__
+    return command.name or command.callback.__name__.replace("_", "-")
 
 
 @pytest.mark.parametrize("role", ROLES)

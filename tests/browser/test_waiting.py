@@ -25,7 +25,7 @@ def test_r91_a_queued_question_is_shown_until_its_turn(
     context: BrowserContext, patient: ServerProcess
 ) -> None:
     """Questions wait below the answer, in order, also after a reload; one of them is cancelled."""
-    chat = Chat(context, patient.http, agents=3).enter("alice")
+    chat = Chat(context, patient.http, agents=4).enter("alice")
     chat.say("wait", agent="queue")
     chat.expect_phase("writing")
     for question in ("<b>second</b>", "third", "fourth"):
@@ -36,7 +36,7 @@ def test_r91_a_queued_question_is_shown_until_its_turn(
     chat.page.get_by_role("button", name="Cancel", exact=True).nth(1).click()
     expect(chat.waiting).to_have_text(["<b>second</b>", "fourth"])
 
-    other = Chat(context, chat.page.url, agents=3)
+    other = Chat(context, chat.page.url, agents=4)
     other.page.goto(other.url)
     other.page.get_by_role("button", name="alice").click()
     expect(other.expect_online().waiting).to_have_count(3)

@@ -26,7 +26,7 @@ from tests.sdk.client import (
 )
 from tests.sdk.reducer import Event
 from towpath.auth.development import development_key, sign
-from towpath.log.sqlite.integrity import checksums
+from towpath.log.sqlite.file_schema import CHANNELS
 from towpath.testing.faults import PASS, Drop, FaultProxy, Refuse, Reset
 from towpath.testing.server import ServerProcess
 
@@ -121,12 +121,10 @@ def gauge(server: ServerProcess, name: str) -> float:
 def forget(server: ServerProcess, channel: str) -> None:
     """Drop what a stopped server's log has of a thread, as its retention does after a while."""
     with contextlib.closing(sqlite3.connect(server.data / "towpath.db")) as db, db:
-        checksums.guard(db)
-        (number,) = db.execute(
-            "SELECT id FROM channels WHERE name LIKE ?", (f"%{channel.removeprefix('thread:')}",)
-        ).fetchone()
-        assert db.execute("DELETE FROM log WHERE channel=?", (number,)).rowcount
-        db.execute("UPDATE channels SET publications=0, bytes=0 WHERE id=?", (number,))
+        name = f"%{channel.removeprefix('thread:')}"
+        row = next(CHANNELS.rows(db, "WHERE name LIKE ?", (name,)))
+        assert db.execute("DELETE FROM log WHERE channel=?", (row.id,)).rowcount
+        CHANNELS.update(db, row._replace(publications=0, bytes=0, due=None))
 
 
 class SdkContract:

@@ -22,13 +22,12 @@ from towpath.log.sqlite.companion import (
     companion_of,
     sync_directory,
 )
-from towpath.log.sqlite.file_schema import SCHEMA_VERSION
+from towpath.log.sqlite.file_schema import SCHEMA_VERSION, free_name, parts_of
 from towpath.log.sqlite.inspection import Findings, inspect, open_snapshot
 from towpath.log.sqlite.projection import SqliteProjection
 
 STEP_PAGES = 1024
 """How many pages one step of a backup copies; a signal can end a backup between two steps."""
-_PARTS = ("", "-wal", "-shm")
 
 
 def back_up(database: Path, target: Path, projection: SqliteProjection, *, force: bool) -> int:
@@ -53,7 +52,7 @@ def back_up(database: Path, target: Path, projection: SqliteProjection, *, force
     if not database.exists():
         raise ConfigurationError(f"there is no log in {database.parent}")
     if target.exists():
-        if any(_is_same(target, part) for part in _parts_of(database)):
+        if any(_is_same(target, part) for part in parts_of(database)):
             raise ConfigurationError(f"{target} is the log itself")
         if not force:
             raise ConfigurationError(f"{target} exists: name another file, or use --force")
@@ -187,15 +186,12 @@ def _set_aside(database: Path) -> Path:
     """
     with contextlib.suppress(sqlite3.Error), closing(sqlite3.connect(database)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    number = 1
-    while any(database.parent.glob(f"{database.name}.replaced-{number}*")):
-        number += 1
-    aside = database.with_name(f"{database.name}.replaced-{number}")
+    aside = free_name(database, "replaced")
     os.link(database, aside)
     # A damaged database may have kept its write-ahead log, which would be read with the new one.
-    for part in _PARTS[1:]:
+    for part, new in zip(parts_of(database)[1:], parts_of(aside)[1:], strict=True):
         with contextlib.suppress(FileNotFoundError):
-            database.with_name(database.name + part).rename(aside.with_name(aside.name + part))
+            part.rename(new)
     return aside
 
 
@@ -212,8 +208,8 @@ def _unfinished(target: Path) -> Iterator[Path]:
     try:
         yield Path(name)
     finally:
-        for part in _PARTS:
-            Path(name + part).unlink(missing_ok=True)
+        for part in parts_of(Path(name)):
+            part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -235,10 +231,6 @@ def _sync(path: Path) -> int:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
     return path.stat().st_size
-
-
-def _parts_of(database: Path) -> list[Path]:
-    return [database.with_name(database.name + part) for part in _PARTS]
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -215,6 +215,19 @@ def set_note(db: sqlite3.Connection, name: str, value: str) -> None:
     META.replace(db, Note(name, value))
 
 
+def parts_of(path: Path) -> list[Path]:
+    """Return the files of a database: the database itself, its write-ahead log and the index."""
+    return [path.with_name(path.name + part) for part in ("", "-wal", "-shm")]
+
+
+def free_name(path: Path, word: str) -> Path:
+    """Return a name for a database that is set aside: no file has it, with a number at its end."""
+    number = 1
+    while any(path.parent.glob(f"{path.name}.{word}-{number}*")):
+        number += 1
+    return path.with_name(f"{path.name}.{word}-{number}")
+
+
 def wal_of(path: Path) -> Path:
     """Return the write-ahead log of a database."""
     return path.with_name(path.name + "-wal")

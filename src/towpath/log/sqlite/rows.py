@@ -62,12 +62,11 @@ class Table(Generic[Row]):
         self.key = tuple(key)
         self.by_key = " AND ".join(f"{column}=?" for column in self.key)
         """The condition that selects one row by its key."""
-        self.listed = ", ".join(self.columns)
-        """The columns, as a query names them."""
+        listed = ", ".join(self.columns)
         marks = ", ".join("?" * len(self.columns))
-        self.select = f"SELECT crc, {self.listed} FROM {name}"
+        self.select = f"SELECT crc, {listed} FROM {name}"
         """The beginning of a query whose rows `read` takes."""
-        self._into = f"INTO {name} (crc, {self.listed}) VALUES (?, {marks})"
+        self._into = f"INTO {name} (crc, {listed}) VALUES (?, {marks})"
         self._key_at = [self.columns.index(column) for column in self.key]
         fixed = {*self.key, *constant}
         self._rest_at = [at for at, column in enumerate(self.columns) if column not in fixed]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from towpath.channels import CONTROL, Channel
 from towpath.log.sqlite.file_schema import (
@@ -26,7 +26,9 @@ from towpath.log.sqlite.file_schema import (
     REQUESTS,
     ChannelRow,
     LogRow,
+    free_name,
     open_read_only,
+    parts_of,
 )
 from towpath.log.sqlite.heads import IMPOSSIBLE, highest_offset, raise_floor
 from towpath.log.sqlite.health import ERRORS
@@ -35,9 +37,6 @@ from towpath.log.sqlite.projection import SqliteProjection
 from towpath.log.sqlite.rows import Table
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
-
-PARTS: Final = ("", "-wal", "-shm")
-"""The files of one database."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +67,8 @@ def carry_over(
         sqlite3.Error, OSError: the new file cannot be written; the damaged one is where it was.
     """
     fresh = _fresh(path)
-    for part in PARTS:
-        fresh.with_name(fresh.name + part).unlink(missing_ok=True)
+    for part in parts_of(fresh):
+        part.unlink(missing_ok=True)
     log = new_log(fresh)
     try:
         counts: Counter[str] = Counter(left_out=0)
@@ -84,7 +83,7 @@ def carry_over(
         log.close(clean=False)
         raise
     log.close()
-    aside = _free_name(path)
+    aside = free_name(path, "quarantined")
     path.rename(aside)
     finish(path)
     return CarriedOver(path=aside, counts=counts, control=control)
@@ -96,10 +95,10 @@ def finish(path: Path) -> None:
     if path.exists() or not fresh.exists():
         return
     asides = sorted(path.parent.glob(f"{path.name}.quarantined-*[0-9]"), key=_number)
-    for part in PARTS[1:]:
-        remaining = path.with_name(path.name + part)
-        if remaining.exists() and asides:
-            remaining.rename(asides[-1].with_name(asides[-1].name + part))
+    if asides:
+        for part, new in zip(parts_of(path)[1:], parts_of(asides[-1])[1:], strict=True):
+            if part.exists():
+                part.rename(new)
     fresh.rename(path)
 
 
@@ -206,13 +205,6 @@ def _carry_table(
 
 def _fresh(path: Path) -> Path:
     return path.with_name(f"{path.name}.new")
-
-
-def _free_name(path: Path) -> Path:
-    number = 1
-    while any(path.parent.glob(f"{path.name}.quarantined-{number}*")):
-        number += 1
-    return path.with_name(f"{path.name}.quarantined-{number}")
 
 
 def _number(path: Path) -> int:

@@ -19,7 +19,7 @@ from towpath.channels import CONTROL, Channel
 from towpath.errors import RowDamaged, StorageError
 from towpath.log.sqlite.file_schema import CHANNELS, ChannelRow, note, set_note
 
-IMPOSSIBLE: Final = 2**53
+_IMPOSSIBLE: Final = 2**53
 """No channel gets this far: offsets are numbers that JSON keeps exact."""
 
 
@@ -146,10 +146,10 @@ class Heads:
         found = db.execute(
             f"{CHANNELS.select} WHERE tenant=? AND name=?", (channel.tenant, channel.name)
         ).fetchone()
-        top = max(self.floor(db), highest_offset(db))
+        top = max(self.floor(db), highest_top(db))
         if found is not None:
             old = CHANNELS.row(*found[1:])
-            top = max(top, highest_offset(db, of=old.id))
+            top = max(top, highest_publication(db, old.id))
             db.execute("DELETE FROM log WHERE channel=?", (old.id,))
             CHANNELS.delete(db, old.id)
         head = self._known[channel] = Head(top=top + 1, salt=secrets.randbits(48) or 1, updated=at)
@@ -223,16 +223,23 @@ def save(db: sqlite3.Connection, channel: Channel, head: Head) -> None:
     CHANNELS.insert(db, head.row(channel))
 
 
-def highest_offset(db: sqlite3.Connection, *, of: int | None = None) -> int:
-    """Return the highest offset of any channel; offsets that only damage can explain do not count.
+def highest_top(db: sqlite3.Connection) -> int:
+    """Return the highest top of any channel; one that only damage can explain does not count."""
+    return _highest(db, f"SELECT MAX(top) FROM channels WHERE top < {_IMPOSSIBLE}")
+
+
+def highest_publication(db: sqlite3.Connection, channel: int | None = None) -> int:
+    """Return the highest offset of a publication that damage alone does not explain.
 
     Args:
         db: the database.
-        of: the id of a channel: the highest offset of its publications; None for all channels.
+        channel: the id of the channel; None looks at all, and reads the whole index.
     """
-    parameters: tuple[int, ...] = ()
-    query = f"SELECT MAX(top) FROM channels WHERE top < {IMPOSSIBLE}"
-    if of is not None:
-        query = f"SELECT MAX(last) FROM log WHERE channel=? AND last < {IMPOSSIBLE}"
-        parameters = (of,)
+    query = f"SELECT MAX(last) FROM log WHERE last < {_IMPOSSIBLE}"
+    return (
+        _highest(db, query) if channel is None else _highest(db, f"{query} AND channel=?", channel)
+    )
+
+
+def _highest(db: sqlite3.Connection, query: str, *parameters: int) -> int:
     return int(db.execute(query, parameters).fetchone()[0] or 0)

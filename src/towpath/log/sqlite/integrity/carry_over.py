@@ -30,7 +30,7 @@ from towpath.log.sqlite.file_schema import (
     open_read_only,
     parts_of,
 )
-from towpath.log.sqlite.heads import IMPOSSIBLE, highest_offset, raise_floor
+from towpath.log.sqlite.heads import highest_publication, highest_top, raise_floor
 from towpath.log.sqlite.health import ERRORS
 from towpath.log.sqlite.log_file import LogFile
 from towpath.log.sqlite.projection import SqliteProjection
@@ -76,7 +76,7 @@ def carry_over(
             if control := _is_database(old):
                 control = _carry_log(old, new, counts)
                 counts.update(projection.carry_over(old, new))
-                counts["left_out"] += _carry_table(old, new, REQUESTS, counts, "requests")
+                _carry_requests(old, new, counts)
         if not control:
             log.lose_control()
     except BaseException:
@@ -149,12 +149,11 @@ def _carry_log(old: sqlite3.Connection, new: sqlite3.Connection, counts: Counter
         control = control or (whole and Channel(row.tenant, row.name) == CONTROL)
         all_read = all_read and (whole or Channel(row.tenant, row.name) != CONTROL)
     with contextlib.suppress(*ERRORS):
-        highest = highest_offset(old)
+        highest = highest_top(old)
     with contextlib.suppress(*ERRORS):
         # Publications whose channel cannot be read.
-        last = old.execute(f"SELECT MAX(last) FROM log WHERE last < {IMPOSSIBLE}").fetchone()[0]
-        highest = max(highest, last or 0)
-    raise_floor(new, max(highest, highest_offset(new)))
+        highest = max(highest, highest_publication(old))
+    raise_floor(new, max(highest, highest_top(new)))
     return control or all_read  # A control channel that has no row was never written to.
 
 
@@ -185,22 +184,12 @@ def _publications(db: sqlite3.Connection, row: ChannelRow) -> Iterator[LogRow | 
         yield LOG.row(*raw[1:]) if LOG.intact(raw) else None
 
 
-def _carry_table(
-    old: sqlite3.Connection,
-    new: sqlite3.Connection,
-    table: Table[Row],
-    counts: Counter[str],
-    name: str,
-) -> int:
-    """Copy the intact rows of a table, and count them; return how many are left out."""
-    left_out = 0
-    for row in readable(old, table):
-        if row is None:
-            left_out += 1
-            continue
-        table.replace(new, row)
-        counts[name] += 1
-    return left_out
+def _carry_requests(old: sqlite3.Connection, new: sqlite3.Connection, counts: Counter[str]) -> None:
+    """Copy the stored results of requests that are intact."""
+    for row in readable(old, REQUESTS):
+        if row is not None:
+            REQUESTS.replace(new, row)
+        counts["left_out" if row is None else "requests"] += 1
 
 
 def _fresh(path: Path) -> Path:

@@ -30,6 +30,8 @@ from towpath.log.broker import (
     Item,
     Position,
     Publication,
+    Read,
+    Replay,
     Retention,
     Write,
     Written,
@@ -233,6 +235,90 @@ async def test_a_question_that_nobody_answers_harms_nothing(engine: Engine) -> N
             await broker.ask(Unknown())
         await write(broker, Write(facts=("yes",)))
         assert await broker.ask(AllNotes()) == ["yes"]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+async def test_p7_a_read_stops_at_its_bounds_and_says_so(engine: Engine, reverse: bool) -> None:
+    """A bounded read is the beginning of the whole one, also inside a row, and says `more`."""
+    async with engine.running() as broker:
+        await write(broker, text_write("1111", "2222", "3333"))
+        await write(broker, text_write("4444", "5555"))
+        whole = await broker.read(TALK, None, reverse=reverse)
+        expected = {None: 5, 0: 1, 3: 1, 4: 1, 7: 1, 8: 2, 11: 2, 12: 3, 16: 4, 19: 4, 20: 5, 99: 5}
+        for max_bytes, count in expected.items():
+            part = await broker.read(TALK, None, max_bytes=max_bytes, reverse=reverse)
+            assert part.publications == whole.publications[:count]
+            assert (part.more, part.top) == (count < 5, 5)
+        for limit, max_bytes, count in ((0, 99, 0), (2, 99, 2), (2, 4, 1), (5, None, 5), (9, 8, 2)):
+            part = await broker.read(TALK, None, limit=limit, max_bytes=max_bytes, reverse=reverse)
+            assert part.publications == whole.publications[:count]
+            assert part.more == (count < 5)
+
+
+async def test_bounded_reads_continue_to_the_top(engine: Engine) -> None:
+    """A reader that continues after the last publication it got receives each one once."""
+    async with engine.running() as broker:
+        for n in range(7):
+            await write(broker, text_write(*["x" * 10] * (n + 1)))
+        after, received = 0, list[int]()
+        while (part := await broker.read(TALK, after, max_bytes=35)).more:
+            received += offsets(part.publications)
+            after = received[-1]
+        received += offsets(part.publications)
+    assert received == list(range(1, 29))
+
+
+async def test_a_position_that_is_gone_or_at_the_top_leaves_nothing_out(engine: Engine) -> None:
+    """An empty answer says `more` only if a bound emptied it."""
+    async with engine.running() as broker:
+        await write(broker, text_write("a", "b"))
+        for request in (
+            Read(TALK, 2, max_bytes=1),
+            Read(TALK, 9, max_bytes=1),
+            Read(TALK, 0, epoch="other", max_bytes=1),
+            Read(OTHER, 0, limit=0),
+        ):
+            replay = await broker.ask(request)
+            assert (replay.publications, replay.more) == ([], False)
+
+
+async def test_a_read_is_a_question(engine: Engine) -> None:
+    """`read` is the short form of a `Read` of the gateway itself; a person may be named."""
+    async with engine.running() as broker:
+        epoch = (await write(broker, text_write("a", "b", "c"))).spans[0].epoch
+        mine = Read(TALK, 1, epoch, 1, 9, person=("acme", "alice"))
+        answer = await broker.ask(mine)
+        assert answer == await broker.read(TALK, 1, epoch=epoch, limit=1, max_bytes=9)
+    assert offsets(answer.publications) == [2]
+    assert mine.person == ("acme", "alice")
+    assert Read(TALK, 0).person is AllNotes().person is None
+
+
+async def test_questions_that_are_asked_together_see_one_state(engine: Engine) -> None:
+    """The answers are in the order of the questions, and no write lies between two of them."""
+    both = Write((Append(TALK, items("x")),), ("yes",))
+    async with engine.running() as broker:
+        futures = [broker.submit(both) for _ in range(100)]
+        while not futures[-1].done():
+            first, notes, last = await broker.ask_together(
+                [Read(TALK, 0), AllNotes(), Read(TALK, 0)]
+            )
+            assert isinstance(first, Replay)
+            assert first == last
+            assert len(notes) == first.top
+        await asyncio.gather(*futures)
+        assert [one.top for one in await broker.ask_together([Read(TALK, 0)])] == [100]
+        assert await broker.ask_together([]) == []
+
+
+async def test_a_question_that_fails_fails_alone(engine: Engine) -> None:
+    """What one question raises is its own element; the others are answered."""
+    async with engine.running() as broker:
+        await write(broker, Write((Append(TALK, items("a")),), ("yes",)))
+        wrong, notes, replay = await broker.ask_together([Unknown(), AllNotes(), Read(TALK, 0)])
+    assert isinstance(wrong, TypeError)
+    assert notes == ["yes"]
+    assert offsets(replay.publications) == [1]
 
 
 async def test_r81_a_request_is_remembered_for_a_day(

@@ -151,12 +151,18 @@ class Written:
 
 
 class Question(Generic[R_co]):
-    """A question to the projection, whose answer is an `R_co`; a subclass holds what it is about.
+    """A question to the log, whose answer is an `R_co`; a subclass holds what it is about.
 
-    It is a value. The projection of each engine knows the questions that it answers.
+    It is a value. The engine itself answers a `Read`; the projection of each engine knows the other
+    questions that it answers.
     """
 
     __slots__ = ()
+
+    @property
+    def person(self) -> tuple[str, str] | None:
+        """The tenant and the user who ask; None if the gateway itself asks."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +178,28 @@ class Replay:
     `publications` is empty."""
     begins: int = 1
     """The offset of the oldest publication that is kept; `top + 1` if none is kept."""
+    more: bool = False
+    """True if publications were left out because of `limit` or `max_bytes`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read(Question[Replay]):
+    """The publications of a channel after an offset, oldest first, or before it, newest first."""
+
+    channel: Channel
+    after: int | None
+    """The offset to start from; its own publication is not returned. Upwards, the answer is `gone`
+    if publications after this offset have been dropped, also from 0. None reads all publications
+    that are kept and is never `gone`."""
+    epoch: str | None = None
+    """The epoch that the reader has stored; None skips the check."""
+    limit: int | None = None
+    """The maximum number of publications, counted in reading order."""
+    max_bytes: int | None = None
+    """The maximum number of payload bytes. The first publication is returned whatever its size."""
+    reverse: bool = False
+    """Read downwards, towards the oldest publication that is kept."""
+    person: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,18 +283,10 @@ class Broker(Protocol):
         *,
         epoch: str | None = None,
         limit: int | None = None,
+        max_bytes: int | None = None,
         reverse: bool = False,
     ) -> Replay:
-        """Return the publications after an offset, oldest first, or before it, newest first.
-
-        Args:
-            channel: the channel to read.
-            after: the offset to start from; its own publication is not returned. Upwards, the
-                answer is `gone` if publications after this offset have been dropped, also from 0.
-                None reads all publications that are kept and is never `gone`.
-            epoch: the epoch that the reader has stored; None skips the check.
-            limit: the maximum number of publications, counted in reading order.
-            reverse: read downwards, towards the oldest publication that is kept.
+        """Return the answer to a `Read` of the gateway itself; see there for the arguments.
 
         Raises:
             StorageError: the log cannot be read now.
@@ -284,11 +304,22 @@ class Broker(Protocol):
         """
 
     async def ask(self, question: Question[R]) -> R:
-        """Return the projection's answer; it contains every write whose future is resolved.
+        """Return the answer; it contains every write whose future is resolved.
 
         Raises:
             RowDamaged: what the question is about is damaged.
-            StorageError: the projection cannot be read now.
+            StorageError: the log cannot be read now.
+        """
+
+    async def ask_together(self, questions: Sequence[Question[Any]]) -> list[Any]:
+        """Return the answers to several questions, read in one transaction, in their order.
+
+        An element is the answer, or the exception that this question alone raised. A `Read` of a
+        channel whose publications are damaged yields a StorageError; the channel is then reset, and
+        the asker asks again.
+
+        Raises:
+            StorageError: the log cannot be read now.
         """
 
 
@@ -314,22 +345,6 @@ def follows(append: Append, top: int, fence: int | None) -> bool:
         fence: the offset from which its channel is fenced before the write.
     """
     return append.after in (None, top) and append.fencing_offset in (None, fence)
-
-
-def span_of(after: int | None, top: int, begins: int, *, reverse: bool) -> range | None:
-    """Return the offsets that a read returns, in rising order; None if the position is `gone`.
-
-    Args:
-        after: the offset that the reader passed; see `Broker.read`.
-        top: the offset of the channel's last publication.
-        begins: the offset of the oldest publication that is kept.
-        reverse: whether the read goes downwards.
-    """
-    if after is None:
-        return range(begins, top + 1)
-    if reverse:
-        return range(begins, max(after, begins)) if after <= top + 1 else None
-    return range(after + 1, top + 1) if begins - 1 <= after <= top else None
 
 
 def channel_epoch(log_epoch: str, channel: Channel, salt: int = 0) -> str:

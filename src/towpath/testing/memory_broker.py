@@ -7,9 +7,9 @@ SQLite engine, in memory.
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from towpath.channels import Channel
 from towpath.errors import CommandError, Conflict, OffsetConflict, StorageError, WriteFailed
@@ -21,6 +21,7 @@ from towpath.log.broker import (
     OnEpoch,
     Publication,
     Question,
+    Read,
     Replay,
     Retention,
     Span,
@@ -30,8 +31,8 @@ from towpath.log.broker import (
     follows,
     publications_of,
     retention_of,
-    span_of,
 )
+from towpath.log.reading import span_of, take
 from towpath.log.sqlite.projection import SqliteProjection, TablesInMemory
 from towpath.runs.tables.sqlite.projection import ThreadProjection
 
@@ -189,16 +190,22 @@ class MemoryBroker:
         *,
         epoch: str | None = None,
         limit: int | None = None,
+        max_bytes: int | None = None,
         reverse: bool = False,
     ) -> Replay:
-        log = self._logs.get(channel, _Log())
-        here = channel_epoch(self._log_epoch, channel)
+        return await self.ask(Read(channel, after, epoch, limit, max_bytes, reverse))
+
+    def _read(self, request: Read) -> Replay:
+        log = self._logs.get(request.channel, _Log())
+        here = channel_epoch(self._log_epoch, request.channel)
         begins = log.kept[0][1].offset if log.kept else log.top + 1
-        span = span_of(after, log.top, begins, reverse=reverse)
-        if (epoch is not None and epoch != here) or span is None:
+        span = span_of(request.after, log.top, begins, reverse=request.reverse)
+        if request.epoch not in (None, here) or span is None:
             return Replay(here, log.top, [], gone=True, begins=begins)
-        found = [item for _, item in log.kept if item.offset in span]
-        return Replay(here, log.top, found[:: -1 if reverse else 1][:limit], begins=begins)
+        kept = [item for _, item in log.kept if item.offset in span]
+        step = -1 if request.reverse else 1
+        found, _ = take(kept[::step], request.limit, request.max_bytes)
+        return Replay(here, log.top, found, begins=begins, more=len(found) < len(kept))
 
     async def stored_result(self, key: IdempotencyKey) -> Written | None:
         return self._stored_result(key)
@@ -219,4 +226,18 @@ class MemoryBroker:
             del self._results[next(iter(self._results))]
 
     async def ask(self, question: Question[R]) -> R:
+        return self._answer(question)
+
+    async def ask_together(self, questions: Sequence[Question[Any]]) -> list[Any]:
+        return [self._outcome(question) for question in questions]
+
+    def _answer(self, question: Question[R]) -> R:
+        if isinstance(question, Read):
+            return cast(R, self._read(question))
         return self._tables.answer(question)
+
+    def _outcome(self, question: Question[Any]) -> Any:
+        try:
+            return self._answer(question)
+        except (CommandError, StorageError, TypeError) as error:
+            return error

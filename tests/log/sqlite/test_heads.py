@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.log.brokers import AMPLE, NOTICES, OTHER, TALK, Deliveries, Notes, items, text_write
 from towpath.channels import Channel
-from towpath.log.broker import Append, IdempotencyKey, Replay, Write, Written
+from towpath.log.broker import Append, IdempotencyKey, Read, Replay, Write, Written
 from towpath.log.sqlite import file_schema, log_file, replay
 from towpath.log.sqlite.batch import Outcome
 from towpath.log.sqlite.heads import Head, Heads
@@ -38,7 +38,7 @@ def opened_file(path: Path, **changed: Any) -> Iterator[LogFile]:
 def read_all(path: Path, log: LogFile, channel: Channel, *, after: int | None = None) -> Replay:
     """Return all that a log keeps of a channel, or what it keeps after an offset."""
     with closing(file_schema.connect(path, "NORMAL")) as db:
-        return replay.read(db, replay.ReadRequest(channel, log.epoch, after))
+        return replay.read(db, Read(channel, after), log.epoch)
 
 
 def rows_of(path: Path, table: str) -> int:

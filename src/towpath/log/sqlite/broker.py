@@ -14,14 +14,20 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from towpath import telemetry
 from towpath.channels import Channel
-from towpath.errors import ConfigurationError, RowDamaged, StorageError, WriteFailed
+from towpath.errors import (
+    CommandError,
+    ConfigurationError,
+    RowDamaged,
+    StorageError,
+    WriteFailed,
+)
 from towpath.log.broker import (
     Append,
     Deliver,
@@ -29,6 +35,7 @@ from towpath.log.broker import (
     Item,
     OnEpoch,
     Question,
+    Read,
     Replay,
     Retention,
     Span,
@@ -49,7 +56,6 @@ from towpath.log.sqlite.integrity.background_check import BackgroundCheck, Findi
 from towpath.log.sqlite.log_file import LogFile
 from towpath.log.sqlite.opening import Opening
 from towpath.log.sqlite.projection import SqliteProjection
-from towpath.log.sqlite.replay import ReadRequest
 from towpath.log.sqlite.threads import in_thread
 from towpath.log.sqlite.writer import Pending, Writer
 from towpath.telemetry import Telemetry
@@ -179,20 +185,46 @@ class SqliteBroker:
         *,
         epoch: str | None = None,
         limit: int | None = None,
+        max_bytes: int | None = None,
         reverse: bool = False,
     ) -> Replay:
-        request = ReadRequest(channel, self._log.epoch, after, epoch, limit, reverse)
-        try:
-            return await self._query(lambda db: replay.read(db, request))
-        except ChannelDamaged:
-            await self._reset(channel)
-        return await self._query(lambda db: replay.read(db, request))
+        return await self.ask(Read(channel, after, epoch, limit, max_bytes, reverse))
 
     async def stored_result(self, key: IdempotencyKey) -> Written | None:
         return await self._query(lambda db: replay.stored_result(db, key))
 
     async def ask(self, question: Question[R]) -> R:
-        return await self._query(lambda db: self._projection.answer(db, question))
+        try:
+            return await self._query(lambda db: self._answer(db, question))
+        except ChannelDamaged as damaged:
+            await self._reset(damaged.channel)
+        return await self._query(lambda db: self._answer(db, question))
+
+    async def ask_together(self, questions: Sequence[Question[Any]]) -> list[Any]:
+        answers = await self._query(lambda db: [self._outcome(db, one) for one in questions])
+        for answer in answers:
+            if isinstance(answer, ChannelDamaged):
+                self._reset(answer.channel)
+            elif isinstance(answer, RowDamaged):
+                self._telemetry.emit(telemetry.RowDamaged(table=answer.table, key=""))
+        return answers
+
+    def _answer(self, db: sqlite3.Connection, question: Question[R]) -> R:
+        if isinstance(question, Read):
+            return cast(R, replay.read(db, question, self._log.epoch))
+        return self._projection.answer(db, question)
+
+    def _outcome(self, db: sqlite3.Connection, question: Question[Any]) -> Any:
+        """Return the answer, or the exception that concerns this question alone.
+
+        An error of the database is raised: it concerns all questions of the transaction.
+        """
+        try:
+            return self._answer(db, question)
+        except ERRORS:
+            raise
+        except (CommandError, StorageError, TypeError) as error:
+            return error
 
     async def _query(self, read: Callable[[sqlite3.Connection], T]) -> T:
         if self._stopped:

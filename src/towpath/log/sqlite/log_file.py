@@ -22,7 +22,7 @@ from pathlib import Path
 
 from towpath.channels import CONTROL, Channel
 from towpath.errors import LogFenced
-from towpath.log.broker import Append, Item, Retention, Span, Write, Written
+from towpath.log.broker import Append, Item, Read, Retention, Span, Write, Written
 from towpath.log.sqlite import retention
 from towpath.log.sqlite.batch import Batch, Outcome
 from towpath.log.sqlite.continuity import Continuity
@@ -37,7 +37,7 @@ from towpath.log.sqlite.file_schema import (
 )
 from towpath.log.sqlite.heads import ChannelDamaged, Heads, salts, save
 from towpath.log.sqlite.projection import SqliteProjection
-from towpath.log.sqlite.replay import ReadRequest, read
+from towpath.log.sqlite.replay import read
 
 PATIENCE_MS = 100
 """How long probes, retention and closing wait for a lock, in milliseconds."""
@@ -299,7 +299,7 @@ class LogFile:
         Raises:
             ChannelDamaged: it is not what was written.
         """
-        read(self._db, ReadRequest(channel, self.epoch))
+        read(self._db, Read(channel, None), self.epoch)
 
     def _drop_step(self, now: float) -> bool:
         """Drop one step's rows of the channel that is due the longest; False if none is due."""

@@ -1,8 +1,7 @@
 """Reads the publications of a channel, and the stored results of requests, from the file."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -12,12 +11,13 @@ from towpath.errors import Conflict, RowDamaged
 from towpath.log.broker import (
     IdempotencyKey,
     Publication,
+    Read,
     Replay,
     Span,
     Written,
     channel_epoch,
-    span_of,
 )
+from towpath.log.reading import span_of, take
 from towpath.log.sqlite.file_schema import LOG, REQUESTS
 from towpath.log.sqlite.heads import ChannelDamaged, base_of, floor_of, row_of
 
@@ -26,18 +26,6 @@ T = TypeVar("T")
 decode_items = msgspec.msgpack.Decoder(list[tuple[bytes, dict[str, str]]]).decode
 _encode = msgspec.msgpack.Encoder().encode
 _decode_spans = msgspec.msgpack.Decoder(list[tuple[str, str, str, int, int]]).decode
-
-
-@dataclass(frozen=True, slots=True)
-class ReadRequest:
-    """The arguments of `Broker.read`, and the log's epoch."""
-
-    channel: Channel
-    log_epoch: str
-    after: int | None = None
-    epoch: str | None = None
-    limit: int | None = None
-    reverse: bool = False
 
 
 def in_transaction(db: sqlite3.Connection, read: Callable[[sqlite3.Connection], T]) -> T:
@@ -49,8 +37,13 @@ def in_transaction(db: sqlite3.Connection, read: Callable[[sqlite3.Connection], 
         db.execute("COMMIT")
 
 
-def read(db: sqlite3.Connection, request: ReadRequest) -> Replay:
-    """Return the result of `Broker.read` from the file.
+def read(db: sqlite3.Connection, request: Read, log_epoch: str) -> Replay:
+    """Return the answer to a `Read` from the file.
+
+    Args:
+        db: the database, in a read transaction.
+        request: what is read.
+        log_epoch: the epoch of the log.
 
     Raises:
         ChannelDamaged: publications are missing, or are not what was written.
@@ -58,7 +51,7 @@ def read(db: sqlite3.Connection, request: ReadRequest) -> Replay:
     row = row_of(db, request.channel)
     base = base_of(request.channel, floor_of(db)) if row is None else row.base or 0
     top, kept = (row.top, row.publications) if row else (base, 0)
-    here = channel_epoch(request.log_epoch, request.channel, (row and row.salt) or 0)
+    here = channel_epoch(log_epoch, request.channel, (row and row.salt) or 0)
     begins = top - kept + 1
     # A reader that has seen nothing has seen all that is below the base.
     after = base if request.after == 0 and not request.reverse else request.after
@@ -67,16 +60,32 @@ def read(db: sqlite3.Connection, request: ReadRequest) -> Replay:
         return Replay(here, top, [], gone=True, begins=begins)
     if row is None or row.id is None:
         return Replay(here, top, [], begins=begins)
-    return Replay(here, top, _publications(db, row.id, span, request), begins=begins)
+    found = _publications(db, row.id, span, request)
+    return Replay(here, top, found, begins=begins, more=len(found) < len(span))
 
 
 def _publications(
-    db: sqlite3.Connection, channel_id: int, span: range, request: ReadRequest
+    db: sqlite3.Connection, channel_id: int, span: range, request: Read
 ) -> list[Publication]:
-    """Return the publications with these offsets, in the requested order and up to the limit."""
-    found: list[Publication] = []
-    limit = len(span) if request.limit is None else min(request.limit, len(span))
-    order, step = ("DESC", -1) if request.reverse else ("", 1)
+    """Return the publications with these offsets, in the requested order and within the bounds."""
+    step = -1 if request.reverse else 1
+    try:
+        found, bounded = take(
+            _decoded(db, channel_id, span, step), request.limit, request.max_bytes
+        )
+    except (RowDamaged, msgspec.DecodeError):
+        raise ChannelDamaged(request.channel) from None
+    expected = list(span[::step][: len(found)] if bounded else span[::step])
+    if [one.offset for one in found] != expected:
+        raise ChannelDamaged(request.channel)
+    return found
+
+
+def _decoded(
+    db: sqlite3.Connection, channel_id: int, span: range, step: int
+) -> Iterator[Publication]:
+    """Yield the publications with these offsets; a row is read when its first one is taken."""
+    order = "DESC" if step < 0 else ""
     # The last row is the first one that reaches the end of `span`; it may go beyond `span`.
     rows = LOG.rows(
         db,
@@ -84,23 +93,13 @@ def _publications(
         f" WHERE channel=?1 AND last>=?3), ?3) ORDER BY last {order}",
         (channel_id, span.start, span.stop - 1),
     )
-    try:
-        while len(found) < limit:
-            row = next(rows, None)
-            if row is None:
-                break
-            publications = [
-                Publication(offset, data, tags)
-                for offset, (data, tags) in enumerate(decode_items(row.items), row.first)
-                if offset in span
-            ]
-            found.extend(publications[::step])
-    except (RowDamaged, msgspec.DecodeError):
-        raise ChannelDamaged(request.channel) from None
-    offsets = [one.offset for one in found[:limit]]
-    if offsets != list(span[::step][:limit]):
-        raise ChannelDamaged(request.channel)
-    return found[:limit]
+    for row in rows:
+        publications = [
+            Publication(offset, data, tags)
+            for offset, (data, tags) in enumerate(decode_items(row.items), row.first)
+            if offset in span
+        ]
+        yield from publications[::step]
 
 
 def stored_result(db: sqlite3.Connection, key: IdempotencyKey) -> Written | None:

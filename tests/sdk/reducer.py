@@ -12,12 +12,14 @@ Event = Mapping[str, Any]
 TERMINAL = frozenset({"RUN_FINISHED", "RUN_ERROR"})
 
 
-def fnv1a(text: str) -> str:
-    """Return the FNV-1a 32-bit hash of a text's UTF-8 bytes, 8 hex digits."""
-    state = 0x811C9DC5
+def crc32(text: str) -> str:
+    """Return the CRC-32 of a text's UTF-8 bytes, 8 hex digits; bit by bit, without zlib."""
+    state = 0xFFFFFFFF
     for byte in text.encode():
-        state = (state ^ byte) * 0x01000193 % 2**32
-    return f"{state:08x}"
+        state ^= byte
+        for _ in range(8):
+            state = state >> 1 ^ (0xEDB88320 if state & 1 else 0)
+    return f"{state ^ 0xFFFFFFFF:08x}"
 
 
 class Conversation:

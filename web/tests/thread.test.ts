@@ -30,8 +30,10 @@ function says(id: string, text: string): AgEvent[] {
 }
 
 test('the digest is the one the wire describes', () => {
-  assert.equal(digest(''), '811c9dc5');
-  assert.equal(digest('a'), 'e40c292c');
+  assert.equal(digest(''), '00000000');
+  assert.equal(digest('a'), 'e8b7be43');
+  assert.equal(digest('123456789'), 'cbf43926');
+  assert.equal(digest('Grüße 🚣'), '64b17b4d');
   assert.equal(digest('Grüße 🚣'), digest('Grüße ' + '\u{1F6A3}'));
   assert.deepEqual([...digestsOf('a:b:1234 c:5')], [['a:b', '1234'], ['c', '5']]);
 });

@@ -100,7 +100,7 @@ class FinishedRun(RunHandle):
         return interrupts
 
     def arguments(self, tool_call: str) -> str:
-        """Return the arguments of a tool call of the thread, as a client shows them; for digests.
+        """Return the arguments of a tool call of the thread, as a client shows them.
 
         Raises:
             KeyError: the thread has no such tool call.

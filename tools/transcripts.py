@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.kit.transcripts import Device, Recording, Script, dump, record
-from towpath.events.digest import digest
+from towpath.runs.interrupts import shown_digest
 from towpath.testing.server import ServerProcess
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -193,7 +193,7 @@ async def approvals(recording: Recording) -> None:
     phone = await connected(recording)
     await phone.rpc("thread.create", request_id="c1", thread_id="t1")
     await subscribe(phone, "thread:t1")
-    shown = digest('{"what": "a barge"}')
+    shown = shown_digest('{"what": "a barge"}')
     for request, decision in (("r1", "approve"), ("r2", "refuse")):
         run = await start(phone, request, "t1", "tools", "buy a barge")
         (row,) = (await phone.rpc("run.get", run_id=run))["interrupts"]

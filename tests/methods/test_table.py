@@ -54,7 +54,7 @@ def test_p8_what_is_no_get_takes_effect_once() -> None:
 PARAMETERS = {
     "run.start": "request_id agent thread_id message input resume",
     "run.cancel": "request_id run_id",
-    "run.approve": "request_id run_id interrupt_id decision payload digest",
+    "run.approve": "request_id run_id interrupt_id decision payload digest arguments",
     "thread.create": "request_id thread_id title",
     "thread.rename": "request_id thread_id title",
     "thread.delete": "request_id thread_id",

@@ -17,11 +17,10 @@ from towpath.agents import demo
 from towpath.agents.agent import AgentFunction, AgentInput
 from towpath.channels import user_channel
 from towpath.errors import BadRequest, Conflict, NotFound, Unavailable
-from towpath.events.digest import digest
 from towpath.identity import Principal
 from towpath.log.broker import Write, write
 from towpath.runs.deps import RunLimits
-from towpath.runs.interrupts import NotOpen
+from towpath.runs.interrupts import NotOpen, shown_digest
 from towpath.runs.model import ThreadDeleted, ThreadKey
 from towpath.runs.requests import Decision
 from towpath.telemetry import InternalError
@@ -458,9 +457,9 @@ async def test_a_tool_call_is_decided_on_the_arguments_that_were_shown(
             await decide(stage, run)
         for decision in ("approve", "refuse"):
             with pytest.raises(Conflict):
-                await decide(stage, run, "q1", decision, digest=digest("{}"))
+                await decide(stage, run, "q1", decision, digest=shown_digest("{}"))
         assert await standing(stage, run) == {"q1": "open"}
-        reply = await decide(stage, run, digest=digest(ARGUMENTS))
+        reply = await decide(stage, run, digest=shown_digest(ARGUMENTS))
         assert reply["status"] == "accepted"
 
 
@@ -752,7 +751,7 @@ async def test_the_demo_agent_buys_what_was_approved(
         run = await interrupted(stage.cast(demo.tools), message="buy a barge")
         (question,) = await stage.store.interrupts("acme", "alice", run)
         assert question.interrupt["message"] == "Buy a barge?"
-        fields = {"digest": digest(ARGUMENTS), "payload": payload}
+        fields = {"digest": shown_digest(ARGUMENTS), "payload": payload}
         reply = await decide(stage, run, question.id, decision, **fields)
         await stage.done(reply["run_id"])
         await stage.check()
@@ -770,7 +769,7 @@ async def test_an_interrupted_run_and_its_continuation_are_legal(
         run = await interrupted(stage.cast(demo.tools), message="buy a barge")
         (question,) = await stage.store.interrupts("acme", "alice", run)
         waits = await stage.store.get("acme", "alice", "t1")
-        reply = await decide(stage, run, question.id, decision, digest=digest(ARGUMENTS))
+        reply = await decide(stage, run, question.id, decision, digest=shown_digest(ARGUMENTS))
         await stage.done(reply["run_id"])
         ended = await stage.store.get("acme", "alice", "t1")
         streams = [await stage.events(), *(one.fold().snapshot() for one in (waits, ended) if one)]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from towpath.errors import BadRequest, Conflict
-from towpath.events.digest import digest
+from towpath.events.digest import digest as crc32_digest
 from towpath.events.interrupts import check_interrupts, expiry
 from towpath.events.types import IllegalEvent
 from towpath.runs.interrupts import (
@@ -19,6 +19,7 @@ from towpath.runs.interrupts import (
     Transition,
     check_shown,
     resume_entries,
+    shown_digest,
 )
 from towpath.runs.model import RunKey
 
@@ -91,27 +92,41 @@ def test_r95_the_first_named_moment_counts(named: list[Any], expected: float) ->
 
 
 def test_what_was_shown_is_what_was_asked() -> None:
-    """The digest of the call's arguments passes; of others, or none, it does not."""
+    """The call's arguments or their SHA-256 pass; others, their CRC-32, or none do not."""
     one = question(toolCallId="c1")
-    check_shown(one, digest(ARGUMENTS), MESSAGES)
+    right, other = shown_digest(ARGUMENTS), '{"what": "two barges"}'
+    for digest, arguments in ((right, None), (None, ARGUMENTS), (right, ARGUMENTS)):
+        check_shown(one, MESSAGES, digest=digest, arguments=arguments)
     with pytest.raises(BadRequest):
-        check_shown(one, None, MESSAGES)
-    for shown in (digest('{"what": "two barges"}'), digest(ARGUMENTS).upper(), ""):
-        with pytest.raises(Conflict):
-            check_shown(one, shown, MESSAGES)
+        check_shown(one, MESSAGES, digest=None, arguments=None)
+    for digest in (shown_digest(other), right.upper(), crc32_digest(ARGUMENTS), ""):
+        for text in (None, ARGUMENTS):
+            with pytest.raises(Conflict):
+                check_shown(one, MESSAGES, digest=digest, arguments=text)
+    for arguments in (other, f"{ARGUMENTS} ", ""):
+        for digest in (None, right):
+            with pytest.raises(Conflict):
+                check_shown(one, MESSAGES, digest=digest, arguments=arguments)
+
+
+def test_the_digest_of_a_decision_is_sha_256() -> None:
+    """A client computes it with any SHA-256: the vectors of FIPS 180-4."""
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (shown_digest(""), shown_digest("abc")) == (empty, abc)
 
 
 def test_a_question_about_no_call_needs_no_digest() -> None:
     """Without a tool call nothing was shown; a digest all the same is of something else."""
-    check_shown(question(), None, MESSAGES)
+    check_shown(question(), MESSAGES, digest=None, arguments=None)
     with pytest.raises(Conflict):
-        check_shown(question(), digest(ARGUMENTS), MESSAGES)
+        check_shown(question(), MESSAGES, digest=shown_digest(ARGUMENTS), arguments=None)
 
 
 def test_a_call_that_is_gone_cannot_have_been_shown() -> None:
     """Where the conversation does not hold the call any more, no digest fits."""
     with pytest.raises(Conflict):
-        check_shown(question(toolCallId="c1"), digest(ARGUMENTS), MESSAGES[:1])
+        check_shown(question(toolCallId="c1"), MESSAGES[:1], digest=None, arguments=ARGUMENTS)
 
 
 payloads = st.none() | st.booleans() | st.text() | st.dictionaries(st.text(), st.integers())

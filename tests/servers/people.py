@@ -17,7 +17,7 @@ from tests.kit.page import TERMINAL, Page
 from tests.recordings import NAMES
 from tests.sdk.client import START, Delivery, Joined, Reader, RPCFailed, SdkClient
 from towpath import codes
-from towpath.events.digest import digest
+from towpath.runs.interrupts import shown_digest
 
 AGAIN = frozenset({codes.TEMPORARY.number, codes.TOO_MANY_REQUESTS.number})
 """Errors of the server after which a request is repeated; those below 100 are the SDK's own."""
@@ -236,7 +236,7 @@ class Person:
                 "run_id": run,
                 "interrupt_id": row["interrupt_id"],
                 "decision": self._chance.choice(("approve", "refuse")),
-                **({"digest": digest(shown)} if shown is not None else {}),
+                **({"digest": shown_digest(shown)} if shown is not None else {}),
             }
             answer = await self._insist("run.approve", **decision)
             self.decided.append(

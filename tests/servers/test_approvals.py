@@ -18,8 +18,8 @@ from tests.servers.conversation import (
     text_of,
     until_over,
 )
-from towpath.events.digest import digest
 from towpath.events.types import TERMINAL
+from towpath.runs.interrupts import shown_digest
 from towpath.testing.server import ServerProcess
 from towpath.testing.wire_client import WireClient, wire_client
 
@@ -45,7 +45,7 @@ async def decide(
     client: WireClient, started: Started, interrupt: str, decision: str = "approve", **more: Any
 ) -> Any:
     """Send a decision on the interrupt as it was shown."""
-    request = {"request_id": uuid.uuid4().hex, "digest": digest(ARGUMENTS), **more}
+    request = {"request_id": uuid.uuid4().hex, "digest": shown_digest(ARGUMENTS), **more}
     given = {"run_id": started.run, "interrupt_id": interrupt, "decision": decision}
     return await client.rpc("run.approve", **request, **given)
 
@@ -87,7 +87,7 @@ async def test_r94_every_device_finds_the_question_and_sees_the_answer(
                 for call in one.get("toolCalls", ())
                 if call["id"] == shown_interrupt["toolCallId"]
             ]
-            reply = await decide(laptop, started, interrupt, digest=digest(shown))
+            reply = await decide(laptop, started, interrupt, digest=shown_digest(shown))
             assert reply["status"] == "accepted"
             going_on = Started(reply["run_id"], started.thread)
             assert await decide(phone, started, interrupt, "refuse") == {"status": "already"}
@@ -224,7 +224,7 @@ async def test_p1_r35_a_foreign_question_looks_like_none(server: ServerProcess) 
                         "run_id": run,
                         "interrupt_id": interrupt,
                         "decision": "approve",
-                        "digest": digest(ARGUMENTS),
+                        "digest": shown_digest(ARGUMENTS),
                     }
                     reply = await other.command("rpc", method="run.approve", data=data)
                     errors.append(reply["error"])
@@ -240,11 +240,11 @@ async def test_refused_decisions_decide_nothing(server: ServerProcess) -> None:
             "run_id": started.run,
             "interrupt_id": interrupt,
             "decision": "approve",
-            "digest": digest(ARGUMENTS),
+            "digest": shown_digest(ARGUMENTS),
         }
         refusals: list[tuple[int, dict[str, Any]]] = [
             (107, {**good, "digest": None}),
-            (409, {**good, "digest": digest('{"what": "two barges"}')}),
+            (409, {**good, "digest": shown_digest('{"what": "two barges"}')}),
             (107, {**good, "decision": "perhaps"}),
             (404, {**good, "interrupt_id": "another"}),
             (107, {**good, "interrupt_id": ""}),
@@ -267,11 +267,11 @@ async def test_the_rest_door_decides_too(server: ServerProcess) -> None:
         ) as rest:
             path = f"/runs/{started.run}/interrupts/{interrupt}"
             body = {"request_id": "r1", "decision": "refuse", "payload": {"why": "too dear"}}
-            wrong = await rest.post(path, json={**body, "digest": digest("{}")})
+            wrong = await rest.post(path, json={**body, "digest": shown_digest("{}")})
             assert wrong.status_code == 409
-            done = await rest.post(path, json={**body, "digest": digest(ARGUMENTS)})
+            done = await rest.post(path, json={**body, "digest": shown_digest(ARGUMENTS)})
             assert (done.status_code, done.json()["status"]) == (200, "accepted")
-            again = await rest.post(path, json={**body, "digest": digest(ARGUMENTS)})
+            again = await rest.post(path, json={**body, "digest": shown_digest(ARGUMENTS)})
             assert again.json() == done.json()
             await until_said(client, started, "Then I will not buy it.")
             view = (await rest.get(f"/runs/{started.run}")).json()

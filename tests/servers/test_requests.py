@@ -10,8 +10,8 @@ import pytest
 
 from tests.servers.conversation import ask, eventually, open_thread, until_text
 from tests.servers.test_approvals import ARGUMENTS, ask_to_buy
-from towpath.events.digest import digest
 from towpath.methods.table import METHODS
+from towpath.runs.interrupts import shown_digest
 from towpath.testing.server import ServerProcess
 from towpath.testing.wire_client import WireClient, wire_client
 
@@ -34,7 +34,7 @@ async def cancel(client: WireClient) -> tuple[Given, Given]:
 
 async def approve(client: WireClient) -> tuple[Given, Given]:
     started, interrupt = await ask_to_buy(client)
-    shown = {"decision": "approve", "digest": digest(ARGUMENTS)}
+    shown = {"decision": "approve", "digest": shown_digest(ARGUMENTS)}
     return {"run_id": started.run, "interrupt_id": interrupt, **shown}, {"decision": "refuse"}
 
 

@@ -93,7 +93,7 @@ export class Conversation {
   async decide(question: Question, decision: 'approve' | 'refuse', shown: string | null): Promise<void> {
     const { thread } = this;
     const parameters = { run_id: question.run, interrupt_id: question.id, decision };
-    const proof = shown === null ? {} : { digest: digest(shown) };
+    const proof = shown === null ? {} : { arguments: shown };
     this.sending(thread, question, true);
     const work = this.line.change<{ status: string }>('run.approve', { ...parameters, ...proof });
     const answer = await this.attempt('Not decided', work);

@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import UNSET
+
 from towpath.agents.agent import Agent, AgentInput
 from towpath.channels import is_id
 from towpath.errors import BadRequest, Unavailable
@@ -154,6 +156,7 @@ class AgentWebSocketBridge(View):
         *,
         payload: Any = None,
         digest: str | None = None,
+        arguments: str | None = None,
         key: str | None = None,
         user_id: str | None = None,
     ) -> Decided:
@@ -164,7 +167,8 @@ class AgentWebSocketBridge(View):
             interrupt_id: the interrupt.
             decision: `approve` or `refuse`.
             payload: for the agent, beside the decision.
-            digest: the digest of the arguments that the person saw; needed for a tool call.
+            digest: the SHA-256 (hex) of the arguments that the person saw.
+            arguments: the text of these arguments; a tool call needs this or the digest.
             key: the same key with the same decision takes effect once, for a day.
             user_id: the person.
 
@@ -178,6 +182,7 @@ class AgentWebSocketBridge(View):
             decision=decision,
             payload=payload,
             digest=digest,
+            arguments=UNSET if arguments is None else arguments,
         )
         principal = self._principal(self._user(user_id))
         return await self._node().runs.approve(principal, request)

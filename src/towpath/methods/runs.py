@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct
 
 from towpath.errors import NotFound, TooManyRequests
 from towpath.identity import Principal
@@ -54,6 +54,7 @@ class RunApprove(Mutation, frozen=True, kw_only=True):
     decision: ShortText
     payload: Any = None
     digest: Annotated[str, Meta(max_length=64)] | None = None
+    arguments: str | None = None
 
 
 class RunGet(Params, frozen=True, kw_only=True):
@@ -218,6 +219,7 @@ def _decision(params: RunApprove) -> Decision:
         decision=params.decision,
         payload=params.payload,
         digest=params.digest,
+        arguments=UNSET if params.arguments is None else params.arguments,
     )
 
 

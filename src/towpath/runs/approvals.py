@@ -5,6 +5,8 @@ import contextlib
 from dataclasses import replace
 from typing import Final
 
+from msgspec import UNSET
+
 from towpath import telemetry
 from towpath.agents.agent import AgentRegistry
 from towpath.channels import user_channel
@@ -105,7 +107,12 @@ class Approvals:
             raise NotFound("no such run")
         interrupt = _open_interrupt(record, interrupts, decision.interrupt_id)
         past = await deps.store.conversation(tenant, user, record.key.thread)
-        check_shown(interrupt, decision.digest, past.messages)
+        check_shown(
+            interrupt,
+            past.messages,
+            digest=decision.digest,
+            arguments=None if decision.arguments is UNSET else decision.arguments,
+        )
         decided = replace(
             interrupt,
             status=TRANSITIONS[InterruptStatus.OPEN, DECISIONS[decision.decision]],

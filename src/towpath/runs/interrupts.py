@@ -18,6 +18,7 @@ No I/O, no time.
 Source: WIRE section 7 (`run.approve`); AG-UI 1.0, interrupts and resume.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -25,7 +26,6 @@ from typing import Any, Final
 
 from towpath import codes
 from towpath.errors import BadRequest, CommandError, Conflict
-from towpath.events.digest import digest as digest_of
 from towpath.events.types import Event, Message
 from towpath.runs.model import RunKey
 
@@ -133,26 +133,41 @@ class InterruptsExpired:
     at: float
 
 
-def check_shown(interrupt: Interrupt, shown: str | None, messages: Iterable[Message]) -> None:
+def shown_digest(arguments: str) -> str:
+    """Return the SHA-256 of arguments as a decision carries it: 64 lowercase hex digits."""
+    return hashlib.sha256(arguments.encode()).hexdigest()
+
+
+def check_shown(
+    interrupt: Interrupt, messages: Iterable[Message], *, digest: str | None, arguments: str | None
+) -> None:
     """Validate that the arguments shown to the person are those of the interrupt's tool call.
 
     Args:
         interrupt: the interrupt to decide.
-        shown: the digest of the arguments that the person saw (WIRE section 6).
         messages: the messages of the thread.
+        digest: the SHA-256 of the arguments that the person saw (WIRE section 7), if given.
+        arguments: the text of these arguments, if given. Both must match if both are given.
 
     Raises:
-        BadRequest: the interrupt is about a tool call, and no digest was given.
-        Conflict: the digest is of other arguments.
+        BadRequest: the interrupt is about a tool call, and neither was given.
+        Conflict: what was given is of other arguments.
     """
     call = interrupt.interrupt.get("toolCallId")
-    if call is None and shown is None:
+    is_given = digest is not None or arguments is not None
+    if not is_given and call is None:
         return
-    if shown is None:
-        raise BadRequest("the interrupt is about a tool call: give the digest of its arguments")
+    if not is_given:
+        raise BadRequest(
+            "the interrupt is about a tool call: give its arguments, or the digest of them"
+        )
     calls = (one for message in messages for one in message.get("toolCalls") or ())
-    arguments = next((one["function"]["arguments"] for one in calls if one["id"] == call), None)
-    if arguments is None or digest_of(arguments) != shown:
+    asked = next((one["function"]["arguments"] for one in calls if one["id"] == call), None)
+    if (
+        asked is None
+        or (arguments is not None and arguments != asked)
+        or (digest is not None and digest != shown_digest(asked))
+    ):
         raise Conflict("the arguments that were shown are not the arguments of the interrupt")
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from towpath.agents.agent import Agent, AgentInput
 from towpath.channels import is_id, is_thread_id
@@ -252,7 +253,9 @@ class Decision:
     payload: Any = None
     """A payload for the agent, beside the decision."""
     digest: str | None = None
-    """The digest of the arguments shown; required if the interrupt is about a tool call."""
+    """The SHA-256 of the arguments shown; this or `arguments` is required about a tool call."""
+    arguments: str | UnsetType = UNSET
+    """The text of the arguments shown. Unset, not None, so that keys from before it stay valid."""
 
 
 def opening(

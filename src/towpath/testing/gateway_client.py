@@ -20,7 +20,6 @@ from typing import Any, Literal, Self
 import msgspec
 
 from towpath.channels import Channel, tenant_channel, thread_channel, user_channel
-from towpath.events.digest import digest
 from towpath.events.types import TERMINAL, Event
 from towpath.gateway import Gateway
 from towpath.identity import Principal
@@ -250,9 +249,8 @@ class GatewayTestClient:
         wanted = {one["id"]: one for one in run.interrupts}.get(interrupt, {})
         if arguments is None and "toolCallId" in wanted:
             arguments = run.arguments(wanted["toolCallId"])
-        shown = digest(arguments) if arguments is not None else None
         answer = await self._call(
-            run.principal, "run.approve", {**params, "payload": payload, "digest": shown}
+            run.principal, "run.approve", {**params, "payload": payload, "arguments": arguments}
         )
         if answer["status"] != "accepted":
             raise NotOpen(answer["status"])

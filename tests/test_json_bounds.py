@@ -1,5 +1,7 @@
 """The depth of a JSON text is what a parser would count."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,3 +32,48 @@ def test_r67_depth_is_what_a_parser_would_count(depth: int, limit: int, opening:
     """The bound holds for arrays and objects at every limit."""
     text = opening * depth + "0" + ("]" if opening == "[" else "}") * depth
     assert too_deep(text.encode(), limit) is (depth > limit)
+
+
+values = st.recursive(
+    st.none() | st.integers() | st.text(alphabet='a"\\[]{}é\n'),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=40,
+)
+
+
+def levels(value: object) -> int:
+    """Return how deep a value nests, by its definition."""
+    if not isinstance(value, dict | list):
+        return 0
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(levels, inner), default=0)
+
+
+@given(values, st.integers(0, 8), st.sampled_from([True, False]))
+def test_r67_depth_is_that_of_the_parsed_value(value: object, limit: int, escape: object) -> None:
+    """Whatever strings and keys hold, escaped or not, the bound is exact."""
+    text = json.dumps(value, ensure_ascii=bool(escape)).encode()
+    assert too_deep(text, limit) is (levels(value) > limit)
+
+
+@pytest.mark.parametrize("count", [64, 65])
+def test_r67_depth_is_counted_on_in_a_long_text(count: int) -> None:
+    """What opens far from the beginning counts like what opens there."""
+    text = b"[" + b"[]," * 20_000 + b"[" * (count - 1) + b"0" + b"]" * count
+    assert too_deep(text) is (count > 64)
+
+
+@pytest.mark.parametrize(
+    "text", [b"[" * 100, b"[" * 100 + b'"', b"[1," * 65, b"[]" * 100 + b"[" * 65]
+)
+def test_r67_levels_that_are_never_closed_count(text: bytes) -> None:
+    """A text that ends too early is refused before a decoder meets it."""
+    assert too_deep(text)
+
+
+@pytest.mark.parametrize("text", [b'"' + b"[" * 100, b'"\\"' + b"[" * 100, b"[]" * 100 + b"]"])
+def test_r67_what_is_no_level_does_not_count(text: bytes) -> None:
+    """Neither brackets in a string that never ends, nor closing ones without an opening one."""
+    assert not too_deep(text)

@@ -4,13 +4,14 @@ A request has the method's parameters in the path, the query and a JSON body; th
 method's result. Errors are `{"error": {"code", "message"}}` with the HTTP status of the code.
 """
 
+import functools
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from towpath.errors import BadRequest, CommandError
@@ -79,7 +80,13 @@ def _query(method: Method[Any], request: Request) -> dict[str, Any]:
 
 
 async def _describe(request: Request) -> Response:
-    return JSONResponse(openapi())
+    return Response(_encoded_openapi(), media_type="application/json")
+
+
+@functools.cache
+def _encoded_openapi() -> bytes:
+    """Return the description as JSON, made once: the table of methods does not change."""
+    return msgspec.json.encode(openapi())
 
 
 def openapi() -> dict[str, Any]:

@@ -46,7 +46,7 @@ REORDERED = Measure("reordered events", "events", zero=True)
 FAILED = Measure("runs that did not finish well", "runs", zero=True)
 CLOSED = Measure("fast connections that did not stay", "connections", zero=True)
 RSS = Measure("server RSS, highest", "KiB")
-WAITING = Measure("waiting in outboxes and backlogs, highest", "KiB")
+WAITING = Measure("waiting in outboxes and rings, highest", "KiB")
 WRONG = Measure("the one reader: texts that differ", "texts", zero=True)
 GAPS = Measure("the one reader: events lost, duplicated or reordered", "events", zero=True)
 REFUSED = Measure("the one reader: positions not honoured", "positions", zero=True)
@@ -107,7 +107,7 @@ class Memory:
         """Look again and again."""
         while True:
             numbers = await asyncio.to_thread(servers.numbers, running.port)
-            waiting = numbers["towpath_outbox_bytes"] + numbers["towpath_backlog_bytes"]
+            waiting = numbers["towpath_outbox_bytes"] + numbers["towpath_ring_bytes"]
             self.waiting = max(self.waiting, waiting)
             self.rss = max(self.rss, resident_kib(running.pid))
             await asyncio.sleep(READING_SECONDS)

@@ -56,6 +56,10 @@ CONTRACT = (f"{LOG}/broker.py", f"{LOG}/sqlite/batch.py", f"{LOG}/sqlite/broker.
 """The contract of the log, and the files of its engines that take writes."""
 
 RETIRED: tuple[Retired, ...] = (
+    # Delivery.
+    Retired("Backlog", "Ring", ("src",)),
+    Retired("backlog_bytes", "ring_bytes", ("src", "tests", "benchmarks")),
+    Retired("rejoin", "go_live", (DELIVERY,)),
     # The vocabulary.
     Retired("Happening", "TelemetryEvent"),
     Retired("Watcher", "Observer"),

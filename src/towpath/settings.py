@@ -43,8 +43,10 @@ NOT_SET = cast("OptionalSecret", None)
 DEFAULT_DATA = cast("Directory", Path(".towpath"))
 """The default data directory; a cast for the same reason."""
 DEFAULT_HOST = "127.0.0.1"
-BACKLOG_BYTES = 1024 * 1024
-"""How many bytes may wait beside the subscriptions of one connection, by default."""
+RING_BYTES = 1024 * 1024
+"""How many bytes of a channel with readers are kept for them, by default."""
+ALL_RINGS_BYTES = 64 * 1024 * 1024
+"""How many bytes are kept of all channels together, by default."""
 DEFAULT_PORT = 8000
 
 
@@ -210,8 +212,12 @@ class LimitSettings(BaseModel):
     """How long an answer past the last two limits is delayed, to slow down a flood."""
     outbox_bytes: int = Field(default=4 * 1024 * 1024, gt=0)
     """Bytes that may wait to be sent to one connection; 3008 past it. One answer may be larger."""
-    backlog_bytes: int = Field(default=BACKLOG_BYTES, gt=0)
-    """Bytes that may wait for a connection that fell behind, until it is answered from the log."""
+    answer_bytes: int = Field(default=1024 * 1024, gt=0)
+    """Bytes of publications in one answer to `history`; one larger publication comes alone."""
+    ring_bytes: int = Field(default=RING_BYTES, gt=0)
+    """Bytes of a channel's last publications that are kept in memory for its readers."""
+    all_rings_bytes: int = Field(default=ALL_RINGS_BYTES, gt=0)
+    """Bytes of last publications that are kept in memory, over all channels."""
     snapshot_max_bytes: int = Field(default=1024 * 1024, gt=0)
     """Text of the messages in a snapshot; older ones are read by `thread.get`."""
 

@@ -56,7 +56,7 @@ class Open:
         self.events: list[TelemetryEvent] = []
         self.closed: list[CloseCode] = []
         self.protocol = Connection()
-        parts = cast(
+        self.parts = parts = cast(
             Parts,
             SimpleNamespace(
                 settings=Settings(),
@@ -87,6 +87,10 @@ class Open:
         self.hub.connect(self.subscriber)
         self.protocol.receive_data('{"id":1,"connect":{}}')
         self.protocol.accept(1, frames.ConnectResult(client="c1", version="", ping=25, pong=True))
+
+    def limit(self, **limits: Any) -> None:
+        """Give the node other limits."""
+        cast(Any, self.parts).settings = Settings(**limits)
 
     async def say(self, command: dict[str, Any]) -> list[dict[str, Any]]:
         """Send one command; return the frames written in response."""
@@ -238,6 +242,22 @@ async def test_history_reads_what_it_is_asked_for(
         [reply] = await mia.say({"id": 7, "history": {"channel": "user", **parameters}})
         assert [one["offset"] for one in reply["history"]["publications"]] == offsets
         assert reply["history"]["offset"] == 3
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+async def test_p7_history_is_bounded_in_bytes_and_goes_on_from_its_last(*, reverse: bool) -> None:
+    """An answer has `answer_bytes` at most, or one publication; the next one follows it."""
+    async with opened() as mia:
+        mia.limit(answer_bytes=100)
+        await mia.publish(USER, *("x" * size for size in (30, 30, 30, 500, 30)))
+        since: dict[str, Any] = {"since": {"offset": 6}} if reverse else {}
+        pages: list[list[int]] = []
+        while sum(map(len, pages)) < 5:
+            command = {"channel": "user", "limit": -1, "reverse": reverse, **since}
+            [reply] = await mia.say({"id": 7 + len(pages), "history": command})
+            pages.append([one["offset"] for one in reply["history"]["publications"]])
+            since = {"since": {"offset": pages[-1][-1]}}
+        assert pages == ([[5], [4], [3, 2, 1]] if reverse else [[1, 2, 3], [4], [5]])
 
 
 async def test_presence_shows_the_readers_of_a_channel() -> None:

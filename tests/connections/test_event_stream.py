@@ -58,7 +58,7 @@ class StreamHarness:
     def __init__(self, **settings: Any) -> None:
         self.allowed: Callable[..., bool] = may_read
         made = Settings(**settings)
-        self.hub = Hub(may_read, max_connections=3, backlog_bytes=made.backlog_bytes)
+        self.hub = Hub(may_read, max_connections=3, ring_bytes=made.ring_bytes)
         self.broker = MemoryBroker(self.hub.deliver)
         self.hub.bind(self.broker)
         self.stage = Stage(self.broker, QUICK)
@@ -279,10 +279,10 @@ async def test_r59_what_waits_is_still_told_when_the_server_drains() -> None:
         assert (last["type"], last["code"]) == ("RUN_ERROR", "run.drained")
 
 
-@pytest.mark.parametrize("backlog_bytes", [1, 1 << 20])
-async def test_r97_who_falls_behind_gets_all_of_it_in_fewer_events(backlog_bytes: int) -> None:
+@pytest.mark.parametrize("ring_bytes", [1, 1 << 20])
+async def test_r97_who_falls_behind_gets_all_of_it_in_fewer_events(ring_bytes: int) -> None:
     """On the same stream, merged in memory or read from the log; ids rise to the top."""
-    async with stream_harness(outbox_bytes=512, backlog_bytes=backlog_bytes, **SMALL) as harness:
+    async with stream_harness(outbox_bytes=512, ring_bytes=ring_bytes, **SMALL) as harness:
         go_on = asyncio.Event()
         run = await harness.stage.cast(stepping("and so ", *WORDS, on=[go_on])).start()
         stream = await harness.reading(f"{harness.broker.epoch(THREAD)}:0")
@@ -299,7 +299,7 @@ async def test_r97_who_falls_behind_gets_all_of_it_in_fewer_events(backlog_bytes
         assert positions == sorted(set(positions))
         assert positions[-1] == len(await harness.stage.log())
         from_the_log = any(isinstance(one, telemetry.CaughtUp) for one in harness.events)
-        assert from_the_log is (backlog_bytes == 1)
+        assert from_the_log is (ring_bytes == 1)
         assert harness.empty
 
 
@@ -311,7 +311,7 @@ async def test_r97_where_the_log_cannot_answer_the_stream_ends_and_the_last_id_r
     async def fails(*args: Any) -> Any:
         raise StorageError("the disk is gone")
 
-    async with stream_harness(outbox_bytes=512, backlog_bytes=1, **SMALL) as harness:
+    async with stream_harness(outbox_bytes=512, ring_bytes=1, **SMALL) as harness:
         go_on = asyncio.Event()
         run = await harness.stage.cast(stepping("and so ", *WORDS, on=[go_on])).start()
         stream = await harness.reading(f"{harness.broker.epoch(THREAD)}:0")

@@ -268,10 +268,10 @@ class Interleavings(RuleBasedStateMachine):
                 self.hub.disconnect(peer.subscriber)
 
     def catches_up(self, peer: Peer) -> bytes:
-        """The backlog of a slow reader comes after everything else was taken."""
+        """What a slow reader missed comes after everything else was taken."""
         if peer.subscriber is None or peer.closed_with:
             return b""
-        assert self.hub.catch_up(peer.subscriber) == [], "no backlog here is too long to be kept"
+        assert self.hub.catch_up(peer.subscriber) == [], "no ring here is too small"
         return peer.outbox.take()
 
     # What happens to it.

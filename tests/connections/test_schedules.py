@@ -12,11 +12,11 @@ from towpath.channels import Channel
 from towpath.connections.answers import first_answer
 from towpath.connections.commands import CommandHandler
 from towpath.delivery import catch_up, outbox
-from towpath.delivery.encoding import Encoding
 from towpath.delivery.hub import Hub
 from towpath.delivery.recovery import Recovered, Recovery
-from towpath.delivery.subscriber import Subscriber, Subscription
-from towpath.log.broker import Replay
+from towpath.delivery.ring import Ring
+from towpath.delivery.subscriber import Subscription
+from towpath.log.broker import Publication, Replay
 from towpath.protocol import frames
 from towpath.runs.questions import StoredThread
 from towpath.testing.memory_broker import MemoryBroker
@@ -50,10 +50,9 @@ def assert_found() -> None:
         explored(reading_scenarios.readers, SEEDED_RUNS)
 
 
-def unchecked(self: Hub, subscription: Subscription, first: int, last: int, frame: bytes) -> None:
-    """Give a reader each publication without a check that it continues the last one."""
-    subscription.subscriber.outbox.put(frame)
-    subscription.offset = last
+def unchecked(self: Ring, cursor: int) -> list[Publication]:
+    """Return what a ring holds without a check that it reaches back to the cursor."""
+    return self._publications[max(0, cursor - self.base) :] or [Publication(self.top, b"", {})]
 
 
 def test_p3_r73_r79_r80_readers_meet_a_thread_that_is_written_and_trimmed() -> None:
@@ -83,9 +82,8 @@ def test_an_answer_to_who_left_meanwhile_is_found(monkeypatch: Patch) -> None:
 def test_a_tail_cut_where_no_position_is_complete_is_found(monkeypatch: Patch) -> None:
     """A tail with a position only at its end is doubled if the line breaks within: found."""
 
-    def careless(
-        encoding: Encoding, channel: Channel, answer: Recovered
-    ) -> Iterator[tuple[bytes, int]]:
+    def careless(subscription: Subscription, answer: Recovered) -> Iterator[tuple[bytes, int]]:
+        encoding, channel = subscription.subscriber.encoding, subscription.channel
         *within, last = answer.publications
         for item in within:
             yield encoding.encode(channel, item._replace(offset=0)), item.offset
@@ -108,22 +106,23 @@ def test_a_reader_that_is_answered_before_it_listens_is_found(monkeypatch: Patch
         self._parts.hub.go_live(subscription, result.offset)
 
     monkeypatch.setattr(CommandHandler, "_subscribe", late)
-    monkeypatch.setattr(Hub, "_put", unchecked)
+    monkeypatch.setattr(Ring, "_taken", unchecked)
     assert_found()
 
 
-def test_a_backlog_that_is_given_up_in_silence_is_found(monkeypatch: Patch) -> None:
-    """A dropped backlog that is taken for an empty one leaves a gap: found."""
+def test_a_ring_that_does_not_reach_back_and_says_nothing_is_found(monkeypatch: Patch) -> None:
+    """A ring that is taken for whole where it was trimmed leaves a gap: found."""
+    monkeypatch.setattr(Ring, "_taken", unchecked)
+    assert_found()
 
-    def silent(self: Hub, subscriber: Subscriber) -> list[Subscription]:
-        behind, subscriber.behind = subscriber.behind, {}
-        for subscription in behind.values():
-            subscription.backlog.given_up = False
-            self._give(subscription)
-        return []
 
-    monkeypatch.setattr(Hub, "catch_up", silent)
-    monkeypatch.setattr(Hub, "_put", unchecked)
+def test_a_reader_that_overtakes_what_waits_is_found(monkeypatch: Patch) -> None:
+    """Publications that are given past those that wait leave a gap: found."""
+
+    def skip(self: Hub, subscription: Subscription) -> None:
+        subscription.cursor = subscription.ring.top
+
+    monkeypatch.setattr(Hub, "fall_behind", skip)
     assert_found()
 
 

@@ -45,7 +45,7 @@ class SlowReader:
     """A node with one reader of two threads, which waits for both to be answered from the log."""
 
     def __init__(self) -> None:
-        self.hub = Hub(may_read, max_connections=1, backlog_bytes=1)
+        self.hub = Hub(may_read, max_connections=1, ring_bytes=1)
         self.broker = MemoryBroker(self.hub.deliver)
         self.hub.bind(self.broker)
         self.recovery = SlowRecovery(

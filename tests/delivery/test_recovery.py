@@ -1,6 +1,7 @@
 """What a subscriber gets first: cases (a) to (d) of WIRE section 5, and any position at all."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 from tests.events.client import screen
 from tests.runs.stage import ALICE, BOB, Stage, eventually, saying, staged, waiting
 from towpath.channels import tenant_channel, thread_channel, user_channel
-from towpath.delivery import recovery as room
 from towpath.delivery.recovery import Recovered, RecoverFrom, Recovery
 from towpath.errors import UnknownChannel
 from towpath.log.broker import Append, Item, Position, Publication, Write, write
@@ -117,29 +117,26 @@ async def test_r73_deltas_that_passed_each_other_have_no_place(kind: str, tmp_pa
         assert offsets(received) == [None, 11, 12, 13, 14]
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
-async def test_a_long_answer_is_the_same_in_pieces(
-    tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However little is read at a time, what is told is what is told in one go."""
+async def test_a_long_answer_is_the_same_in_slices(tmp_path: Path) -> None:
+    """However often others have their turn, what is told is what is told in one go."""
     async with reading("memory", tmp_path) as there:
         epoch = (await there.ask(None)).epoch
         recover_from = [None, START, *(Position(epoch, at) for at in range(12))]
         whole = [await there.ask(position) for position in recover_from]
-        monkeypatch.setattr(room, "PIECE", size)
+        there.recovery._cpu_clock = itertools.count().__next__
         assert [await there.ask(position) for position in recover_from] == whole
 
 
 @pytest.mark.parametrize("after", [0, 1])
 async def test_r98_a_long_answer_leaves_others_their_turns(tmp_path: Path, after: int) -> None:
-    """While thousands of events are folded for one reader, everybody else goes on."""
+    """Folding for one reader lets everybody else go on, whenever its slice of time is over."""
     async with staged("memory", tmp_path) as stage:
-        count = 10 * room.PIECE
-        stage.cast(waiting(*(f"{number} " for number in range(count))))
+        stage.cast(waiting(*(f"{number} " for number in range(200))))
         await stage.start()
-        await stage.logged(count)
+        await stage.logged(200)
         there = Reading(stage)
         epoch = (await there.ask(None)).epoch
+        there.recovery._cpu_clock = itertools.count().__next__
         turns = 0
         position = Position(epoch, after) if after else START
         answering = asyncio.create_task(there.ask(position))
@@ -147,7 +144,78 @@ async def test_r98_a_long_answer_leaves_others_their_turns(tmp_path: Path, after
             await asyncio.sleep(0)
             turns += 1
         assert (await answering).recovered
-        assert turns >= 10
+        assert turns >= 100
+
+
+async def test_p7_a_valid_position_costs_no_read_of_the_conversation(
+    kind: str, tmp_path: Path
+) -> None:
+    """The log alone has the tail; the messages of the thread are read for a snapshot only."""
+    async with reading(kind, tmp_path) as there:
+        top = (await there.ask(None)).top
+        epoch = there.stage.broker.epoch(TALK)
+        reads, get = list[str](), there.stage.store.get
+
+        async def noted(*key: str) -> Any:
+            reads.append(key[-1])
+            return await get(*key)
+
+        there.stage.store.get = noted  # type: ignore[method-assign, assignment]
+        for at in (top, top - 3):
+            assert (await there.ask(Position(epoch, at))).recovered
+        assert reads == []
+        assert not (await there.ask(Position(epoch, top + 1))).recovered
+        assert reads == ["t1"]
+
+
+async def test_r97_a_tail_beyond_its_bound_becomes_a_snapshot(kind: str, tmp_path: Path) -> None:
+    """A valid position from which too much follows is answered like one that does not match."""
+    async with reading(kind, tmp_path) as there:
+        whole = [msgspec.json.decode(one.data) for one in await there.stage.log()]
+        epoch = (await there.ask(None)).epoch
+        there.recovery._tail_max_bytes = 100
+        answer = await there.ask(Position(epoch, 1))
+        assert (answer.recovered, answer.top) == (False, len(whole))
+        assert screen(events(answer.publications)) == screen(whole)
+        near = await there.ask(Position(epoch, len(whole) - 1))
+        assert (near.recovered, offsets(near.publications)) == (True, [len(whole)])
+
+
+async def test_r97_readers_behind_the_same_gap_share_one_read(tmp_path: Path) -> None:
+    """Two tails of a channel from the same offset are one question to the log."""
+    async with reading("memory", tmp_path) as there:
+        reads, read = [], there.stage.broker.read
+
+        async def counted(*arguments: Any, **named: Any) -> Any:
+            reads.append(arguments)
+            return await read(*arguments, **named)
+
+        there.stage.broker.read = counted  # type: ignore[attr-defined]
+        one, two, other = await asyncio.gather(
+            *(there.recovery.tail(TALK, after) for after in (3, 3, 4))
+        )
+        assert one is two
+        assert other is not one
+        assert len(reads) == 2
+        assert await there.recovery.tail(TALK, 3) is not one, "a later reader reads anew"
+
+
+async def test_r97_a_tail_beyond_its_bound_goes_on_where_it_ended(
+    kind: str, tmp_path: Path
+) -> None:
+    """The parts of a tail, one after the other, show what the whole tail shows."""
+    async with reading(kind, tmp_path) as there:
+        whole = [msgspec.json.decode(one.data) for one in await there.stage.log()]
+        there.recovery._tail_max_bytes = 300
+        at, seen, parts = 0, list[dict[str, Any]](), 0
+        while at < len(whole):
+            part = await there.recovery.tail(TALK, at)
+            assert part is not None
+            assert part.more == (part.top < len(whole))
+            at, parts = part.top, parts + 1
+            seen += events(part.publications)
+        assert parts > 2
+        assert screen(seen) == screen(whole)
 
 
 @pytest.mark.parametrize("position", [None, START])

@@ -53,12 +53,15 @@ class LateLog(LateBroker):
         *,
         epoch: str | None = None,
         limit: int | None = None,
+        max_bytes: int | None = None,
         reverse: bool = False,
     ) -> Replay:
         await asyncio.sleep(detangle.choice(MOMENTS))
         if detangle.flip(self.refusals):
             raise StorageError("refused by the explorer")
-        replay = await super().read(channel, after, epoch=epoch, limit=limit, reverse=reverse)
+        replay = await super().read(
+            channel, after, epoch=epoch, limit=limit, max_bytes=max_bytes, reverse=reverse
+        )
         await self._linger()
         return replay
 
@@ -103,7 +106,7 @@ class ConnectionWorld(AuthWorld):
         self.hub.bind(self.broker)
         self.broker.attach(CONTROL)
         store = ThreadStore(self.broker)
-        recovery = Recovery(self.broker, store, snapshot_max_bytes=1024)
+        recovery = Recovery(self.broker, store, snapshot_max_bytes=1024, cpu_clock=lambda: 0.0)
         self.methods = self._methods(store, recovery)
         self.parts = Parts(
             settings=_settings(grace.expiry),

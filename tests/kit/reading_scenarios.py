@@ -18,6 +18,7 @@ from tests.kit.connection_world import ConnectionWorld, Visit
 from tests.kit.late_provider import token
 from towpath.agents.agent import AgentInput, AgentRegistry
 from towpath.channels import Channel, thread_channel
+from towpath.delivery.ring import Rings
 from towpath.events.fold import Fold
 from towpath.identity import Principal
 from towpath.log.broker import THREAD_RETENTION, Position, Publication, retention_of
@@ -37,9 +38,9 @@ SMALL = Settings(
     message_bytes=1024,
     run_message_bytes=1024,
     outbox_bytes=6 * 1024,
-    backlog_bytes=700,
+    ring_bytes=700,
 )
-"""With these a few publications make a reader fall behind, and some more exceed its backlog."""
+"""With these a few publications make a reader fall behind, and some more exceed the ring."""
 PACES = (0.0, 0.3, 1.0)
 """How long a device takes for a message, in virtual seconds."""
 STRANGE = (None, START, START, Position("strange", 3), Position("", 5), Position("", 10**6))
@@ -58,7 +59,7 @@ class ReadingWorld(ConnectionWorld):
             keep if channel.is_thread else retention_of(channel)
         )
         self.parts = replace(self.parts, settings=SMALL)
-        self.hub._backlog_bytes = SMALL.backlog_bytes
+        self.hub._rings = Rings(ring_bytes=SMALL.ring_bytes, total_bytes=2 * SMALL.ring_bytes)
         self.whole = Fold()
         """What the thread amounts to."""
         self.top = 0

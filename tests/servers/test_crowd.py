@@ -22,7 +22,7 @@ PIECES = 300
 """Of 16 KiB: more than the buffers between the two hold, ours included."""
 SETTINGS = {
     "TOWPATH_USER_CONNECTIONS": "200",
-    "TOWPATH_BACKLOG_BYTES": "200000",
+    "TOWPATH_RING_BYTES": "200000",
     "TOWPATH_SLOW_TIMEOUT": "10",
     "TOWPATH_CLOSE_TIMEOUT": "0.2",
 }
@@ -30,7 +30,7 @@ BOUND = 64 * 1024 + 2 * 200_000
 """What may wait for one connection: a few publications in its outbox, and its backlog."""
 LEVELS = (
     "towpath_outbox_bytes",
-    "towpath_backlog_bytes",
+    "towpath_ring_bytes",
     "towpath_largest_connection_bytes",
     "towpath_connections",
 )

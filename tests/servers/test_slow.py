@@ -13,6 +13,7 @@ import pytest
 from tests.events.client import Client
 from tests.servers.conversation import (
     ask,
+    eventually,
     from_the_start,
     open_thread,
     seen_in,
@@ -59,7 +60,7 @@ async def test_r97_r99_a_reader_that_pauses_ends_with_the_same_text(server: Serv
         slow.socket.transport.pause_reading()
         started = await ask(fast, f"count {COUNT}", thread=thread)
         await until_over(fast, started, seconds=50)
-        waiting = metric(server, "towpath_outbox_bytes") + metric(server, "towpath_backlog_bytes")
+        waiting = metric(server, "towpath_outbox_bytes") + metric(server, "towpath_ring_bytes")
         slow.socket.transport.resume_reading()
         await until_over(slow, started, seconds=50)
         screens = []
@@ -77,14 +78,18 @@ async def test_r97_r99_a_reader_that_pauses_ends_with_the_same_text(server: Serv
     assert offsets == sorted(set(offsets))
     assert offsets[-1] == fast.publications(channel)[-1]["offset"]
     assert len(slow.publications(channel)) < len(fast.publications(channel))
-    assert metric(server, "towpath_backlog_bytes") == 0
+
+    async def empty() -> bool:
+        return metric(server, "towpath_ring_bytes") == 0
+
+    await eventually(empty)
 
 
-async def test_r97_a_reader_with_a_small_backlog_is_answered_from_the_log_each_time(
+async def test_r97_a_reader_of_a_small_ring_is_answered_from_the_log_each_time(
     tmp_path: Path,
 ) -> None:
-    """Repeated pauses with a tiny backlog do not change the text."""
-    environment = {"TOWPATH_BACKLOG_BYTES": "1000"}
+    """Repeated pauses with a tiny ring do not change the text."""
+    environment = {"TOWPATH_RING_BYTES": "1000"}
     with ServerProcess(tmp_path / "data", environment=environment) as server:
         token = server.token("hiccup")
         async with wire_client(server.ws, token) as fast, narrow(server, token) as slow:
@@ -127,7 +132,7 @@ async def test_r77_r97_a_text_larger_than_the_outbox_can_be_read(tmp_path: Path)
         "TOWPATH_OUTBOX_BYTES": "262144",
         "TOWPATH_MESSAGE_BYTES": "262144",
         "TOWPATH_RUN_MESSAGE_BYTES": "262144",
-        "TOWPATH_BACKLOG_BYTES": "100000",
+        "TOWPATH_RING_BYTES": "100000",
     }
     application = ("--app", "tests.servers.paced_agents:gateway")
     with ServerProcess(tmp_path / "d", *application, cwd=ROOT, environment=settings) as server:

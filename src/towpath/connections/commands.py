@@ -172,6 +172,7 @@ class CommandHandler:
             since.offset if since != frames.StreamPosition() else None,
             epoch=since.epoch or None,
             limit=min(request.limit, HISTORY_LIMIT) if request.limit >= 0 else HISTORY_LIMIT,
+            max_bytes=self._parts.settings.answer_bytes,
             reverse=request.reverse,
         )
         if replay.gone:

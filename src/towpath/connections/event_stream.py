@@ -18,7 +18,7 @@ from towpath.channels import Channel
 from towpath.codes import CloseCode
 from towpath.connections.client_connection import AT_ONCE
 from towpath.connections.parts import Parts
-from towpath.connections.run_filter import RunFilter, is_end
+from towpath.connections.run_filter import RunFilter
 from towpath.delivery.catch_up import catch_up
 from towpath.delivery.encoding import Encoding
 from towpath.delivery.outbox import Outbox
@@ -110,11 +110,11 @@ class EventStream:
         parts, channel, who = self._parts, request.channel, self.principal
         if not parts.may_read(who, channel):
             raise UnknownChannel
-        subscription = parts.hub.subscribe(self._subscriber, channel)
+        run_filter = self._filter = RunFilter(request.run)
+        subscription = parts.hub.subscribe(self._subscriber, channel, shows=run_filter.shows)
         # Read before the answer: if the answer is empty, nothing has changed since this read.
         active = await parts.store.has_active_run(who.tenant, who.user, channel.thread or "")
         answer = await parts.recovery.answer(channel, who.user, request.recover_from)
-        self._filter = RunFilter(request.run)
         self._take(answer, active)
         parts.hub.go_live(subscription, answer.top)
 
@@ -148,17 +148,15 @@ class EventStream:
         _cancel(self._writing)
         self._end_if_expired()
         due = self._loop.time() + self._parts.settings.ping_interval
-        while (piece := self._subscriber.outbox.take()) or self.ended is None:
-            if shown := self._filter.take(piece):
-                self._active = not self._filter.over
-                return shown
-            if not piece and await self._catch_up():
+        outbox = self._subscriber.outbox
+        while not (piece := outbox.take()) and self.ended is None and not self._filter.over:
+            if await self._catch_up():
                 continue
             if self.ended is None and self._loop.time() >= due:
-                return codec.KEEP_ALIVE  # Also if other runs publish, which are not shown.
-            if not piece:
-                await self._woken(due)
-        return b""
+                return codec.KEEP_ALIVE
+            await self._woken(due)
+        self._active = bool(outbox.level) or not self._filter.over
+        return piece
 
     async def _catch_up(self) -> bool:
         """Send missed publications to a slow reader; return False if there are none."""
@@ -177,12 +175,9 @@ class EventStream:
 
     def _take(self, answer: Recovered, active: bool) -> None:
         """Store the first chunk; for a named run, only the events of that run."""
-        pieces = [_encode(one, answer.epoch) for one in answer.publications]
-        if pieces:
-            active = not is_end(pieces[-1])
-        self._first = b"".join(pieces)
-        if self._filter.run is not None:
-            self._first = self._filter.take(self._first)
+        shown = self._filter.of_answer(answer.publications)
+        self._first = b"".join(_encode(one, answer.epoch) for one in shown)
+        if answer.publications or self._filter.run is not None:
             active = not self._filter.over
         self._active = active
 

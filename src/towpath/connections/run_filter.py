@@ -1,66 +1,59 @@
-"""Selects the part of an event stream that a reader is shown.
+"""Selects the publications that the reader of an event stream is shown.
 
 The runs of a thread follow one another in the stream. A stream ends at the end of a run, and a
-stream for a named run shows nothing before that run. Only events that may begin or end a run are
-decoded.
+stream for a named run shows only that run. Publications name their run in a tag, so only the type
+of an event is read from its bytes. The events of a snapshot have no tags: a snapshot is shown if it
+is of the named run.
 
 Source: WIRE section 10.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 
 from towpath.events.types import TERMINAL
-from towpath.protocol import codec_sse as codec
+from towpath.log.broker import Publication
+
+
+class _Head(msgspec.Struct):
+    """The fields of an event that bound a run."""
+
+    type: str
+    run_id: str | None = msgspec.field(name="runId", default=None)
 
 
 class RunFilter:
-    """Passes only the events of one run, from its start to its end."""
+    """Passes only the publications of one run, up to its terminal event."""
 
     def __init__(self, run: str | None) -> None:
-        """Wait for the start of this run; None shows everything until the end of a run."""
+        """Show this run; None shows everything until the end of a run."""
         self.over = False
-        """Whether the end of the run was shown; no event is shown after it."""
+        """Whether the end of the run was shown; nothing is shown after it."""
         self.run = run
-        self._open = run is None
 
-    def take(self, piece: bytes) -> bytes:
-        """Return those of some encoded events that are shown."""
-        if self.over or not _may_bound(piece):
-            return piece if self._open and not self.over else b""
-        events = piece.split(codec.END)
-        return b"".join(event + codec.END for event in events if event and self._shows(event))
-
-    def _shows(self, event: bytes) -> bool:
-        if self.over:
+    def shows(self, publication: Publication) -> bool:
+        """Whether a publication of the log is shown."""
+        if self.over or (self.run is not None and publication.tags.get("run") != self.run):
             return False
-        if not self._open:
-            self._open = _started(event) == self.run
-        self.over = self._open and is_end(event)
-        return self._open
+        self.over = _head(publication).type in TERMINAL
+        return True
+
+    def of_answer(self, publications: Sequence[Publication]) -> list[Publication]:
+        """Return those publications of a first answer that are shown.
+
+        A reader of no named run gets the whole answer, also past the end of a run: it resumes from
+        a position, and what follows that position is shown.
+        """
+        if not publications:
+            return []
+        if self.run is not None and publications[0].tags:
+            return [one for one in publications if self.shows(one)]
+        if self.run not in (None, _head(publications[0]).run_id):
+            return []
+        self.over = _head(publications[-1]).type in TERMINAL
+        return list(publications)
 
 
-_BOUNDS = tuple(kind.encode() for kind in ("RUN_STARTED", *sorted(TERMINAL)))
-
-
-def _may_bound(piece: bytes) -> bool:
-    """Whether a run may begin or end with one of these events."""
-    return any(kind in piece for kind in _BOUNDS)
-
-
-def _decode(event: bytes) -> dict[str, Any]:
-    data = event.partition(codec.DATA)[2]  # A comment has none.
-    decoded: dict[str, Any] = msgspec.json.decode(data or b"{}")
-    return decoded
-
-
-def _started(event: bytes) -> str | None:
-    """Return the id of the run that begins with this event; None if no run does."""
-    read = _decode(event) if _may_bound(event) else {}
-    return read["runId"] if read.get("type") == "RUN_STARTED" else None
-
-
-def is_end(event: bytes) -> bool:
-    """Whether a run ends with this encoded event."""
-    return _may_bound(event) and _decode(event).get("type") in TERMINAL
+def _head(publication: Publication) -> _Head:
+    return msgspec.json.decode(publication.data, type=_Head)

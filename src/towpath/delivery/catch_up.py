@@ -1,7 +1,8 @@
 """Sends the missed publications to a reader that fell behind, once its outbox is empty.
 
-The backlogs of its subscriptions come first, merged. A subscription whose backlog was given up is
-answered from the log, as if the reader had reconnected with its position: one mechanism for both.
+The rings of its channels come first. A subscription whose cursor is before the ring gets the folded
+tail of the log, a legal continuation, on the same connection. A reader that missed more than a tail
+may hold subscribes anew and gets a snapshot, if its encoding has a way to say so.
 
 Source: WIRE section 9.
 """
@@ -9,8 +10,6 @@ Source: WIRE section 9.
 from collections.abc import Iterator
 
 from towpath import codes
-from towpath.channels import Channel
-from towpath.delivery.encoding import Encoding
 from towpath.delivery.hub import Hub
 from towpath.delivery.recovery import Recovered, Recovery
 from towpath.delivery.subscriber import Subscriber, Subscription
@@ -22,53 +21,52 @@ async def catch_up(
     subscriber: Subscriber, *, hub: Hub, recovery: Recovery, telemetry: Telemetry
 ) -> bool:
     """Fill a reader's empty outbox with missed publications; return False if there are none."""
-    given_up = hub.catch_up(subscriber)
-    for subscription in given_up:
-        hub.rejoin(subscription)  # Rejoin all of them first: each answer takes time.
-    for subscription in given_up:
-        answer = await _tail(recovery, subscription)
-        _answer(hub, telemetry, subscription, answer)
-    return subscriber.outbox.level > 0
+    for subscription in hub.catch_up(subscriber):
+        try:
+            answer = await recovery.tail(subscription.channel, subscription.cursor)
+        except StorageError:
+            if subscription.is_current:
+                subscriber.close(codes.SLOW)  # It comes back with its position.
+            continue
+        _give(hub, telemetry, subscription, answer)
+    return subscriber.alive and bool(subscriber.outbox.level or subscriber.behind)
 
 
-async def _tail(recovery: Recovery, subscription: Subscription) -> Recovered | None:
-    """Return the publications after the reader's last offset; None if they are unavailable."""
-    try:
-        return await recovery.tail(subscription.channel, subscription.offset)
-    except StorageError:
-        return None
-
-
-def _answer(
+def _give(
     hub: Hub, telemetry: Telemetry, subscription: Subscription, answer: Recovered | None
 ) -> None:
-    """Put an answer into the outbox, as far as it has room; the next catch-up sends the rest."""
+    """Put a tail into the outbox, as far as it has room; the next catch-up sends the rest."""
     subscriber = subscription.subscriber
     if not hub.may_write(subscription):
-        return  # The subscription, or the right to read, ended meanwhile.
-    if answer is None:
-        # The log cannot answer: the reader reconnects with its position, and is answered then.
-        subscriber.close(codes.SLOW)
+        # If it ended while the log was read, another subscription may be behind now.
+        if subscription.is_current:
+            del subscriber.behind[subscription.channel]
         return
-    given = subscription.offset
-    for frame, offset in _frames(subscriber.encoding, subscription.channel, answer):
-        if not subscriber.outbox.put(frame, answer=True):
-            hub.fall_behind(subscription, given)
+    can_restart = subscription.channel.is_thread and subscriber.encoding.encode_unsubscribe
+    if answer is None or (answer.more and can_restart):
+        hub.restart(subscription)
+        return
+    for frame, offset in _frames(subscription, answer):
+        if frame and not subscriber.outbox.put(frame, answer=True):
             return
-        given = offset
-    hub.go_live(subscription, answer.top)
+        subscription.cursor = offset
+    subscription.cursor = answer.top
     telemetry.emit(CaughtUp(connection=subscriber.id, publications=len(answer.publications)))
+    if not answer.more:
+        hub.give(subscription)
 
 
-def _frames(encoding: Encoding, channel: Channel, answer: Recovered) -> Iterator[tuple[bytes, int]]:
-    """Yield an answer in frames that each complete a position, with the offset of that position.
+def _frames(subscription: Subscription, answer: Recovered) -> Iterator[tuple[bytes, int]]:
+    """Yield a tail in frames that each complete a position, with the offset of that position.
 
     A connection may break between any two frames. The reader reconnects with the last offset it
     received, and must not have received any publication after that offset.
     """
+    encoding, shows = subscription.subscriber.encoding, subscription.shows
     held: list[bytes] = []
     for publication in answer.publications:
-        held.append(encoding.encode(channel, publication))
+        if shows is None or shows(publication):
+            held.append(encoding.encode(subscription.channel, publication))
         if publication.offset:
             yield encoding.separator.join(held), publication.offset
             held = []

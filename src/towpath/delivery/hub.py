@@ -1,16 +1,17 @@
 """The readers on this node, and delivery to them.
 
-A publication is encoded once per encoding, when the first reader needs it, and the same bytes go
-into every reader's outbox. A subscription is *joining* while its first answer is made. What is
-published meanwhile waits in its backlog, and `go_live` delivers what the answer did not contain. So
-the live stream follows the answer without a gap, without a duplicate, and without a lock.
+A subscription is a cursor: the offset up to which its reader was given everything. The publications
+of a channel with readers are kept in one ring (`towpath.delivery.ring`), and each reader takes what
+follows its cursor. A reader that keeps up gets each batch at once, the same bytes as every other
+reader. A reader that takes less than is published is *behind*: it takes the next piece, merged,
+when its outbox is empty (`catch_up`). A reader whose cursor is before the ring reads the log
+(`towpath.delivery.catch_up`).
 
-A reader that takes less than is published *falls behind*: publications for it wait in its backlog
-too, and `catch_up` puts them into the outbox, merged, once the outbox is empty. A backlog that
-grows too large is dropped, and the reader has to be answered from the log like one that joins
-(`rejoin`, then `go_live`). A reader that keeps up needs none of this.
+A new subscription takes nothing until `go_live` names the offset of its first answer. The channel
+is attached before that answer is made, so the ring has what the answer has not: the live stream
+follows the answer without a gap, without a duplicate, and without a lock.
 
-The right to read is checked twice: when subscribing, and here again at each write.
+The right to read is checked twice: when subscribing, and here whenever a reader takes something.
 
 The log delivers only the channels that have a reader: the hub attaches a channel with its first
 reader and detaches it with its last one.
@@ -24,12 +25,12 @@ from typing import Protocol
 from towpath import codes
 from towpath.channels import Channel
 from towpath.codes import CloseCode, ErrorCode
-from towpath.delivery.backlog import Backlog
-from towpath.delivery.encoding import Batch
-from towpath.delivery.subscriber import Subscriber, Subscription
+from towpath.delivery.encoding import Encoding
+from towpath.delivery.ring import Piece, Ring, Rings, slices
+from towpath.delivery.subscriber import Shows, Subscriber, Subscription
 from towpath.identity import Principal
 from towpath.log.broker import Publication
-from towpath.settings import BACKLOG_BYTES
+from towpath.settings import ALL_RINGS_BYTES, RING_BYTES
 
 INSUFFICIENT_STATE = (2500, "insufficient state")
 """The unsubscribe code after which SDKs subscribe again by themselves."""
@@ -47,6 +48,17 @@ class Attachable(Protocol):
         """Deliver nothing of this channel any more."""
 
 
+class Readers:
+    """The readers of one channel, and the ring that they share."""
+
+    __slots__ = ("ring", "subscriptions")
+
+    def __init__(self, ring: Ring) -> None:
+        self.ring = ring
+        self.subscriptions: dict[str, Subscription] = {}
+        """By the id of the subscriber."""
+
+
 class Hub:
     """The connections of this node, and the channels they read."""
 
@@ -56,7 +68,8 @@ class Hub:
         *,
         max_connections: int,
         max_tenant_connections: int = 10_000,
-        backlog_bytes: int = BACKLOG_BYTES,
+        ring_bytes: int = RING_BYTES,
+        all_rings_bytes: int = ALL_RINGS_BYTES,
     ) -> None:
         """Make an empty hub.
 
@@ -64,22 +77,25 @@ class Hub:
             may_read: the access policy, called at each write.
             max_connections: how many connections one user may have.
             max_tenant_connections: how many all users of a tenant may have together.
-            backlog_bytes: how much may wait in the backlogs of one connection.
+            ring_bytes: how much of a channel with readers is kept for them.
+            all_rings_bytes: how much is kept of all channels together.
         """
         self._may_read = may_read
         self._max_connections = max_connections
         self._max_tenant_connections = max_tenant_connections
-        self._backlog_bytes = backlog_bytes
+        self._slice_bytes = ring_bytes // 2
+        """How much of a batch is delivered at once: the ring has room for it."""
+        self._rings = Rings(ring_bytes=ring_bytes, total_bytes=all_rings_bytes)
         self._log: Attachable | None = None
         self._by_tenant: Counter[str] = Counter()
         self._subscribers: dict[str, Subscriber] = {}
         self._by_user: dict[tuple[str, str], dict[str, Subscriber]] = {}
-        self._readers: dict[Channel, dict[str, Subscription]] = {}
+        self._channels: dict[Channel, Readers] = {}
         self._awaited: dict[tuple[str, str], set[asyncio.Future[None]]] = {}
         """The futures of `wait_for`, by person."""
         self.withheld = 0
-        """Publications dropped by the access policy: a fault of ours each time, never of the
-        reader."""
+        """How often the access policy kept publications from a reader: a fault of ours each time,
+        never of the reader."""
 
     def __len__(self) -> int:
         return len(self._subscribers)
@@ -87,7 +103,7 @@ class Hub:
     @property
     def subscriptions(self) -> int:
         """How many subscriptions there are."""
-        return sum(map(len, self._readers.values()))
+        return sum(len(one.subscriptions) for one in self._channels.values())
 
     @property
     def waiting_bytes(self) -> int:
@@ -95,15 +111,14 @@ class Hub:
         return sum(one.outbox.level for one in self._subscribers.values())
 
     @property
-    def backlog_bytes(self) -> int:
-        """How much waits in all backlogs together."""
-        return sum(one.backlog_bytes for one in self._subscribers.values())
+    def ring_bytes(self) -> int:
+        """How much all rings together hold."""
+        return self._rings.level
 
     @property
     def largest_bytes(self) -> int:
-        """How much waits for the connection with the most: its outbox and its backlogs."""
-        levels = (one.outbox.level + one.backlog_bytes for one in self._subscribers.values())
-        return max(levels, default=0)
+        """How much waits in the outbox of the connection with the most."""
+        return max((one.outbox.level for one in self._subscribers.values()), default=0)
 
     def bind(self, log: Attachable) -> None:
         """Attach channels in this log, which delivers to this hub; call it before the first reader.
@@ -154,10 +169,9 @@ class Hub:
 
     def live_readers(self, channel: Channel) -> list[Subscriber]:
         """Return the live connections that receive what is published in a channel now."""
-        subscriptions = self._readers.get(channel, {}).values()
         return [
             one.subscriber
-            for one in subscriptions
+            for one in self._of(channel)
             if one.live
             and one.subscriber.alive
             and not one.subscriber.internal
@@ -195,14 +209,25 @@ class Hub:
             subscriber.close(code)
         return len(ended)
 
-    def subscribe(self, subscriber: Subscriber, channel: Channel) -> Subscription:
-        """Begin joining a channel: its publications wait in the backlog until `go_live`."""
-        subscription = Subscription(subscriber, channel)
+    def subscribe(
+        self, subscriber: Subscriber, channel: Channel, *, shows: Shows | None = None
+    ) -> Subscription:
+        """Begin reading a channel: nothing is put into the outbox until `go_live`.
+
+        Args:
+            subscriber: the reader.
+            channel: the channel.
+            shows: what the reader is shown; None shows everything.
+        """
+        readers = self._channels.get(channel)
+        if readers is None:
+            readers = self._channels[channel] = Readers(self._rings.open(channel))
+            if self._log is not None:
+                self._log.attach(channel)
+        subscription = Subscription(subscriber, channel, readers.ring, shows)
+        subscriber.behind.pop(channel, None)
         subscriber.subscriptions[channel] = subscription
-        readers = self._readers.setdefault(channel, {})
-        if not readers and self._log is not None:
-            self._log.attach(channel)
-        readers[subscriber.id] = subscription
+        readers.subscriptions[subscriber.id] = subscription
         return subscription
 
     def unsubscribe(self, subscriber: Subscriber, channel: Channel) -> bool:
@@ -210,53 +235,108 @@ class Hub:
         subscriber.behind.pop(channel, None)
         if subscriber.subscriptions.pop(channel, None) is None:
             return False
-        readers = self._readers[channel]
-        readers.pop(subscriber.id, None)
-        if not readers:
-            del self._readers[channel]
+        readers = self._channels[channel]
+        readers.subscriptions.pop(subscriber.id, None)
+        if not readers.subscriptions:
+            del self._channels[channel]
+            self._rings.forget(readers.ring)
             if self._log is not None:
                 self._log.detach(channel)
         return True
 
     def go_live(self, subscription: Subscription, offset: int) -> None:
-        """End joining: deliver the part of the backlog that is newer than the answer's offset.
+        """Deliver from now on what is published after this offset, that of the first answer.
 
         The answer must be in the outbox already. A subscription that ended meanwhile stays ended.
         """
-        subscription.live = subscription.answered = True
-        subscription.offset = offset
+        subscription.live = True
+        subscription.cursor = offset
         if not subscription.is_current:
             return
         if subscription.invalid:
-            self._restart(subscription)
+            self.restart(subscription)
             return
-        self._give(subscription)
+        self.give(subscription)
         self._notify(subscription.subscriber.principal)
 
-    def rejoin(self, subscription: Subscription) -> None:
-        """Begin joining anew after `catch_up` returned it: publications wait from now on."""
-        subscription.live = False
-        subscription.backlog = Backlog()
+    def deliver(self, channel: Channel, publications: Sequence[Publication]) -> None:
+        """Add publications to the ring of their channel, and give them to its readers."""
+        readers = self._channels.get(channel)
+        if readers is None:
+            return
+        for part in slices(publications, self._slice_bytes):
+            self._rings.append(readers.ring, part)
+            self._give_to_all(readers, part[0].offset - 1)
+
+    def _give_to_all(self, readers: Readers, before: int) -> None:
+        """Give the live readers of a channel what was published after an offset.
+
+        This loop runs for each reader of each publication. Readers with the same cursor get the
+        same piece, which is looked up once.
+        """
+        ring, pieces = readers.ring, dict[Encoding, Piece | None]()
+        for subscription in list(readers.subscriptions.values()):
+            subscriber = subscription.subscriber
+            if not subscription.live or (subscriber.behind and subscription.is_behind):
+                continue
+            outbox, encoding = subscriber.outbox, subscriber.encoding
+            if subscription.cursor != before or subscription.shows or outbox.behind:
+                self.give(subscription, merge=False)
+                continue
+            if encoding not in pieces:
+                pieces[encoding] = ring.piece(before, encoding, merge=False)
+            piece = pieces[encoding]
+            if piece is None or piece.last != ring.top:
+                self.give(subscription, merge=False)
+            elif not self._may_read(subscriber.principal, subscription.channel):
+                self.withheld += 1
+            elif outbox.put(piece.data, answer=True):
+                subscription.cursor = piece.last
+
+    def give(self, subscription: Subscription, *, merge: bool = True) -> None:
+        """Give a live reader what follows its cursor; mark it as behind if something is left.
+
+        Args:
+            subscription: a current subscription.
+            merge: whether consecutive text deltas of a thread are merged.
+        """
+        subscriber = subscription.subscriber
+        while subscription.cursor < subscription.ring.top:
+            if subscriber.outbox.behind:
+                self.fall_behind(subscription)
+                return
+            if not self.may_write(subscription):
+                break
+            piece = subscription.piece(merge=merge)
+            if piece is None:
+                self.fall_behind(subscription)
+                return
+            if piece.data and not subscriber.outbox.put(piece.data, answer=True):
+                break  # The connection has ended.
+            subscription.cursor = piece.last
+        subscriber.behind.pop(subscription.channel, None)
 
     def catch_up(self, subscriber: Subscriber) -> list[Subscription]:
-        """Put a reader's backlogs into its outbox; call this when the outbox is empty.
+        """Give a reader the next pieces of the channels where it is behind; its outbox is empty.
 
         Returns:
-            The subscriptions whose backlog was given up, to be answered from the log.
+            The subscriptions whose cursor is before the ring: they read the log.
         """
-        behind, subscriber.behind = subscriber.behind, {}
-        given_up = [one for one in behind.values() if one.backlog.given_up]
-        for subscription in behind.values():
-            if not subscription.backlog.given_up and subscription.live:
-                self._give(subscription)
-        return given_up
+        for subscription in list(subscriber.behind.values()):
+            self.give(subscription)
+            if subscriber.outbox.behind:
+                return []
+        behind = subscriber.behind.values()
+        return [one for one in behind if one.cursor < one.ring.base]
 
-    def fall_behind(self, subscription: Subscription, offset: int) -> None:
-        """Mark a reader as behind again, at the last offset it was sent, until `catch_up`."""
-        subscription.live = True
-        subscription.offset = offset
-        subscription.backlog.give_up()
-        subscription.subscriber.behind[subscription.channel] = subscription
+    def fall_behind(self, subscription: Subscription) -> None:
+        """Mark a reader as behind: it takes the next piece once its outbox is empty."""
+        subscriber, channel = subscription.subscriber, subscription.channel
+        # The last of those behind: the channels of one reader take turns.
+        subscriber.behind.pop(channel, None)
+        subscriber.behind[channel] = subscription
+        if not subscriber.outbox.level:
+            subscriber.outbox.wake()
 
     def may_write(self, subscription: Subscription) -> bool:
         """Whether a subscription is current, and its subscriber may still read the channel."""
@@ -268,79 +348,30 @@ class Hub:
 
     def readers(self, channel: Channel) -> list[Subscriber]:
         """Return the readers of a channel on this node."""
-        subscribers = [one.subscriber for one in self._readers.get(channel, {}).values()]
-        return [one for one in subscribers if not one.internal]
-
-    def deliver(self, channel: Channel, publications: Sequence[Publication]) -> None:
-        """Put publications into the outbox of every reader of their channel."""
-        readers = self._readers.get(channel)
-        if not readers or not publications:
-            return
-        first, last = publications[0].offset, publications[-1].offset
-        batch = Batch(channel, publications)
-        for subscription in list(readers.values()):
-            subscriber = subscription.subscriber
-            if not self._may_read(subscriber.principal, channel):
-                self.withheld += 1
-            elif not subscription.live or subscription.is_behind:
-                self._wait(subscription, publications)
-            elif first != subscription.offset + 1:
-                self._give_rest(subscription, batch)
-            else:
-                self._put(subscription, first, last, batch.joined(subscriber.encoding))
+        return [one.subscriber for one in self._of(channel) if not one.subscriber.internal]
 
     def reset(self, channel: Channel | None) -> None:
         """Let the readers of a channel subscribe anew: their positions are no longer valid.
 
-        A reader that is joining gets its answer first, which may be older than the reset.
+        A reader that waits for its first answer gets the answer first, which may be older than the
+        reset.
 
         Args:
             channel: the channel; None for every channel.
         """
-        for one in list(self._readers) if channel is None else [channel]:
-            for subscription in list(self._readers.get(one, {}).values()):
-                if subscription.answered:
-                    self._restart(subscription)
+        for one in list(self._channels) if channel is None else [channel]:
+            readers = self._channels.get(one)
+            if readers is None:
+                continue
+            self._rings.reset(readers.ring)
+            for subscription in list(readers.subscriptions.values()):
+                if subscription.live:
+                    self.restart(subscription)
                 else:
                     subscription.invalid = True
 
-    def _give(self, subscription: Subscription) -> None:
-        """Send a live reader its backlog, merged; a given-up backlog waits for `catch_up`."""
-        subscriber = subscription.subscriber
-        if subscription.backlog.given_up:
-            subscriber.behind[subscription.channel] = subscription
-            subscriber.outbox.wake()
-            return
-        for publication in subscription.backlog.take(subscription.offset):
-            frame = subscriber.encoding.encode(subscription.channel, publication)
-            first = subscription.offset + 1 if publication.tags.get("from") else publication.offset
-            self._put(subscription, first, publication.offset, frame)
-
-    def _give_rest(self, subscription: Subscription, batch: Batch) -> None:
-        """Send a reader those publications of a batch that it was not sent yet."""
-        frames = batch.frames(subscription.subscriber.encoding)
-        for publication, frame in zip(batch.publications, frames, strict=True):
-            if publication.offset > subscription.offset:
-                self._put(subscription, publication.offset, publication.offset, frame)
-
-    def _put(self, subscription: Subscription, first: int, last: int, frame: bytes) -> None:
-        """Send a reader the next frame; a reader that would see a gap subscribes anew instead."""
-        if first != subscription.offset + 1:
-            self._restart(subscription)
-        elif subscription.subscriber.outbox.put(frame):
-            subscription.offset = last
-        else:
-            subscription.subscriber.close(codes.SLOW)
-
-    def _wait(self, subscription: Subscription, publications: Sequence[Publication]) -> None:
-        """Add publications to the backlog, as far as there is room."""
-        subscriber = subscription.subscriber
-        subscription.backlog.add(publications, self._backlog_bytes - subscriber.backlog_bytes)
-        if subscription.live:
-            subscriber.behind[subscription.channel] = subscription
-
-    def _restart(self, subscription: Subscription) -> None:
-        """End a subscription that would have a gap, so that the reader subscribes anew."""
+    def restart(self, subscription: Subscription) -> None:
+        """End a subscription that cannot go on, so that the reader subscribes anew."""
         subscriber, channel = subscription.subscriber, subscription.channel
         if not self.unsubscribe(subscriber, channel):
             return
@@ -354,3 +385,8 @@ class Hub:
             or not subscriber.outbox.put(encode(channel.visible, *INSUFFICIENT_STATE))
         ):
             subscriber.close(codes.SLOW)
+
+    def _of(self, channel: Channel) -> list[Subscription]:
+        """Return the subscriptions to a channel on this node."""
+        readers = self._channels.get(channel)
+        return [] if readers is None else list(readers.subscriptions.values())

@@ -11,21 +11,26 @@ Source: WIRE section 5 (answers a to d), section 9 (snapshot).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
 from towpath.channels import Channel
+from towpath.delivery.merging import Delta, delta_of, item_of, joined
 from towpath.errors import UnknownChannel
-from towpath.events.fold import Fold, merge_deltas
-from towpath.events.types import Event
-from towpath.log.broker import Broker, Position, Publication, Replay
+from towpath.events.fold import Fold
+from towpath.log.broker import Broker, Position, Publication, Replay, failure
 from towpath.runs.questions import StoredThread
 from towpath.runs.store import ThreadStore
 
-PIECE = 500
-"""How many events are decoded before other tasks run: about a millisecond's work."""
+SLICE_SECONDS: Final = 0.002
+"""How long publications are folded before other tasks run."""
+TAIL_BYTES: Final = 4 * 1024 * 1024
+"""How much of the log is folded into one tail. A longer tail becomes a snapshot, where there is
+one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +56,38 @@ class Recovered:
     publications: list[Publication]
     """A publication has an offset if it completes a position: it and those before it contain
     everything up to that offset, and nothing after it. Otherwise its offset is 0."""
+    more: bool = False
+    """Whether the log has publications after `top`, because the tail reached its bound."""
 
 
 class Recovery:
     """Answers subscribers from the log and the projection."""
 
-    def __init__(self, broker: Broker, store: ThreadStore, *, snapshot_max_bytes: int) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        store: ThreadStore,
+        *,
+        snapshot_max_bytes: int,
+        tail_max_bytes: int = TAIL_BYTES,
+        cpu_clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Answer from this log and this projection.
+
+        Args:
+            broker: the log.
+            store: the projection.
+            snapshot_max_bytes: bound on the text of the messages in a snapshot.
+            tail_max_bytes: bound on what is read of the log for one tail.
+            cpu_clock: seconds, by which long folds let other tasks run.
+        """
         self._broker = broker
         self._store = store
         self._snapshot_max_bytes = snapshot_max_bytes
+        self._tail_max_bytes = tail_max_bytes
+        self._cpu_clock = cpu_clock
+        self._tails: dict[tuple[Channel, int], asyncio.Task[Recovered | None]] = {}
+        """The tails that are being read, by channel and cursor."""
 
     async def answer(self, channel: Channel, user: str, recover_from: RecoverFrom) -> Recovered:
         """Return what a subscriber to this channel gets first.
@@ -78,16 +106,29 @@ class Recovery:
     async def tail(self, channel: Channel, after: int) -> Recovered | None:
         """Return the publications after an offset of this channel; None if the log lacks some.
 
-        The publications of a thread are folded, those of other channels are not.
+        The publications of a thread are folded, those of other channels are not. A tail that
+        reached its bound says that there is more. Readers behind the same gap share one read.
 
         Raises:
             StorageError: the log cannot be read now.
         """
-        replay = await self._broker.read(channel, after)
+        key = (channel, after)
+        reading = self._tails.get(key)
+        if reading is None:
+            reading = self._tails[key] = asyncio.create_task(self._read_tail(channel, after))
+            reading.add_done_callback(failure)  # Retrieves the error: perhaps no reader waits.
+            reading.add_done_callback(lambda _: self._tails.pop(key))
+        return await asyncio.shield(reading)
+
+    async def _read_tail(self, channel: Channel, after: int) -> Recovered | None:
+        replay = await self._broker.read(channel, after, max_bytes=self._tail_max_bytes)
         if replay.gone:
             return None
-        publications = await _tail(replay) if channel.is_thread else replay.publications
-        return Recovered(replay.epoch, replay.top, True, publications)
+        top = replay.publications[-1].offset if replay.more else replay.top
+        publications = replay.publications
+        if channel.is_thread:
+            publications = await self._folded(publications)
+        return Recovered(replay.epoch, top, True, publications, replay.more)
 
     async def check(self, channel: Channel, user: str) -> None:
         """Check that a thread exists; another user's thread counts as missing.
@@ -114,12 +155,13 @@ class Recovery:
     async def _answer_thread(
         self, channel: Channel, user: str, recover_from: RecoverFrom
     ) -> Recovered:
-        stored = await self._stored(channel, user)
         if recover_from.recover and not recover_from.from_start:
+            await self.check(channel, user)
             replay = await self._since(channel, recover_from)
-            if not replay.gone:
-                return Recovered(replay.epoch, replay.top, True, await _tail(replay))
-        fold, replay = await self._fold(channel, user, stored)
+            if not replay.gone and not replay.more:
+                folded = await self._folded(replay.publications)
+                return Recovered(replay.epoch, replay.top, True, folded)
+        fold, replay = await self._fold(channel, user, await self._stored(channel, user))
         snapshot = fold.snapshot(max_bytes=self._snapshot_max_bytes)
         publications = [Publication(0, msgspec.json.encode(event), {}) for event in snapshot]
         return Recovered(replay.epoch, replay.top, recover_from.from_start, publications)
@@ -144,9 +186,8 @@ class Recovery:
             if stored.offset == before.offset:
                 break  # The thread was deleted and created again; nothing followed that fold.
         fold = stored.fold()
-        async for piece in _in_turns(replay.publications):
-            for event, _ in _decoded(piece):
-                fold.feed(event)
+        async for publication in self._in_slices(replay.publications):
+            fold.feed(msgspec.json.decode(publication.data))
         return fold, replay
 
     async def _since(self, channel: Channel, recover_from: RecoverFrom) -> Replay:
@@ -154,42 +195,53 @@ class Recovery:
             return await self._broker.read(channel, None, limit=0)
         epoch, offset = recover_from.position
         return await self._broker.read(
-            channel, offset, epoch=None if recover_from.from_start else epoch
+            channel,
+            offset,
+            epoch=None if recover_from.from_start else epoch,
+            max_bytes=self._tail_max_bytes if channel.is_thread else None,
         )
 
+    async def _folded(self, publications: list[Publication]) -> list[Publication]:
+        """Join the deltas of each item; no delta is moved past another kind of event.
 
-async def _in_turns(items: Sequence[Publication]) -> AsyncIterator[Sequence[Publication]]:
-    """Yield publications in pieces, so that a long answer does not hold up other tasks."""
-    for start in range(0, len(items), PIECE):
-        if start:
-            await asyncio.sleep(0)
-        yield items[start : start + PIECE]
+        Deltas of several items may change places, which no reader can notice. A publication that
+        completes a position has that position's offset, any other one has none.
+        """
+        folded: list[Publication] = []
+        waiting: dict[object, list[Delta]] = {}
+        async for publication in self._in_slices(publications):
+            event = delta_of(publication)
+            if event is None:
+                folded.extend(_completing(waiting.values()))
+                waiting.clear()
+                folded.append(publication)
+            else:
+                waiting.setdefault(item_of(publication, event), []).append((publication, event))
+        folded.extend(_completing(waiting.values()))
+        return folded
+
+    async def _in_slices(self, publications: list[Publication]) -> AsyncIterator[Publication]:
+        """Yield publications, and let other tasks run every `SLICE_SECONDS`."""
+        until = self._cpu_clock() + SLICE_SECONDS
+        for publication in publications:
+            if self._cpu_clock() > until:
+                await asyncio.sleep(0)
+                until = self._cpu_clock() + SLICE_SECONDS
+            yield publication
 
 
-def _decoded(items: Iterable[Publication]) -> Iterator[tuple[Event, Publication]]:
-    return ((msgspec.json.decode(item.data), item) for item in items)
+def _completing(items: Iterable[list[Delta]]) -> list[Publication]:
+    """Return one publication for the deltas of each item, and its offset if it completes one.
 
-
-async def _tail(replay: Replay) -> list[Publication]:
-    """Join deltas; a publication that completes a position has that position's offset."""
-    joined: list[tuple[Event, list[Publication]]] = []
-    async for piece in _in_turns(replay.publications):
-        joined += merge_deltas(_decoded(piece))
-    tail: list[Publication] = []
-    count = top = 0
-    for event, parts in merge_deltas(joined):
-        items = [item for part in parts for item in part]
-        count += len(items)
-        top = max(top, items[-1].offset)
-        # Merging may reorder deltas of several items: then an earlier one still follows.
-        complete = top - replay.publications[0].offset + 1 == count
-        tail.append(_merged(event, items, top if complete else 0))
-    return tail
-
-
-def _merged(event: Event, items: list[Publication], offset: int) -> Publication:
-    first, last = items[0], items[-1]
-    if first is last:
-        return last._replace(offset=offset)
-    tags = {**last.tags, "from": first.tags.get("from", first.tags["seq"])}
-    return Publication(offset, msgspec.json.encode(event), tags)
+    Args:
+        items: the deltas of each item, together without a gap in their offsets.
+    """
+    deltas = list(items)
+    first = min((item[0][0].offset for item in deltas), default=0)
+    publications, count, top = list[Publication](), 0, 0
+    for item in deltas:
+        count += len(item)
+        top = max(top, item[-1][0].offset)
+        complete = top - first + 1 == count
+        publications.append(joined(item)._replace(offset=top if complete else 0))
+    return publications

@@ -188,7 +188,7 @@ class Connections(View):
         found = self._subscribers(user_id)
         return ConnectionHealth(
             connections=len(found),
-            waiting_bytes=sum(one.outbox.level + one.backlog_bytes for one in found),
+            waiting_bytes=sum(one.outbox.level for one in found),
             behind=sum(bool(one.behind) or one.outbox.behind for one in found),
         )
 
@@ -299,6 +299,6 @@ def _info(subscriber: Subscriber) -> ConnectionInfo:
         tenant=who.tenant,
         channels=tuple(sorted(channel.visible for channel in subscriber.subscriptions)),
         thread=subscriber.thread,
-        waiting_bytes=subscriber.outbox.level + subscriber.backlog_bytes,
+        waiting_bytes=subscriber.outbox.level,
         expires_at=who.expires_at,
     )

@@ -18,6 +18,8 @@ from towpath.node.node import Node
 from towpath.runs.model import RunKey
 
 SEPARATOR = b"\n"
+PAGE_BYTES = 1024 * 1024
+"""How much of the log is read at once."""
 
 
 class JobEvents:
@@ -59,16 +61,21 @@ class JobEvents:
 
     async def _read(self) -> AsyncGenerator[Event, None]:
         hub, broker = self._node.parts.hub, self._node.parts.broker
-        subscription = hub.subscribe(self._subscriber, self._channel)
+        subscription = hub.subscribe(self._subscriber, self._channel, shows=self._is_of_run)
+        after, more = None, True
         try:
-            replay = await broker.read(self._channel, None)
-            for publication in replay.publications:
-                if publication.tags.get("run") == self.run:
+            while more:
+                replay = await broker.read(self._channel, after, max_bytes=PAGE_BYTES)
+                if replay.gone:
+                    return  # The run is over, and the log has dropped it meanwhile.
+                for publication in filter(self._is_of_run, replay.publications):
                     event = msgspec.json.decode(publication.data)
                     yield event
                     if event["type"] in TERMINAL:
                         return
-            hub.go_live(subscription, replay.top)
+                more = replay.more
+                after = replay.publications[-1].offset if more else replay.top
+            hub.go_live(subscription, after or 0)
             while not self._outbox.closed:
                 for event in await self._next():
                     yield event
@@ -77,13 +84,14 @@ class JobEvents:
         finally:
             hub.unsubscribe(self._subscriber, self._channel)
 
+    def _is_of_run(self, publication: Publication) -> bool:
+        return publication.tags.get("run") == self.run
+
     async def _next(self) -> list[Event]:
-        """Wait for the next events of the channel, and return those of the run."""
+        """Wait for the next events of the run, and return them."""
         parts = self._node.parts
         if taken := self._outbox.take():
-            rows = (row.partition(b" ") for row in taken.split(SEPARATOR))
-            mine = msgspec.json.encode(self.run)
-            return [msgspec.json.decode(data) for run, _, data in rows if run == mine]
+            return [msgspec.json.decode(data) for data in taken.split(SEPARATOR)]
         caught_up = await catch_up(
             self._subscriber, hub=parts.hub, recovery=parts.recovery, telemetry=parts.telemetry
         )
@@ -94,5 +102,5 @@ class JobEvents:
 
 
 def _encode(channel: Channel, publication: Publication) -> bytes:
-    """Encode a publication as its run and its event; JSON text of either holds no line end."""
-    return msgspec.json.encode(publication.tags.get("run", "")) + b" " + publication.data
+    """Encode a publication as its event; JSON text holds no line end."""
+    return publication.data

@@ -141,7 +141,8 @@ class _Builder:
             may_read,
             max_connections=settings.user_connections,
             max_tenant_connections=settings.tenant_connections,
-            backlog_bytes=settings.backlog_bytes,
+            ring_bytes=settings.ring_bytes,
+            all_rings_bytes=settings.all_rings_bytes,
         )
 
     def sqlite_log(self, deliver: Deliver, on_epoch: OnEpoch) -> Broker:

@@ -18,9 +18,9 @@ GAUGES: tuple[tuple[str, str, Callable[[Node], float]], ...] = (
         lambda node: node.parts.hub.waiting_bytes,
     ),
     (
-        "towpath_backlog_bytes",
-        "Bytes that wait for connections that fell behind",
-        lambda node: node.parts.hub.backlog_bytes,
+        "towpath_ring_bytes",
+        "Bytes of last publications that are kept for readers, over all channels",
+        lambda node: node.parts.hub.ring_bytes,
     ),
     (
         "towpath_largest_connection_bytes",

@@ -1,4 +1,4 @@
-"""What a reader waits for is bounded, and leaves merged without a change of meaning."""
+"""Merged publications mean what the publications mean that they were merged from."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.events.client import Client
 from tests.events.legal import threads
-from towpath.delivery.backlog import Backlog, merged
+from towpath.delivery.merging import merged
 from towpath.log.broker import Publication
 
 
@@ -58,6 +58,12 @@ def test_no_delta_passes_anything_else(between: dict[str, Any]) -> None:
     assert [one.offset for one in left] == [1, 2, 3]
 
 
+def test_deltas_of_two_runs_are_not_joined() -> None:
+    """A client resumes within one run: an id may come again in the next."""
+    other = delta(2, "b")._replace(tags={"run": "s", "seq": "1"})
+    assert [one.offset for one in merged([delta(1, "a"), other])] == [1, 2]
+
+
 def test_what_is_no_event_stays_as_it_is() -> None:
     """Payloads of other channels are not looked into further than it takes."""
     odd = [
@@ -68,7 +74,7 @@ def test_what_is_no_event_stays_as_it_is() -> None:
 
 
 @given(threads(), st.data())
-def test_p3_r99_a_merged_backlog_renders_like_every_event(
+def test_p3_r99_a_merged_piece_renders_like_every_event(
     thread: list[dict[str, Any]], data: st.DataObject
 ) -> None:
     """Wherever a reader fell behind and however often: the same screen, and rising offsets."""
@@ -86,31 +92,3 @@ def test_p3_r99_a_merged_backlog_renders_like_every_event(
         plain.take(event)
     assert (seen.messages, seen.state) == (plain.messages, plain.state)
     assert offsets == sorted(set(offsets))
-
-
-def test_r97_the_last_byte_waits_and_the_next_gives_up() -> None:
-    """The bound is exact; past it nothing waits, and the backlog says that it is not whole."""
-    batch = [delta(1, "a"), delta(2, "b")]
-    size = sum(len(one.data) for one in batch)
-    backlog = Backlog()
-    backlog.add(batch, size)
-    assert (backlog.level, len(backlog), backlog.given_up) == (size, 2, False)
-    backlog.add([delta(3, "c")], size - backlog.level)
-    assert (backlog.level, len(backlog), backlog.given_up) == (0, 0, True)
-
-
-def test_what_was_given_up_takes_nothing_more() -> None:
-    """A part of what was missed is never taken for the whole."""
-    backlog = Backlog()
-    backlog.give_up()
-    backlog.add([delta(1, "a")], 10**6)
-    assert len(backlog) == 0
-
-
-def test_a_backlog_leaves_once_and_only_what_is_new() -> None:
-    """What the reader has is left out; afterwards nothing waits."""
-    backlog = Backlog()
-    backlog.add([delta(1, "a"), delta(2, "b"), delta(3, "c")], 10**6)
-    [one] = backlog.take(1)
-    assert (json.loads(one.data)["delta"], one.offset) == ("bc", 3)
-    assert (backlog.level, backlog.take(0)) == (0, [])

@@ -8,37 +8,35 @@ Source: WIRE section 5 (what may be merged), section 6 (the tags `from` and `seq
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from itertools import starmap
 
 import msgspec
 
-from towpath.events.types import DELTAS
+from towpath.events.fold import WaitingDeltas
+from towpath.events.types import DELTAS, Event
 from towpath.log.broker import Publication
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
-Delta = tuple[Publication, dict[str, Any]]
-"""A publication with a text delta, and its decoded event."""
-
 
 def merged(publications: Iterable[Publication]) -> Iterator[Publication]:
     """Yield publications; consecutive deltas of one item become one publication."""
-    run: list[Delta] = []
+    waiting, item = WaitingDeltas(), None
     for publication in publications:
         event = delta_of(publication)
-        if run and (event is None or item_of(*run[-1]) != item_of(publication, event)):
-            yield joined(run)
-            run = []
+        here = None if event is None else item_of(publication, event)
+        if here != item:
+            yield from starmap(joined, waiting.take())
+        item = here
         if event is None:
             yield publication
         else:
-            run.append((publication, event))
-    if run:
-        yield joined(run)
+            waiting.add(event, publication)
+    yield from starmap(joined, waiting.take())
 
 
-def delta_of(publication: Publication) -> dict[str, Any] | None:
+def delta_of(publication: Publication) -> Event | None:
     """Return the event of a publication if it is a text delta of an item."""
     if b'"delta"' not in publication.data:
         return None
@@ -46,17 +44,21 @@ def delta_of(publication: Publication) -> dict[str, Any] | None:
     return event if isinstance(event, dict) and event.get("type") in DELTAS else None
 
 
-def item_of(publication: Publication, event: dict[str, Any]) -> tuple[object, ...]:
+def item_of(publication: Publication, event: Event) -> tuple[object, ...]:
     """Return what identifies the item of a delta: its run, its type and its id."""
     kind = event["type"]
     return publication.tags.get("run"), kind, event.get(DELTAS[kind])
 
 
-def joined(deltas: list[Delta]) -> Publication:
-    """Return the deltas of one item as one publication with the offset of the last one."""
-    (first, event), (last, _) = deltas[0], deltas[-1]
+def joined(event: Event, publications: list[Publication]) -> Publication:
+    """Return the deltas of one item as one publication with the offset of the last one.
+
+    Args:
+        event: the joined event.
+        publications: the publications that it was joined from.
+    """
+    first, last = publications[0], publications[-1]
     if first is last:
         return first
-    text = "".join(str(one["delta"]) for _, one in deltas)
     tags = {**last.tags, "from": first.tags.get("from", first.tags.get("seq", ""))}
-    return Publication(last.offset, _encode({**event, "delta": text}), tags)
+    return Publication(last.offset, _encode(event), tags)

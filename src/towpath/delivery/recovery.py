@@ -12,16 +12,17 @@ Source: WIRE section 5 (answers a to d), section 9 (snapshot).
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from towpath.channels import Channel
-from towpath.delivery.merging import Delta, delta_of, item_of, joined
+from towpath.delivery.merging import delta_of, joined
 from towpath.errors import UnknownChannel
-from towpath.events.fold import Fold
+from towpath.events.fold import Fold, WaitingDeltas
+from towpath.events.types import Event
 from towpath.log.broker import Broker, Position, Publication, Replay, failure
 from towpath.runs.questions import StoredThread
 from towpath.runs.store import ThreadStore
@@ -208,16 +209,15 @@ class Recovery:
         completes a position has that position's offset, any other one has none.
         """
         folded: list[Publication] = []
-        waiting: dict[object, list[Delta]] = {}
+        waiting = WaitingDeltas()
         async for publication in self._in_slices(publications):
             event = delta_of(publication)
             if event is None:
-                folded.extend(_completing(waiting.values()))
-                waiting.clear()
+                folded.extend(_completing(waiting.take()))
                 folded.append(publication)
             else:
-                waiting.setdefault(item_of(publication, event), []).append((publication, event))
-        folded.extend(_completing(waiting.values()))
+                waiting.add(event, publication)
+        folded.extend(_completing(waiting.take()))
         return folded
 
     async def _in_slices(self, publications: list[Publication]) -> AsyncIterator[Publication]:
@@ -230,18 +230,18 @@ class Recovery:
             yield publication
 
 
-def _completing(items: Iterable[list[Delta]]) -> list[Publication]:
+def _completing(items: list[tuple[Event, list[Publication]]]) -> list[Publication]:
     """Return one publication for the deltas of each item, and its offset if it completes one.
 
     Args:
-        items: the deltas of each item, together without a gap in their offsets.
+        items: for each item the joined event and its publications; all of them together have no
+            gap in their offsets.
     """
-    deltas = list(items)
-    first = min((item[0][0].offset for item in deltas), default=0)
+    first = min((parts[0].offset for _, parts in items), default=0)
     publications, count, top = list[Publication](), 0, 0
-    for item in deltas:
-        count += len(item)
-        top = max(top, item[-1][0].offset)
+    for event, parts in items:
+        count += len(parts)
+        top = max(top, parts[-1].offset)
         complete = top - first + 1 == count
-        publications.append(joined(item)._replace(offset=top if complete else 0))
+        publications.append(joined(event, parts)._replace(offset=top if complete else 0))
     return publications

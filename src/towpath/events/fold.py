@@ -249,31 +249,39 @@ _APPLY: Final = {
 """The method that applies each type; other types do not change the fold."""
 
 
+class WaitingDeltas:
+    """Deltas that wait to be joined, by item, with the marks of their events."""
+
+    def __init__(self) -> None:
+        self._items: dict[tuple[str, str], tuple[Event, list[str], list[Any]]] = {}
+
+    def add(self, event: Event, mark: Any) -> None:
+        """Add an event of one of the types in `DELTAS`."""
+        key = (event["type"], event[DELTAS[event["type"]]])
+        _, deltas, marks = self._items.setdefault(key, (event, [], []))
+        deltas.append(event["delta"])
+        marks.append(mark)
+
+    def take(self) -> list[tuple[Event, list[Any]]]:
+        """Remove all; return one event for each item, with its marks, in order of their begin."""
+        items, self._items = self._items, {}
+        return [
+            ((event if len(marks) == 1 else {**event, "delta": "".join(deltas)}), marks)
+            for event, deltas, marks in items.values()
+        ]
+
+
 def merge_deltas(events: Iterable[tuple[Event, Any]]) -> Iterator[tuple[Event, list[Any]]]:
     """Join the deltas of one item; yield each event with the marks of its source events, in order.
 
     Deltas of different items may change places, which no reader can notice. All other events keep
     their order, and no delta is moved past another kind of event.
     """
-    waiting: dict[tuple[str, str], tuple[Event, list[str], list[Any]]] = {}
+    waiting = WaitingDeltas()
     for event, mark in events:
-        field = DELTAS.get(event["type"])
-        if field is None:
-            yield from _joined(waiting)
-            yield event, [mark]
-            continue
-        key = (event["type"], event[field])
-        if key in waiting:
-            waiting[key][1].append(event["delta"])
-            waiting[key][2].append(mark)
+        if event["type"] in DELTAS:
+            waiting.add(event, mark)
         else:
-            waiting[key] = (event, [event["delta"]], [mark])
-    yield from _joined(waiting)
-
-
-def _joined(
-    waiting: dict[tuple[str, str], tuple[Event, list[str], list[Any]]],
-) -> Iterator[tuple[Event, list[Any]]]:
-    for event, deltas, marks in waiting.values():
-        yield (event if len(marks) == 1 else {**event, "delta": "".join(deltas)}), marks
-    waiting.clear()
+            yield from waiting.take()
+            yield event, [mark]
+    yield from waiting.take()

@@ -154,19 +154,18 @@ def check_shown(
         Conflict: what was given is of other arguments.
     """
     call = interrupt.interrupt.get("toolCallId")
-    is_given = digest is not None or arguments is not None
-    if not is_given and call is None:
-        return
-    if not is_given:
+    if digest is None and arguments is None:
+        if call is None:
+            return
         raise BadRequest(
             "the interrupt is about a tool call: give its arguments, or the digest of them"
         )
     calls = (one for message in messages for one in message.get("toolCalls") or ())
-    asked = next((one["function"]["arguments"] for one in calls if one["id"] == call), None)
+    actual = next((one["function"]["arguments"] for one in calls if one["id"] == call), None)
     if (
-        asked is None
-        or (arguments is not None and arguments != asked)
-        or (digest is not None and digest != shown_digest(asked))
+        actual is None
+        or arguments not in (None, actual)
+        or digest not in (None, shown_digest(actual))
     ):
         raise Conflict("the arguments that were shown are not the arguments of the interrupt")
 
